@@ -1,0 +1,44 @@
+//! What user space fixes before the programs are loaded. It lies in read-only data, so the verifier prunes the
+//! branches that a run does not use.
+
+/// Sample the kernel's stack.
+pub const FEATURE_KERNEL_STACK: u32 = 1 << 0;
+/// Sample the native user stack.
+pub const FEATURE_NATIVE_STACK: u32 = 1 << 1;
+/// Sample only processes in `TARGET_PIDS`.
+pub const FEATURE_FILTER_PID: u32 = 1 << 2;
+/// Sample only threads in `TARGET_TIDS`.
+pub const FEATURE_FILTER_TID: u32 = 1 << 3;
+/// Sample only threads named [`Config::comm`].
+pub const FEATURE_FILTER_COMM: u32 = 1 << 4;
+/// Sample only tasks in the cgroup [`Config::cgroup_id`] or below it.
+pub const FEATURE_FILTER_CGROUP: u32 = 1 << 5;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// `FEATURE_…` bits.
+    pub features: u32,
+    /// Offset of `task_struct.thread.fsbase`, from the kernel's BTF.
+    pub fsbase_offset: u32,
+    /// Offset of `task_struct.pid` (the thread's id), from the kernel's BTF.
+    pub task_tid_offset: u32,
+    /// Offset of `task_struct.tgid` (the process's id), from the kernel's BTF.
+    pub task_pid_offset: u32,
+    /// The profiler's own pid: it is never sampled.
+    pub own_pid: u32,
+    /// Depth of the wanted cgroup below the root (the root is 0).
+    pub cgroup_level: u32,
+    /// The wanted cgroup's id (the inode of its directory).
+    pub cgroup_id: u64,
+    /// The wanted thread name, NUL padded, as two words.
+    pub comm: [u64; 2],
+    /// Makes the stack hash of this run unpredictable to the programs it looks at.
+    pub hash_seed: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Config>() == 64);
+
+#[cfg(feature = "user")]
+// SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).
+unsafe impl aya::Pod for Config {}

@@ -1,0 +1,39 @@
+//! Sizes both halves must agree on.
+
+/// Python frames kept of one stack, leaf side first; a deeper stack is marked truncated.
+pub const MAX_PYTHON_FRAMES: usize = 512;
+
+/// Kernel and native addresses kept of one stack each. 127 is the kernel's own default bound
+/// (`kernel.perf_event_max_stack`); 128 makes the index maskable.
+pub const MAX_ADDRESSES: usize = 128;
+
+/// Code objects copied by one sample. A copy costs about 2.5 µs, so the first sample of a deep stack of unseen code
+/// would otherwise spend a quarter of a millisecond in an interrupt; what is left over comes with later samples.
+pub const MAX_CODES_PER_SAMPLE: u32 = 8;
+
+/// Bytes kept of each string of a code object. A longer one is cut and marked; user space reads the rest.
+pub const MAX_STRING_BYTES: usize = 512;
+
+/// Bytes kept of a line table. A longer one is left out and read by user space.
+pub const MAX_LINE_TABLE_BYTES: usize = 4096;
+
+/// Payload of a code record: three strings and a line table.
+pub const MAX_CODE_BYTES: usize = 3 * MAX_STRING_BYTES + MAX_LINE_TABLE_BYTES;
+
+/// Bytes of frame memory read at once on CPython 3.11+, where the frames of a data-stack chunk are neighbours.
+pub const WINDOW_BYTES: usize = 2048;
+
+/// The most of one interpreter frame that any supported layout needs (`instr_ptr`, `owner`, … all lie below).
+pub const MAX_FRAME_BYTES: usize = 128;
+
+/// The most of a thread state that any supported layout needs.
+pub const MAX_THREAD_STATE_BYTES: usize = 192;
+
+/// The most of a code object that any supported layout needs.
+pub const MAX_CODE_OBJECT_BYTES: usize = 256;
+
+/// Length of a thread's name, NUL included (`TASK_COMM_LEN`).
+pub const COMM_BYTES: usize = 16;
+
+const _: () = assert!(MAX_PYTHON_FRAMES.is_power_of_two() && MAX_ADDRESSES.is_power_of_two());
+const _: () = assert!(WINDOW_BYTES.is_power_of_two() && WINDOW_BYTES <= 4096);

@@ -1,0 +1,33 @@
+//! Names of programs, maps and globals, each written once. The kernel keeps 15 characters of a name.
+//!
+//! The eBPF side cannot use these in attributes (`#[map]` takes the name from the identifier), so a test of
+//! `profiler` checks that every name here exists in the object.
+
+pub const PROGRAM_SAMPLE_CPU: &str = "sample_cpu";
+pub const PROGRAM_TRACK_FORK: &str = "track_fork";
+
+pub const MAP_EVENTS: &str = "EVENTS";
+pub const MAP_PYTHONS: &str = "PYTHONS";
+pub const MAP_CODES: &str = "CODES";
+pub const MAP_STACKS: &str = "STACKS";
+pub const MAP_STATS: &str = "STATS";
+pub const MAP_TARGET_PIDS: &str = "TARGET_PIDS";
+pub const MAP_TARGET_TIDS: &str = "TARGET_TIDS";
+
+pub const GLOBAL_CONFIG: &str = "CONFIG";
+
+const fn fits(name: &str) -> bool {
+    name.len() <= 15
+}
+
+const _: () = assert!(
+    fits(PROGRAM_SAMPLE_CPU)
+        && fits(PROGRAM_TRACK_FORK)
+        && fits(MAP_EVENTS)
+        && fits(MAP_PYTHONS)
+        && fits(MAP_CODES)
+        && fits(MAP_STACKS)
+        && fits(MAP_STATS)
+        && fits(MAP_TARGET_PIDS)
+        && fits(MAP_TARGET_TIDS)
+);

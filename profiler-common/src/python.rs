@@ -1,0 +1,106 @@
+//! What the kernel side must know to walk one process's CPython stacks.
+//!
+//! User space finds it (from the interpreter's ELF file, its version and, from 3.13 on, `_Py_DebugOffsets`) and
+//! writes it into the map `PYTHONS`, keyed by pid. A field's offset is counted from the start of its C struct.
+
+/// The thread state is in the slot of the pthread key at [`PythonProcess::key_address`] (CPython 3.8 – 3.14, glibc).
+pub const THREAD_BY_PTHREAD_KEY: u32 = 1;
+/// The thread state is at `fsbase + tls_offset` (3.15, static executable: `mov %fs:off,%rax`).
+pub const THREAD_BY_STATIC_TLS: u32 = 2;
+/// The thread state is at `tls_offset` in the TLS block of the module whose number is at `key_address`
+/// (3.15, shared library: `__tls_get_addr`).
+pub const THREAD_BY_DYNAMIC_TLS: u32 = 3;
+
+/// Frames are `PyFrameObject`s on the heap and the instruction is an `int` index (3.8 – 3.10).
+pub const LAYOUT_HEAP_FRAMES: u32 = 1 << 0;
+/// A frame says itself that it is the last of its native evaluation loop (`is_entry`, 3.11).
+pub const LAYOUT_ENTRY_FLAG: u32 = 1 << 1;
+/// The frame is reached through `tstate->cframe->current_frame` (3.11, 3.12).
+pub const LAYOUT_CFRAME: u32 = 1 << 2;
+/// The low two bits of `f_executable` are a tag (3.14+).
+pub const LAYOUT_TAGGED_EXECUTABLE: u32 = 1 << 3;
+/// `key_address - gilstate_gap` holds the thread state that owns the (only) GIL: needed to see the sub-interpreter a
+/// thread is in, because before 3.12 the pthread key keeps the thread's first state.
+pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
+
+/// Everything needed to walk the Python stacks of one process. One cache-friendly record: the sampling program
+/// looks it up once per sample.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PythonProcess {
+    /// Distinguishes this process from an earlier or later one with the same pid (exec included). Never 0.
+    pub instance: u32,
+    /// `THREAD_BY_…`.
+    pub thread_lookup: u32,
+    /// `LAYOUT_…` bits.
+    pub flags: u32,
+    /// Offset of the thread-local variable (`THREAD_BY_…_TLS`).
+    pub tls_offset: i32,
+    /// Address of `autoTSSkey` (`Py_tss_t`: `int is_initialized; pthread_key_t key`), or of the GOT pair
+    /// (module, offset) for `THREAD_BY_DYNAMIC_TLS`.
+    pub key_address: u64,
+    /// `PyCode_Type`: what a frame calls a code object must point to it.
+    pub code_type: u64,
+
+    /// Distance from `gilstate.tstate_current` up to `autoTSSkey` (`LAYOUT_GIL_HOLDER`).
+    pub gilstate_gap: u16,
+    /// `PyThreadState.frame` (3.8 – 3.10), `.cframe` (3.11, 3.12), `.current_frame` (3.13+).
+    pub thread_frame: u16,
+    /// `PyThreadState.thread_id`, a `pthread_t`, on glibc equal to the fs base: the proof that a state is this thread's.
+    pub thread_id: u16,
+    /// `_PyCFrame.current_frame`.
+    pub cframe_current: u16,
+
+    /// Bytes to read of a frame.
+    pub frame_bytes: u16,
+    pub frame_previous: u16,
+    pub frame_code: u16,
+    /// `f_lasti` (i32), `prev_instr` or `instr_ptr` (u64).
+    pub frame_instruction: u16,
+    /// `owner` (u8) from 3.11 on.
+    pub frame_owner: u16,
+    /// `is_entry` (u8) on 3.11.
+    pub frame_entry: u16,
+
+    /// `PyObject.ob_type`.
+    pub object_type: u16,
+    pub code_first_line: u16,
+    pub code_filename: u16,
+    pub code_name: u16,
+    /// `co_qualname`, or 0 where the version has none (before 3.11).
+    pub code_qualname: u16,
+    /// `co_lnotab` or `co_linetable`.
+    pub code_line_table: u16,
+    /// `_co_firsttraceable` (i32), or 0 where the version has none.
+    pub code_first_traceable: u16,
+    pub unicode_length: u16,
+    pub unicode_state: u16,
+    /// Where the characters of a compact ASCII string start.
+    pub unicode_ascii_data: u16,
+    /// Where the characters of any other compact string start.
+    pub unicode_compact_data: u16,
+    pub bytes_size: u16,
+    pub bytes_data: u16,
+    /// Bytes to read of a code object to have all of the fields above.
+    pub code_bytes: u16,
+}
+
+const _: () = assert!(size_of::<PythonProcess>() == 32 + 24 * 2);
+
+#[cfg(feature = "user")]
+// SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,
+// asserted above).
+unsafe impl aya::Pod for PythonProcess {}
+
+/// Key of the map of code objects already sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeKey {
+    pub address: u64,
+    /// [`PythonProcess::instance`].
+    pub instance: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: two u64, no padding.
+unsafe impl aya::Pod for CodeKey {}

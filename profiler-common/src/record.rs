@@ -1,0 +1,146 @@
+//! Records in the ring buffer, in the order in which the kernel side wrote them.
+
+use crate::limits::{COMM_BYTES, MAX_ADDRESSES, MAX_CODE_BYTES, MAX_PYTHON_FRAMES};
+
+/// A sample whose stack was sent before: a [`SampleHeader`] alone.
+pub const RECORD_SAMPLE: u32 = 1;
+/// A sample with its stack: a [`StackRecord`], cut after its last Python frame.
+pub const RECORD_STACK: u32 = 2;
+/// A code object: a [`CodeRecord`], cut after its last byte.
+pub const RECORD_CODE: u32 = 3;
+
+/// The process is not (known to be) a CPython.
+pub const PYTHON_NONE: u32 = 0;
+/// The whole chain was read, down to the thread's first frame.
+pub const PYTHON_COMPLETE: u32 = 1;
+/// Deeper than [`MAX_PYTHON_FRAMES`]: the leaf side was kept.
+pub const PYTHON_TRUNCATED: u32 = 2;
+/// The interpreter has no thread key yet (it is starting) or any more (it is finalizing).
+pub const PYTHON_NOT_INITIALIZED: u32 = 3;
+/// This thread has never run Python.
+pub const PYTHON_NO_THREAD_STATE: u32 = 4;
+/// What was found where the thread state should be is not this thread's.
+pub const PYTHON_BAD_THREAD_STATE: u32 = 5;
+/// A frame could not be read: the chain is cut there.
+pub const PYTHON_TORN: u32 = 6;
+/// The thread has a state but no Python frame (between calls, or in an embedding program).
+pub const PYTHON_NO_FRAME: u32 = 7;
+
+/// A 128-bit keyed hash over everything a stack consists of, its pid included.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StackKey {
+    pub hash: [u64; 2],
+}
+
+#[cfg(feature = "user")]
+// SAFETY: two u64, no padding.
+unsafe impl aya::Pod for StackKey {}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SampleHeader {
+    /// `RECORD_…`.
+    pub kind: u32,
+    pub cpu: u32,
+    pub pid: u32,
+    pub tid: u32,
+    /// CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    pub stack: StackKey,
+    /// The thread's name, NUL padded.
+    pub comm: [u8; COMM_BYTES],
+    /// [`crate::python::PythonProcess::instance`], or 0 if the process is not known to be a CPython.
+    pub instance: u32,
+    /// `PYTHON_…`.
+    pub python: u32,
+}
+
+const _: () = assert!(size_of::<SampleHeader>() == 64);
+
+/// One Python frame as the kernel saw it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PythonFrame {
+    /// Address of the code object.
+    pub code: u64,
+    /// `f_lasti` or the address of the instruction in the low 56 bits, `FRAME_…` bits above.
+    pub instruction: u64,
+}
+
+pub const INSTRUCTION_MASK: u64 = (1 << 56) - 1;
+/// The last frame (root side) that its native evaluation loop ran: below it lies C. Every frame up to 3.10,
+/// `is_entry` on 3.11, the frame above an entry frame from 3.12 on.
+pub const FRAME_ENTRY: u64 = 1 << 56;
+/// A generator's or coroutine's frame.
+pub const FRAME_GENERATOR: u64 = 1 << 57;
+
+/// [`StackRecord::python_flags`]: above the first frame lies an evaluation loop that has no Python frame yet.
+pub const PYTHON_LEADING_ENTRY: u32 = 1 << 0;
+
+/// A sample with its stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StackRecord {
+    pub header: SampleHeader,
+    pub kernel_len: u32,
+    pub native_len: u32,
+    pub python_len: u32,
+    /// `PYTHON_LEADING_ENTRY`.
+    pub python_flags: u32,
+    /// Kernel addresses, leaf first.
+    pub kernel: [u64; MAX_ADDRESSES],
+    /// Native user addresses, leaf first.
+    pub native: [u64; MAX_ADDRESSES],
+    /// Python frames, leaf first. Last, so that a record can be cut after the frames it has.
+    pub python: [PythonFrame; MAX_PYTHON_FRAMES],
+}
+
+const _: () = assert!(size_of::<StackRecord>() == 64 + 16 + 2 * 8 * MAX_ADDRESSES + 16 * MAX_PYTHON_FRAMES);
+
+/// Indices into the strings of a [`CodeRecord`].
+pub const STRING_FILENAME: usize = 0;
+pub const STRING_NAME: usize = 1;
+pub const STRING_QUALNAME: usize = 2;
+pub const STRINGS: usize = 3;
+
+/// One string of a code object. Its bytes follow in [`CodeRecord::body`], as CPython keeps them: latin-1, UCS-2 or
+/// UCS-4 by `kind`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawString {
+    /// Bytes copied.
+    pub bytes: u32,
+    /// Bytes per character (1, 2, 4); 0 if the string could not be read or is absent.
+    pub kind: u32,
+    /// Characters the whole string has; more than `bytes / kind` if it was cut.
+    pub characters: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CodeRecord {
+    /// [`RECORD_CODE`].
+    pub kind: u32,
+    pub pid: u32,
+    pub instance: u32,
+    pub first_line: i32,
+    /// Address of the code object.
+    pub address: u64,
+    /// Identifies this code object among others that may come to lie at the same address.
+    pub fingerprint: u64,
+    pub time_ns: u64,
+    /// Address of the line table's first byte, for the part that was not copied.
+    pub line_table_address: u64,
+    /// Bytes the whole line table has.
+    pub line_table_size: u32,
+    /// Bytes of it that were copied: all or none.
+    pub line_table_bytes: u32,
+    pub first_traceable: i32,
+    pub reserved: u32,
+    pub strings: [RawString; STRINGS],
+    /// The strings' bytes in order, then the line table's. Cut after the last.
+    pub body: [u8; MAX_CODE_BYTES],
+}
+
+const _: () = assert!(size_of::<CodeRecord>() == 16 + 32 + 16 + 16 * STRINGS + MAX_CODE_BYTES);

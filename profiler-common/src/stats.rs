@@ -1,0 +1,56 @@
+//! Counters of the kernel side: whatever is not a plain sample ends up under one of these names.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident = $index:literal, $label:literal;)*) => {
+        /// One slot of the per-CPU array `STATS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])* $name = $index,)* }
+
+        impl Counter {
+            pub const ALL: &'static [Counter] = &[$(Counter::$name,)*];
+
+            /// What the closing summary calls it.
+            pub const fn label(self) -> &'static str {
+                match self { $(Counter::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// The clock ticked while something other than the idle task ran, before any filter.
+    Ticks = 0, "clock ticks";
+    /// A sample that passed the filters and should reach user space.
+    Samples = 1, "samples";
+    /// The ring buffer was full: the sample is lost.
+    LostRingFull = 2, "samples lost: ring buffer full";
+    /// The per-CPU scratch record was missing: cannot happen, counted all the same.
+    LostNoScratch = 3, "samples lost: no scratch record";
+    /// A stack was sent in full.
+    StacksSent = 4, "stacks sent in full";
+    /// A code object was sent.
+    CodesSent = 5, "code objects sent";
+    /// A code object could not be sent because the ring buffer was full; it is tried again.
+    CodesRetried = 6, "code objects retried: ring buffer full";
+    /// A code object could not be read; user space tries.
+    CodesUnreadable = 7, "code objects not readable in the kernel";
+    /// A code object at a known address had changed.
+    CodesReplaced = 8, "code objects replaced by others at the same address";
+    /// A fork of a target could not be followed because the table of targets was full.
+    ForksNotFollowed = 9, "child processes not followed: table full";
+    /// The kernel's stack could not be read.
+    KernelStackFailed = 10, "kernel stacks not readable";
+    /// Nanoseconds spent in the sampling program, as it measured itself.
+    RunTimeNs = 11, "nanoseconds in the sampling program";
+}
+
+pub const COUNTERS: usize = Counter::ALL.len();
+
+const _: () = {
+    let mut i = 0;
+    while i < COUNTERS {
+        assert!(Counter::ALL[i] as usize == i);
+        i += 1;
+    }
+};

@@ -1,0 +1,341 @@
+//! Sending code objects: names and line tables, copied at first sight so that a process which exits before user space
+//! looks is still named.
+//!
+//! A code object is sent before the first stack that shows it, and marked as sent only once it is in the ring buffer, so
+//! what fails is tried again by itself.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use profiler_common::{
+    limits::{
+        MAX_CODE_BYTES, MAX_CODE_OBJECT_BYTES, MAX_CODES_PER_SAMPLE, MAX_LINE_TABLE_BYTES, MAX_PYTHON_FRAMES,
+        MAX_STRING_BYTES,
+    },
+    python::CodeKey,
+    record::{CodeRecord, RECORD_CODE, STRING_FILENAME, STRING_NAME, STRING_QUALNAME, STRINGS},
+    stats::Counter,
+};
+use profiler_ebpf::{
+    hash::fingerprint,
+    memory::{ReadMemory as _, load},
+    scratch::Scratch,
+};
+
+use crate::{
+    maps::{CODES, Context, code_scratch, scratch},
+    output,
+    stats::count,
+    user_memory::UserMemory,
+};
+
+#[repr(C)]
+pub struct CodeScratch {
+    record: CodeRecord,
+    /// Slack behind the record's body: a copy is bounded by its start and its length, each on its own, because the
+    /// verifier does not follow the sum.
+    slack: [u8; MAX_LINE_TABLE_BYTES],
+    /// The code object being looked at.
+    object: [u8; MAX_CODE_OBJECT_BYTES + MAX_CODE_OBJECT_BYTES + 8],
+    /// The head of a string or bytes object.
+    head: [u8; 64],
+    used: u64,
+}
+
+const _: () = assert!(size_of::<CodeScratch>() <= 32 * 1024);
+
+/// Bytes of a `str` or `bytes` head that hold its length and state (up to 3.15, with a GIL: 16 + 8 and 32 + 4).
+const HEAD_BYTES: u32 = 40;
+
+/// The code object at `frames[index]` is known and unchanged, or was sent just now.
+const KNOWN: u64 = 0;
+const SENT: u64 = 1;
+/// Not known, and could not be sent.
+const FAILED: u64 = 2;
+
+const FRAMES_PER_CALL: u32 = 8;
+
+/// Makes sure that the code objects of a new stack are sent, at most [`MAX_CODES_PER_SAMPLE`] of them. `true` if none is
+/// missing.
+///
+/// In the form of `walk::capture`, and with its state in the scratch record: as one loop over locals it took the
+/// verifier of 6.18 more than a million instructions.
+#[inline(always)]
+pub fn send_missing(scratch: &mut Scratch, context: Context) -> bool {
+    scratch.codes_checked = 0;
+    scratch.codes_sent = 0;
+    scratch.codes_missing = 0;
+    let mut calls = 0;
+    while calls < MAX_PYTHON_FRAMES as u32 / FRAMES_PER_CALL {
+        if send_some(context) != 0 {
+            break;
+        }
+        calls += 1;
+    }
+    scratch.codes_missing == 0
+}
+
+/// Goes on with a few frames; 0 if there are more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_some(context: Context) -> u64 {
+    let Some(scratch) = scratch(context) else { return 1 };
+    let mut i = 0;
+    while i < FRAMES_PER_CALL {
+        let at = scratch.codes_checked;
+        if at >= scratch.record.python_len {
+            return 1;
+        }
+        if scratch.codes_sent >= MAX_CODES_PER_SAMPLE {
+            scratch.codes_missing = 1;
+            return 1;
+        }
+        match check(context, at) {
+            KNOWN => {}
+            SENT => scratch.codes_sent += 1,
+            _ => {
+                // An attempt costs as much as a success: it counts against the limit.
+                scratch.codes_sent += 1;
+                scratch.codes_missing = 1;
+            }
+        }
+        scratch.codes_checked = at + 1;
+        i += 1;
+    }
+    0
+}
+
+/// Checks some of the code objects of a stack that was seen before: the leaf's and the next two in turn. An address can
+/// come to hold another code object (`exec`, reloading); checking all at every sample would cost 80 ns a frame.
+#[inline(always)]
+pub fn check_some(scratch: &mut Scratch, context: Context) {
+    let len = u64::from(scratch.record.python_len);
+    if len == 0 {
+        return;
+    }
+    check(context, 0);
+    let mut i = 0;
+    while i < 2 {
+        scratch.rotation = scratch.rotation.wrapping_add(1);
+        if scratch.rotation >= len {
+            scratch.rotation = 0;
+        }
+        check(context, scratch.rotation as u32);
+        i += 1;
+    }
+}
+
+/// Looks at one code object of the stack in the record.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check(context: Context, index: u32) -> u64 {
+    let Some(scratch) = scratch(context) else { return FAILED };
+    let Some(code) = code_scratch(context) else {
+        return FAILED;
+    };
+    if index >= MAX_PYTHON_FRAMES as u32 {
+        return FAILED;
+    }
+    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
+    let at = unsafe { read_volatile(&raw const index) } as usize & (MAX_PYTHON_FRAMES - 1);
+    // SAFETY: `at` is masked to the array's length.
+    let address = unsafe { (*scratch.record.python.as_ptr().add(at)).code };
+    let key = CodeKey {
+        address,
+        instance: u64::from(scratch.process.instance),
+    };
+
+    if !read_object(scratch, code, address) {
+        // Swapped out, or not a code object. Known ones stay known.
+        // SAFETY: the value is not kept.
+        return if unsafe { CODES.get(key) }.is_some() {
+            KNOWN
+        } else {
+            count(Counter::CodesUnreadable);
+            FAILED
+        };
+    }
+    // SAFETY: the value is copied out at once.
+    match unsafe { CODES.get(key) } {
+        Some(known) if *known == code.record.fingerprint => return KNOWN,
+        Some(_) => count(Counter::CodesReplaced),
+        None => {}
+    }
+    fill(scratch, code);
+    if !output::send_code(&code.record, code.used) {
+        count(Counter::CodesRetried);
+        return FAILED;
+    }
+    count(Counter::CodesSent);
+    // A failure means that it is sent once more later.
+    let _ = CODES.insert(key, code.record.fingerprint, 0);
+    SENT
+}
+
+/// Reads the code object and the record's fixed part. `false` if there is none.
+#[inline(always)]
+fn read_object(scratch: &mut Scratch, code: &mut CodeScratch, address: u64) -> bool {
+    // SAFETY: a reference is valid for reads.
+    let bytes = u64::from(unsafe { read_volatile(&scratch.process.code_bytes) });
+    if bytes > MAX_CODE_OBJECT_BYTES as u64 {
+        return false;
+    }
+    // SAFETY: `object` is longer than MAX_CODE_OBJECT_BYTES.
+    if !unsafe { UserMemory.read(address, code.object.as_mut_ptr(), bytes as u32) } {
+        return false;
+    }
+    if object_word(code, scratch.process.object_type) != scratch.process.code_type {
+        return false;
+    }
+    code.record.first_line = object_word(code, scratch.process.code_first_line) as u32 as i32;
+    code.record.first_traceable = if scratch.process.code_first_traceable == 0 {
+        0
+    } else {
+        object_word(code, scratch.process.code_first_traceable) as u32 as i32
+    };
+    code.record.address = address;
+    code.record.fingerprint = fingerprint(
+        code.record.first_line as u32,
+        object_word(code, scratch.process.code_filename),
+        object_word(code, scratch.process.code_name),
+        object_word(code, scratch.process.code_line_table),
+    );
+    true
+}
+
+/// Copies the strings and the line table.
+#[inline(always)]
+fn fill(scratch: &mut Scratch, code: &mut CodeScratch) {
+    code.record.kind = RECORD_CODE;
+    code.record.pid = scratch.record.header.pid;
+    code.record.instance = scratch.process.instance;
+    // SAFETY: a plain helper call.
+    code.record.time_ns = unsafe { bpf_ktime_get_ns() };
+    code.record.reserved = 0;
+    code.used = 0;
+
+    let name = object_word(code, scratch.process.code_name);
+    let filename = object_word(code, scratch.process.code_filename);
+    string(scratch, code, STRING_FILENAME, filename);
+    string(scratch, code, STRING_NAME, name);
+    let qualname = if scratch.process.code_qualname == 0 {
+        0
+    } else {
+        object_word(code, scratch.process.code_qualname)
+    };
+    // A plain function's qualified name is the very same object as its name: do not copy it twice.
+    if qualname == name {
+        clear(code, STRING_QUALNAME);
+    } else {
+        string(scratch, code, STRING_QUALNAME, qualname);
+    }
+    line_table(scratch, code);
+}
+
+#[inline(always)]
+fn clear(code: &mut CodeScratch, index: usize) {
+    // SAFETY: `index` is a constant below STRINGS (asserted below).
+    let slot = unsafe { &mut *code.record.strings.as_mut_ptr().add(index) };
+    slot.bytes = 0;
+    slot.kind = 0;
+    slot.characters = 0;
+}
+
+const _: () = assert!(STRING_FILENAME < STRINGS && STRING_NAME < STRINGS && STRING_QUALNAME < STRINGS);
+
+/// Appends one `str`. PEP 393: `state` is a bit-field with the kind (bytes per character) in bits 2 – 4, `compact` in
+/// bit 5 and `ascii` in bit 6 (3.8 – 3.15 with a GIL; cpython.md §4, cpython-new.md §1).
+#[inline(always)]
+fn string(scratch: &mut Scratch, code: &mut CodeScratch, index: usize, address: u64) {
+    clear(code, index);
+    // SAFETY: `head` is longer than HEAD_BYTES.
+    if address == 0 || !unsafe { UserMemory.read(address, code.head.as_mut_ptr(), HEAD_BYTES) } {
+        return;
+    }
+    let length = head_word(code, scratch.process.unicode_length);
+    let state = head_word(code, scratch.process.unicode_state) as u32;
+    let kind = (state >> 2) & 7;
+    if state & 0x20 == 0 || (kind != 1 && kind != 2 && kind != 4) {
+        return;
+    }
+    let data = if state & 0x40 != 0 {
+        scratch.process.unicode_ascii_data
+    } else {
+        scratch.process.unicode_compact_data
+    };
+    let wanted = length.wrapping_mul(u64::from(kind));
+    let bytes = if length > MAX_STRING_BYTES as u64 || wanted > MAX_STRING_BYTES as u64 {
+        MAX_STRING_BYTES as u64
+    } else {
+        wanted
+    };
+    if !append(
+        code,
+        address.wrapping_add(u64::from(data)),
+        bytes,
+        MAX_STRING_BYTES as u64,
+    ) {
+        return;
+    }
+    // SAFETY: `index` is a constant below STRINGS.
+    let slot = unsafe { &mut *code.record.strings.as_mut_ptr().add(index) };
+    slot.bytes = bytes as u32;
+    slot.kind = kind;
+    slot.characters = length;
+}
+
+#[inline(always)]
+fn line_table(scratch: &mut Scratch, code: &mut CodeScratch) {
+    code.record.line_table_address = 0;
+    code.record.line_table_size = 0;
+    code.record.line_table_bytes = 0;
+    let table = object_word(code, scratch.process.code_line_table);
+    // SAFETY: `head` is longer than HEAD_BYTES.
+    if table == 0 || !unsafe { UserMemory.read(table, code.head.as_mut_ptr(), HEAD_BYTES) } {
+        return;
+    }
+    let size = head_word(code, scratch.process.bytes_size);
+    let address = table.wrapping_add(u64::from(scratch.process.bytes_data));
+    code.record.line_table_address = address;
+    code.record.line_table_size = if size > u64::from(u32::MAX) {
+        u32::MAX
+    } else {
+        size as u32
+    };
+    if size <= MAX_LINE_TABLE_BYTES as u64 && append(code, address, size, MAX_LINE_TABLE_BYTES as u64) {
+        code.record.line_table_bytes = size as u32;
+    }
+}
+
+/// Appends `bytes` from `address` to the body.
+#[inline(always)]
+fn append(code: &mut CodeScratch, address: u64, bytes: u64, most: u64) -> bool {
+    // SAFETY: references and locals are valid for reads. Volatile: see the documentation of the crate's library.
+    let (used, bytes) = unsafe { (read_volatile(&code.used), read_volatile(&raw const bytes)) };
+    if used > (MAX_CODE_BYTES - MAX_LINE_TABLE_BYTES) as u64 || bytes > most {
+        return false;
+    }
+    let body = code.record.body.as_mut_ptr();
+    // SAFETY: `used` is inside the body, and MAX_LINE_TABLE_BYTES of slack follow it.
+    if !unsafe { UserMemory.read(address, body.add(used as usize), bytes as u32) } {
+        return false;
+    }
+    code.used = used + bytes;
+    true
+}
+
+#[inline(always)]
+fn object_word(code: &CodeScratch, offset: u16) -> u64 {
+    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
+    let at = usize::from(unsafe { read_volatile(&raw const offset) }) & (MAX_CODE_OBJECT_BYTES - 1);
+    // SAFETY: `object` is twice as long and a word.
+    unsafe { load(code.object.as_ptr(), at) }
+}
+
+#[inline(always)]
+fn head_word(code: &CodeScratch, offset: u16) -> u64 {
+    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
+    let at = usize::from(unsafe { read_volatile(&raw const offset) }) & 31;
+    // SAFETY: 31 + 8 is below HEAD_BYTES, which `head` exceeds.
+    unsafe { load(code.head.as_ptr(), at) }
+}

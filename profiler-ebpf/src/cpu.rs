@@ -1,0 +1,129 @@
+//! One tick of the CPU clock.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    programs::PerfEventContext,
+};
+use profiler_common::{
+    limits::COMM_BYTES,
+    python::PythonProcess,
+    record::{PYTHON_NONE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey},
+    stats::Counter,
+};
+use profiler_ebpf::{hash::mix, scratch::Scratch};
+
+use crate::{
+    code,
+    maps::{Context, PERF_EVENT, PYTHONS, STACKS, scratch},
+    native, output,
+    stats::{add, count},
+    task::{self, Task, config},
+    walk,
+};
+
+const CONTEXT: Context = PERF_EVENT;
+
+/// Samples what this CPU runs. An error is the name under which the sample is lost.
+#[inline(always)]
+pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
+    let Some(task) = task::current() else { return Ok(()) };
+    count(Counter::Ticks);
+    let comm = task::comm(ctx);
+    if !task::is_wanted(task, comm) {
+        return Ok(());
+    }
+    // SAFETY: a plain helper call.
+    let started_ns = unsafe { bpf_ktime_get_ns() };
+    count(Counter::Samples);
+    let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
+    begin(scratch, task, comm, started_ns);
+    native::capture(ctx, scratch);
+    python(scratch);
+    let sent = send(scratch);
+    // SAFETY: a plain helper call.
+    add(
+        Counter::RunTimeNs,
+        unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns),
+    );
+    sent
+}
+
+#[inline(always)]
+fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
+    let header: &mut SampleHeader = &mut scratch.record.header;
+    // SAFETY: a plain helper call.
+    header.cpu = unsafe { bpf_get_smp_processor_id() };
+    header.pid = task.pid;
+    header.tid = task.tid;
+    header.time_ns = time_ns;
+    header.instance = 0;
+    header.python = PYTHON_NONE;
+    // SAFETY: two words are 16 bytes.
+    header.comm = unsafe { core::mem::transmute::<[u64; 2], [u8; COMM_BYTES]>(comm) };
+    header.stack = StackKey {
+        hash: config::hash_seed(),
+    };
+    mix(&mut header.stack, u64::from(task.pid));
+    scratch.record.python_len = 0;
+    scratch.record.python_flags = 0;
+}
+
+/// The Python stack, if the process is known to be a CPython.
+#[inline(always)]
+fn python(scratch: &mut Scratch) {
+    let pid = scratch.record.header.pid;
+    // SAFETY: copied out at once.
+    let Some(process) = (unsafe { PYTHONS.get(pid) }) else {
+        return;
+    };
+    copy(process, &mut scratch.process);
+    scratch.record.header.instance = scratch.process.instance;
+    walk::capture(scratch, CONTEXT);
+    let status = u64::from(scratch.record.header.python) << 32 | u64::from(scratch.record.python_flags);
+    mix(&mut scratch.record.header.stack, status);
+    mix(&mut scratch.record.header.stack, u64::from(scratch.process.instance));
+}
+
+/// Copies word by word: `memcpy` is a loop over bytes in BPF.
+#[inline(always)]
+fn copy(from: &PythonProcess, to: &mut PythonProcess) {
+    const WORDS: usize = size_of::<PythonProcess>() / 8;
+    let from = (&raw const *from).cast::<u64>();
+    let to = (&raw mut *to).cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: both are `WORDS` words long and aligned (asserted below). Volatile: keeps LLVM from turning the loop
+        // into a call of `memcpy`.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+}
+
+const _: () = assert!(size_of::<PythonProcess>() % 8 == 0 && align_of::<PythonProcess>() == 8);
+
+#[inline(always)]
+fn send(scratch: &mut Scratch) -> Result<(), Counter> {
+    // SAFETY: the value is not kept.
+    if unsafe { STACKS.get(scratch.record.header.stack) }.is_some() {
+        code::check_some(scratch, CONTEXT);
+        scratch.record.header.kind = RECORD_SAMPLE;
+        return if output::send_sample(&scratch.record.header) {
+            Ok(())
+        } else {
+            Err(Counter::LostRingFull)
+        };
+    }
+    // Code objects first: when user space reads the stack, it has their names.
+    let complete = code::send_missing(scratch, CONTEXT);
+    scratch.record.header.kind = RECORD_STACK;
+    if !output::send_stack(&scratch.record) {
+        return Err(Counter::LostRingFull);
+    }
+    count(Counter::StacksSent);
+    // Known only when nothing of it is missing: otherwise the next sample of this stack brings more of its code.
+    if complete {
+        // A failure means that it is sent once more.
+        let _ = STACKS.insert(scratch.record.header.stack, 1, 0);
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Every map: who writes, who reads, how big, why. Sizes that depend on the machine are set by user space at load.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use profiler_common::{
+    python::{CodeKey, PythonProcess},
+    record::StackKey,
+    stats::COUNTERS,
+};
+use profiler_ebpf::scratch::Scratch;
+
+use crate::code::CodeScratch;
+
+/// Kernel → user: samples, stacks, code objects. Resized at load to the number of CPUs.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
+
+/// User → kernel: how to walk the CPython of a process. Preallocated: perf-event programs may use no other before 6.1.
+#[map]
+pub static PYTHONS: HashMap<u32, PythonProcess> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// Kernel only: code objects sent, with their fingerprint. Losing an entry costs one more copy.
+#[map]
+pub static CODES: LruHashMap<CodeKey, u64> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// Kernel only: stacks sent. Losing an entry costs one more copy.
+#[map]
+pub static STACKS: LruHashMap<StackKey, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// Kernel → user: counters, read at the end.
+#[map]
+pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS as u32, 0);
+
+/// User (and `track_fork`) → kernel: the processes to sample.
+#[map]
+pub static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(32 * 1024, 0);
+
+/// User → kernel: the threads to sample.
+#[map]
+pub static TARGET_TIDS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Working memory by [`Context`]: a CPU sample may interrupt a program that runs in another kind of context on the same
+/// CPU, and must not write where that one works. Interrupts nest last in, first out, so one slot per kind is enough.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for code objects being copied.
+#[map]
+static CODE_SCRATCH: PerCpuArray<CodeScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// In which kind of kernel context a program runs: the index of its working memory. A plain integer, because global
+/// functions (`walk::walk_some`, `code::check`) take no other arguments.
+pub type Context = u32;
+pub const PERF_EVENT: Context = 0;
+
+#[inline(always)]
+pub fn scratch(context: Context) -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(context)?;
+    // SAFETY: a per-CPU slot is used by one program at a time: perf-event programs do not interrupt each other
+    // (`bpf_prog_active`), and each other context has a slot of its own.
+    Some(unsafe { &mut *scratch })
+}
+
+#[inline(always)]
+pub fn code_scratch(context: Context) -> Option<&'static mut CodeScratch> {
+    let scratch = CODE_SCRATCH.get_ptr_mut(context)?;
+    // SAFETY: as in `scratch`.
+    Some(unsafe { &mut *scratch })
+}

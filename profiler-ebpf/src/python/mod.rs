@@ -1,0 +1,4 @@
+//! Reading CPython's stacks from outside.
+
+pub mod frames;
+pub mod thread;

@@ -1,0 +1,41 @@
+//! Per-CPU working memory. A BPF program has 512 bytes of stack, so everything larger lives in a map value.
+
+use profiler_common::{
+    limits::{MAX_FRAME_BYTES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
+    python::PythonProcess,
+    record::StackRecord,
+};
+
+/// One sample in the making.
+///
+/// It is never cleared or moved as a whole: in BPF that is a loop over bytes. Whoever starts a sample resets the
+/// fields it reads later.
+#[repr(C)]
+pub struct Scratch {
+    pub record: StackRecord,
+    /// Copy of the process's facts, so that the walker's parts need not look them up again.
+    pub process: PythonProcess,
+    /// The frame to visit next; 0 at the end of the chain.
+    pub frame: u64,
+    /// `window` holds memory from here …
+    pub window_start: u64,
+    /// … for this many bytes.
+    pub window_len: u64,
+    /// Where in `window` the current frame starts. Kept in memory to be re-read: see the crate's documentation.
+    pub window_at: u64,
+    /// Index of the next code object to check when the stack was seen before.
+    pub rotation: u64,
+    /// Frames whose code objects were looked at, of a stack that is new.
+    pub codes_checked: u32,
+    /// Code objects sent (or tried) for it.
+    pub codes_sent: u32,
+    /// Whether any could not be sent.
+    pub codes_missing: u32,
+    pub reserved: u32,
+    /// Frame memory. The slack makes `(at & mask) + field + 8` stay inside for every `at` and `field`.
+    pub window: [u8; WINDOW_BYTES + MAX_FRAME_BYTES + 8],
+    pub thread: [u8; MAX_THREAD_STATE_BYTES + MAX_THREAD_STATE_BYTES + 8],
+}
+
+// A per-CPU map value may have 32 KiB.
+const _: () = assert!(size_of::<Scratch>() <= 32 * 1024);

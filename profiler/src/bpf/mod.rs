@@ -1,0 +1,279 @@
+//! The kernel half: loading, attaching, maps and the ring buffer. The one place that names aya.
+
+mod attach;
+pub mod btf;
+mod log;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    programs::{PerfEvent, ProgramError, RawTracePoint},
+};
+use profiler_common::{
+    config::Config,
+    names,
+    python::PythonProcess,
+    stats::{COUNTERS, Counter},
+};
+
+use crate::bpf::btf::{Btf, KERNEL_BTF, field_offset};
+
+/// The object, built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf"));
+
+/// What the programs are loaded with.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The offsets of kernel fields are filled in by [`Kernel::load`].
+    pub config: Config,
+    /// Size of the ring buffer: a power of two.
+    pub ring_bytes: u32,
+    /// Print what the programs log (cold paths only). Off, the logging is not even loaded.
+    pub log: bool,
+    /// Load `track_fork`.
+    pub follow_forks: bool,
+}
+
+/// The loaded programs and their maps. Dropping it detaches everything.
+pub struct Kernel {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    pythons: HashMap<MapData, u32, PythonProcess>,
+    target_pids: HashMap<MapData, u32, u32>,
+    target_tids: HashMap<MapData, u32, u32>,
+    stats: PerCpuArray<MapData, u64>,
+    /// The sampling event of each CPU.
+    events: BTreeMap<u32, OwnedFd>,
+    logger: Option<aya_log::EbpfLogger<log::StandardError>>,
+    map_bytes: u64,
+}
+
+impl Kernel {
+    pub fn load(options: &LoadOptions) -> anyhow::Result<Self> {
+        if OBJECT.is_empty() {
+            return Err(anyhow!(
+                "this binary was built without its eBPF object; build it with `cargo xtask build`"
+            ));
+        }
+        let config = with_offsets(options.config)?;
+        let log_level: u8 = if options.log { u8::MAX } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global(names::GLOBAL_CONFIG, &config, true)
+            // With the level fixed to 0 the verifier prunes every logging branch.
+            .override_global(aya_log::LEVEL, &log_level, false)
+            .map_max_entries(names::MAP_EVENTS, options.ring_bytes);
+        let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
+
+        let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
+        program
+            .load()
+            .map_err(verifier_error)
+            .context("failed to load program `sample_cpu`")?;
+        if options.follow_forks {
+            let program: &mut RawTracePoint = self::program(&mut ebpf, names::PROGRAM_TRACK_FORK)?;
+            program
+                .load()
+                .map_err(verifier_error)
+                .context("failed to load program `track_fork`")?;
+            program
+                .attach("sched_process_fork")
+                .context("failed to attach `track_fork`")?;
+        }
+        Ok(Self {
+            map_bytes: map_bytes(&ebpf),
+            ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
+            pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
+            target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
+            target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
+            stats: PerCpuArray::try_from(take_map(&mut ebpf, names::MAP_STATS)?)?,
+            events: BTreeMap::new(),
+            logger: logger(options.log, &mut ebpf),
+            ebpf,
+        })
+    }
+
+    /// Starts sampling on one CPU; nothing happens if it is being sampled already.
+    pub fn attach_cpu(&mut self, cpu: u32, period_ns: u64) -> anyhow::Result<()> {
+        if self.events.contains_key(&cpu) {
+            return Ok(());
+        }
+        let program: &mut PerfEvent = program(&mut self.ebpf, names::PROGRAM_SAMPLE_CPU)?;
+        let event = attach::cpu_clock(program.fd()?.as_fd(), cpu, period_ns)?;
+        self.events.insert(cpu, event);
+        Ok(())
+    }
+
+    /// Stops sampling on one CPU.
+    pub fn detach_cpu(&mut self, cpu: u32) {
+        self.events.remove(&cpu);
+    }
+
+    /// Stops sampling everywhere. What is in the ring buffer stays.
+    pub fn detach_all(&mut self) {
+        self.events.clear();
+    }
+
+    pub fn sampled_cpus(&self) -> impl Iterator<Item = u32> + '_ {
+        self.events.keys().copied()
+    }
+
+    /// Tells the programs how to walk a process's Python stacks.
+    pub fn set_python(&mut self, pid: u32, process: &PythonProcess) -> anyhow::Result<()> {
+        self.pythons
+            .insert(pid, process, 0)
+            .context("failed to write map PYTHONS")
+    }
+
+    /// Forgets a process. It need not be known.
+    pub fn remove_python(&mut self, pid: u32) {
+        // Not there: that is what was wanted.
+        let _ = self.pythons.remove(&pid);
+    }
+
+    pub fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
+        self.target_pids
+            .insert(pid, 1, 0)
+            .context("failed to write map TARGET_PIDS")
+    }
+
+    pub fn remove_target(&mut self, pid: u32) {
+        // Not there: that is what was wanted.
+        let _ = self.target_pids.remove(&pid);
+    }
+
+    /// Whether `pid` is a target: named by the user or, with `track_fork`, a descendant of such a process.
+    pub fn is_target(&self, pid: u32) -> bool {
+        self.target_pids.get(&pid, 0).is_ok()
+    }
+
+    pub fn add_target_tid(&mut self, tid: u32) -> anyhow::Result<()> {
+        self.target_tids
+            .insert(tid, 1, 0)
+            .context("failed to write map TARGET_TIDS")
+    }
+
+    /// Hands every waiting record to `visit`, oldest first.
+    pub fn drain(&mut self, mut visit: impl FnMut(&[u8])) {
+        while let Some(record) = self.ring.next() {
+            visit(&record);
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Becomes readable when much is waiting; otherwise look every now and then.
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// The kernel side's counters, summed over CPUs.
+    pub fn counters(&self) -> anyhow::Result<[u64; COUNTERS]> {
+        let mut sums = [0; COUNTERS];
+        for counter in Counter::ALL {
+            let index = *counter as u32;
+            let values = self.stats.get(&index, 0).context("failed to read map STATS")?;
+            sums[index as usize] = values.iter().sum();
+        }
+        Ok(sums)
+    }
+
+    /// Bytes the kernel holds for the maps, as it accounts for them itself.
+    pub fn map_bytes(&self) -> u64 {
+        self.map_bytes
+    }
+
+    /// The name of every program and the instructions the verifier looked at, where the kernel tells (5.16).
+    pub fn verified_instructions(&self) -> Vec<(String, Option<u32>)> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| {
+                let info = program.info().ok()?;
+                Some((name.to_owned(), info.verified_instruction_count()))
+            })
+            .collect()
+    }
+}
+
+/// The reader of the programs' log. Not having one is not worth failing for.
+fn logger(wanted: bool, ebpf: &mut Ebpf) -> Option<aya_log::EbpfLogger<log::StandardError>> {
+    if !wanted {
+        return None;
+    }
+    aya_log::EbpfLogger::init_with_logger(ebpf, log::StandardError)
+        .inspect_err(|error| eprintln!("warning: the kernel side's log cannot be read: {error}"))
+        .ok()
+}
+
+/// What the kernel says it holds for all maps (`memlock` in their fdinfo). All of them are preallocated.
+fn map_bytes(ebpf: &Ebpf) -> u64 {
+    use aya::maps::Map;
+    let of = |data: &MapData| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd())).ok()?;
+        info.lines()
+            .find_map(|line| line.strip_prefix("memlock:"))?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    ebpf.maps()
+        .filter_map(|(_, map)| match map {
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::RingBuf(data) => of(data),
+            _ => None,
+        })
+        .sum()
+}
+
+fn program<'ebpf, P>(ebpf: &'ebpf mut Ebpf, name: &str) -> anyhow::Result<&'ebpf mut P>
+where
+    &'ebpf mut P: TryFrom<&'ebpf mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the eBPF object has no program `{name}`"))?;
+    Ok(program.try_into()?)
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the eBPF object has no map `{name}`"))
+}
+
+/// The verifier's log is thousands of lines; its last few say what it did not like.
+fn verifier_error(error: ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+            anyhow!("{io_error}; the verifier's last words:\n{tail}")
+        }
+        other => other.into(),
+    }
+}
+
+/// Fills in where this kernel keeps what the programs read.
+fn with_offsets(config: Config) -> anyhow::Result<Config> {
+    let bytes = fs::read(KERNEL_BTF).with_context(|| {
+        format!("failed to read {KERNEL_BTF}; the profiler needs a kernel built with CONFIG_DEBUG_INFO_BTF")
+    })?;
+    let btf = Btf::parse(&bytes)?;
+    Ok(Config {
+        fsbase_offset: field_offset(&btf, "task_struct", "thread.fsbase")?,
+        task_tid_offset: field_offset(&btf, "task_struct", "pid")?,
+        task_pid_offset: field_offset(&btf, "task_struct", "tgid")?,
+        ..config
+    })
+}

@@ -1,0 +1,432 @@
+//! What can be typed. Here text becomes numbers and lists, and nothing is looked up: no /proc, no clock, no defaults
+//! that are not quoted from [`config`](crate::config), which decides what the words mean together.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    config::{DEFAULT_FORMAT, DEFAULT_RATE_HZ, RATES_HZ},
+    report::Format,
+};
+
+// Broken by hand: clap would wrap prose and examples alike at the terminal's edge.
+const EXAMPLES: &str = "\
+Examples:
+  profiler record -p 4242 -d 30 -o flame.svg    # one process, half a minute
+  profiler record -p 4242,4243 -t -o flame.svg  # two, split by thread
+  profiler record -a -d 30 -o all.pb.gz         # the whole machine, for pprof
+  profiler record -r 999 -o out.speedscope.json -- python3 app.py --flag
+  profiler record -p 4242 -f folded -o -        # to standard output
+
+Exit status:
+  0  the profile was written
+  1  something failed: the line `error: …` names it and the remedy
+  2  the command line makes no sense
+  With `-- COMMAND` it is the command's own: 128 + N if signal N ended it,
+  127 if it was not found, 126 if it cannot be executed.";
+
+/// System-wide CPU profiler that understands CPython. The programs it looks at need no change and no restart, and are
+/// never stopped.
+#[derive(Debug, Parser)]
+#[command(version, infer_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
+pub enum Command {
+    Record(Record),
+    /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
+    Completions {
+        /// Shell to write for
+        shell: Shell,
+    },
+}
+
+/// Record where CPU time is spent, until Ctrl-C or for a given time
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Record {
+    /// Processes to record, as with --pid
+    #[arg(value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
+    pub positional_pids: Vec<u32>,
+
+    /// Record these processes: a comma-separated list, decimal or 0x hex; can be given more than once
+    #[arg(short, long = "pid", value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
+    pub pids: Vec<u32>,
+
+    /// Record the whole machine
+    #[arg(short, long, help_heading = "Target")]
+    pub all: bool,
+
+    /// Record this command: it is started, and its exit status becomes the profiler's. Under sudo it runs as the user
+    /// who called sudo
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Target")]
+    pub command: Vec<OsString>,
+
+    /// Record the processes that the chosen ones start, too
+    #[arg(short, long, help_heading = "Target")]
+    pub subprocesses: bool,
+
+    /// Record these threads only; without a process, look for them on the whole machine
+    #[arg(long = "tid", value_name = "TID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
+    pub tids: Vec<u32>,
+
+    /// Record threads of this name only (as in /proc/PID/comm); without a process, on the whole machine
+    #[arg(long, value_name = "NAME", help_heading = "Target")]
+    pub comm: Option<String>,
+
+    /// Record this cgroup (version 2) and those below it only; without a process, everything in it
+    #[arg(long, value_name = "PATH", help_heading = "Target")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Samples per second and CPU, such as 99, 999hz or 10khz
+    #[arg(
+        short, long, visible_short_alias = 'F', visible_alias = "freq", value_name = "HZ",
+        value_parser = parse_rate, default_value_t = u64::from(DEFAULT_RATE_HZ), help_heading = "Recording",
+    )]
+    pub rate: u64,
+
+    /// Stop after this time, such as 30, 30s, 5m, 1m30s or 500ms; `unlimited` (the default) waits for Ctrl-C
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Recording")]
+    pub duration: Option<Limit>,
+
+    /// Leave out kernel stacks
+    #[arg(long, help_heading = "Recording")]
+    pub no_kernel: bool,
+
+    /// Leave out native stacks (C, C++, Rust)
+    #[arg(long, help_heading = "Recording")]
+    pub no_native: bool,
+
+    /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+
+    #[arg(
+        short, long, value_name = "FORMAT", help_heading = "Output",
+        help = format!("Format [default: by the ending of FILE, else {}]", DEFAULT_FORMAT.name()),
+    )]
+    pub format: Option<Format>,
+
+    /// Overwrite FILE if it exists
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+
+    /// Split stacks by thread
+    #[arg(short, long, help_heading = "Output")]
+    pub threads: bool,
+
+    /// No progress line and no notes; errors and the summary stay
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
+    pub quiet: bool,
+
+    /// Say more; -vv adds the log of the programs in the kernel
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Messages")]
+    pub verbose: u8,
+}
+
+/// How long to record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Unlimited,
+    After(Duration),
+}
+
+/// Reads the command line. Ends the process with status 2 if it makes no sense, and with 0 after `--help`.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// Writes the completion script of `shell`.
+pub fn write_completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
+    // clap_complete panics when its writer fails, and the reader of a pipe may leave at any time.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "profiler", &mut script);
+    out.write_all(&script)
+}
+
+fn parse_pid(text: &str) -> Result<u32, String> {
+    let text = text.trim();
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // `from_str_radix` would let a sign through. A larger number than any pid is left to the look-up, which says that
+    // there is no such process; one that no integer can hold is refused here.
+    if digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && let Ok(id @ 1..) = u32::from_str_radix(digits, radix)
+    {
+        return Ok(id);
+    }
+    let hint = if text.starts_with(|first: char| first.is_alphabetic() || "./".contains(first)) {
+        "; a command goes after `--`, as in `profiler record -- python3 app.py`"
+    } else {
+        ""
+    };
+    Err(format!(
+        "expected a number such as 4242 or 0x1092, or several with commas between them{hint}"
+    ))
+}
+
+/// Hertz. The range is [`config`](crate::config)'s affair, so a number too large for 64 bits stays "very large".
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, unit) = split_number(&lower);
+    let factor = match unit.trim_start() {
+        "" | "hz" => Some(1),
+        "khz" | "k" => Some(1_000),
+        _ => None,
+    };
+    let wrong = || {
+        format!(
+            "expected a whole number of samples per second from {} to {}, such as 99, 99hz or 10khz",
+            RATES_HZ.start(),
+            RATES_HZ.end(),
+        )
+    };
+    let factor = factor.ok_or_else(wrong)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let all_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) {
+        return Err(wrong());
+    }
+    // `1.5khz` is 1500 Hz, `99.5` is refused: what comes after the point must be whole hertz.
+    let mut hertz = whole.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(factor);
+    let mut place = factor;
+    for digit in fraction.bytes().map(|byte| u64::from(byte - b'0')) {
+        if digit != 0 && place < 10 {
+            return Err(wrong());
+        }
+        place /= 10;
+        hertz = hertz.saturating_add(digit * place);
+    }
+    Ok(hertz)
+}
+
+fn parse_duration(text: &str) -> Result<Limit, String> {
+    let wrong = || "expected a time such as 30, 30s, 5m, 1h, 1m30s, 500ms, or `unlimited`".to_owned();
+    let lower = text.trim().to_ascii_lowercase();
+    if lower == "unlimited" {
+        return Ok(Limit::Unlimited);
+    }
+    let mut rest = lower.as_str();
+    let mut total = Duration::ZERO;
+    let mut previous_unit = f64::INFINITY;
+    while !rest.is_empty() {
+        let (number, after) = split_number(rest);
+        let unit_length = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_length);
+        let unit = match unit {
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            // A bare number is seconds, but only alone: `1m30` might mean either.
+            "" if rest.len() == lower.len() && after.is_empty() => 1.0,
+            _ => return Err(wrong()),
+        };
+        // From large to small, each unit once, as one says it.
+        if unit >= previous_unit {
+            return Err(wrong());
+        }
+        previous_unit = unit;
+        let value: f64 = number.parse().map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(value * unit).map_err(|_| wrong())?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+        rest = after;
+    }
+    if total.is_zero() {
+        return Err(if lower.is_empty() {
+            wrong()
+        } else {
+            format!("no time at all; {}", wrong())
+        });
+    }
+    Ok(Limit::After(total))
+}
+
+/// Splits digits (and points) from what follows them.
+fn split_number(text: &str) -> (&str, &str) {
+    text.split_at(
+        text.find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(line: &str) -> Result<Record, clap::Error> {
+        let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words)?.command {
+            Command::Record(record) => Ok(record),
+            Command::Completions { .. } => unreachable!("`record` was typed"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_nothing_wrong_with_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pids_come_as_lists_repeated_positional_and_in_hex() {
+        assert_eq!(record("-p 1,2 -p 0x10 --pid=3").unwrap().pids, [1, 2, 16, 3]);
+        assert_eq!(record("7 8,9").unwrap().positional_pids, [7, 8, 9]);
+    }
+
+    #[test]
+    fn a_pid_that_is_none_is_answered_with_what_is_accepted() {
+        for text in ["", "0", "-1", "+1", "0x", "0x-1", "4294967296", "1.5", "1a", "٣"] {
+            let error = parse_pid(text).unwrap_err();
+            assert!(error.contains("such as 4242 or 0x1092"), "{text:?}: {error}");
+        }
+        assert!(parse_pid("python3").unwrap_err().contains("after `--`"));
+        assert!(parse_pid("./app").unwrap_err().contains("after `--`"));
+    }
+
+    #[test]
+    fn everything_after_two_dashes_is_the_command() {
+        let record = record("-d 5 -- python3 app.py -p 1 --all").unwrap();
+        assert_eq!(record.command, ["python3", "app.py", "-p", "1", "--all"]);
+        assert!(record.pids.is_empty() && record.positional_pids.is_empty() && !record.all);
+    }
+
+    #[test]
+    fn a_number_after_two_dashes_is_a_command_and_not_a_pid() {
+        let record = record("-- 4242").unwrap();
+        assert_eq!((record.command, record.positional_pids), (vec!["4242".into()], vec![]));
+    }
+
+    #[test]
+    fn rates_take_hertz_and_kilohertz() {
+        for (text, hertz) in [
+            ("99", 99),
+            ("99hz", 99),
+            ("99 Hz", 99),
+            ("10khz", 10_000),
+            ("10kHz", 10_000),
+            ("1.5khz", 1_500),
+            ("2k", 2_000),
+        ] {
+            assert_eq!(parse_rate(text), Ok(hertz), "{text}");
+        }
+        assert_eq!(record("-F 10khz").unwrap().rate, 10_000);
+        assert_eq!(record("--freq 49").unwrap().rate, 49);
+        assert_eq!(record("-r 49").unwrap().rate, 49);
+        assert_eq!(record("").unwrap().rate, u64::from(DEFAULT_RATE_HZ));
+    }
+
+    #[test]
+    fn a_rate_out_of_range_is_still_a_number() {
+        assert_eq!(parse_rate("0"), Ok(0));
+        assert_eq!(parse_rate("99999999999999999999999"), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn a_rate_that_is_none_is_answered_with_what_is_accepted() {
+        for text in [
+            "",
+            "hz",
+            "-1",
+            "99.5",
+            "99.05",
+            "1.0005khz",
+            "fast",
+            "99mhz",
+            "1..5",
+            "1.",
+            ".5",
+            "1 2",
+        ] {
+            let error = parse_rate(text).unwrap_err();
+            assert!(error.contains("99, 99hz or 10khz"), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_take_units_from_large_to_small() {
+        let after = |millis| Ok(Limit::After(Duration::from_millis(millis)));
+        for (text, millis) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1m30s", 90_000),
+            ("1h2m3s4ms", 3_723_004),
+            ("500ms", 500),
+            ("0.5", 500),
+            ("1.5M", 90_000),
+        ] {
+            assert_eq!(parse_duration(text), after(millis), "{text}");
+        }
+        assert_eq!(parse_duration("unlimited"), Ok(Limit::Unlimited));
+    }
+
+    #[test]
+    fn a_duration_that_is_none_is_answered_with_what_is_accepted() {
+        for text in [
+            "", "0", "0s", "-1", "s", "30x", "1m30", "30s1m", "1s1s", "1..5", "inf", "nan", "1e400", "9e99h", "ever",
+        ] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.contains("30, 30s, 5m"), "{text:?}: {error}");
+        }
+        let long = "9".repeat(400);
+        assert!(parse_duration(&long).is_err());
+    }
+
+    #[test]
+    fn verbosity_is_counted_and_excludes_quiet() {
+        assert_eq!(record("-vv").unwrap().verbose, 2);
+        assert_eq!(record("-q -v").unwrap_err().kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn every_format_has_a_name_that_leads_back_to_it() {
+        for format in [Format::Svg, Format::Folded, Format::Speedscope, Format::Pprof] {
+            assert_eq!(record(&format!("-f {}", format.name())).unwrap().format, Some(format));
+        }
+        assert_eq!(record("-f png").unwrap_err().kind(), ErrorKind::InvalidValue);
+    }
+
+    #[test]
+    fn a_subcommand_may_be_cut_short() {
+        assert!(Cli::try_parse_from(["profiler", "rec", "-a"]).is_ok());
+        assert!(Cli::try_parse_from(["profiler", "comp", "bash"]).is_ok());
+    }
+
+    #[test]
+    fn every_shell_gets_a_script_that_knows_record() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
+            let mut script = Vec::new();
+            write_completions(shell, &mut script).unwrap();
+            assert!(String::from_utf8(script).unwrap().contains("record"), "{shell}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".*") {
+            let _ = (parse_pid(&text), parse_rate(&text), parse_duration(&text));
+        }
+
+        #[test]
+        fn no_number_with_units_makes_a_parser_panic(text in "[0-9.]{0,40}(k?hz|ms|[smh])?([0-9.]{0,9}(ms|[smh]))?") {
+            let _ = (parse_pid(&text), parse_rate(&text), parse_duration(&text));
+        }
+    }
+}

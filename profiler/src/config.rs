@@ -1,0 +1,528 @@
+//! What is meant: the settings of one recording, checked against each other, with every default filled in.
+//!
+//! The only place with defaults; `cli` quotes them. Nothing here looks at the machine, except that the default name of
+//! the output asks /proc for a process's name.
+
+use std::{
+    ffi::OsString,
+    fmt, fs,
+    mem::MaybeUninit,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use thiserror::Error;
+
+use crate::{
+    cli::{Limit, Record},
+    exit,
+    report::Format,
+};
+
+/// Not 100: a program that does something a hundred times a second would always be met at the same place.
+pub const DEFAULT_RATE_HZ: u32 = 99;
+
+/// A sample takes microseconds (tens for the deepest stacks); at 20 kHz that is already a large part of a CPU.
+pub const RATES_HZ: RangeInclusive<u32> = 1..=20_000;
+
+pub const DEFAULT_FORMAT: Format = Format::Svg;
+
+/// The kernel keeps so many bytes of a thread's name (`TASK_COMM_LEN` less its NUL).
+const MAX_COMM_BYTES: usize = 15;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub target: Target,
+    /// Follow the children of the target's processes.
+    pub subprocesses: bool,
+    /// Not empty: these threads only.
+    pub tids: Vec<u32>,
+    /// Threads of this name only.
+    pub comm: Option<String>,
+    /// Tasks in this cgroup or below it only. As typed: [`preflight`](crate::preflight) resolves it.
+    pub cgroup: Option<PathBuf>,
+    pub rate_hz: u32,
+    /// One sample is taken after so much CPU time.
+    pub period_ns: u64,
+    /// `None`: until Ctrl-C.
+    pub duration: Option<Duration>,
+    pub kernel_stacks: bool,
+    pub native_stacks: bool,
+    pub output: OutputChoice,
+    pub format: Format,
+    /// Split stacks by thread.
+    pub threads: bool,
+    pub verbosity: Verbosity,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The whole machine, restricted by `tids`, `comm` and `cgroup`.
+    All,
+    /// Not empty, no pid twice, in the order they were typed.
+    Pids(Vec<u32>),
+    /// Not empty.
+    Command(Vec<OsString>),
+}
+
+/// Where the profile is wanted. A name by default needs the pid of a command that has not been started yet, so it is
+/// made later, by [`Config::output_target`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputChoice {
+    Stdout,
+    File { path: PathBuf, force: bool },
+    ByDefault { force: bool },
+}
+
+/// Where the profile goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputTarget {
+    Stdout,
+    File { path: PathBuf, force: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors and the summary.
+    Quiet,
+    Normal,
+    /// What is being done.
+    Verbose,
+    /// And what the programs in the kernel log.
+    Debug,
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("nothing to record: give a pid (-p 4242), -a for the whole machine, or a command after `--`")]
+    NoTarget,
+    #[error("{0} and {1} exclude each other: give either pids, or -a for the whole machine, or a command after `--`")]
+    ManyTargets(&'static str, &'static str),
+    #[error("--tid goes with a process that is running, not with a command; use --comm or leave it out")]
+    TidOfCommand,
+    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm '{kept}'")]
+    LongComm { kept: String },
+    #[error("--comm needs a name, as in /proc/PID/comm")]
+    EmptyComm,
+    #[error("{hertz} is not a possible rate: use -r with {} to {} Hz", RATES_HZ.start(), RATES_HZ.end())]
+    RateOutOfRange { hertz: u64 },
+    #[error("the ending of {} names no format: use {}, or choose with -f", path.display(), KnownEndings)]
+    UnknownEnding { path: PathBuf },
+}
+
+impl ConfigError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            // The words are in order, what they ask for cannot be had.
+            Self::RateOutOfRange { .. } => exit::FAILURE,
+            Self::NoTarget
+            | Self::ManyTargets(..)
+            | Self::TidOfCommand
+            | Self::LongComm { .. }
+            | Self::EmptyComm
+            | Self::UnknownEnding { .. } => exit::USAGE,
+        }
+    }
+}
+
+impl Config {
+    pub fn from_cli(typed: Record) -> Result<Self, ConfigError> {
+        // Every field is named, so that a new option cannot be forgotten here.
+        let Record {
+            positional_pids,
+            pids,
+            all,
+            command,
+            subprocesses,
+            tids,
+            comm,
+            cgroup,
+            rate,
+            duration,
+            no_kernel,
+            no_native,
+            output,
+            format,
+            force,
+            threads,
+            quiet,
+            verbose,
+        } = typed;
+
+        let restricted = !tids.is_empty() || comm.is_some() || cgroup.is_some();
+        let target = target(pids, positional_pids, all, command, restricted)?;
+        if !tids.is_empty() && matches!(target, Target::Command(_)) {
+            return Err(ConfigError::TidOfCommand);
+        }
+        if let Some(comm) = &comm {
+            check_comm(comm)?;
+        }
+        let rate_hz = u32::try_from(rate)
+            .ok()
+            .filter(|hertz| RATES_HZ.contains(hertz))
+            .ok_or(ConfigError::RateOutOfRange { hertz: rate })?;
+        let output = match output {
+            None => OutputChoice::ByDefault { force },
+            // /dev/stdout would open the file behind a redirection a second time, and cut off what is in it.
+            Some(path) if path == Path::new("-") || path == Path::new("/dev/stdout") => OutputChoice::Stdout,
+            Some(path) => OutputChoice::File { path, force },
+        };
+        let format = match (format, &output) {
+            (Some(format), _) => format,
+            // /dev/null, and /dev/fd/63 of a shell's `>(…)`, have no ending to go by.
+            (None, OutputChoice::File { path, .. }) if path.starts_with("/dev") && path.extension().is_none() => {
+                DEFAULT_FORMAT
+            }
+            (None, OutputChoice::File { path, .. }) => {
+                Format::from_path(path).ok_or_else(|| ConfigError::UnknownEnding { path: path.clone() })?
+            }
+            (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => DEFAULT_FORMAT,
+        };
+
+        Ok(Self {
+            target,
+            subprocesses,
+            tids: without_repeats(tids),
+            comm,
+            cgroup,
+            rate_hz,
+            period_ns: period_ns(rate_hz),
+            duration: duration.and_then(|limit| match limit {
+                Limit::Unlimited => None,
+                Limit::After(length) => Some(length),
+            }),
+            kernel_stacks: !no_kernel,
+            native_stacks: !no_native,
+            output,
+            format,
+            threads,
+            verbosity: match (quiet, verbose) {
+                (true, _) => Verbosity::Quiet,
+                (false, 0) => Verbosity::Normal,
+                (false, 1) => Verbosity::Verbose,
+                (false, _) => Verbosity::Debug,
+            },
+        })
+    }
+
+    /// Where the profile goes, now that a command has its pid. `proc` is /proc; `now` names the file.
+    pub fn output_target(&self, command_pid: Option<u32>, proc: &Path, now: SystemTime) -> OutputTarget {
+        match &self.output {
+            OutputChoice::Stdout => OutputTarget::Stdout,
+            OutputChoice::File { path, force } => OutputTarget::File {
+                path: path.clone(),
+                force: *force,
+            },
+            OutputChoice::ByDefault { force } => {
+                let subject = match (&self.target, command_pid) {
+                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm_of(proc, pid), pid)),
+                    (Target::Command(command), Some(pid)) => Some((program_name(command), pid)),
+                    (Target::Command(_), None) | (Target::All, _) => None,
+                };
+                let time = local_time(now);
+                let ending = self.format.extension();
+                let name = match subject {
+                    Some((comm, pid)) => format!("{}-{pid}-{time}.{ending}", file_name_part(&comm)),
+                    None => format!("system-{time}.{ending}"),
+                };
+                OutputTarget::File {
+                    path: PathBuf::from(name),
+                    force: *force,
+                }
+            }
+        }
+    }
+}
+
+/// Exactly one of pids, the machine and a command; a restriction alone means the machine.
+fn target(
+    mut pids: Vec<u32>,
+    positional_pids: Vec<u32>,
+    all: bool,
+    command: Vec<OsString>,
+    restricted: bool,
+) -> Result<Target, ConfigError> {
+    pids.extend(positional_pids);
+    match (pids.is_empty(), all, command.is_empty()) {
+        (false, false, true) => Ok(Target::Pids(without_repeats(pids))),
+        (true, true, true) => Ok(Target::All),
+        (true, false, false) => Ok(Target::Command(command)),
+        (true, false, true) if restricted => Ok(Target::All),
+        (true, false, true) => Err(ConfigError::NoTarget),
+        (false, true, _) => Err(ConfigError::ManyTargets("a pid", "-a")),
+        (false, false, false) => Err(ConfigError::ManyTargets("a pid", "a command")),
+        (true, true, false) => Err(ConfigError::ManyTargets("-a", "a command")),
+    }
+}
+
+fn without_repeats(ids: Vec<u32>) -> Vec<u32> {
+    let mut kept = Vec::with_capacity(ids.len());
+    for id in ids {
+        if !kept.contains(&id) {
+            kept.push(id);
+        }
+    }
+    kept
+}
+
+fn check_comm(comm: &str) -> Result<(), ConfigError> {
+    if comm.is_empty() {
+        return Err(ConfigError::EmptyComm);
+    }
+    if comm.len() <= MAX_COMM_BYTES {
+        return Ok(());
+    }
+    let kept = comm[..comm.floor_char_boundary(MAX_COMM_BYTES)].to_owned();
+    Err(ConfigError::LongComm { kept })
+}
+
+/// Rounded to the nearest.
+fn period_ns(rate_hz: u32) -> u64 {
+    let rate = u64::from(rate_hz.max(1));
+    (1_000_000_000 + rate / 2) / rate
+}
+
+/// The endings [`Format::from_path`] knows, for a message.
+struct KnownEndings;
+
+impl fmt::Display for KnownEndings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second, third, last] =
+            [Format::Svg, Format::Folded, Format::Speedscope, Format::Pprof].map(Format::extension);
+        write!(f, ".{first}, .{second}, .{third} or .{last}")
+    }
+}
+
+/// A process's name, or `process` where it cannot be read: `preflight` has its own words for that.
+fn comm_of(proc: &Path, pid: u32) -> String {
+    fs::read(proc.join(pid.to_string()).join("comm"))
+        .map(|comm| String::from_utf8_lossy(comm.trim_ascii_end()).into_owned())
+        .unwrap_or_default()
+}
+
+fn program_name(command: &[OsString]) -> String {
+    let name = command.first().and_then(|program| Path::new(program).file_name());
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A name someone else chose, made safe and short for a file's name: it can hold slashes, spaces, newlines, escape
+/// sequences, or start with a dash.
+fn file_name_part(comm: &str) -> String {
+    let safe: String = comm
+        .chars()
+        .take(32)
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let safe = safe.trim_start_matches(['-', '.']);
+    if safe.is_empty() {
+        "process".to_owned()
+    } else {
+        safe.to_owned()
+    }
+}
+
+/// `20261121-101500` in the user's time zone.
+fn local_time(now: SystemTime) -> String {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = libc::time_t::try_from(seconds).unwrap_or_default();
+    let mut time = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live variables of the right types. localtime_r reads TZ from the environment, which
+    // this program never changes.
+    let found = unsafe { libc::localtime_r(&raw const seconds, time.as_mut_ptr()) };
+    if found.is_null() {
+        // A year beyond 32 bits. Seconds are as good a name as any.
+        return seconds.to_string();
+    }
+    // SAFETY: `tm` is integers and a pointer, for which the zeroes it started with are a value.
+    let time = unsafe { time.assume_init() };
+    format!(
+        "{:04}{:02}{:02}-{:02}{:02}{:02}",
+        i64::from(time.tm_year) + 1900,
+        time.tm_mon + 1,
+        time.tm_mday,
+        time.tm_hour,
+        time.tm_min,
+        time.tm_sec,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn config(line: &str) -> Result<Config, ConfigError> {
+        let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Record(record) => Config::from_cli(record),
+            Command::Completions { .. } => unreachable!("`record` was typed"),
+        }
+    }
+
+    #[test]
+    fn nothing_typed_gets_every_default() {
+        let expected = Config {
+            target: Target::All,
+            subprocesses: false,
+            tids: vec![],
+            comm: None,
+            cgroup: None,
+            rate_hz: 99,
+            period_ns: 10_101_010,
+            duration: None,
+            kernel_stacks: true,
+            native_stacks: true,
+            output: OutputChoice::ByDefault { force: false },
+            format: Format::Svg,
+            threads: false,
+            verbosity: Verbosity::Normal,
+        };
+        assert_eq!(config("-a"), Ok(expected));
+    }
+
+    #[test]
+    fn pids_typed_in_any_way_are_one_list_without_repeats() {
+        assert_eq!(config("-p 5,6 -p 5 7 6").unwrap().target, Target::Pids(vec![5, 6, 7]));
+    }
+
+    #[test]
+    fn one_target_is_needed_and_two_are_too_many() {
+        assert_eq!(config(""), Err(ConfigError::NoTarget));
+        assert_eq!(config("-a -p 1"), Err(ConfigError::ManyTargets("a pid", "-a")));
+        assert_eq!(
+            config("-p 1 -- true"),
+            Err(ConfigError::ManyTargets("a pid", "a command"))
+        );
+        assert_eq!(config("-a -- true"), Err(ConfigError::ManyTargets("-a", "a command")));
+        assert_eq!(config("").unwrap_err().exit_code(), exit::USAGE);
+    }
+
+    #[test]
+    fn a_restriction_alone_means_the_whole_machine() {
+        for line in ["--tid 5", "--comm python3", "--cgroup /sys/fs/cgroup/system.slice"] {
+            assert_eq!(config(line).unwrap().target, Target::All, "{line}");
+        }
+        assert_eq!(config("--comm python3 -p 1").unwrap().target, Target::Pids(vec![1]));
+        assert_eq!(config("--tid 5 -- true"), Err(ConfigError::TidOfCommand));
+    }
+
+    #[test]
+    fn a_rate_of_zero_or_an_absurd_one_is_refused_with_the_range() {
+        for line in ["-a -r 0", "-a -r 20001", "-a -r 21khz", "-a -r 99999999999999999999"] {
+            let error = config(line).unwrap_err();
+            assert!(error.to_string().ends_with("use -r with 1 to 20000 Hz"), "{error}");
+            assert_eq!(error.exit_code(), exit::FAILURE);
+        }
+        assert_eq!(config("-a -r 1").unwrap().period_ns, 1_000_000_000);
+        assert_eq!(config("-a -r 20khz").unwrap().period_ns, 50_000);
+        assert_eq!(config("-a -r 999").unwrap().period_ns, 1_001_001);
+    }
+
+    #[test]
+    fn the_ending_chooses_the_format_and_f_overrides_it() {
+        assert_eq!(config("-a -o x.pb.gz").unwrap().format, Format::Pprof);
+        assert_eq!(config("-a -o x.speedscope.json").unwrap().format, Format::Speedscope);
+        assert_eq!(config("-a -o x.svg -f folded").unwrap().format, Format::Folded);
+        assert_eq!(config("-a -o -").unwrap().format, Format::Svg);
+        assert_eq!(config("-a -o /dev/null").unwrap().format, Format::Svg);
+        assert_eq!(config("-a -o x.png -f svg").unwrap().format, Format::Svg);
+    }
+
+    #[test]
+    fn an_unknown_ending_is_answered_with_the_known_ones() {
+        let error = config("-a -o flame.png").unwrap_err();
+        assert_eq!(error.exit_code(), exit::USAGE);
+        let text = error.to_string();
+        for part in ["flame.png", ".svg", ".folded", ".speedscope.json", ".pb.gz", "-f"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_dash_and_dev_stdout_are_standard_output() {
+        assert_eq!(config("-a -o -").unwrap().output, OutputChoice::Stdout);
+        assert_eq!(config("-a -o /dev/stdout").unwrap().output, OutputChoice::Stdout);
+    }
+
+    #[test]
+    fn a_name_the_kernel_would_cut_is_refused_with_what_it_keeps() {
+        let error = config("--comm gunicorn-worker-7").unwrap_err().to_string();
+        assert!(error.contains("--comm 'gunicorn-worker'"), "{error}");
+        // 14 bytes and a letter of two: the cut falls before it.
+        assert_eq!(
+            config("--comm 12345678901234äb"),
+            Err(ConfigError::LongComm {
+                kept: "12345678901234".into()
+            })
+        );
+        assert!(config("--comm 123456789012345").is_ok());
+    }
+
+    #[test]
+    fn the_default_name_has_the_process_the_pid_and_the_time() {
+        let proc = tempfile::tempdir().unwrap();
+        fs::create_dir(proc.path().join("4242")).unwrap();
+        fs::write(proc.path().join("4242/comm"), "my worker/1\n").unwrap();
+        let name = |line: &str, command_pid| {
+            let OutputTarget::File { path, force: false } = config(line).unwrap().output_target(
+                command_pid,
+                proc.path(),
+                UNIX_EPOCH + Duration::from_secs(86_400 * 365),
+            ) else {
+                panic!("a default name is a file's, and overwrites nothing");
+            };
+            path.into_os_string().into_string().unwrap()
+        };
+        // The time zone is the machine's: digits are all that can be asked for.
+        let shape = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "9");
+        assert!(
+            name("-p 4242,1", None).starts_with("my_worker_1-4242-19"),
+            "{}",
+            name("-p 4242,1", None)
+        );
+        assert_eq!(shape(&name("-p 4242", None)), "my_worker_9-9999-99999999-999999.svg");
+        assert_eq!(shape(&name("-a -f pprof", None)), "system-99999999-999999.pb.gz");
+        assert_eq!(
+            shape(&name("-- /usr/bin/python3 app.py", Some(77))),
+            "python9-99-99999999-999999.svg"
+        );
+        assert_eq!(shape(&name("-p 999", None)), "process-999-99999999-999999.svg");
+    }
+
+    #[test]
+    fn verbosity_follows_q_and_v() {
+        assert_eq!(config("-a -q").unwrap().verbosity, Verbosity::Quiet);
+        assert_eq!(config("-a -v").unwrap().verbosity, Verbosity::Verbose);
+        assert_eq!(config("-a -vvv").unwrap().verbosity, Verbosity::Debug);
+    }
+
+    #[test]
+    fn durations_pass_through_and_unlimited_is_none() {
+        assert_eq!(config("-a -d 1m30s").unwrap().duration, Some(Duration::from_secs(90)));
+        assert_eq!(config("-a -d unlimited").unwrap().duration, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_makes_a_file_name_that_stays_in_its_directory(comm in ".*") {
+            let part = file_name_part(&comm);
+            prop_assert!(!part.is_empty() && part.len() <= 32);
+            prop_assert!(!part.contains('/') && !part.starts_with(['-', '.']));
+        }
+
+        #[test]
+        fn any_rate_in_range_has_a_period_that_gives_it_back(rate_hz in RATES_HZ) {
+            prop_assert_eq!((1_000_000_000 + period_ns(rate_hz) / 2) / period_ns(rate_hz), u64::from(rate_hz));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! From the ring buffer's bytes to records: the first stage.
+//!
+//! The bytes come from our own programs, but they are checked all the same: a record that is not whole is an error with
+//! a counter, not a panic.
+
+use std::mem::offset_of;
+
+use profiler_common::{
+    limits::{MAX_ADDRESSES, MAX_PYTHON_FRAMES},
+    record::{CodeRecord, PythonFrame, RECORD_CODE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackRecord},
+};
+use thiserror::Error;
+
+/// One record, as the kernel side sent it.
+#[derive(Debug)]
+pub enum RawRecord<'a> {
+    /// A sample whose stack was sent before.
+    Sample(SampleHeader),
+    /// A sample with its stack.
+    Stack(SampleHeader, RawStack),
+    Code(RawCode<'a>),
+}
+
+impl RawRecord<'_> {
+    /// When it happened (CLOCK_MONOTONIC).
+    pub fn time_ns(&self) -> u64 {
+        match self {
+            Self::Sample(header) | Self::Stack(header, _) => header.time_ns,
+            Self::Code(code) => code.time_ns,
+        }
+    }
+}
+
+/// The addresses and frames of one stack, each list leaf first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawStack {
+    pub kernel: Box<[u64]>,
+    pub native: Box<[u64]>,
+    pub python: Box<[PythonFrame]>,
+    /// `PYTHON_LEADING_ENTRY`.
+    pub python_flags: u32,
+    /// `PYTHON_…`: how the Python stack was read.
+    pub python_status: u32,
+}
+
+/// A code object, still undecoded: the text's layout depends on the interpreter.
+#[derive(Debug)]
+pub struct RawCode<'a> {
+    pub pid: u32,
+    pub instance: u32,
+    pub time_ns: u64,
+    pub bytes: &'a [u8],
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    #[error("a record of {0} bytes is too short for what it says it is")]
+    Short(usize),
+    #[error("a record of an unknown kind, {0}")]
+    UnknownKind(u32),
+}
+
+pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
+    let short = DecodeError::Short(bytes.len());
+    let word = |at: usize| u32_at(bytes, at).ok_or(DecodeError::Short(bytes.len()));
+    match word(0)? {
+        RECORD_SAMPLE => Ok(RawRecord::Sample(header(bytes).ok_or(short)?)),
+        RECORD_STACK => {
+            let header = header(bytes).ok_or(short)?;
+            let stack = stack(bytes, header.python).ok_or(DecodeError::Short(bytes.len()))?;
+            Ok(RawRecord::Stack(header, stack))
+        }
+        RECORD_CODE => {
+            let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
+            Ok(RawRecord::Code(RawCode {
+                pid: word(offset_of!(CodeRecord, pid))?,
+                instance: word(offset_of!(CodeRecord, instance))?,
+                time_ns,
+                bytes,
+            }))
+        }
+        kind => Err(DecodeError::UnknownKind(kind)),
+    }
+}
+
+fn header(bytes: &[u8]) -> Option<SampleHeader> {
+    let bytes = bytes.get(..size_of::<SampleHeader>())?;
+    // SAFETY: `SampleHeader` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<SampleHeader>().read_unaligned() })
+}
+
+fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
+    let len = |at: usize, most: usize| Some((u32_at(bytes, at)? as usize).min(most));
+    let addresses = |at: usize, len: usize| {
+        (0..len)
+            .map(|i| u64_at(bytes, at + 8 * i))
+            .collect::<Option<Box<[u64]>>>()
+    };
+    let kernel_len = len(offset_of!(StackRecord, kernel_len), MAX_ADDRESSES)?;
+    let native_len = len(offset_of!(StackRecord, native_len), MAX_ADDRESSES)?;
+    let python_len = len(offset_of!(StackRecord, python_len), MAX_PYTHON_FRAMES)?;
+    let python = (0..python_len)
+        .map(|i| {
+            let at = offset_of!(StackRecord, python) + size_of::<PythonFrame>() * i;
+            Some(PythonFrame {
+                code: u64_at(bytes, at)?,
+                instruction: u64_at(bytes, at + 8)?,
+            })
+        })
+        .collect::<Option<Box<[_]>>>()?;
+    Some(RawStack {
+        kernel: addresses(offset_of!(StackRecord, kernel), kernel_len)?,
+        native: addresses(offset_of!(StackRecord, native), native_len)?,
+        python,
+        python_flags: u32_at(bytes, offset_of!(StackRecord, python_flags))?,
+        python_status,
+    })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_stack_cut_after_its_frames_is_whole_and_one_byte_less_is_not() {
+        let mut bytes = vec![0u8; offset_of!(StackRecord, python) + 2 * size_of::<PythonFrame>()];
+        bytes[0] = RECORD_STACK as u8;
+        bytes[offset_of!(StackRecord, python_len)] = 2;
+        bytes[offset_of!(StackRecord, native_len)] = 1;
+        bytes[offset_of!(StackRecord, native)] = 7;
+        let Ok(RawRecord::Stack(_, stack)) = decode(&bytes) else {
+            panic!("a whole record")
+        };
+        assert_eq!(
+            (stack.kernel.len(), &*stack.native, stack.python.len()),
+            (0, &[7][..], 2)
+        );
+        assert_eq!(
+            decode(&bytes[..bytes.len() - 1]).unwrap_err(),
+            DecodeError::Short(bytes.len() - 1)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(kind in 0u8..5, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            let _ = decode(&bytes);
+        }
+    }
+}

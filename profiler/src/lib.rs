@@ -1,0 +1,38 @@
+//! The profiler's user-space half.
+//!
+//! One way through, and one arrow back (ARCHITECTURE.md, "Life of a sample"):
+//!
+//! ```text
+//! source ──▶ decode ──▶ recording ──▶ resolve ──▶ stitch ──▶ name ──▶ profile ──▶ report
+//!    ▲                      │
+//!    └────── facts ─────────┘   what the kernel side must know to walk a process's Python stacks
+//! ```
+//!
+//! Heavy dependencies are named in one module each: aya in [`bpf`], clap in [`cli`] (and the list of formats in
+//! [`report`]), tokio in [`session`], blazesym in [`symbolize`], inferno in [`report::flamegraph`], prost in
+//! [`report::pprof`].
+
+pub mod bpf;
+pub mod cli;
+pub mod config;
+pub mod cost;
+pub mod decode;
+pub mod exit;
+pub mod humanize;
+pub mod invoker;
+pub mod launch;
+pub mod name;
+pub mod output;
+pub mod preflight;
+pub mod process;
+pub mod profile;
+pub mod progress;
+pub mod python;
+pub mod recording;
+pub mod report;
+pub mod resolve;
+pub mod session;
+pub mod source;
+pub mod stitch;
+pub mod summary;
+pub mod symbolize;

@@ -1,0 +1,32 @@
+//! The `profiler` command.
+
+use std::process::ExitCode;
+
+use profiler::{
+    cli::{self, Command},
+    config::Config,
+    exit, session,
+};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit::of_error(&error))
+        }
+    }
+}
+
+fn run() -> anyhow::Result<u8> {
+    match cli::parse().command {
+        Command::Record(typed) => session::record(&Config::from_cli(typed)?),
+        Command::Completions { shell } => {
+            // A reader that leaves early has what it wanted.
+            match cli::write_completions(shell, &mut std::io::stdout().lock()) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(exit::SUCCESS),
+            }
+        }
+    }
+}

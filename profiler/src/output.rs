@@ -1,0 +1,627 @@
+//! Where the profile goes: checked before anything is recorded, and whole or not there at all.
+//!
+//! A file is written under another name in its directory and renamed when it is complete, so that a full disk or a
+//! crash leaves what was there before. Standard output, pipes and devices are written as they come; when the reader of
+//! a pipe leaves early (`| head`), that is its decision and no failure.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions, Permissions},
+    io::{self, BufWriter, ErrorKind, Write},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, fchown},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::NamedTempFile;
+
+use crate::{config::OutputTarget, invoker::Invoker};
+
+/// A place that has been found fit to be written to.
+#[derive(Debug)]
+pub struct Output {
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Stdout,
+    /// A character device.
+    Device {
+        path: PathBuf,
+        file: File,
+    },
+    /// Opening a pipe waits for its reader, so it is left for the end.
+    Pipe {
+        path: PathBuf,
+    },
+    File(Replacement),
+}
+
+/// A file that will be replaced, or made.
+#[derive(Debug)]
+struct Replacement {
+    /// As the user calls it, for messages.
+    shown: PathBuf,
+    /// Behind symbolic links, so that renaming replaces the file and not the link to it.
+    path: PathBuf,
+    directory: PathBuf,
+    force: bool,
+    /// The mode of the file that is replaced. A new one has what the umask leaves.
+    permissions: Option<Permissions>,
+    /// The uid and gid the file is given: those it had, or those of the user behind sudo.
+    owner: Option<(u32, u32)>,
+}
+
+/// What became of a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// `None` is standard output.
+    pub path: Option<PathBuf>,
+    pub bytes: u64,
+    /// The reader of a pipe left before the end. No failure, but not everything was read.
+    pub reader_left: bool,
+}
+
+impl Output {
+    /// Checks that `target` can be written. A new file is given to `owner`.
+    pub fn prepare(target: &OutputTarget, owner: Option<&Invoker>) -> Result<Self> {
+        let place = match target {
+            OutputTarget::Stdout => Place::Stdout,
+            OutputTarget::File { path, force } => Place::of_path(path, *force, owner)?,
+        };
+        Ok(Self { place })
+    }
+
+    /// Where the profile will be; `None` is standard output.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Stdout => None,
+            Place::Device { path, .. } | Place::Pipe { path } => Some(path),
+            Place::File(replacement) => Some(&replacement.shown),
+        }
+    }
+
+    /// Lets `content` write the profile and puts it in its place.
+    pub fn write(self, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
+        match self.place {
+            Place::Stdout => {
+                // Locked for the whole profile, so that nothing else gets in between.
+                let (bytes, reader_left) = stream(io::stdout().lock(), content).context("standard output")?;
+                Ok(Written {
+                    path: None,
+                    bytes,
+                    reader_left,
+                })
+            }
+            Place::Device { path, file } => {
+                let (bytes, reader_left) = stream(file, content).with_context(|| path.display().to_string())?;
+                Ok(Written {
+                    path: Some(path),
+                    bytes,
+                    reader_left,
+                })
+            }
+            Place::Pipe { path } => {
+                let pipe = OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .with_context(|| format!("cannot open the pipe {}", path.display()))?;
+                let (bytes, reader_left) = stream(pipe, content).with_context(|| path.display().to_string())?;
+                Ok(Written {
+                    path: Some(path),
+                    bytes,
+                    reader_left,
+                })
+            }
+            Place::File(replacement) => {
+                let shown = replacement.shown.clone();
+                let bytes = replacement.write(content)?;
+                Ok(Written {
+                    path: Some(shown),
+                    bytes,
+                    reader_left: false,
+                })
+            }
+        }
+    }
+}
+
+impl Place {
+    fn of_path(path: &Path, force: bool, owner: Option<&Invoker>) -> Result<Self> {
+        let shown = path.display();
+        if path.as_os_str().is_empty() {
+            bail!("the name of the output is empty; name a file with -o, or use `-o -` for standard output");
+        }
+        let existing = match fs::metadata(path) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot look at {shown}; name another file with -o"));
+            }
+        };
+        let Some(metadata) = existing else {
+            // A link to nowhere is found by its own name only.
+            if fs::symlink_metadata(path).is_ok() && !force {
+                return Err(exists(path));
+            }
+            return Ok(Self::File(Replacement::new(path, path.to_owned(), force, None, owner)?));
+        };
+
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            bail!(
+                "{shown} is a directory; name a file in it, such as -o {}",
+                path.join("flame.svg").display()
+            );
+        } else if kind.is_fifo() {
+            if !may_write(path) {
+                bail!(
+                    "the pipe {shown} cannot be written: {}; name another with -o",
+                    io::Error::last_os_error()
+                );
+            }
+            Ok(Self::Pipe { path: path.to_owned() })
+        } else if kind.is_char_device() {
+            let file = OpenOptions::new().write(true).open(path);
+            let file = file.with_context(|| format!("cannot write to {shown}; name another file with -o"))?;
+            Ok(Self::Device {
+                path: path.to_owned(),
+                file,
+            })
+        } else if !kind.is_file() {
+            bail!("{shown} is neither a file nor a pipe; name another with -o");
+        } else if !force {
+            Err(exists(path))
+        } else {
+            let real = fs::canonicalize(path).with_context(|| format!("cannot look at {shown}"))?;
+            Ok(Self::File(Replacement::new(path, real, force, Some(&metadata), owner)?))
+        }
+    }
+}
+
+impl Replacement {
+    fn new(
+        shown: &Path,
+        path: PathBuf,
+        force: bool,
+        existing: Option<&Metadata>,
+        owner: Option<&Invoker>,
+    ) -> Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+            bail!("{} does not name a file; name one with -o", shown.display());
+        }
+        let replacement = Self {
+            shown: shown.to_owned(),
+            path,
+            force,
+            permissions: existing.map(|metadata| Permissions::from_mode(metadata.mode() & 0o777)),
+            owner: existing
+                .map(|metadata| (metadata.uid(), metadata.gid()))
+                .or_else(|| owner.map(|invoker| (invoker.uid, invoker.gid))),
+            directory,
+        };
+        // Only trying tells whether a file can be made: permissions, read-only mounts and quotas all have their say.
+        // It is removed at once, so that nothing is left behind if the recording is killed.
+        let directory = replacement.directory.display();
+        match replacement.temporary() {
+            Ok(_) => Ok(replacement),
+            Err(_) if !replacement.directory.exists() => {
+                bail!("there is no directory {directory}; make it with mkdir -p, or name another file with -o")
+            }
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                bail!("{directory} is not a directory; name another file with -o")
+            }
+            // The kind alone: tempfile adds the name of a file that nobody asked for.
+            Err(error) => bail!(
+                "cannot write in {directory}: {}; name another file with -o",
+                error.kind()
+            ),
+        }
+    }
+
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(".profiler-")
+            .suffix(".partial")
+            // Less the umask, as for any new file.
+            .permissions(
+                self.permissions
+                    .clone()
+                    .unwrap_or_else(|| Permissions::from_mode(0o666)),
+            )
+            .tempfile_in(&self.directory)
+    }
+
+    fn write(self, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
+        let shown = self.shown.display();
+        let mut temporary = self
+            .temporary()
+            .with_context(|| format!("cannot write in {}", self.directory.display()))?;
+        let (bytes, _) = stream(temporary.as_file_mut(), content).with_context(|| shown.to_string())?;
+        let file = temporary.as_file();
+        if let Some(permissions) = self.permissions {
+            // Whoever chose the old file's mode chose it with or without the umask.
+            file.set_permissions(permissions)
+                .with_context(|| format!("cannot set the mode of {shown}"))?;
+        }
+        if let Some((uid, gid)) = self.owner {
+            // A courtesy that some file systems do not grant (NFS for root, FAT): the profile matters more.
+            let _ = fchown(file, Some(uid), Some(gid));
+        }
+        // A rename may reach the disk before the data does; after a power failure the file would be empty.
+        file.sync_all()
+            .map_err(|error| cannot_write(&error))
+            .with_context(|| shown.to_string())?;
+        let persisted = if self.force {
+            temporary.persist(&self.path)
+        } else {
+            temporary.persist_noclobber(&self.path)
+        };
+        if let Err(error) = persisted {
+            // The recording is not lost because somebody took its name in the meantime.
+            let (_, kept) = error
+                .file
+                .keep()
+                .with_context(|| format!("cannot rename the profile to {shown}"))?;
+            bail!(
+                "cannot rename the profile to {shown}: {}; it was kept as {}",
+                error.error.kind(),
+                kept.display()
+            );
+        }
+        Ok(bytes)
+    }
+}
+
+fn exists(path: &Path) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{} exists; use --force to overwrite it or -o to name another file",
+        path.display()
+    )
+}
+
+/// Whether the effective user may write to `path`; if not, the reason is the last operating-system error.
+fn may_write(path: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: `path` is NUL-terminated and outlives the call, which only reads it.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }
+}
+
+/// Writes `content` into `sink`, buffered. Answers with the bytes the sink took and whether its reader left.
+fn stream(sink: impl Write, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<(u64, bool)> {
+    let mut buffered = BufWriter::with_capacity(
+        64 << 10,
+        Sink {
+            inner: sink,
+            bytes: 0,
+            failure: None,
+        },
+    );
+    let outcome = content(&mut buffered).and_then(|()| Ok(buffered.flush()?));
+    // Without this, dropping the buffer would try to write once more.
+    let (sink, _) = buffered.into_parts();
+    match (outcome, sink.failure) {
+        (Ok(()), _) => Ok((sink.bytes, false)),
+        // Between `content` and us there may be a library that wraps errors its own way, so what counts is what the
+        // sink itself met.
+        (Err(_), Some(ErrorKind::BrokenPipe)) => Ok((sink.bytes, true)),
+        (Err(error), Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) => {
+            Err(error.context("the disk is full; make room or name a file on another disk with -o"))
+        }
+        (Err(error), Some(_)) => Err(error.context("cannot write the profile")),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn cannot_write(error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            anyhow::anyhow!("the disk is full; make room or name a file on another disk with -o: {error}")
+        }
+        _ => anyhow::anyhow!("cannot write the profile: {error}"),
+    }
+}
+
+/// Counts what goes through, and remembers what went wrong.
+struct Sink<W> {
+    inner: W,
+    bytes: u64,
+    failure: Option<ErrorKind>,
+}
+
+impl<W: Write> Sink<W> {
+    fn remember<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.inspect_err(|error| {
+            if error.kind() != ErrorKind::Interrupted {
+                self.failure = Some(error.kind());
+            }
+        })
+    }
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outcome = self.inner.write(bytes);
+        let taken = self.remember(outcome)?;
+        self.bytes += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let outcome = self.inner.flush();
+        self.remember(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader},
+        thread,
+    };
+
+    use super::*;
+
+    fn file(path: impl Into<PathBuf>) -> OutputTarget {
+        OutputTarget::File {
+            path: path.into(),
+            force: false,
+        }
+    }
+
+    fn forced(path: impl Into<PathBuf>) -> OutputTarget {
+        OutputTarget::File {
+            path: path.into(),
+            force: true,
+        }
+    }
+
+    fn refusal(target: &OutputTarget) -> String {
+        let text = format!(
+            "{:#}",
+            Output::prepare(target, None).expect_err("this place is not fit")
+        );
+        assert!(!text.contains('\n') && !text.ends_with('.'), "{text:?}");
+        text
+    }
+
+    fn hello(out: &mut dyn Write) -> Result<()> {
+        Ok(out.write_all(b"hello")?)
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_new_file_appears_whole_with_an_ordinary_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flame.svg");
+        let output = Output::prepare(&file(&path), None).unwrap();
+        assert!(names(directory.path()).is_empty(), "preparing leaves nothing behind");
+        let written = output
+            .write(|out| {
+                assert!(!path.exists(), "nothing has its name before it is whole");
+                hello(out)
+            })
+            .unwrap();
+        assert_eq!(
+            written,
+            Written {
+                path: Some(path.clone()),
+                bytes: 5,
+                reader_left: false
+            }
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"hello");
+        assert_eq!(names(directory.path()), ["flame.svg"]);
+        // A file made the ordinary way has the mode to compare with, whatever the umask.
+        let ordinary = directory.path().join("ordinary");
+        File::create(&ordinary).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().mode(),
+            fs::metadata(&ordinary).unwrap().mode()
+        );
+    }
+
+    #[test]
+    fn an_existing_file_is_kept_without_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flame.svg");
+        fs::write(&path, "old").unwrap();
+        let text = refusal(&file(&path));
+        assert!(
+            text.ends_with("flame.svg exists; use --force to overwrite it or -o to name another file"),
+            "{text}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn force_replaces_a_file_and_keeps_who_may_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flame.svg");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o606)).unwrap();
+        Output::prepare(&forced(&path), None).unwrap().write(hello).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"hello");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o606);
+    }
+
+    #[test]
+    fn force_replaces_the_file_behind_a_link_and_not_the_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real.svg"), directory.path().join("link.svg"));
+        fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        Output::prepare(&forced(&link), None).unwrap().write(hello).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&real).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_failure_half_way_leaves_the_old_file_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flame.svg");
+        fs::write(&path, "old").unwrap();
+        let output = Output::prepare(&forced(&path), None).unwrap();
+        let error = output
+            .write(|out| hello(out).and_then(|()| bail!("no more")))
+            .unwrap_err();
+        assert!(format!("{error:#}").ends_with("flame.svg: no more"), "{error:#}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["flame.svg"]);
+    }
+
+    #[test]
+    fn a_name_taken_during_the_recording_costs_neither_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flame.svg");
+        let output = Output::prepare(&file(&path), None).unwrap();
+        fs::write(&path, "somebody else's").unwrap();
+        let error = format!("{:#}", output.write(hello).unwrap_err());
+        assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
+        let kept = error
+            .split("it was kept as ")
+            .nth(1)
+            .expect("the message says where the profile is");
+        assert_eq!(fs::read(kept).unwrap(), b"hello", "{error}");
+    }
+
+    #[test]
+    fn a_directory_a_missing_one_and_a_file_as_one_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = refusal(&file(directory.path()));
+        assert!(text.contains("is a directory; name a file in it"), "{text}");
+        let text = refusal(&file(directory.path().join("missing/flame.svg")));
+        assert!(
+            text.contains("there is no directory") && text.contains("mkdir -p"),
+            "{text}"
+        );
+        fs::write(directory.path().join("plain"), "").unwrap();
+        let text = refusal(&file(directory.path().join("plain/flame.svg")));
+        assert!(text.contains("-o"), "{text}");
+        let text = refusal(&file(directory.path().join("missing/")));
+        assert!(text.contains("does not name a file"), "{text}");
+        refusal(&file(""));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_refused_before_recording() {
+        // Root may write anywhere but in a file system that knows no files.
+        let text = refusal(&file("/proc/flame.svg"));
+        assert!(text.starts_with("cannot write in /proc: "), "{text}");
+        assert!(text.contains("-o") && !text.contains(".partial"), "{text}");
+    }
+
+    #[test]
+    fn a_full_device_is_named() {
+        let output = Output::prepare(&file("/dev/full"), None).unwrap();
+        let error = format!("{:#}", output.write(hello).unwrap_err());
+        assert!(
+            error.contains("/dev/full") && error.contains("the disk is full; make room"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn devices_are_written_directly() {
+        let written = Output::prepare(&file("/dev/null"), None).unwrap().write(hello).unwrap();
+        assert_eq!(written.bytes, 5);
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+
+    fn make_pipe(path: &Path) {
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: `path` is NUL-terminated and outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    }
+
+    #[test]
+    fn a_pipe_is_written_directly_and_preparing_does_not_wait_for_its_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        make_pipe(&path);
+        let output = Output::prepare(&file(&path), None).unwrap();
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || fs::read(path).unwrap()
+        });
+        output.write(hello).unwrap();
+        assert_eq!(reader.join().unwrap(), b"hello");
+        assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+    }
+
+    #[test]
+    fn a_reader_that_leaves_early_is_no_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        make_pipe(&path);
+        let output = Output::prepare(&file(&path), None).unwrap();
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || {
+                BufReader::new(File::open(path).unwrap())
+                    .lines()
+                    .next()
+                    .unwrap()
+                    .unwrap()
+            }
+        });
+        let written = output
+            .write(|out| {
+                for _ in 0..1_000_000 {
+                    // A library in between may hide what happened.
+                    out.write_all(b"a line of some length\n")
+                        .map_err(|_| anyhow::anyhow!("hidden"))?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(reader.join().unwrap(), "a line of some length");
+        assert!(written.reader_left);
+    }
+
+    #[test]
+    fn a_new_file_belongs_to_the_user_behind_sudo() {
+        // SAFETY: geteuid(2) has no preconditions.
+        if unsafe { libc::geteuid() } != 0 {
+            eprintln!("skipping: only root can give files away");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flame.svg");
+        let invoker = Invoker {
+            uid: 65534,
+            gid: 65533,
+            groups: vec![65533],
+            account: None,
+        };
+        Output::prepare(&file(&path), Some(&invoker))
+            .unwrap()
+            .write(hello)
+            .unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (65534, 65533));
+        // What was there keeps its owner.
+        let old = directory.path().join("old.svg");
+        fs::write(&old, "old").unwrap();
+        Output::prepare(&forced(&old), Some(&invoker))
+            .unwrap()
+            .write(hello)
+            .unwrap();
+        assert_eq!(fs::metadata(&old).unwrap().uid(), 0);
+    }
+}

@@ -1,0 +1,71 @@
+//! Which processes exist and who started whom, from /proc.
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// The pids of all processes.
+pub fn pids(proc: &Path) -> anyhow::Result<Vec<u32>> {
+    let entries = fs::read_dir(proc).with_context(|| format!("failed to list {}", proc.display()))?;
+    let mut pids: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+/// The processes that `ancestors` have started, and those that these have started, and so on.
+pub fn descendants(proc: &Path, ancestors: &[u32]) -> anyhow::Result<Vec<u32>> {
+    let mut children: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
+    for pid in pids(proc)? {
+        // One that has ended since it was listed has no children to look for.
+        let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).unwrap_or_default();
+        if let Some(parent) = parent(&stat) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut seen: FxHashSet<u32> = ancestors.iter().copied().collect();
+    let mut open: Vec<u32> = ancestors.to_vec();
+    while let Some(pid) = open.pop() {
+        for &child in children.get(&pid).into_iter().flatten() {
+            if seen.insert(child) {
+                found.push(child);
+                open.push(child);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The fourth field of /proc/PID/stat. The second is the name in parentheses, which may hold anything.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_looks_like_fields_does_not_confuse() {
+        assert_eq!(parent("7 (a) S 1 (b) S 42 7 7 0"), Some(42));
+        assert_eq!(parent("7 (python3) R 6 7 7 0 -1"), Some(6));
+        assert_eq!(parent("no parentheses"), None);
+    }
+
+    #[test]
+    fn descendants_of_descendants_are_found() {
+        let proc = tempfile::tempdir().expect("a folder");
+        for (pid, parent) in [(10, 1), (11, 10), (12, 11), (13, 1)] {
+            let folder = proc.path().join(pid.to_string());
+            fs::create_dir(&folder).expect("a folder");
+            fs::write(folder.join("stat"), format!("{pid} (x) S {parent} 0")).expect("a file");
+        }
+        let mut found = descendants(proc.path(), &[10]).expect("a list");
+        found.sort_unstable();
+        assert_eq!(found, [11, 12]);
+    }
+}

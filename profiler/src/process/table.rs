@@ -1,0 +1,294 @@
+//! The processes of a recording and what is known of each.
+
+use std::{fs, ops::Range, rc::Rc};
+
+use profiler_common::python::PythonProcess;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    process::{
+        files::{FileId, Files, PythonFile},
+        maps::{self, MapEntry, MapName},
+    },
+    python::{binary::PythonBinary, codes::CodeId},
+};
+
+/// One process, from its exec (or our first sight of it) to its next exec or its exit.
+#[derive(Debug)]
+pub struct Process {
+    pub pid: u32,
+    /// Tells it apart from every other process of the recording, those with the same pid included. Never 0.
+    pub instance: u32,
+    /// Name of its main thread.
+    pub comm: String,
+    /// Executable mappings by address, none overlapping another.
+    mappings: Vec<Mapping>,
+    pub python: Option<PythonIn>,
+    /// Its code objects by address.
+    codes: FxHashMap<u64, CodeId>,
+    /// Addresses at which user space found no code object either.
+    pub unreadable_codes: FxHashSet<u64>,
+    /// What was counted since it was last resolved: (stack, tid, name of the thread) → samples.
+    pub counts: FxHashMap<(u32, u32, u32), u64>,
+}
+
+/// An executable mapping.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    pub range: Range<u64>,
+    pub file: Option<FileId>,
+    /// What to add to an address in memory to have one in the ELF file.
+    to_file: u64,
+    /// It is the C library: the last frame of a complete native stack returns into it (`__libc_start_call_main`,
+    /// `start_thread`), and its own frames below that are not reachable by frame pointers.
+    pub starts_threads: bool,
+    pub vdso: bool,
+}
+
+impl Mapping {
+    /// The virtual address in the ELF file of an address in memory.
+    pub fn file_address(&self, address: u64) -> u64 {
+        address.wrapping_add(self.to_file)
+    }
+}
+
+/// The CPython of a process.
+#[derive(Clone, Debug)]
+pub struct PythonIn {
+    pub file: FileId,
+    pub binary: Rc<PythonBinary>,
+    /// What the kernel side was told.
+    pub facts: PythonProcess,
+}
+
+impl Process {
+    fn new(pid: u32, instance: u32, comm: String) -> Self {
+        Self {
+            pid,
+            instance,
+            comm,
+            mappings: Vec::new(),
+            python: None,
+            codes: FxHashMap::default(),
+            unreadable_codes: FxHashSet::default(),
+            counts: FxHashMap::default(),
+        }
+    }
+
+    pub fn mapping(&self, address: u64) -> Option<&Mapping> {
+        let after = self.mappings.partition_point(|mapping| mapping.range.start <= address);
+        self.mappings[..after]
+            .last()
+            .filter(|mapping| mapping.range.contains(&address))
+    }
+
+    /// The files it has mapped as code.
+    pub fn files(&self) -> impl Iterator<Item = FileId> {
+        self.mappings.iter().filter_map(|mapping| mapping.file)
+    }
+
+    pub fn code(&self, address: u64) -> Option<CodeId> {
+        self.codes.get(&address).copied()
+    }
+
+    /// Whether there is another code object at the address already: then the stacks counted so far are its.
+    pub fn has_other_code(&self, address: u64, code: CodeId) -> bool {
+        self.code(address).is_some_and(|known| known != code)
+    }
+
+    pub fn set_code(&mut self, address: u64, code: CodeId) {
+        self.unreadable_codes.remove(&address);
+        self.codes.insert(address, code);
+    }
+
+    /// Whether an address in a file is part of this process's interpreter's evaluation loop.
+    pub fn is_eval_loop(&self, file: FileId, address: u64) -> bool {
+        self.python.as_ref().is_some_and(|python| {
+            python.file == file && python.binary.eval_loop.iter().any(|range| range.contains(&address))
+        })
+    }
+
+    /// Adds a mapping; what it covers of others is gone.
+    fn map(&mut self, files: &mut Files, entry: &MapEntry) {
+        if !entry.executable || entry.start >= entry.end {
+            return;
+        }
+        let file = files.of_mapping(self.pid, entry);
+        let bias = file.and_then(|id| files.get(id).headers.as_ref()?.load_bias(entry));
+        let mapping = Mapping {
+            range: entry.start..entry.end,
+            file,
+            // Without headers the offset in the file is the best there is.
+            to_file: bias.map_or(entry.offset.wrapping_sub(entry.start), u64::wrapping_neg),
+            starts_threads: is_c_library(entry),
+            vdso: matches!(&entry.name, MapName::Special(name) if &**name == "[vdso]"),
+        };
+        self.insert(mapping);
+        if let (Some(id), Some(bias), None) = (file, bias, &self.python)
+            && let PythonFile::Yes(binary) = &files.get(id).python
+        {
+            let facts = binary.process(bias, self.instance);
+            self.python = Some(PythonIn {
+                file: id,
+                binary: Rc::clone(binary),
+                facts,
+            });
+        }
+    }
+
+    fn insert(&mut self, new: Mapping) {
+        let Range { start, end } = new.range;
+        let first = self.mappings.partition_point(|mapping| mapping.range.end <= start);
+        let last = self.mappings.partition_point(|mapping| mapping.range.start < end);
+        let mut kept = Vec::with_capacity(3);
+        for old in &self.mappings[first..last] {
+            if old.range.start < start {
+                kept.push(Mapping {
+                    range: old.range.start..start,
+                    ..old.clone()
+                });
+            }
+        }
+        let last_old = self.mappings[first..last].last().cloned();
+        kept.push(new);
+        if let Some(old) = last_old
+            && old.range.end > end
+        {
+            kept.push(Mapping {
+                range: end..old.range.end,
+                ..old
+            });
+        }
+        self.mappings.splice(first..last, kept);
+    }
+}
+
+/// glibc is `libc.so.6` (before 2.34 also `libc-2.NN.so`, with threads started by `libpthread`).
+fn is_c_library(entry: &MapEntry) -> bool {
+    let MapName::File { path, .. } = &entry.name else {
+        return false;
+    };
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    ["libc.so.", "libc-2.", "libpthread.so.", "libpthread-2."]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+/// The processes that exist now, by pid.
+#[derive(Debug, Default)]
+pub struct Table {
+    processes: FxHashMap<u32, Process>,
+    last_instance: u32,
+}
+
+impl Table {
+    pub fn get(&self, pid: u32) -> Option<&Process> {
+        self.processes.get(&pid)
+    }
+
+    pub fn get_mut(&mut self, pid: u32) -> Option<&mut Process> {
+        self.processes.get_mut(&pid)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
+    }
+
+    /// Starts a process anew: after `exec`, or when it is seen for the first time. Returns what was there before.
+    pub fn begin(&mut self, pid: u32, comm: String) -> Option<Process> {
+        self.last_instance += 1;
+        self.processes.insert(pid, Process::new(pid, self.last_instance, comm))
+    }
+
+    /// A process that exists already: reads what /proc says of it.
+    pub fn adopt(&mut self, files: &mut Files, pid: u32) -> Option<Process> {
+        let before = self.begin(pid, read_comm(pid));
+        // It may be gone by now, or be a kernel thread: then it has no mappings.
+        let entries = maps::read(pid).map(|maps| maps.entries).unwrap_or_default();
+        for entry in &entries {
+            self.map(files, pid, entry);
+        }
+        before
+    }
+
+    /// A new process, a copy of `parent`: it has the same mappings and the same code objects at the same addresses.
+    pub fn fork(&mut self, parent: u32, pid: u32) -> Option<Process> {
+        self.last_instance += 1;
+        let instance = self.last_instance;
+        let child = match self.processes.get(&parent) {
+            Some(parent) => {
+                let mut python = parent.python.clone();
+                if let Some(python) = &mut python {
+                    python.facts.instance = instance;
+                }
+                Process {
+                    mappings: parent.mappings.clone(),
+                    python,
+                    codes: parent.codes.clone(),
+                    ..Process::new(pid, instance, parent.comm.clone())
+                }
+            }
+            None => Process::new(pid, instance, String::new()),
+        };
+        self.processes.insert(pid, child)
+    }
+
+    pub fn map(&mut self, files: &mut Files, pid: u32, entry: &MapEntry) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.map(files, entry);
+        }
+    }
+
+    pub fn remove(&mut self, pid: u32) -> Option<Process> {
+        self.processes.remove(&pid)
+    }
+
+    /// Takes all processes out, for the end of the recording.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Process> {
+        std::mem::take(&mut self.processes).into_values()
+    }
+}
+
+/// The name of a process's main thread; empty if it is gone.
+pub fn read_comm(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(range: Range<u64>) -> Mapping {
+        Mapping {
+            range,
+            file: None,
+            to_file: 0,
+            starts_threads: false,
+            vdso: false,
+        }
+    }
+
+    fn ranges(process: &Process) -> Vec<Range<u64>> {
+        process.mappings.iter().map(|mapping| mapping.range.clone()).collect()
+    }
+
+    #[test]
+    fn a_new_mapping_replaces_what_it_covers_and_nothing_else() {
+        let mut process = Process::new(1, 1, String::new());
+        process.insert(mapping(10..20));
+        process.insert(mapping(30..40));
+        process.insert(mapping(20..30));
+        assert_eq!(ranges(&process), [10..20, 20..30, 30..40]);
+        process.insert(mapping(15..35));
+        assert_eq!(ranges(&process), [10..15, 15..35, 35..40]);
+        process.insert(mapping(20..25));
+        assert_eq!(ranges(&process), [10..15, 15..20, 20..25, 25..35, 35..40]);
+        process.insert(mapping(0..100));
+        assert_eq!(ranges(&process), [0..100]);
+        assert!(process.mapping(99).is_some());
+        assert!(process.mapping(100).is_none());
+    }
+}

@@ -1,0 +1,19 @@
+//! CPython as seen from outside: what a file is, how its memory is laid out, what a code object says.
+//!
+//! Nothing here looks for processes. [`binary::inspect`] takes the bytes of an ELF file and says which CPython it is;
+//! [`binary::PythonBinary::process`] adds where one process has it mapped, which is what the kernel side walks stacks
+//! with; [`code::Code`] turns what the kernel side copied into names and lines.
+
+pub mod binary;
+pub mod code;
+pub mod codes;
+pub mod eval_loop;
+pub mod image;
+pub mod layout;
+pub mod linetable;
+pub mod memory;
+pub mod thread_lookup;
+pub mod version;
+
+#[cfg(test)]
+mod fake_elf;

@@ -1,0 +1,417 @@
+//! What has been seen so far: processes, stacks and how often each was met.
+//!
+//! Side-band events and records arrive in order of time. Counting is cheap and by key; resolving (addresses to
+//! functions) waits until the facts it needs would change: when a process ends or execs, when an address comes to hold
+//! another code object, and at the end.
+//!
+//! What the kernel side must know about a process comes out as [`Fact`]s: the only arrow that points back.
+
+use indexmap::{IndexMap, IndexSet};
+use profiler_common::{
+    python::PythonProcess,
+    record::{
+        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED,
+        PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
+    },
+};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use crate::{
+    decode::{RawCode, RawRecord, RawStack},
+    process::{
+        files::{Files, PythonFile},
+        sideband::{SidebandEvent, SidebandKind},
+        table::{Process, Table},
+    },
+    python::{code::Code, codes::Codes, memory::ProcessMemory},
+    resolve::Resolved,
+};
+
+/// Something the kernel side must be told.
+#[derive(Debug)]
+pub enum Fact {
+    /// How to walk this process.
+    Python { pid: u32, facts: PythonProcess },
+    /// It is gone, or no CPython any more.
+    NotPython { pid: u32 },
+    /// It is gone: not a target any more.
+    Exited { pid: u32 },
+}
+
+/// Which processes a recording is about.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every process.
+    All,
+    /// These processes, and their descendants if `children`.
+    Pids { pids: FxHashSet<u32>, children: bool },
+}
+
+/// What was counted besides samples, under names the summary shows.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Samples received.
+    pub samples: u64,
+    /// Of those, by how the Python stack was read. Not in a Python process: in none of them.
+    pub python_complete: u64,
+    pub python_truncated: u64,
+    pub python_torn: u64,
+    pub python_bad_state: u64,
+    /// The interpreter was starting or finalizing.
+    pub python_not_initialized: u64,
+    /// A thread of a Python process that never ran Python, or does not now.
+    pub python_no_frames: u64,
+    /// The process turned out to be a CPython, but was not known to be at the time.
+    pub python_unrecognized: u64,
+    /// Samples in which a Python function has no name.
+    pub unknown_functions: u64,
+    /// Samples that refer to a stack that never arrived.
+    pub lost_stacks: u64,
+    /// Samples of a process that had execed or ended since.
+    pub stale: u64,
+    /// Records that could not be decoded.
+    pub malformed: u64,
+    /// Side-band events the kernel had no room for: processes or mappings may be missing.
+    pub lost_events: u64,
+    /// Different stacks under one key: should never be seen.
+    pub collisions: u64,
+}
+
+/// What resolving has produced: a stack of whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sampled {
+    /// Index into the resolved stacks.
+    pub stack: u32,
+    pub pid: u32,
+    pub tid: u32,
+    /// To be looked up with [`Ledger::name`].
+    pub comm: u32,
+    pub thread: u32,
+}
+
+/// What has been met, and how often: everything here outlives the processes.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub codes: Codes,
+    stacks: IndexMap<StackKey, RawStack, FxBuildHasher>,
+    names: IndexSet<Box<str>, FxBuildHasher>,
+    pub resolved: Resolved,
+    pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
+    pub tally: Tally,
+}
+
+/// A recording in progress.
+#[derive(Debug)]
+pub struct Recording {
+    scope: Scope,
+    pub files: Files,
+    table: Table,
+    pub ledger: Ledger,
+    /// Pids that samples were taken of.
+    sampled_pids: FxHashSet<u32>,
+    facts: Vec<Fact>,
+    /// Interpreters that are refused: the reason and the processes.
+    refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
+}
+
+impl Recording {
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            files: Files::default(),
+            table: Table::default(),
+            ledger: Ledger::default(),
+            sampled_pids: FxHashSet::default(),
+            facts: Vec::new(),
+            refused: IndexMap::default(),
+        }
+    }
+
+    /// Takes in a process that exists already.
+    pub fn adopt(&mut self, pid: u32) {
+        if self.table.get(pid).is_none() && self.is_in_scope(pid) {
+            self.table.adopt(&mut self.files, pid);
+            self.tell_python(pid);
+        }
+    }
+
+    /// Takes in a side-band event.
+    pub fn apply(&mut self, event: &SidebandEvent) {
+        match &event.kind {
+            // A thread.
+            SidebandKind::Fork { parent_pid, pid, .. } if parent_pid == pid => {}
+            SidebandKind::Fork { parent_pid, pid, .. } => self.apply_fork(*parent_pid, *pid),
+            SidebandKind::Exec { pid, comm } => {
+                if self.is_in_scope(*pid) {
+                    let before = self.table.begin(*pid, comm.clone());
+                    if before.as_ref().is_some_and(|process| process.python.is_some()) {
+                        self.facts.push(Fact::NotPython { pid: *pid });
+                    }
+                    self.seal(before);
+                }
+            }
+            SidebandKind::Comm { pid, tid, comm } => {
+                if pid == tid
+                    && let Some(process) = self.table.get_mut(*pid)
+                {
+                    process.comm.clone_from(comm);
+                }
+            }
+            SidebandKind::Mmap { pid, map, .. } => {
+                let Some(process) = self.table.get(*pid) else { return };
+                let had_python = process.python.is_some();
+                self.table.map(&mut self.files, *pid, map);
+                if !had_python {
+                    self.tell_python(*pid);
+                }
+            }
+            // The others of a process outlive its main thread only in programs that ask for it.
+            SidebandKind::Exit { pid, tid } if pid == tid => self.apply_exit(*pid),
+            SidebandKind::Exit { .. } => {}
+            SidebandKind::Lost { records } => self.ledger.tally.lost_events += records,
+        }
+    }
+
+    fn apply_fork(&mut self, parent_pid: u32, pid: u32) {
+        if let Scope::Pids { pids, children: true } = &mut self.scope
+            && pids.contains(&parent_pid)
+        {
+            pids.insert(pid);
+        }
+        if self.is_in_scope(pid) {
+            let before = self.table.fork(parent_pid, pid);
+            self.seal(before);
+            self.tell_python(pid);
+        }
+    }
+
+    fn apply_exit(&mut self, pid: u32) {
+        if let Some(process) = self.table.remove(pid) {
+            self.facts.push(Fact::Exited { pid });
+            if process.python.is_some() {
+                self.facts.push(Fact::NotPython { pid });
+            }
+            self.seal(Some(process));
+        }
+        if let Scope::Pids { pids, .. } = &mut self.scope {
+            pids.remove(&pid);
+        }
+    }
+
+    /// Takes in a record of the kernel side.
+    pub fn take(&mut self, record: RawRecord<'_>) {
+        match record {
+            RawRecord::Code(code) => self.take_code(&code),
+            RawRecord::Stack(header, stack) => {
+                self.take_stack(&header, stack);
+                self.count(&header);
+            }
+            RawRecord::Sample(header) => self.count(&header),
+        }
+    }
+
+    /// What the kernel side must be told since the last call.
+    pub fn drain_facts(&mut self) -> impl Iterator<Item = Fact> + '_ {
+        self.facts.drain(..)
+    }
+
+    /// Whether every process named by the user is gone.
+    pub fn has_no_targets(&self) -> bool {
+        matches!(&self.scope, Scope::Pids { pids, .. } if pids.is_empty())
+    }
+
+    /// Processes that samples were taken of.
+    pub fn sampled_processes(&self) -> usize {
+        self.sampled_pids.len()
+    }
+
+    /// Interpreters that are refused, and how many processes run each.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.refused.iter().map(|(reason, pids)| (&**reason, pids.len()))
+    }
+
+    /// Resolves what is left.
+    pub fn finish(&mut self) {
+        let left: Vec<Process> = self.table.take_all().collect();
+        for process in left {
+            self.seal(Some(process));
+        }
+    }
+
+    fn is_in_scope(&self, pid: u32) -> bool {
+        match &self.scope {
+            Scope::All => true,
+            Scope::Pids { pids, .. } => pids.contains(&pid),
+        }
+    }
+
+    /// Tells the kernel side how to walk a process, or notes why it is not told.
+    fn tell_python(&mut self, pid: u32) {
+        let Some(process) = self.table.get(pid) else { return };
+        if let Some(python) = &process.python {
+            self.facts.push(Fact::Python {
+                pid,
+                facts: python.facts,
+            });
+            return;
+        }
+        for file in process.files() {
+            let file = self.files.get(file);
+            if let PythonFile::Refused(refusal) = &file.python {
+                let reason = format!("{}: {refusal}", file.path.display());
+                self.refused.entry(reason).or_default().insert(pid);
+            }
+        }
+    }
+
+    fn take_code(&mut self, raw: &RawCode<'_>) {
+        let Some(process) = self.table.get_mut(raw.pid) else {
+            return;
+        };
+        let Some(python) = process.python.clone() else { return };
+        if raw.instance != process.instance {
+            return; // Of the program that this process was before its exec.
+        }
+        let memory = ProcessMemory { pid: raw.pid };
+        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some((&memory, &python.facts)));
+        let Ok((address, code)) = decoded else {
+            self.ledger.tally.malformed += 1;
+            return;
+        };
+        let code = self.ledger.codes.intern(code);
+        if process.has_other_code(address, code) {
+            // What was counted so far was counted of the other one.
+            self.ledger.seal(process);
+        }
+        process.set_code(address, code);
+    }
+
+    fn take_stack(&mut self, header: &SampleHeader, stack: RawStack) {
+        self.read_missing_codes(header, &stack);
+        match self.ledger.stacks.get_mut(&header.stack) {
+            Some(known) if *known == stack => {}
+            Some(known) => {
+                self.ledger.tally.collisions += 1;
+                *known = stack;
+            }
+            None => {
+                self.ledger.stacks.insert(header.stack, stack);
+            }
+        }
+    }
+
+    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves;
+    /// the kernel side will send them with later samples all the same, which corrects us if they have changed.
+    fn read_missing_codes(&mut self, header: &SampleHeader, stack: &RawStack) {
+        let Some(process) = self.table.get_mut(header.pid) else {
+            return;
+        };
+        let Some(python) = process.python.clone() else { return };
+        let memory = ProcessMemory { pid: header.pid };
+        for frame in &stack.python {
+            if process.code(frame.code).is_some() || process.unreadable_codes.contains(&frame.code) {
+                continue;
+            }
+            match Code::from_memory(&memory, frame.code, &python.facts, python.binary.format()) {
+                Ok(code) => process.set_code(frame.code, self.ledger.codes.intern(code)),
+                Err(_) => {
+                    process.unreadable_codes.insert(frame.code);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, header: &SampleHeader) {
+        if self.table.get(header.pid).is_none() {
+            // It was there before us, in a recording of the whole machine that did not list it.
+            self.table.adopt(&mut self.files, header.pid);
+            self.tell_python(header.pid);
+        }
+        self.ledger.tally.samples += 1;
+        self.sampled_pids.insert(header.pid);
+        let Some(stack) = self.ledger.stacks.get_index_of(&header.stack) else {
+            self.ledger.tally.lost_stacks += 1;
+            return;
+        };
+        let thread = text(&header.comm);
+        let thread = intern(&mut self.ledger.names, &thread);
+        let Some(process) = self.table.get_mut(header.pid) else {
+            return;
+        };
+        let tally = &mut self.ledger.tally;
+        if header.instance != 0 && header.instance != process.instance {
+            tally.stale += 1;
+            return;
+        }
+        match header.python {
+            PYTHON_NONE if process.python.is_some() => tally.python_unrecognized += 1,
+            PYTHON_NONE => {}
+            PYTHON_COMPLETE if self.ledger.stacks[stack].python.is_empty() => tally.python_no_frames += 1,
+            PYTHON_COMPLETE => tally.python_complete += 1,
+            PYTHON_TRUNCATED => tally.python_truncated += 1,
+            PYTHON_TORN => tally.python_torn += 1,
+            PYTHON_BAD_THREAD_STATE => tally.python_bad_state += 1,
+            PYTHON_NOT_INITIALIZED => tally.python_not_initialized += 1,
+            PYTHON_NO_THREAD_STATE => tally.python_no_frames += 1,
+            _ => tally.malformed += 1,
+        }
+        *process.counts.entry((stack as u32, header.tid, thread)).or_default() += 1;
+    }
+
+    /// Resolves what was counted for a process that is gone.
+    fn seal(&mut self, process: Option<Process>) {
+        if let Some(mut process) = process {
+            self.ledger.seal(&mut process);
+        }
+    }
+}
+
+impl Ledger {
+    /// A name by its index in [`Sampled`].
+    pub fn name(&self, index: u32) -> &str {
+        &self.names[index as usize]
+    }
+
+    /// Resolves what was counted for `process`, with what is known of it now.
+    fn seal(&mut self, process: &mut Process) {
+        let counts = std::mem::take(&mut process.counts);
+        if counts.is_empty() {
+            return;
+        }
+        let comm = intern(&mut self.names, &process.comm);
+        let mut outcomes = FxHashMap::default();
+        // In order, so that equal recordings give equal files.
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_unstable();
+        for ((stack, tid, thread), count) in counts {
+            let outcome = *outcomes.entry(stack).or_insert_with(|| {
+                self.resolved
+                    .resolve(process, &self.codes, &self.stacks[stack as usize])
+            });
+            if outcome.unknown_codes > 0 {
+                self.tally.unknown_functions += count;
+            }
+            let sampled = Sampled {
+                stack: outcome.stack,
+                pid: process.pid,
+                tid,
+                comm,
+                thread,
+            };
+            *self.samples.entry(sampled).or_default() += count;
+        }
+    }
+}
+
+fn intern(names: &mut IndexSet<Box<str>, FxBuildHasher>, name: &str) -> u32 {
+    match names.get_index_of(name) {
+        Some(index) => index as u32,
+        None => names.insert_full(name.into()).0 as u32,
+    }
+}
+
+/// A name from the kernel: up to the first NUL, and whatever bytes its owner chose.
+fn text(comm: &[u8]) -> String {
+    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}

@@ -1,0 +1,190 @@
+//! How frames, processes and threads read, in every format that is text.
+//!
+//! | frame | reads |
+//! |---|---|
+//! | Python | `Session.get (requests/__init__.py:12)` |
+//! | native | `PyObject_Call (libpython3.11.so.1.0)`, without a symbol `[libfoo.so+0x1234]` |
+//! | kernel | `do_sys_open_[k]`, without a symbol `[0xffffffff81000000]_[k]` |
+//! | marker | as it is: `[truncated]` |
+//!
+//! No label ends in a number, which some readers of folded text take for a second value. `_[k]` is what FlameGraph's
+//! `stackcollapse-perf.pl --kernel` writes. Names come from other processes and files, so what would break a line of
+//! folded text or an XML document is replaced (`clean`).
+
+use std::borrow::Cow;
+
+use crate::profile::{Frame, FrameKind, Labels, Profile};
+
+/// The text of one frame. Never empty, and free of `;` and control characters.
+pub fn frame(profile: &Profile, frame: &Frame) -> String {
+    let function = profile.string(frame.function);
+    let label = match frame.kind {
+        FrameKind::Python => python(function, profile.string(frame.file), frame.line),
+        FrameKind::Native => native(function, mapping_path(profile, frame), frame.address),
+        FrameKind::Kernel if function.is_empty() => format!("[{:#x}]_[k]", frame.address),
+        FrameKind::Kernel => format!("{function}_[k]"),
+        FrameKind::Marker if function.is_empty() => "[unknown]".to_owned(),
+        FrameKind::Marker => function.to_owned(),
+    };
+    clean(label)
+}
+
+/// The root of a process's stacks: `process 4242:"gunicorn"`.
+pub fn process(profile: &Profile, labels: &Labels) -> String {
+    clean(format!("process {}:\"{}\"", labels.pid, profile.string(labels.comm)))
+}
+
+/// The root of a thread's stacks: `thread 4243:"worker-1"`.
+pub fn thread(profile: &Profile, labels: &Labels) -> String {
+    clean(format!("thread {}:\"{}\"", labels.tid, profile.string(labels.thread)))
+}
+
+fn python(function: &str, file: &str, line: u32) -> String {
+    let function = if function.is_empty() { "<unknown>" } else { function };
+    match (file, line) {
+        ("", _) => format!("{function} (<unknown>)"),
+        (_, 0) => format!("{function} ({})", python_file(file)),
+        _ => format!("{function} ({}:{line})", python_file(file)),
+    }
+}
+
+/// The part of a source file's path that tells it from others at a glance.
+fn python_file(path: &str) -> &str {
+    // `<frozen importlib._bootstrap>`, `<string>`, `<ipython-input-1-…>`: names, not paths.
+    if path.starts_with('<') {
+        return path;
+    }
+    let Some((folder, name)) = path.rsplit_once('/') else {
+        return path;
+    };
+    match name {
+        "" => path,
+        // Half of all packages have these two, so the name alone says nothing.
+        "__init__.py" | "__main__.py" => match folder.rsplit_once('/') {
+            Some((above, _)) => &path[above.len() + 1..],
+            None if folder.is_empty() => name,
+            None => path,
+        },
+        _ => name,
+    }
+}
+
+fn native(function: &str, path: Option<&str>, address: u64) -> String {
+    match (function, path.map(file_name)) {
+        // `[vdso]` is already in brackets.
+        ("", Some(file)) => format!("[{}+{address:#x}]", file.trim_start_matches('[').trim_end_matches(']')),
+        ("", None) => format!("[{address:#x}]"),
+        (_, Some(file)) => format!("{function} ({file})"),
+        // perf's word.
+        (_, None) => format!("{function} ([unknown])"),
+    }
+}
+
+fn mapping_path<'a>(profile: &'a Profile, frame: &Frame) -> Option<&'a str> {
+    let path = profile.string(profile.mapping(frame.mapping?).path);
+    (!path.is_empty()).then_some(path)
+}
+
+fn file_name(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some((_, name)) if !name.is_empty() => name,
+        _ => path,
+    }
+}
+
+/// Makes a label safe wherever it goes: `;` separates frames of folded text and a newline ends its stack; spaces at its
+/// ends do not survive its readers, which also take a line that starts with `# ` for a comment (inferno 0.12.8,
+/// `flamegraph::from_lines`); and XML 1.0 has no way to write most control characters, nor U+FFFE and U+FFFF.
+fn clean(label: String) -> String {
+    let trimmed = label.trim();
+    let mut clean = if trimmed.chars().any(|c| replacement(c).is_some()) {
+        Cow::Owned(trimmed.chars().map(|c| replacement(c).unwrap_or(c)).collect())
+    } else {
+        Cow::Borrowed(trimmed)
+    };
+    while clean.starts_with("# ") {
+        clean.to_mut().remove(1);
+    }
+    if clean.is_empty() {
+        return "[unknown]".to_owned();
+    }
+    if clean.len() == label.len() && matches!(clean, Cow::Borrowed(_)) {
+        label
+    } else {
+        clean.into_owned()
+    }
+}
+
+fn replacement(c: char) -> Option<char> {
+    match c {
+        ';' => Some(':'),
+        '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => Some(' '),
+        '\u{fffe}' | '\u{ffff}' => Some(char::REPLACEMENT_CHARACTER),
+        _ if c.is_control() => Some(char::REPLACEMENT_CHARACTER),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_python_frame_names_function_file_and_line() {
+        assert_eq!(python("App.run", "/srv/app/main.py", 12), "App.run (main.py:12)");
+        assert_eq!(python("f", "main.py", 1), "f (main.py:1)");
+        assert_eq!(python("f", "/srv/größe.py", 1), "f (größe.py:1)");
+    }
+
+    #[test]
+    fn a_package_file_is_told_by_its_folder() {
+        assert_eq!(python_file("/lib/json/__init__.py"), "json/__init__.py");
+        assert_eq!(python_file("json/__main__.py"), "json/__main__.py");
+        assert_eq!(python_file("/__init__.py"), "__init__.py");
+        assert_eq!(python_file("__init__.py"), "__init__.py");
+    }
+
+    #[test]
+    fn what_is_unknown_is_left_out() {
+        assert_eq!(python("f", "/srv/main.py", 0), "f (main.py)");
+        assert_eq!(python("f", "", 7), "f (<unknown>)");
+        assert_eq!(python("", "/srv/main.py", 7), "<unknown> (main.py:7)");
+    }
+
+    #[test]
+    fn a_name_that_is_not_a_path_stays_whole() {
+        assert_eq!(
+            python_file("<frozen importlib._bootstrap>"),
+            "<frozen importlib._bootstrap>"
+        );
+        assert_eq!(python_file("<doctest a/b[0]>"), "<doctest a/b[0]>");
+    }
+
+    #[test]
+    fn native_code_names_its_file_or_its_address() {
+        assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
+        assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
+        assert_eq!(native("", Some("/lib/libfoo.so"), 0x1234), "[libfoo.so+0x1234]");
+        assert_eq!(native("", Some("[vdso]"), 0x12), "[vdso+0x12]");
+        assert_eq!(native("", None, 0x7f00_0000_1000), "[0x7f0000001000]");
+    }
+
+    #[test]
+    fn a_comment_sign_does_not_hide_a_stack() {
+        assert_eq!(clean("# x".to_owned()), "#x");
+    }
+
+    proptest! {
+        #[test]
+        fn a_label_breaks_neither_a_line_nor_a_document(name in "\\PC*|.*|[;\n\r\0 #]*") {
+            let label = clean(python(&name, &name, 1));
+            prop_assert!(!label.is_empty());
+            prop_assert_eq!(label.trim(), &label);
+            let breaks = |c: char| c.is_control() || matches!(c, ';' | '\u{ffff}');
+            prop_assert!(!label.contains(breaks));
+            prop_assert_eq!(clean(label.clone()), label);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Writers: one file per format behind one small trait.
+//!
+//! They know a [`Profile`] and a [`View`] and nothing else. What a frame is called is decided once, in [`label`]; how
+//! stacks become lines once, in `fold`. Of the four formats, pprof is the one that keeps everything
+//! ([`pprof::read()`] gives the profile back); the others show one value and what a reader looks at.
+
+use std::{io::Write, path::Path, str::FromStr};
+
+use anyhow::Context as _;
+
+use crate::profile::{Profile, ValueType};
+
+pub mod flamegraph;
+mod fold;
+pub mod folded;
+pub mod label;
+pub mod pprof;
+pub mod speedscope;
+
+#[cfg(test)]
+mod tests;
+
+/// Writes a profile in one format.
+pub trait Writer {
+    fn write(&self, profile: &Profile, view: &View, out: &mut dyn Write) -> anyhow::Result<()>;
+}
+
+/// What to show of a profile, and how to head it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Stacks start at `process 4242:"comm"`.
+    pub process: bool,
+    /// Stacks start at `thread 4243:"name"`, below the process if that is shown too.
+    pub thread: bool,
+    /// Headline of formats that have one.
+    pub title: String,
+    /// The line below it; may be empty.
+    pub subtitle: String,
+    /// Index of the sample type that formats with one value show.
+    pub value: usize,
+}
+
+impl View {
+    /// The sample type that is shown.
+    pub(crate) fn value_type(&self, profile: &Profile) -> anyhow::Result<ValueType> {
+        profile.sample_types.get(self.value).copied().with_context(|| {
+            format!(
+                "this profile has {} kinds of values, there is no number {}",
+                profile.sample_types.len(),
+                self.value
+            )
+        })
+    }
+}
+
+/// The formats a profile can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Flame graph with search and zoom, for a browser.
+    #[value(alias = "flamegraph")]
+    Svg,
+    /// One line per stack, `main;f;g 12`, for scripts and other flame graph tools.
+    #[value(aliases = ["collapsed", "raw"])]
+    Folded,
+    /// JSON for <https://www.speedscope.app>.
+    Speedscope,
+    /// Compressed protobuf for `go tool pprof` and this program; keeps everything.
+    Pprof,
+}
+
+impl Format {
+    /// The format a file's name stands for, or `None` if its ending is not one we know.
+    pub fn from_path(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        ENDINGS
+            .iter()
+            .find(|(ending, _)| name.ends_with(ending))
+            .map(|(_, format)| *format)
+    }
+
+    /// The ending of a file in this format, without its dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Folded => "folded",
+            Self::Speedscope => "speedscope.json",
+            Self::Pprof => "pb.gz",
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Folded => "folded",
+            Self::Speedscope => "speedscope",
+            Self::Pprof => "pprof",
+        }
+    }
+
+    pub fn writer(self) -> Box<dyn Writer> {
+        match self {
+            Self::Svg => Box::new(flamegraph::FlameGraph),
+            Self::Folded => Box::new(folded::Folded),
+            Self::Speedscope => Box::new(speedscope::Speedscope),
+            Self::Pprof => Box::new(pprof::Pprof),
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    /// Reads what `-f` takes, aliases included.
+    fn from_str(name: &str) -> Result<Self, String> {
+        <Self as clap::ValueEnum>::from_str(name, false)
+    }
+}
+
+const ENDINGS: [(&str, Format); 8] = [
+    (".svg", Format::Svg),
+    (".folded", Format::Folded),
+    (".collapsed", Format::Folded),
+    (".txt", Format::Folded),
+    (".json", Format::Speedscope),
+    (".pb.gz", Format::Pprof),
+    (".pprof", Format::Pprof),
+    (".pb", Format::Pprof),
+];

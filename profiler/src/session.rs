@@ -1,0 +1,500 @@
+//! One recording from its first check to its last line: the program's plot.
+
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, anyhow};
+use profiler_common::{
+    config::{
+        Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
+        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK,
+    },
+    limits::COMM_BYTES,
+};
+use rustc_hash::FxHashSet;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
+};
+
+use crate::{
+    bpf::{Kernel, LoadOptions},
+    config::{Config, Target, Verbosity},
+    cost, exit, humanize,
+    invoker::Invoker,
+    launch::{self, Running, Stopped, Surroundings},
+    name,
+    output::Output,
+    preflight::{self, Cgroup, Findings, Roots},
+    process::ancestry,
+    progress::Progress,
+    recording::{Fact, Recording, Scope},
+    report::View,
+    source::{Event, Source},
+    summary::{self, Cost},
+};
+
+/// How often the ring buffer is looked at. The kernel side wakes us earlier when much is waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// After side-band events were read, how long to wait before more are: a compiler run starts thousands of processes a
+/// second, and none needs us within microseconds.
+const SIDEBAND_PAUSE: Duration = Duration::from_micros(500);
+/// How often to look for CPUs that came or went.
+const FOLLOW_CPUS_EVERY: Duration = Duration::from_secs(1);
+
+/// Records as `config` says; returns the program's exit status.
+pub fn record(config: &Config) -> anyhow::Result<u8> {
+    let roots = Roots::default();
+    let findings = preflight::check(config, &roots)?;
+    raise_file_limit();
+    let invoker = Invoker::of_this_process()?;
+    let stopped = match &config.target {
+        Target::Command(command) => Some(launch::prepare(
+            command,
+            &Surroundings::of_this_process(invoker.clone()),
+        )?),
+        Target::All | Target::Pids(_) => None,
+    };
+    let command_pid = stopped.as_ref().map(Stopped::pid);
+    let target = config.output_target(command_pid, &roots.proc, SystemTime::now());
+    let output = Output::prepare(&target, invoker.as_ref())?;
+
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let recorded = runtime.block_on(run(config, &findings, stopped, command_pid))?;
+    finish(config, recorded, output)
+}
+
+/// Everything the recording has produced.
+struct Recorded {
+    source: Source,
+    recording: Recording,
+    child: Option<Running>,
+    started_at: SystemTime,
+    length: Duration,
+    /// Our own CPU time while recording.
+    cpu_time: Duration,
+    resident_bytes: u64,
+    stopped_by: StoppedBy,
+}
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoppedBy {
+    Duration,
+    Signal,
+    /// Every target is gone.
+    TargetsGone,
+    CommandEnded,
+}
+
+async fn run(
+    config: &Config,
+    findings: &Findings,
+    stopped: Option<Stopped>,
+    command_pid: Option<u32>,
+) -> anyhow::Result<Recorded> {
+    // Signals first: from here on Ctrl-C means "stop and write", not "die".
+    let mut signals = Signals::new()?;
+    let cpu_before = cost::cpu_time();
+    let mut kernel = Kernel::load(&load_options(config, findings.cgroup))?;
+    if config.verbosity >= Verbosity::Verbose {
+        for (program, instructions) in kernel.verified_instructions() {
+            let instructions = instructions.map_or("?".to_owned(), |count| humanize::count(count.into()));
+            eprintln!("loaded {program}: {instructions} instructions verified");
+        }
+    }
+
+    let scope = scope(config, command_pid, &mut kernel)?;
+    let mut source = Source::open(kernel, config.period_ns)?;
+    let mut recording = Recording::new(scope.clone());
+    adopt(&mut recording, &scope)?;
+    tell(&mut source.kernel, &mut recording)?;
+    source.start()?;
+    let started_at = SystemTime::now();
+    let started = Instant::now();
+    let mut child = stopped.map(Stopped::release).transpose()?;
+
+    if config.verbosity != Verbosity::Quiet {
+        eprintln!("{}", opening(config, command_pid));
+    }
+    let mut progress = Progress::on_stderr(config.verbosity, &config.target);
+    let deadline = config
+        .duration
+        .and_then(|duration| tokio::time::Instant::now().checked_add(duration));
+    let ring = watch(source.kernel.ring_fd(), "the ring buffer")?;
+    let sideband = watch(source.sideband_fd(), "the side band")?;
+    let child_fd = child
+        .as_ref()
+        .map(|child| watch(child.pidfd(), "the command"))
+        .transpose()?;
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut cpus_followed = Instant::now();
+
+    let stopped_by = loop {
+        tokio::select! {
+            ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
+            ready = sideband.readable() => {
+                ready.context("failed to watch the side band")?.clear_ready();
+                take_in(&mut source, &mut recording)?;
+                sleep(SIDEBAND_PAUSE).await;
+            }
+            _ = look.tick() => {}
+            () = until(deadline) => break StoppedBy::Duration,
+            ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
+            received = signals.next() => {
+                if let Some(child) = &child
+                    && launch::must_forward(received)
+                {
+                    child.signal(received).context("failed to forward a signal to the command")?;
+                }
+                // With a command, a signal is its affair: when it ends, so does the recording. Ctrl-C reaches it by the
+                // terminal.
+                if child.is_none() && matches!(received, libc::SIGINT | libc::SIGTERM | libc::SIGHUP) {
+                    break StoppedBy::Signal;
+                }
+            }
+        }
+        take_in(&mut source, &mut recording)?;
+        progress.update(
+            started.elapsed(),
+            recording.ledger.tally.samples,
+            recording.sampled_processes(),
+        );
+        if recording.has_no_targets() {
+            break StoppedBy::TargetsGone;
+        }
+        if cpus_followed.elapsed() >= FOLLOW_CPUS_EVERY {
+            source.follow_cpus()?;
+            cpus_followed = Instant::now();
+        }
+    };
+    progress.erase();
+    source.kernel.detach_all();
+    let length = started.elapsed();
+    take_in(&mut source, &mut recording)?;
+    if stopped_by == StoppedBy::CommandEnded
+        && let Some(child) = &mut child
+    {
+        child.wait().context("failed to wait for the command")?;
+    }
+    Ok(Recorded {
+        cpu_time: cost::cpu_time().saturating_sub(cpu_before),
+        resident_bytes: cost::resident_bytes().1,
+        source,
+        recording,
+        child,
+        started_at,
+        length,
+        stopped_by,
+    })
+}
+
+/// Names what was recorded, writes it, and says what it was and what it cost.
+fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result<u8> {
+    let Recorded {
+        source,
+        mut recording,
+        mut child,
+        started_at,
+        length,
+        cpu_time,
+        resident_bytes,
+        stopped_by,
+    } = recorded;
+    recording.finish();
+    let counters = source.kernel.counters()?;
+    let mut cost = Cost {
+        length,
+        cpu_time,
+        resident_bytes,
+        map_bytes: source.kernel.map_bytes() + source.sideband_bytes(),
+        naming_time: Duration::ZERO,
+        peak_bytes: 0,
+    };
+    let unreadable_events = source.unreadable_events();
+    // The programs and their maps are not needed any more; naming wants the memory.
+    drop(source);
+
+    let naming = Instant::now();
+    let (mut profile, warnings) = name::name(&recording, config.period_ns);
+    cost.naming_time = naming.elapsed();
+    profile.started_at_ns = started_at
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as i64);
+    profile.duration_ns = length.as_nanos() as i64;
+    cost.peak_bytes = cost::resident_bytes().1;
+    let summary = summary::lines(&recording, &counters, &cost, stopped_by, &warnings, unreadable_events);
+    profile.comments = std::iter::once(command_line()).chain(summary.iter().cloned()).collect();
+
+    let view = view(config, &recording, &profile.comments);
+    let written = output.write(|out| config.format.writer().write(&profile, &view, out))?;
+    for line in &summary {
+        eprintln!("{line}");
+    }
+    if let Some(path) = &written.path {
+        eprintln!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
+    }
+    match &mut child {
+        // A command that goes on after the recording (its time was up, or Ctrl-C) is waited for, as a shell would.
+        Some(child) => Ok(exit::of_child(child.wait().context("failed to wait for the command")?)),
+        None => Ok(exit::SUCCESS),
+    }
+}
+
+/// Reads what waits and passes on what the kernel side must know.
+fn take_in(source: &mut Source, recording: &mut Recording) -> anyhow::Result<()> {
+    source.read(|event| match event {
+        Event::Process(event) => recording.apply(event),
+        Event::Record(record) => recording.take(record),
+        Event::Malformed => recording.ledger.tally.malformed += 1,
+    });
+    tell(&mut source.kernel, recording)
+}
+
+fn tell(kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
+    for fact in recording.drain_facts() {
+        match fact {
+            Fact::Python { pid, facts } => kernel.set_python(pid, &facts)?,
+            Fact::NotPython { pid } => kernel.remove_python(pid),
+            Fact::Exited { pid } => kernel.remove_target(pid),
+        }
+    }
+    Ok(())
+}
+
+fn load_options(config: &Config, cgroup: Option<Cgroup>) -> LoadOptions {
+    let mut kernel = KernelConfig {
+        own_pid: std::process::id(),
+        hash_seed: seed(),
+        ..KernelConfig::default()
+    };
+    let mut feature = |wanted: bool, bit: u32| kernel.features |= if wanted { bit } else { 0 };
+    feature(config.kernel_stacks, FEATURE_KERNEL_STACK);
+    feature(config.native_stacks, FEATURE_NATIVE_STACK);
+    feature(!matches!(config.target, Target::All), FEATURE_FILTER_PID);
+    feature(!config.tids.is_empty(), FEATURE_FILTER_TID);
+    feature(config.comm.is_some(), FEATURE_FILTER_COMM);
+    feature(cgroup.is_some(), FEATURE_FILTER_CGROUP);
+    if let Some(comm) = &config.comm {
+        kernel.comm = comm_words(comm);
+    }
+    if let Some(cgroup) = cgroup {
+        kernel.cgroup_id = cgroup.id;
+        kernel.cgroup_level = cgroup.level;
+    }
+    LoadOptions {
+        config: kernel,
+        ring_bytes: ring_bytes(),
+        log: config.verbosity >= Verbosity::Debug,
+        follow_forks: config.subprocesses && !matches!(config.target, Target::All),
+    }
+}
+
+/// A thread name as the kernel compares it: NUL padded, in two words.
+fn comm_words(comm: &str) -> [u64; 2] {
+    let mut bytes = [0u8; COMM_BYTES];
+    let len = comm.len().min(COMM_BYTES - 1);
+    bytes[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    let (low, high) = bytes.split_at(8);
+    let word = |half: &[u8]| half.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+    [word(low), word(high)]
+}
+
+/// Two unpredictable words.
+fn seed() -> [u64; 2] {
+    use std::hash::{BuildHasher as _, RandomState};
+    // The standard library seeds each `RandomState` from the system's generator.
+    [RandomState::new().hash_one(0), RandomState::new().hash_one(1)]
+}
+
+/// Half a megabyte for each CPU, which is a second of new stacks at 99 Hz, or 80 ms of known ones at 20 kHz.
+fn ring_bytes() -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    (cpus * (512 << 10)).next_power_of_two().clamp(2 << 20, 64 << 20)
+}
+
+/// Tells the kernel side its targets and says which processes the recording is about.
+fn scope(config: &Config, command_pid: Option<u32>, kernel: &mut Kernel) -> anyhow::Result<Scope> {
+    for &tid in &config.tids {
+        kernel.add_target_tid(tid)?;
+    }
+    let named: Vec<u32> = match (&config.target, command_pid) {
+        (Target::All, _) => return Ok(Scope::All),
+        (Target::Pids(pids), _) => pids.clone(),
+        (Target::Command(_), Some(pid)) => vec![pid],
+        (Target::Command(_), None) => return Err(anyhow!("the command was not started")),
+    };
+    let mut pids: FxHashSet<u32> = named.iter().copied().collect();
+    for &pid in &named {
+        kernel.add_target(pid)?;
+    }
+    if config.subprocesses {
+        // Listed after the kernel side follows forks: a child cannot slip through in between.
+        for pid in ancestry::descendants(Path::new("/proc"), &named)? {
+            kernel.add_target(pid)?;
+            pids.insert(pid);
+        }
+    }
+    Ok(Scope::Pids {
+        pids,
+        children: config.subprocesses,
+    })
+}
+
+/// Takes in the processes that exist already.
+fn adopt(recording: &mut Recording, scope: &Scope) -> anyhow::Result<()> {
+    match scope {
+        Scope::All => {
+            for pid in ancestry::pids(Path::new("/proc"))? {
+                recording.adopt(pid);
+            }
+        }
+        Scope::Pids { pids, .. } => pids.iter().for_each(|&pid| recording.adopt(pid)),
+    }
+    Ok(())
+}
+
+/// What is about to happen, in one line.
+fn opening(config: &Config, command_pid: Option<u32>) -> String {
+    let what = match (&config.target, command_pid) {
+        (Target::All, _) => "the whole machine".to_owned(),
+        (Target::Pids(pids), _) if pids.len() == 1 => format!("process {}", pids[0]),
+        (Target::Pids(pids), _) => format!("{} processes", pids.len()),
+        (Target::Command(_), pid) => format!("process {}", pid.unwrap_or(0)),
+    };
+    let until = match (config.duration, &config.target) {
+        (Some(duration), _) => format!("for {}; press Ctrl-C to stop earlier", humanize::duration(duration)),
+        (None, Target::Command(_)) => "until it ends".to_owned(),
+        (None, _) => "; press Ctrl-C to stop".to_owned(),
+    };
+    let until = if until.starts_with(';') {
+        until
+    } else {
+        format!(" {until}")
+    };
+    format!(
+        "sampling {what} {} times a second{until}",
+        humanize::count(config.rate_hz.into())
+    )
+}
+
+fn view(config: &Config, recording: &Recording, comments: &[String]) -> View {
+    let pids: FxHashSet<u32> = recording.ledger.samples.keys().map(|sampled| sampled.pid).collect();
+    let one = pids.len() <= 1 && !matches!(config.target, Target::All);
+    let subject = match recording.ledger.samples.keys().next() {
+        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
+        _ => format!("{} processes", pids.len()),
+    };
+    View {
+        process: !one,
+        thread: config.threads,
+        title: format!("CPU time of {subject}"),
+        subtitle: comments.get(1).cloned().unwrap_or_default(),
+        value: 0,
+    }
+}
+
+fn command_line() -> String {
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    words.join(" ")
+}
+
+/// Every file that is sampled stays open until it is named, and 1,024 is soon used up on a large host.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is live, and the calls only read and write it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            // Not granted: files opened beyond the limit stay without names, which the summary counts.
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Registers a copy of a file descriptor, so that its owner can go on using it.
+fn watch(fd: BorrowedFd<'_>, what: &str) -> anyhow::Result<AsyncFd<OwnedFd>> {
+    let fd = fd
+        .try_clone_to_owned()
+        .with_context(|| format!("failed to watch {what}"))?;
+    // SAFETY: the descriptor is owned, and stays open until the `AsyncFd` around it is dropped.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+        .map_err(std::io::Error::from)
+        .with_context(|| format!("failed to watch {what}"))
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(child: Option<&AsyncFd<OwnedFd>>) -> anyhow::Result<()> {
+    match child {
+        Some(child) => {
+            child
+                .readable()
+                .await
+                .context("failed to watch the command")?
+                .retain_ready();
+            Ok(())
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that mean something to a recording.
+struct Signals {
+    signals: Vec<(i32, Signal)>,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let wanted = [
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGQUIT,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+        ];
+        let signals = wanted
+            .into_iter()
+            .filter(|&number| !launch::is_ignored(number))
+            .map(|number| {
+                Ok((
+                    number,
+                    signal(SignalKind::from_raw(number)).context("failed to handle signals")?,
+                ))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { signals })
+    }
+
+    async fn next(&mut self) -> i32 {
+        std::future::poll_fn(|context| {
+            for (number, signal) in &mut self.signals {
+                if signal.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*number);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}

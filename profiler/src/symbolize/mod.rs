@@ -1,0 +1,103 @@
+//! Names for addresses of machine code, after the recording: [`Symbol`]s of ELF files, the kernel and the vDSO.
+//!
+//! The one place that names blazesym. Results are owned and nothing is kept between calls, so memory is bounded by the largest
+//! file: give all addresses of a file in one call.
+//!
+//! **Return addresses:** an address that was found on a stack is where a call returns to, which can be the next line or even
+//! the next function. The caller passes such addresses less one, and only the sampled instruction itself as it is.
+
+mod kernel;
+mod native;
+mod vdso;
+
+use std::path::{Path, PathBuf};
+
+/// One function at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Demangled.
+    pub function: String,
+    /// Source file, as far as the debug information knows its path.
+    pub file: Option<String>,
+    /// The line being executed, or the line of the call if another function was inlined there.
+    pub line: Option<u32>,
+    /// This function was inlined into the next one.
+    pub inlined: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Look for source lines and inlined functions in debug information.
+    ///
+    /// Measured for 2,000 addresses all over a libpython3.12 with 14 MiB of `.debug_info`: 75 ms and 21 MiB with, 2 ms and
+    /// 1 MiB without, when only symbol tables are read.
+    pub debug_info: bool,
+    /// Where separate debug files are looked for, by build id (`DIR/.build-id/xx/yyyy.debug`) and by debug link.
+    pub debug_dirs: Vec<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            debug_info: true,
+            debug_dirs: vec!["/usr/lib/debug".into()],
+        }
+    }
+}
+
+/// Finds names for addresses.
+///
+/// Each address gets a list of functions, innermost first: those that were inlined there, then the one that has the code. The list
+/// is empty if no symbol covers the address.
+#[derive(Debug, Default)]
+pub struct Symbolizer {
+    options: Options,
+    warnings: Vec<String>,
+}
+
+impl Symbolizer {
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Names kernel addresses from `/proc/kallsyms`, which has functions only.
+    ///
+    /// A vmlinux with debug information is not looked for: it takes many seconds and gigabytes.
+    pub fn kernel(&mut self, addresses: &[u64]) -> Vec<Vec<Symbol>> {
+        let (symbols, warning) = kernel::symbolize(addresses);
+        self.warn(warning);
+        symbols
+    }
+
+    /// Names addresses of the ELF file at `file`, given as the file's own virtual addresses (what `addr2line` takes).
+    ///
+    /// For a file that cannot be found by its path any more, `/proc/self/fd/N` does as well.
+    pub fn native(&mut self, file: &Path, addresses: &[u64]) -> Vec<Vec<Symbol>> {
+        let (symbols, warning) = native::symbolize(file, addresses, &self.options);
+        self.warn(warning);
+        symbols
+    }
+
+    /// Names addresses in `[vdso]`, given as distances from the start of its mapping.
+    ///
+    /// The kernel has one vDSO for all 64-bit processes, so our own serves for them all.
+    pub fn vdso(&mut self, addresses: &[u64]) -> Vec<Vec<Symbol>> {
+        let (symbols, warning) = vdso::symbolize(addresses, &self.options);
+        self.warn(warning);
+        symbols
+    }
+
+    /// What went wrong so far, a line each, every line once: why names or lines are missing.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn warn(&mut self, warning: Option<String>) {
+        if let Some(warning) = warning.filter(|warning| !self.warnings.contains(warning)) {
+            self.warnings.push(warning);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Functions and lines in ELF files.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use memmap2::Mmap;
+use object::elf;
+use object::{CompressionFormat, Object as _, ObjectSection as _, SectionFlags};
+
+use super::{Options, Symbol};
+
+/// Debug information above this size is left out. blazesym reads what the addresses need, at some 1.5 bytes of memory for each
+/// byte, and unpacks compressed sections whole; a browser's gigabytes would take minutes and get us killed.
+const MOST_DEBUG_BYTES: u64 = 256 << 20;
+
+/// Names `addresses` of the ELF file at `path`; beside the names, why some are missing.
+pub(super) fn symbolize(path: &Path, addresses: &[u64], options: &Options) -> (Vec<Vec<Symbol>>, Option<String>) {
+    let mut symbols = vec![Vec::new(); addresses.len()];
+    if addresses.is_empty() {
+        return (symbols, None);
+    }
+    let facts = match Facts::read(path) {
+        Ok(facts) => facts,
+        Err(error) => return (symbols, Some(format!("no symbols from {}: {error}", path.display()))),
+    };
+
+    let mut warning = None;
+    if options.debug_info {
+        // A debug file has the symbol table that was stripped from the file itself as well, so it goes first. It is found here and
+        // not by blazesym, which asks for a debug link, and takes the build id from whatever file a path of another mount namespace
+        // leads to in ours.
+        if let Some(debug_file) = debug_file(&facts.build_id, &options.debug_dirs)
+            && let Ok(debug_facts) = Facts::read(&debug_file)
+            && debug_facts.build_id == facts.build_id
+        {
+            // An error here is not the end: the file itself may still do.
+            warning = fill(
+                &mut symbols,
+                &debug_file,
+                &debug_facts,
+                addresses,
+                Some(&options.debug_dirs),
+            )
+            .err();
+        }
+        if symbols.iter().all(Vec::is_empty) {
+            warning = fill(&mut symbols, path, &facts, addresses, Some(&options.debug_dirs))
+                .err()
+                .or(warning);
+        }
+    }
+    // What has no debug information may be in a symbol table. This is also what is left if the debug information is damaged, or
+    // that of another build: the checksum of a debug link tells, and blazesym then gives up the whole file.
+    if symbols.iter().any(Vec::is_empty)
+        && let Err(error) = fill(&mut symbols, path, &facts, addresses, None)
+    {
+        warning.get_or_insert(error);
+    }
+    (symbols, warning)
+}
+
+/// Names those addresses that have no symbols yet. With `debug_dirs` from debug information, without from symbol tables.
+fn fill(
+    symbols: &mut [Vec<Symbol>],
+    path: &Path,
+    facts: &Facts,
+    addresses: &[u64],
+    debug_dirs: Option<&[PathBuf]>,
+) -> Result<(), String> {
+    if debug_dirs.is_some() && facts.debug_bytes > MOST_DEBUG_BYTES {
+        let mebibytes = facts.debug_bytes >> 20;
+        return Err(format!(
+            "no lines from {}: {mebibytes} MiB of debug information are too many",
+            path.display()
+        ));
+    }
+    let missing: Vec<usize> = (0..addresses.len()).filter(|&at| symbols[at].is_empty()).collect();
+    let inputs: Vec<u64> = missing.iter().map(|&at| addresses[at]).collect();
+
+    // One symbolizer per file and question: when it goes, all that it read goes with it.
+    let look_up = || {
+        let symbolizer = Symbolizer::builder()
+            .enable_auto_reload(false)
+            .enable_code_info(debug_dirs.is_some())
+            .enable_inlined_fns(debug_dirs.is_some())
+            .set_debug_dirs(debug_dirs)
+            .build();
+        let mut elf = Elf::new(path);
+        elf.debug_syms = debug_dirs.is_some();
+        let results = symbolizer
+            .symbolize(&Source::Elf(elf), Input::VirtOffset(&inputs))
+            .map_err(|error| error.to_string())?;
+        for (&at, result) in missing.iter().zip(&results) {
+            if let Symbolized::Sym(sym) = result
+                && facts.covers(sym, addresses[at])
+            {
+                symbols[at] = functions(sym);
+            }
+        }
+        Ok(())
+    };
+    // The file is somebody else's, and blazesym trusts the indices in it more than we do.
+    let outcome = catch_unwind(AssertUnwindSafe(look_up)).unwrap_or_else(|_| Err("damaged ELF file".into()));
+    outcome.map_err(|error: String| {
+        let what = if debug_dirs.is_some() { "lines" } else { "symbols" };
+        format!("no {what} from {}: {error}", path.display())
+    })
+}
+
+/// Innermost first: blazesym gives the function that has the code, and those inlined into it from the outside in.
+pub(super) fn functions(sym: &Sym<'_>) -> Vec<Symbol> {
+    if sym.name.is_empty() {
+        return Vec::new();
+    }
+    let symbol = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Symbol {
+        function: name.to_owned(),
+        file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
+        line: code.and_then(|code| code.line).filter(|&line| line != 0),
+        inlined,
+    };
+    let inlined = sym
+        .inlined
+        .iter()
+        .rev()
+        .map(|inlined| symbol(&inlined.name, inlined.code_info.as_ref(), true));
+    inlined
+        .chain([symbol(&sym.name, sym.code_info.as_deref(), false)])
+        .collect()
+}
+
+/// What is needed to know of a file before blazesym reads it.
+struct Facts {
+    build_id: Vec<u8>,
+    /// Size of its debug information, unpacked.
+    debug_bytes: u64,
+    /// Address ranges of the sections with code.
+    code: Vec<(u64, u64)>,
+}
+
+impl Facts {
+    fn read(path: &Path) -> Result<Self, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        // SAFETY: the bytes can change meanwhile, as those of any file; they are foreign and only read with checks.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(|error| error.to_string())?;
+        let file = object::File::parse(&*bytes).map_err(|_| "not an ELF file".to_owned())?;
+        let build_id = file.build_id().ok().flatten().unwrap_or_default().to_vec();
+        let mut facts = Self {
+            build_id,
+            debug_bytes: 0,
+            code: Vec::new(),
+        };
+        for section in file.sections() {
+            if let SectionFlags::Elf { sh_flags } = section.flags()
+                && sh_flags & u64::from(elf::SHF_EXECINSTR) != 0
+            {
+                facts
+                    .code
+                    .push((section.address(), section.address().saturating_add(section.size())));
+            }
+            // Believing a damaged size would mean to ask for that much memory, and to be ended if there is not so much.
+            let unpacked_bytes = section.compressed_data().map_or(0, |data| data.uncompressed_size);
+            let is_debug = section
+                .name()
+                .is_ok_and(|name| name.starts_with(".debug_") || name.starts_with(".zdebug_"));
+            if is_debug {
+                facts.debug_bytes = facts.debug_bytes.saturating_add(unpacked_bytes.max(section.size()));
+            } else if section
+                .compressed_file_range()
+                .is_ok_and(|range| range.format != CompressionFormat::None)
+                && unpacked_bytes > MOST_DEBUG_BYTES
+            {
+                return Err("it has a section that is too large to be unpacked".to_owned());
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Whether a symbol that was found for an address can be meant for it.
+    ///
+    /// A symbol without a size (from assembler, `_init`) is given for everything up to the next symbol, even across sections: all
+    /// stubs of `.plt` would be called `_init`. A function of several parts, whose cold code lies elsewhere, has no size either,
+    /// but is known from debug information, which covers the address itself.
+    fn covers(&self, sym: &Sym<'_>, address: u64) -> bool {
+        let section = |address: u64| self.code.iter().find(|&&(start, end)| (start..end).contains(&address));
+        sym.size.is_some()
+            || sym.code_info.is_some()
+            || section(sym.addr).is_some_and(|found| section(address) == Some(found))
+    }
+}
+
+/// The debug file for a build id, if it is installed.
+fn debug_file(build_id: &[u8], debug_dirs: &[PathBuf]) -> Option<PathBuf> {
+    let (first, rest) = build_id.split_first().filter(|(_, rest)| !rest.is_empty())?;
+    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = format!(".build-id/{first:02x}/{rest}.debug");
+    debug_dirs
+        .iter()
+        .map(|directory| directory.join(&name))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::hint::black_box;
+    use std::os::fd::AsRawFd as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::process::file::MappedFile;
+    use crate::process::maps;
+
+    #[inline(always)]
+    fn folded_in(value: u64) -> u64 {
+        black_box(value.wrapping_mul(7)) ^ black_box(value)
+    }
+
+    #[inline(never)]
+    fn folding(value: u64) -> u64 {
+        black_box(folded_in(black_box(value))).wrapping_add(1)
+    }
+
+    /// Virtual addresses of the first bytes of `folding`, and the executable they are in.
+    fn folding_addresses() -> (PathBuf, Vec<u64>) {
+        let start = folding as fn(u64) -> u64 as usize as u64;
+        let maps = maps::read(std::process::id()).expect("own maps");
+        let entry = maps.find(start).expect("a mapping");
+        let file = MappedFile::open(std::process::id(), entry).expect("own executable");
+        let bias = file.elf_headers().expect("ELF").load_bias(entry).expect("a segment");
+        let start = start.wrapping_sub(bias);
+        (file.path_to_open(), (start..start + 16).collect())
+    }
+
+    fn without_debug_info() -> Options {
+        Options {
+            debug_info: false,
+            ..Options::default()
+        }
+    }
+
+    #[test]
+    fn an_inlined_function_comes_before_the_one_that_has_its_code() {
+        let (path, addresses) = folding_addresses();
+        let (symbols, warning) = symbolize(&path, &addresses, &Options::default());
+        assert_eq!(warning, None);
+        for functions in &symbols {
+            let last = functions.last().expect("a function");
+            assert!(last.function.ends_with("::folding") && !last.inlined, "{functions:?}");
+        }
+        let nested = symbols
+            .iter()
+            .find(|functions| functions.len() > 1)
+            .expect("an inlined function");
+        let position = |name: &str| nested.iter().position(|symbol| symbol.function.ends_with(name));
+        assert!(nested[..nested.len() - 1].iter().all(|symbol| symbol.inlined));
+        assert_eq!(position("folding"), Some(nested.len() - 1));
+        let last = nested.last().expect("a function");
+        assert!(
+            last.file
+                .as_ref()
+                .is_some_and(|file| file.ends_with("symbolize/native.rs")),
+            "{last:?}"
+        );
+        assert!(last.line.is_some());
+    }
+
+    #[test]
+    fn without_debug_information_there_are_functions_and_no_lines() {
+        let (path, addresses) = folding_addresses();
+        let (symbols, warning) = symbolize(&path, &addresses, &without_debug_info());
+        assert_eq!(warning, None);
+        for functions in symbols {
+            assert_eq!(functions.len(), 1);
+            assert!(functions[0].function.ends_with("::folding"), "{functions:?}");
+            assert_eq!((&functions[0].file, functions[0].line), (&None, None));
+        }
+    }
+
+    #[test]
+    fn a_deleted_file_is_symbolized_through_its_descriptor() {
+        let (path, addresses) = folding_addresses();
+        let copy = tempfile::NamedTempFile::new().expect("file");
+        fs::copy(&path, copy.path()).expect("copy");
+        let (file, copied) = copy.into_parts();
+        copied.close().expect("delete");
+        let descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let expected = symbolize(&path, &addresses, &Options::default());
+        assert_eq!(symbolize(&descriptor, &addresses, &Options::default()), expected);
+    }
+
+    /// A copy of an ELF file that has no section headers, and with them no symbols of any kind.
+    fn stripped(path: &Path) -> tempfile::NamedTempFile {
+        let mut bytes = fs::read(path).expect("read");
+        // e_shoff, e_shnum and e_shstrndx of a 64-bit header.
+        bytes[0x28..0x30].fill(0);
+        bytes[0x3c..0x40].fill(0);
+        let copy = tempfile::NamedTempFile::new().expect("file");
+        fs::write(copy.path(), bytes).expect("write");
+        copy
+    }
+
+    #[test]
+    fn a_debug_file_is_found_by_build_id() {
+        let (path, addresses) = folding_addresses();
+        let stripped = stripped(&path);
+        let build_id = Facts::read(stripped.path()).expect("ELF").build_id;
+        if build_id.is_empty() {
+            eprintln!("skipped: the linker writes no build id");
+            return;
+        }
+        let directory = tempfile::tempdir().expect("directory");
+        let options = Options {
+            debug_dirs: vec![directory.path().into()],
+            ..Options::default()
+        };
+        let (symbols, _) = symbolize(stripped.path(), &addresses, &options);
+        assert!(symbols.iter().all(Vec::is_empty));
+
+        let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let debug_file = directory
+            .path()
+            .join(".build-id")
+            .join(&hex[..2])
+            .join(format!("{}.debug", &hex[2..]));
+        fs::create_dir_all(debug_file.parent().expect("a directory")).expect("create");
+        std::os::unix::fs::symlink(&path, &debug_file).expect("link");
+        let expected = symbolize(&path, &addresses, &Options::default());
+        assert_eq!(symbolize(stripped.path(), &addresses, &options), expected);
+
+        // A debug file of another build is not believed.
+        fs::remove_file(&debug_file).expect("remove");
+        fs::copy("/bin/true", &debug_file).expect("copy");
+        assert!(
+            symbolize(stripped.path(), &addresses, &options)
+                .0
+                .iter()
+                .all(Vec::is_empty)
+        );
+    }
+
+    #[test]
+    fn a_stub_is_not_named_after_the_function_before_its_section() {
+        let facts = Facts {
+            build_id: Vec::new(),
+            debug_bytes: 0,
+            code: vec![(0x1000, 0x1017), (0x1020, 0x2000)],
+        };
+        let init = |size| Sym {
+            name: "_init".into(),
+            module: None,
+            addr: 0x1000,
+            offset: 0,
+            size,
+            code_info: None,
+            inlined: Box::new([]),
+            _non_exhaustive: (),
+        };
+        assert!(facts.covers(&init(None), 0x1010));
+        assert!(!facts.covers(&init(None), 0x1030));
+        assert!(!facts.covers(&init(None), 0x9000));
+        assert!(facts.covers(&init(Some(0x40)), 0x1030));
+    }
+
+    #[test]
+    fn what_is_not_elf_is_named_in_a_warning() {
+        let (symbols, warning) = symbolize(Path::new("/proc/self/cmdline"), &[1, 2], &Options::default());
+        assert_eq!(symbols, [vec![], vec![]]);
+        assert!(warning.expect("a warning").contains("/proc/self/cmdline"));
+        let (_, warning) = symbolize(Path::new("/no/such/file"), &[1], &Options::default());
+        assert!(warning.expect("a warning").contains("No such file"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_damaged_file_is_survived(
+            headers in prop::collection::vec((0usize..64, any::<u8>()), 0..3),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..200),
+            addresses in prop::collection::vec(any::<u64>(), 1..4),
+        ) {
+            static TOOL: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| fs::read("/bin/true").expect("read"));
+            let mut bytes = TOOL.clone();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            for (at, byte) in headers {
+                bytes[at] = byte;
+            }
+            let file = tempfile::NamedTempFile::new().expect("file");
+            fs::write(file.path(), bytes).expect("write");
+            let addresses: Vec<u64> = addresses.into_iter().flat_map(|address| [address, address & 0xffff]).collect();
+            let (symbols, _) = symbolize(file.path(), &addresses, &Options::default());
+            prop_assert_eq!(symbols.len(), addresses.len());
+        }
+    }
+}

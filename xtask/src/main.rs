@@ -1,0 +1,60 @@
+//! `cargo xtask <task>`: everything that is done to this repository. One file per task; this one only dispatches.
+//!
+//! What a task says goes to standard error, so that `cargo xtask run -- record -o - …` can be piped.
+
+mod bless;
+mod build;
+mod cargo;
+mod command;
+mod debian;
+mod ebpf_tools;
+mod lint;
+mod pythons;
+mod root;
+mod run;
+mod setup;
+mod steps;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, checks and runs the profiler
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Setup(setup::Options),
+    Build(build::Options),
+    Run(run::Options),
+    Lint(lint::Options),
+    Test(test::Options),
+    Bless(bless::Options),
+    Pythons(pythons::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup(options) => setup::run(&options),
+        Task::Build(options) => build::run(&options),
+        Task::Run(options) => run::run(&options),
+        Task::Lint(options) => lint::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Bless(options) => bless::run(&options),
+        Task::Pythons(options) => pythons::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
