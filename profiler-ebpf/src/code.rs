@@ -36,9 +36,9 @@ pub struct CodeScratch {
     /// verifier does not follow the sum.
     slack: [u8; MAX_LINE_TABLE_BYTES],
     /// The code object being looked at.
-    object: [u8; MAX_CODE_OBJECT_BYTES + MAX_CODE_OBJECT_BYTES + 8],
+    object: [u64; 2 * MAX_CODE_OBJECT_BYTES / 8 + 1],
     /// The head of a string or bytes object.
-    head: [u8; 64],
+    head: [u64; (HEAD_MASK + 1) / 8 + 1],
     used: u64,
 }
 
@@ -46,6 +46,10 @@ const _: () = assert!(size_of::<CodeScratch>() <= 32 * 1024);
 
 /// Bytes of a `str` or `bytes` head that hold its length and state (up to 3.15, with a GIL: 16 + 8 and 32 + 4).
 const HEAD_BYTES: u32 = 40;
+/// Bounds an offset into a head, for the verifier.
+const HEAD_MASK: usize = 63;
+
+const _: () = assert!(HEAD_BYTES as usize <= HEAD_MASK + 1);
 
 /// The code object at `frames[index]` is known and unchanged, or was sent just now.
 const KNOWN: u64 = 0;
@@ -55,16 +59,22 @@ const FAILED: u64 = 2;
 
 const FRAMES_PER_CALL: u32 = 8;
 
+/// Of a new stack, so many code objects from the leaf on are compared with what was sent. Farther down only code at
+/// addresses never seen is looked at: code that comes and goes is near the leaf, and the turns of [`check_some`] get
+/// to the rest.
+const CHECKED_NEAR_LEAF: u32 = 8;
+
 /// Makes sure that the code objects of a new stack are sent, at most [`MAX_CODES_PER_SAMPLE`] of them. `true` if none is
 /// missing.
 ///
 /// In the form of `walk::capture`, and with its state in the scratch record: as one loop over locals it took the
 /// verifier of 6.18 more than a million instructions.
 #[inline(always)]
-pub fn send_missing(scratch: &mut Scratch, context: Context) -> bool {
-    scratch.codes_checked = 0;
-    scratch.codes_sent = 0;
-    scratch.codes_missing = 0;
+pub fn send_missing(context: Context) -> bool {
+    let Some(working) = scratch(context) else { return false };
+    working.codes_checked = 0;
+    working.codes_sent = 0;
+    working.codes_missing = 0;
     let mut calls = 0;
     while calls < MAX_PYTHON_FRAMES as u32 / FRAMES_PER_CALL {
         if send_some(context) != 0 {
@@ -72,56 +82,94 @@ pub fn send_missing(scratch: &mut Scratch, context: Context) -> bool {
         }
         calls += 1;
     }
-    scratch.codes_missing == 0
+    scratch(context).is_some_and(|scratch| scratch.codes_missing == 0)
 }
 
 /// Goes on with a few frames; 0 if there are more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn send_some(context: Context) -> u64 {
-    let Some(scratch) = scratch(context) else { return 1 };
     let mut i = 0;
     while i < FRAMES_PER_CALL {
-        let at = scratch.codes_checked;
-        if at >= scratch.record.python_len {
+        if !send_next(context) {
             return 1;
         }
-        if scratch.codes_sent >= MAX_CODES_PER_SAMPLE {
-            scratch.codes_missing = 1;
-            return 1;
-        }
-        match check(context, at) {
-            KNOWN => {}
-            SENT => scratch.codes_sent += 1,
-            _ => {
-                // An attempt costs as much as a success: it counts against the limit.
-                scratch.codes_sent += 1;
-                scratch.codes_missing = 1;
-            }
-        }
-        scratch.codes_checked = at + 1;
         i += 1;
     }
     0
 }
 
-/// Checks some of the code objects of a stack that was seen before: the leaf's and the next two in turn. An address can
-/// come to hold another code object (`exec`, reloading); checking all at every sample would cost 80 ns a frame.
+/// `false` if there is nothing more to do.
 #[inline(always)]
-pub fn check_some(scratch: &mut Scratch, context: Context) {
+fn send_next(context: Context) -> bool {
+    let Some(working) = scratch(context) else { return false };
+    let at = working.codes_checked;
+    if at >= working.record.python_len {
+        return false;
+    }
+    if working.codes_sent >= MAX_CODES_PER_SAMPLE {
+        working.codes_missing = 1;
+        return false;
+    }
+    let outcome = if at < CHECKED_NEAR_LEAF || !is_known(working, at) {
+        check(context, at)
+    } else {
+        KNOWN
+    };
+    let Some(scratch) = scratch(context) else { return false };
+    scratch.codes_checked = at + 1;
+    // An attempt costs as much as a success: both count against the limit.
+    if outcome != KNOWN {
+        scratch.codes_sent += 1;
+    }
+    if outcome == FAILED {
+        scratch.codes_missing = 1;
+    }
+    true
+}
+
+/// Whether a code object was sent from this address.
+#[inline(always)]
+fn is_known(scratch: &Scratch, index: u32) -> bool {
+    let Some(key) = key_of(scratch, index) else {
+        return false;
+    };
+    // SAFETY: the value is not kept.
+    unsafe { CODES.get(key) }.is_some()
+}
+
+#[inline(always)]
+fn key_of(scratch: &Scratch, index: u32) -> Option<CodeKey> {
+    if index >= MAX_PYTHON_FRAMES as u32 {
+        return None;
+    }
+    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
+    let at = unsafe { read_volatile(&raw const index) } as usize & (MAX_PYTHON_FRAMES - 1);
+    // SAFETY: `at` is masked to the array's length.
+    let address = unsafe { (*scratch.record.python.as_ptr().add(at)).code };
+    Some(CodeKey {
+        address,
+        instance: u64::from(scratch.process.instance),
+    })
+}
+
+/// Checks some of the code objects of a stack that was seen before: the leaf's and another in turn. An address can come
+/// to hold another code object (`exec`, reloading); checking all at every sample would cost 80 ns a frame.
+#[inline(always)]
+pub fn check_some(context: Context) {
+    let Some(scratch) = scratch(context) else { return };
     let len = u64::from(scratch.record.python_len);
     if len == 0 {
         return;
     }
+    let mut turn = scratch.rotation.wrapping_add(1);
+    if turn >= len {
+        turn = 0;
+    }
+    scratch.rotation = turn;
     check(context, 0);
-    let mut i = 0;
-    while i < 2 {
-        scratch.rotation = scratch.rotation.wrapping_add(1);
-        if scratch.rotation >= len {
-            scratch.rotation = 0;
-        }
-        check(context, scratch.rotation as u32);
-        i += 1;
+    if turn != 0 {
+        check(context, turn as u32);
     }
 }
 
@@ -133,19 +181,11 @@ extern "C" fn check(context: Context, index: u32) -> u64 {
     let Some(code) = code_scratch(context) else {
         return FAILED;
     };
-    if index >= MAX_PYTHON_FRAMES as u32 {
+    let Some(key) = key_of(scratch, index) else {
         return FAILED;
-    }
-    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
-    let at = unsafe { read_volatile(&raw const index) } as usize & (MAX_PYTHON_FRAMES - 1);
-    // SAFETY: `at` is masked to the array's length.
-    let address = unsafe { (*scratch.record.python.as_ptr().add(at)).code };
-    let key = CodeKey {
-        address,
-        instance: u64::from(scratch.process.instance),
     };
 
-    if !read_object(scratch, code, address) {
+    if !read_object(scratch, code, key.address) {
         // Swapped out, or not a code object. Known ones stay known.
         // SAFETY: the value is not kept.
         return if unsafe { CODES.get(key) }.is_some() {
@@ -161,7 +201,10 @@ extern "C" fn check(context: Context, index: u32) -> u64 {
         Some(_) => count(Counter::CodesReplaced),
         None => {}
     }
-    fill(scratch, code);
+    if !fill(scratch, code) {
+        count(Counter::CodesUnreadable);
+        return FAILED;
+    }
     if !output::send_code(&code.record, code.used) {
         count(Counter::CodesRetried);
         return FAILED;
@@ -181,31 +224,32 @@ fn read_object(scratch: &mut Scratch, code: &mut CodeScratch, address: u64) -> b
         return false;
     }
     // SAFETY: `object` is longer than MAX_CODE_OBJECT_BYTES.
-    if !unsafe { UserMemory.read(address, code.object.as_mut_ptr(), bytes as u32) } {
+    if !unsafe { UserMemory.read(address, code.object.as_mut_ptr().cast(), bytes as u32) } {
         return false;
     }
-    if object_word(code, scratch.process.object_type) != scratch.process.code_type {
+    if object_field::<u64>(code, scratch.process.object_type) != scratch.process.code_type {
         return false;
     }
-    code.record.first_line = object_word(code, scratch.process.code_first_line) as u32 as i32;
+    code.record.first_line = object_field(code, scratch.process.code_first_line);
     code.record.first_traceable = if scratch.process.code_first_traceable == 0 {
         0
     } else {
-        object_word(code, scratch.process.code_first_traceable) as u32 as i32
+        object_field(code, scratch.process.code_first_traceable)
     };
     code.record.address = address;
     code.record.fingerprint = fingerprint(
         code.record.first_line as u32,
-        object_word(code, scratch.process.code_filename),
-        object_word(code, scratch.process.code_name),
-        object_word(code, scratch.process.code_line_table),
+        object_field(code, scratch.process.code_filename),
+        object_field(code, scratch.process.code_name),
+        object_field(code, scratch.process.code_line_table),
     );
     true
 }
 
-/// Copies the strings and the line table.
+/// Copies the strings and the line table. `false` if a name is not in memory (never touched since the file was mapped, or
+/// swapped out): user space can have it read in, we cannot.
 #[inline(always)]
-fn fill(scratch: &mut Scratch, code: &mut CodeScratch) {
+fn fill(scratch: &mut Scratch, code: &mut CodeScratch) -> bool {
     code.record.kind = RECORD_CODE;
     code.record.pid = scratch.record.header.pid;
     code.record.instance = scratch.process.instance;
@@ -214,14 +258,14 @@ fn fill(scratch: &mut Scratch, code: &mut CodeScratch) {
     code.record.reserved = 0;
     code.used = 0;
 
-    let name = object_word(code, scratch.process.code_name);
-    let filename = object_word(code, scratch.process.code_filename);
+    let name: u64 = object_field(code, scratch.process.code_name);
+    let filename = object_field(code, scratch.process.code_filename);
     string(scratch, code, STRING_FILENAME, filename);
     string(scratch, code, STRING_NAME, name);
     let qualname = if scratch.process.code_qualname == 0 {
         0
     } else {
-        object_word(code, scratch.process.code_qualname)
+        object_field(code, scratch.process.code_qualname)
     };
     // A plain function's qualified name is the very same object as its name: do not copy it twice.
     if qualname == name {
@@ -230,6 +274,7 @@ fn fill(scratch: &mut Scratch, code: &mut CodeScratch) {
         string(scratch, code, STRING_QUALNAME, qualname);
     }
     line_table(scratch, code);
+    code.record.strings[STRING_FILENAME].kind != 0 && code.record.strings[STRING_NAME].kind != 0
 }
 
 #[inline(always)]
@@ -249,11 +294,11 @@ const _: () = assert!(STRING_FILENAME < STRINGS && STRING_NAME < STRINGS && STRI
 fn string(scratch: &mut Scratch, code: &mut CodeScratch, index: usize, address: u64) {
     clear(code, index);
     // SAFETY: `head` is longer than HEAD_BYTES.
-    if address == 0 || !unsafe { UserMemory.read(address, code.head.as_mut_ptr(), HEAD_BYTES) } {
+    if address == 0 || !unsafe { UserMemory.read(address, code.head.as_mut_ptr().cast(), HEAD_BYTES) } {
         return;
     }
-    let length = head_word(code, scratch.process.unicode_length);
-    let state = head_word(code, scratch.process.unicode_state) as u32;
+    let length = head_field::<u64>(code, scratch.process.unicode_length);
+    let state = head_field::<u32>(code, scratch.process.unicode_state);
     let kind = (state >> 2) & 7;
     if state & 0x20 == 0 || (kind != 1 && kind != 2 && kind != 4) {
         return;
@@ -289,12 +334,12 @@ fn line_table(scratch: &mut Scratch, code: &mut CodeScratch) {
     code.record.line_table_address = 0;
     code.record.line_table_size = 0;
     code.record.line_table_bytes = 0;
-    let table = object_word(code, scratch.process.code_line_table);
+    let table: u64 = object_field(code, scratch.process.code_line_table);
     // SAFETY: `head` is longer than HEAD_BYTES.
-    if table == 0 || !unsafe { UserMemory.read(table, code.head.as_mut_ptr(), HEAD_BYTES) } {
+    if table == 0 || !unsafe { UserMemory.read(table, code.head.as_mut_ptr().cast(), HEAD_BYTES) } {
         return;
     }
-    let size = head_word(code, scratch.process.bytes_size);
+    let size = head_field::<u64>(code, scratch.process.bytes_size);
     let address = table.wrapping_add(u64::from(scratch.process.bytes_data));
     code.record.line_table_address = address;
     code.record.line_table_size = if size > u64::from(u32::MAX) {
@@ -324,18 +369,16 @@ fn append(code: &mut CodeScratch, address: u64, bytes: u64, most: u64) -> bool {
     true
 }
 
+/// A field of the code object.
 #[inline(always)]
-fn object_word(code: &CodeScratch, offset: u16) -> u64 {
-    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
-    let at = usize::from(unsafe { read_volatile(&raw const offset) }) & (MAX_CODE_OBJECT_BYTES - 1);
-    // SAFETY: `object` is twice as long and a word.
-    unsafe { load(code.object.as_ptr(), at) }
+fn object_field<T: Copy>(code: &CodeScratch, offset: u16) -> T {
+    // SAFETY: the masked offset and a word lie inside `object`, which is twice as long.
+    unsafe { load(code.object.as_ptr(), usize::from(offset) & (MAX_CODE_OBJECT_BYTES - 1)) }
 }
 
+/// A field of a string's or bytes object's head.
 #[inline(always)]
-fn head_word(code: &CodeScratch, offset: u16) -> u64 {
-    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
-    let at = usize::from(unsafe { read_volatile(&raw const offset) }) & 31;
-    // SAFETY: 31 + 8 is below HEAD_BYTES, which `head` exceeds.
-    unsafe { load(code.head.as_ptr(), at) }
+fn head_field<T: Copy>(code: &CodeScratch, offset: u16) -> T {
+    // SAFETY: `head` is a word longer than the largest masked offset.
+    unsafe { load(code.head.as_ptr(), usize::from(offset) & HEAD_MASK) }
 }

@@ -38,8 +38,8 @@ pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
     begin(scratch, task, comm, started_ns);
     native::capture(ctx, scratch);
-    python(scratch);
-    let sent = send(scratch);
+    python(task)?;
+    let sent = send();
     // SAFETY: a plain helper call.
     add(
         Counter::RunTimeNs,
@@ -70,18 +70,21 @@ fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
 
 /// The Python stack, if the process is known to be a CPython.
 #[inline(always)]
-fn python(scratch: &mut Scratch) {
-    let pid = scratch.record.header.pid;
+fn python(task: Task) -> Result<(), Counter> {
     // SAFETY: copied out at once.
-    let Some(process) = (unsafe { PYTHONS.get(pid) }) else {
-        return;
+    let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
+        return Ok(());
     };
-    copy(process, &mut scratch.process);
-    scratch.record.header.instance = scratch.process.instance;
-    walk::capture(scratch, CONTEXT);
+    let working = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
+    copy(process, &mut working.process);
+    working.record.header.instance = working.process.instance;
+    walk::capture(CONTEXT);
+
+    let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
     let status = u64::from(scratch.record.header.python) << 32 | u64::from(scratch.record.python_flags);
     mix(&mut scratch.record.header.stack, status);
     mix(&mut scratch.record.header.stack, u64::from(scratch.process.instance));
+    Ok(())
 }
 
 /// Copies word by word: `memcpy` is a loop over bytes in BPF.
@@ -102,28 +105,31 @@ fn copy(from: &PythonProcess, to: &mut PythonProcess) {
 const _: () = assert!(size_of::<PythonProcess>() % 8 == 0 && align_of::<PythonProcess>() == 8);
 
 #[inline(always)]
-fn send(scratch: &mut Scratch) -> Result<(), Counter> {
+fn send() -> Result<(), Counter> {
+    let key = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record.header.stack;
     // SAFETY: the value is not kept.
-    if unsafe { STACKS.get(scratch.record.header.stack) }.is_some() {
-        code::check_some(scratch, CONTEXT);
-        scratch.record.header.kind = RECORD_SAMPLE;
-        return if output::send_sample(&scratch.record.header) {
+    if unsafe { STACKS.get(key) }.is_some() {
+        code::check_some(CONTEXT);
+        let header = &mut scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record.header;
+        header.kind = RECORD_SAMPLE;
+        return if output::send_sample(header) {
             Ok(())
         } else {
             Err(Counter::LostRingFull)
         };
     }
     // Code objects first: when user space reads the stack, it has their names.
-    let complete = code::send_missing(scratch, CONTEXT);
-    scratch.record.header.kind = RECORD_STACK;
-    if !output::send_stack(&scratch.record) {
+    let complete = code::send_missing(CONTEXT);
+    let record = &mut scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record;
+    record.header.kind = RECORD_STACK;
+    if !output::send_stack(record) {
         return Err(Counter::LostRingFull);
     }
     count(Counter::StacksSent);
     // Known only when nothing of it is missing: otherwise the next sample of this stack brings more of its code.
     if complete {
         // A failure means that it is sent once more.
-        let _ = STACKS.insert(scratch.record.header.stack, 1, 0);
+        let _ = STACKS.insert(key, 1, 0);
     }
     Ok(())
 }

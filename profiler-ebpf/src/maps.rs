@@ -55,6 +55,11 @@ static CODE_SCRATCH: PerCpuArray<CodeScratch> = PerCpuArray::with_max_entries(1,
 pub type Context = u32;
 pub const PERF_EVENT: Context = 0;
 
+/// The working memory of `context`.
+///
+/// Whoever calls this ends what was borrowed before: a reference must not be used after a call that makes its own (the
+/// global functions `walk_some`, `send_some` and `check` do). Holding one across such a call is not only unsound on
+/// paper; LLVM dropped stores that only the callee read.
 #[inline(always)]
 pub fn scratch(context: Context) -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(context)?;

@@ -19,14 +19,19 @@ pub trait ReadMemory {
     }
 }
 
-/// Loads from a buffer of raw bytes, at any alignment.
+/// Loads a field from a copy of another process's struct, at `offset` rounded down to the field's alignment.
+///
+/// C structs align their fields, so nothing is rounded in earnest; it is what lets the load be one instruction. BPF has
+/// no unaligned loads to offer the compiler, which otherwise puts a word together from eight bytes.
 ///
 /// # Safety
-/// `buffer + offset` must be valid for reads of a `T`, and every bit pattern must be a `T`.
+/// `offset + size_of::<T>()` must lie inside what `words` points to, and every bit pattern must be a `T`, which is an
+/// integer.
 #[inline(always)]
-pub unsafe fn load<T: Copy>(buffer: *const u8, offset: usize) -> T {
-    // SAFETY: by contract.
-    unsafe { buffer.add(offset).cast::<T>().read_unaligned() }
+pub unsafe fn load<T: Copy>(words: *const u64, offset: usize) -> T {
+    let offset = offset & !(size_of::<T>() - 1);
+    // SAFETY: by contract; `words` is aligned for any integer, and so is the offset for this one.
+    unsafe { words.cast::<u8>().add(offset).cast::<T>().read() }
 }
 
 #[cfg(test)]

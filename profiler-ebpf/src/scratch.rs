@@ -33,8 +33,9 @@ pub struct Scratch {
     pub codes_missing: u32,
     pub reserved: u32,
     /// Frame memory. The slack makes `(at & mask) + field + 8` stay inside for every `at` and `field`.
-    pub window: [u8; WINDOW_BYTES + MAX_FRAME_BYTES + 8],
-    pub thread: [u8; MAX_THREAD_STATE_BYTES + MAX_THREAD_STATE_BYTES + 8],
+    pub window: [u64; (WINDOW_BYTES + MAX_FRAME_BYTES) / 8 + 1],
+    /// The thread state, with the same slack.
+    pub thread: [u64; 2 * MAX_THREAD_STATE_BYTES / 8 + 1],
 }
 
 // A per-CPU map value may have 32 KiB.

@@ -5,10 +5,7 @@
 //! functions take scalars only (5.10 knows no other arguments), so it looks its state up.
 
 use profiler_common::{limits::MAX_PYTHON_FRAMES, record::PYTHON_COMPLETE};
-use profiler_ebpf::{
-    python::{frames, thread},
-    scratch::Scratch,
-};
+use profiler_ebpf::python::{frames, thread};
 
 use crate::{
     maps::{Context, scratch},
@@ -19,8 +16,11 @@ use crate::{
 const FRAMES_PER_CALL: u32 = 8;
 
 /// Reads the Python stack of the running thread into the record; `scratch.process` is filled in.
+///
+/// No reference to the working memory may be held across this: `walk_some` makes its own.
 #[inline(always)]
-pub fn capture(scratch: &mut Scratch, context: Context) {
+pub fn capture(context: Context) {
+    let Some(scratch) = scratch(context) else { return };
     frames::start(scratch);
     let status = thread::find_frames(&UserMemory, task::fs_base(), scratch);
     if status != PYTHON_COMPLETE {

@@ -133,6 +133,10 @@ pub struct Record {
     /// Say more; -vv adds the log of the programs in the kernel
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Messages")]
     pub verbose: u8,
+
+    /// Write the closing summary as JSON, too
+    #[arg(long, value_name = "FILE", help_heading = "Messages")]
+    pub summary_json: Option<PathBuf>,
 }
 
 /// How long to record.

@@ -54,6 +54,8 @@ pub struct Config {
     /// Split stacks by thread.
     pub threads: bool,
     pub verbosity: Verbosity,
+    /// Where the closing summary goes as JSON, besides standard error.
+    pub summary_json: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +150,7 @@ impl Config {
             threads,
             quiet,
             verbose,
+            summary_json,
         } = typed;
 
         let restricted = !tids.is_empty() || comm.is_some() || cgroup.is_some();
@@ -197,6 +200,7 @@ impl Config {
             output,
             format,
             threads,
+            summary_json,
             verbosity: match (quiet, verbose) {
                 (true, _) => Verbosity::Quiet,
                 (false, 0) => Verbosity::Normal,
@@ -386,6 +390,7 @@ mod tests {
             format: Format::Svg,
             threads: false,
             verbosity: Verbosity::Normal,
+            summary_json: None,
         };
         assert_eq!(config("-a"), Ok(expected));
     }

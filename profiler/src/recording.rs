@@ -52,6 +52,8 @@ pub enum Scope {
 pub struct Tally {
     /// Samples received.
     pub samples: u64,
+    /// When the first was taken (CLOCK_MONOTONIC).
+    pub first_sample_ns: Option<u64>,
     /// Of those, by how the Python stack was read. Not in a Python process: in none of them.
     pub python_complete: u64,
     pub python_truncated: u64,
@@ -328,6 +330,7 @@ impl Recording {
             self.tell_python(header.pid);
         }
         self.ledger.tally.samples += 1;
+        self.ledger.tally.first_sample_ns.get_or_insert(header.time_ns);
         self.sampled_pids.insert(header.pid);
         let Some(stack) = self.ledger.stacks.get_index_of(&header.stack) else {
             self.ledger.tally.lost_stacks += 1;

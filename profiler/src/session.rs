@@ -1,6 +1,7 @@
 //! One recording from its first check to its last line: the program's plot.
 
 use std::{
+    fs,
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,6 +16,7 @@ use profiler_common::{
     limits::COMM_BYTES,
 };
 use rustc_hash::FxHashSet;
+use serde::Serialize;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime,
@@ -36,7 +38,7 @@ use crate::{
     recording::{Fact, Recording, Scope},
     report::View,
     source::{Event, Source},
-    summary::{self, Cost},
+    summary::{Cost, Summary},
 };
 
 /// How often the ring buffer is looked at. The kernel side wakes us earlier when much is waiting.
@@ -49,6 +51,7 @@ const FOLLOW_CPUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Records as `config` says; returns the program's exit status.
 pub fn record(config: &Config) -> anyhow::Result<u8> {
+    let process_started_ns = cost::monotonic_ns();
     let roots = Roots::default();
     let findings = preflight::check(config, &roots)?;
     raise_file_limit();
@@ -68,7 +71,7 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let recorded = runtime.block_on(run(config, &findings, stopped, command_pid))?;
+    let recorded = runtime.block_on(run(config, &findings, stopped, command_pid, process_started_ns))?;
     finish(config, recorded, output)
 }
 
@@ -79,14 +82,14 @@ struct Recorded {
     child: Option<Running>,
     started_at: SystemTime,
     length: Duration,
-    /// Our own CPU time while recording.
-    cpu_time: Duration,
-    resident_bytes: u64,
+    /// What is known by the end of the recording.
+    cost: Cost,
     stopped_by: StoppedBy,
 }
 
 /// Why a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StoppedBy {
     Duration,
     Signal,
@@ -100,10 +103,10 @@ async fn run(
     findings: &Findings,
     stopped: Option<Stopped>,
     command_pid: Option<u32>,
+    process_started_ns: u64,
 ) -> anyhow::Result<Recorded> {
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
-    let cpu_before = cost::cpu_time();
     let mut kernel = Kernel::load(&load_options(config, findings.cgroup))?;
     if config.verbosity >= Verbosity::Verbose {
         for (program, instructions) in kernel.verified_instructions() {
@@ -120,6 +123,7 @@ async fn run(
     source.start()?;
     let started_at = SystemTime::now();
     let started = Instant::now();
+    let start_up_cpu = cost::cpu_time();
     let mut child = stopped.map(Stopped::release).transpose()?;
 
     if config.verbosity != Verbosity::Quiet {
@@ -186,14 +190,22 @@ async fn run(
     {
         child.wait().context("failed to wait for the command")?;
     }
-    Ok(Recorded {
-        cpu_time: cost::cpu_time().saturating_sub(cpu_before),
+    let first_sample_ns = recording.ledger.tally.first_sample_ns;
+    let cost = Cost {
+        start_up_cpu_s: start_up_cpu.as_secs_f64(),
+        first_sample_after_s: first_sample_ns.map(|first_ns| first_ns.saturating_sub(process_started_ns) as f64 / 1e9),
+        recording_cpu_s: cost::cpu_time().saturating_sub(start_up_cpu).as_secs_f64(),
         resident_bytes: cost::resident_bytes().1,
+        map_bytes: source.kernel.map_bytes() + source.sideband_bytes(),
+        ..Cost::default()
+    };
+    Ok(Recorded {
         source,
         recording,
         child,
         started_at,
         length,
+        cost,
         stopped_by,
     })
 }
@@ -206,45 +218,47 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         mut child,
         started_at,
         length,
-        cpu_time,
-        resident_bytes,
+        mut cost,
         stopped_by,
     } = recorded;
     recording.finish();
     let counters = source.kernel.counters()?;
-    let mut cost = Cost {
-        length,
-        cpu_time,
-        resident_bytes,
-        map_bytes: source.kernel.map_bytes() + source.sideband_bytes(),
-        naming_time: Duration::ZERO,
-        peak_bytes: 0,
-    };
     let unreadable_events = source.unreadable_events();
     // The programs and their maps are not needed any more; naming wants the memory.
     drop(source);
 
     let naming = Instant::now();
     let (mut profile, warnings) = name::name(&recording, config.period_ns);
-    cost.naming_time = naming.elapsed();
+    cost.naming_s = naming.elapsed().as_secs_f64();
+    cost.peak_bytes = cost::resident_bytes().1;
+    let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
+    summary.warnings = warnings;
+    let lines = summary.lines();
     profile.started_at_ns = started_at
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as i64);
     profile.duration_ns = length.as_nanos() as i64;
-    cost.peak_bytes = cost::resident_bytes().1;
-    let summary = summary::lines(&recording, &counters, &cost, stopped_by, &warnings, unreadable_events);
-    profile.comments = std::iter::once(command_line()).chain(summary.iter().cloned()).collect();
+    profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
 
-    let view = view(config, &recording, &profile.comments);
-    let written = output.write(|out| config.format.writer().write(&profile, &view, out))?;
-    for line in &summary {
+    let view = view(config, &recording, &lines);
+    let writing = Instant::now();
+    let written = output.write(|out| config.format.writer().write(&profile, &view, out));
+    summary.cost.write_s = writing.elapsed().as_secs_f64();
+    // What the recording came to is said even if it could not be written.
+    for line in &lines {
         eprintln!("{line}");
     }
+    let written = written?;
     if let Some(path) = &written.path {
         eprintln!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
     }
+    if let Some(path) = &config.summary_json {
+        summary.cost.peak_bytes = cost::resident_bytes().1;
+        let json = serde_json::to_vec_pretty(&summary).context("failed to write the summary as JSON")?;
+        fs::write(path, json).with_context(|| format!("failed to write the summary to {}", path.display()))?;
+    }
     match &mut child {
-        // A command that goes on after the recording (its time was up, or Ctrl-C) is waited for, as a shell would.
+        // A command that goes on after the recording (its time was up) is waited for, as a shell would.
         Some(child) => Ok(exit::of_child(child.wait().context("failed to wait for the command")?)),
         None => Ok(exit::SUCCESS),
     }
@@ -387,7 +401,7 @@ fn opening(config: &Config, command_pid: Option<u32>) -> String {
     )
 }
 
-fn view(config: &Config, recording: &Recording, comments: &[String]) -> View {
+fn view(config: &Config, recording: &Recording, summary: &[String]) -> View {
     let pids: FxHashSet<u32> = recording.ledger.samples.keys().map(|sampled| sampled.pid).collect();
     let one = pids.len() <= 1 && !matches!(config.target, Target::All);
     let subject = match recording.ledger.samples.keys().next() {
@@ -398,7 +412,7 @@ fn view(config: &Config, recording: &Recording, comments: &[String]) -> View {
         process: !one,
         thread: config.threads,
         title: format!("CPU time of {subject}"),
-        subtitle: comments.get(1).cloned().unwrap_or_default(),
+        subtitle: summary.first().cloned().unwrap_or_default(),
         value: 0,
     }
 }

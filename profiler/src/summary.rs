@@ -4,157 +4,246 @@
 use std::time::Duration;
 
 use profiler_common::stats::{COUNTERS, Counter};
+use serde::Serialize;
 
 use crate::{
     humanize::{bytes, count, duration, percent},
-    recording::{Recording, Tally},
+    recording::Recording,
     session::StoppedBy,
 };
 
+/// What a recording came to, under the names of `--summary-json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub stopped_by: StoppedBy,
+    pub samples: u64,
+    /// That samples were taken of.
+    pub processes: u64,
+    pub duration_s: f64,
+    pub python: PythonStacks,
+    /// Samples of CPython processes without a Python stack, by reason.
+    pub without_python: Vec<Reason>,
+    /// What is missing altogether, by reason.
+    pub lost: Vec<Reason>,
+    /// Interpreters that are not understood, and how many processes run them.
+    pub refused: Vec<Reason>,
+    pub warnings: Vec<String>,
+    pub cost: Cost,
+    /// Clock ticks at which something ran, before any filter.
+    pub ticks: u64,
+}
+
+/// Samples with Python frames.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PythonStacks {
+    pub samples: u64,
+    pub complete: u64,
+    /// Deeper than is kept.
+    pub truncated: u64,
+    /// Cut where memory was not readable.
+    pub torn: u64,
+    /// With a function that has no name.
+    pub unnamed: u64,
+}
+
+/// A number and what it counts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reason {
+    pub count: u64,
+    pub what: String,
+}
+
 /// What the recording cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Cost {
-    pub length: Duration,
-    /// Our own CPU time while recording.
-    pub cpu_time: Duration,
-    /// The most we had resident while recording.
+    /// In the sampling program, as it measures itself.
+    pub bpf_ns_per_sample: f64,
+    pub bpf_cpu_share: f64,
+    /// Our own CPU time from the start of the process to the start of sampling.
+    pub start_up_cpu_s: f64,
+    /// From the start of the process to the first sample.
+    pub first_sample_after_s: Option<f64>,
+    /// Our own CPU time while sampling.
+    pub recording_cpu_s: f64,
+    /// The most we had resident until the end of sampling.
     pub resident_bytes: u64,
     /// Memory the kernel holds for maps and rings.
     pub map_bytes: u64,
-    /// Time spent on names after the recording.
-    pub naming_time: Duration,
+    /// Finding names, after the recording.
+    pub naming_s: f64,
+    /// Writing the output.
+    pub write_s: f64,
     /// The most we had resident at all.
     pub peak_bytes: u64,
 }
 
-/// The summary's lines.
-pub fn lines(
-    recording: &Recording,
-    counters: &[u64; COUNTERS],
-    cost: &Cost,
-    stopped_by: StoppedBy,
-    warnings: &[String],
-    unreadable_events: u64,
-) -> Vec<String> {
-    let tally = &recording.ledger.tally;
-    let counter = |counter: Counter| counters[counter as usize];
-    let mut lines = Vec::new();
+impl Summary {
+    /// `cost` comes without the figures of the kernel side, which are in `counters`.
+    pub fn new(
+        recording: &Recording,
+        counters: &[u64; COUNTERS],
+        cost: Cost,
+        length: Duration,
+        stopped_by: StoppedBy,
+        unreadable_events: u64,
+    ) -> Self {
+        let tally = &recording.ledger.tally;
+        let counter = |counter: Counter| counters[counter as usize];
+        let run_time_ns = counter(Counter::RunTimeNs) as f64;
+        let without_python = [
+            (tally.python_no_frames, "of threads that run no Python"),
+            (tally.python_not_initialized, "while an interpreter started or ended"),
+            (tally.python_unrecognized, "before an interpreter was recognized"),
+            (tally.python_bad_state, "with an unreadable thread state"),
+        ];
+        let lost = [
+            (
+                counter(Counter::LostRingFull),
+                "samples because the ring buffer was full",
+            ),
+            (counter(Counter::LostNoScratch), "samples without working memory"),
+            (tally.lost_stacks, "samples whose stack was lost"),
+            (tally.stale, "samples of processes that were just gone"),
+            (tally.malformed, "malformed records"),
+            (tally.collisions, "stacks with colliding keys"),
+            (tally.lost_events, "process events because the side band was full"),
+            (unreadable_events, "unreadable process events"),
+            (
+                counter(Counter::ForksNotFollowed),
+                "child processes not followed because the table was full",
+            ),
+            (counter(Counter::KernelStackFailed), "kernel stacks"),
+        ];
+        Self {
+            stopped_by,
+            samples: tally.samples,
+            processes: recording.sampled_processes() as u64,
+            duration_s: length.as_secs_f64(),
+            python: PythonStacks {
+                samples: tally.python_complete + tally.python_truncated + tally.python_torn,
+                complete: tally.python_complete,
+                truncated: tally.python_truncated,
+                torn: tally.python_torn,
+                unnamed: tally.unknown_functions,
+            },
+            without_python: reasons(&without_python),
+            lost: reasons(&lost),
+            refused: recording
+                .refused()
+                .map(|(what, processes)| Reason {
+                    count: processes as u64,
+                    what: what.to_owned(),
+                })
+                .collect(),
+            warnings: Vec::new(),
+            cost: Cost {
+                bpf_ns_per_sample: run_time_ns / counter(Counter::Samples).max(1) as f64,
+                bpf_cpu_share: run_time_ns / 1e9 / length.as_secs_f64().max(1e-9),
+                ..cost
+            },
+            ticks: counter(Counter::Ticks),
+        }
+    }
 
-    let reason = match stopped_by {
-        StoppedBy::Duration | StoppedBy::Signal => "",
-        StoppedBy::TargetsGone => "; the target has exited",
-        StoppedBy::CommandEnded => "; the command has ended",
-    };
-    lines.push(format!(
-        "{} in {} from {}{reason}",
-        many(tally.samples, "sample"),
-        duration(cost.length),
-        many(recording.sampled_processes() as u64, "process"),
-    ));
-    if tally.samples == 0 {
-        lines.push(no_samples(counter(Counter::Ticks)));
+    /// The summary as people read it.
+    pub fn lines(&self) -> Vec<String> {
+        let length = Duration::from_secs_f64(self.duration_s);
+        let reason = match self.stopped_by {
+            StoppedBy::Duration | StoppedBy::Signal => "",
+            StoppedBy::TargetsGone => "; the target has exited",
+            StoppedBy::CommandEnded => "; the command has ended",
+        };
+        let mut lines = vec![format!(
+            "{} in {} from {}{reason}",
+            many(self.samples, "sample"),
+            duration(length),
+            many(self.processes, "process"),
+        )];
+        if self.samples == 0 {
+            lines.push(format!(
+                "{}: CPU time is sampled, and a process that waits uses none",
+                self.what_ran()
+            ));
+        }
+        lines.extend(self.python.line());
+        lines.extend(list("without Python stacks", &self.without_python));
+        lines.extend(list("lost", &self.lost));
+        for Reason { count, what } in &self.refused {
+            lines.push(format!(
+                "not understood: {what}; native stacks only ({})",
+                many(*count, "process")
+            ));
+        }
+        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines.push(self.cost.line(length));
+        lines
     }
-    lines.extend(python_line(tally));
-    lines.extend(missing_line(tally));
-    lines.extend(lost_line(tally, &counter, unreadable_events));
-    for (reason, processes) in recording.refused() {
-        lines.push(format!(
-            "not understood: {reason}; native stacks only ({})",
-            many(processes as u64, "process")
-        ));
+
+    fn what_ran(&self) -> &'static str {
+        if self.ticks == 0 {
+            "nothing ran"
+        } else {
+            "nothing of what was asked for ran"
+        }
     }
-    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
-    lines.push(cost_line(counter(Counter::RunTimeNs), counter(Counter::Samples), cost));
-    lines
 }
 
-fn no_samples(ticks: u64) -> String {
-    if ticks == 0 {
-        "nothing ran: CPU time is sampled, and a process that waits uses none".to_owned()
-    } else {
-        "none of what was asked for ran: CPU time is sampled, and a process that waits uses none".to_owned()
+impl PythonStacks {
+    fn line(&self) -> Option<String> {
+        if self.samples == 0 {
+            return None;
+        }
+        let share = self.complete as f64 / self.samples as f64;
+        let mut line = format!(
+            "{} with Python stacks, {} of them complete",
+            count(self.samples),
+            percent(share)
+        );
+        let parts = [
+            (self.truncated, "truncated at 512 frames"),
+            (self.torn, "cut where memory was not readable"),
+            (self.unnamed, "with unnamed functions"),
+        ];
+        for (number, what) in parts.into_iter().filter(|&(number, _)| number > 0) {
+            line.push_str(&format!(", {} {what}", count(number)));
+        }
+        Some(line)
     }
 }
 
-/// How the Python stacks were read.
-fn python_line(tally: &Tally) -> Option<String> {
-    let with_frames = tally.python_complete + tally.python_truncated + tally.python_torn;
-    if with_frames == 0 {
-        return None;
+impl Cost {
+    fn line(&self, length: Duration) -> String {
+        let seconds = length.as_secs_f64().max(1e-9);
+        format!(
+            "cost: {:.1} µs per sample in the kernel ({} of a CPU); the profiler itself {} of a CPU, {} and {} of kernel \
+             maps; start-up {}, names {}",
+            self.bpf_ns_per_sample / 1e3,
+            percent(self.bpf_cpu_share),
+            percent(self.recording_cpu_s / seconds),
+            bytes(self.peak_bytes),
+            bytes(self.map_bytes),
+            duration(Duration::from_secs_f64(self.start_up_cpu_s)),
+            duration(Duration::from_secs_f64(self.naming_s)),
+        )
     }
-    let share = tally.python_complete as f64 / with_frames as f64;
-    let mut line = format!(
-        "{} with Python stacks, {} of them complete",
-        count(with_frames),
-        percent(share)
-    );
-    let parts = [
-        (tally.python_truncated, "truncated at 512 frames"),
-        (tally.python_torn, "cut where memory was not readable"),
-        (tally.unknown_functions, "with unnamed functions"),
-    ];
-    for (number, what) in parts.into_iter().filter(|&(number, _)| number > 0) {
-        line.push_str(&format!(", {} {what}", count(number)));
-    }
-    Some(line)
 }
 
-/// Samples of Python processes that show no Python frame, by reason.
-fn missing_line(tally: &Tally) -> Option<String> {
-    let parts = [
-        (tally.python_no_frames, "of threads that run no Python"),
-        (tally.python_not_initialized, "while an interpreter started or ended"),
-        (tally.python_unrecognized, "before an interpreter was recognized"),
-        (tally.python_bad_state, "with an unreadable thread state"),
-    ];
-    list("without Python stacks", &parts)
+fn reasons(counted: &[(u64, &str)]) -> Vec<Reason> {
+    let counted = counted.iter().filter(|&&(count, _)| count > 0);
+    counted
+        .map(|&(count, what)| Reason {
+            count,
+            what: what.to_owned(),
+        })
+        .collect()
 }
 
-/// What was lost, by reason. Nothing is lost without being counted.
-fn lost_line(tally: &Tally, counter: &impl Fn(Counter) -> u64, unreadable_events: u64) -> Option<String> {
-    let parts = [
-        (
-            counter(Counter::LostRingFull),
-            "samples because the ring buffer was full",
-        ),
-        (counter(Counter::LostNoScratch), "samples without working memory"),
-        (tally.lost_stacks, "samples whose stack was lost"),
-        (tally.stale, "samples of processes that were just gone"),
-        (tally.malformed, "malformed records"),
-        (tally.collisions, "stacks with colliding keys"),
-        (tally.lost_events, "process events because the side band was full"),
-        (unreadable_events, "unreadable process events"),
-        (
-            counter(Counter::ForksNotFollowed),
-            "child processes not followed: table full",
-        ),
-        (counter(Counter::KernelStackFailed), "kernel stacks"),
-    ];
-    list("lost", &parts)
-}
-
-fn list(what: &str, parts: &[(u64, &str)]) -> Option<String> {
-    let parts: Vec<String> = parts
+fn list(what: &str, reasons: &[Reason]) -> Option<String> {
+    let parts: Vec<String> = reasons
         .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, why)| format!("{} {why}", count(*number)))
+        .map(|reason| format!("{} {}", count(reason.count), reason.what))
         .collect();
     (!parts.is_empty()).then(|| format!("{what}: {}", parts.join(", ")))
-}
-
-fn cost_line(run_time_ns: u64, samples: u64, cost: &Cost) -> String {
-    let seconds = cost.length.as_secs_f64().max(1e-9);
-    let each_us = run_time_ns as f64 / 1e3 / samples.max(1) as f64;
-    format!(
-        "cost: {each_us:.1} µs per sample in the kernel ({} of a CPU), {} of a CPU in the profiler, \
-         {} + {} of kernel maps while recording; naming took {} and at most {}",
-        percent(run_time_ns as f64 / 1e9 / seconds),
-        percent(cost.cpu_time.as_secs_f64() / seconds),
-        bytes(cost.resident_bytes),
-        bytes(cost.map_bytes),
-        duration(cost.naming_time),
-        bytes(cost.peak_bytes),
-    )
 }
 
 /// `1 sample`, `2 samples`, `2 processes`.
@@ -165,4 +254,74 @@ fn many(number: u64, what: &str) -> String {
         _ => "s",
     };
     format!("{} {what}{ending}", count(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::Scope;
+
+    fn summary() -> Summary {
+        let recording = Recording::new(Scope::All);
+        Summary::new(
+            &recording,
+            &[0; COUNTERS],
+            Cost::default(),
+            Duration::from_secs(2),
+            StoppedBy::Duration,
+            0,
+        )
+    }
+
+    #[test]
+    fn a_recording_without_samples_says_why() {
+        let lines = summary().lines();
+        assert_eq!(lines[0], "0 samples in 2.0 s from 0 processes");
+        assert_eq!(
+            lines[1],
+            "nothing ran: CPU time is sampled, and a process that waits uses none"
+        );
+        assert!(lines[2].starts_with("cost: "), "{lines:?}");
+    }
+
+    #[test]
+    fn every_loss_is_listed_under_its_name() {
+        let mut counters = [0; COUNTERS];
+        counters[Counter::LostRingFull as usize] = 1234;
+        let recording = Recording::new(Scope::All);
+        let summary = Summary::new(
+            &recording,
+            &counters,
+            Cost::default(),
+            Duration::from_secs(1),
+            StoppedBy::TargetsGone,
+            2,
+        );
+        let lines = summary.lines();
+        assert!(lines[0].ends_with("; the target has exited"), "{lines:?}");
+        assert!(
+            lines.contains(
+                &"lost: 1,234 samples because the ring buffer was full, 2 unreadable process events".to_owned()
+            ),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn unnamed_and_cut_stacks_are_said_beside_the_complete_ones() {
+        let stacks = PythonStacks {
+            samples: 1000,
+            complete: 990,
+            truncated: 7,
+            torn: 3,
+            unnamed: 1,
+        };
+        assert_eq!(
+            stacks.line().as_deref(),
+            Some(
+                "1,000 with Python stacks, 99.0 % of them complete, 7 truncated at 512 frames, 3 cut where memory was \
+                 not readable, 1 with unnamed functions"
+            )
+        );
+    }
 }

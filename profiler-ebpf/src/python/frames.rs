@@ -12,7 +12,7 @@ use profiler_common::{
 };
 
 use crate::{
-    hash::mix,
+    hash::{mix, mix_frame},
     memory::{ReadMemory, load},
     scratch::Scratch,
 };
@@ -45,25 +45,32 @@ pub fn step<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> bool {
     if frame == 0 {
         return false;
     }
+    if frame % 8 != 0 {
+        scratch.record.header.python = PYTHON_TORN;
+        return false;
+    }
     let flags = scratch.process.flags;
     if !cover(memory, scratch, frame, flags & LAYOUT_HEAP_FRAMES != 0) {
         scratch.record.header.python = PYTHON_TORN;
         return false;
     }
 
-    let previous = word(scratch, scratch.process.frame_previous);
-    let mut code = word(scratch, scratch.process.frame_code);
-    let mut instruction = word(scratch, scratch.process.frame_instruction);
+    let at = get(&scratch.window_at) as usize & (WINDOW_BYTES - 8);
+    // SAFETY: `at` is masked to WINDOW_BYTES and to whole words.
+    let words = unsafe { scratch.window.as_ptr().add(at / 8) };
+    let previous: u64 = field(words, scratch.process.frame_previous);
+    let mut code: u64 = field(words, scratch.process.frame_code);
+    let mut instruction;
     let mut entry = false;
     if flags & LAYOUT_HEAP_FRAMES != 0 {
         // `int f_lasti`: -1 before the first instruction, which the mask keeps apart from every real index.
-        instruction &= u64::from(u32::MAX);
+        instruction = u64::from(field::<u32>(words, scratch.process.frame_instruction));
         instruction |= FRAME_ENTRY;
     } else {
-        instruction &= INSTRUCTION_MASK;
-        let owner = word(scratch, scratch.process.frame_owner) as u8;
+        instruction = field::<u64>(words, scratch.process.frame_instruction) & INSTRUCTION_MASK;
+        let owner: u8 = field(words, scratch.process.frame_owner);
         if flags & LAYOUT_ENTRY_FLAG != 0 {
-            if word(scratch, scratch.process.frame_entry) as u8 != 0 {
+            if field::<u8>(words, scratch.process.frame_entry) != 0 {
                 instruction |= FRAME_ENTRY;
             }
         } else {
@@ -115,7 +122,7 @@ fn cover<M: ReadMemory>(memory: &M, scratch: &mut Scratch, frame: u64, heap: boo
         return false;
     }
     // SAFETY: `window` is longer than WINDOW_BYTES.
-    if !unsafe { memory.read(start, scratch.window.as_mut_ptr(), len as u32) } {
+    if !unsafe { memory.read(start, scratch.window.as_mut_ptr().cast(), len as u32) } {
         scratch.window_len = 0;
         return false;
     }
@@ -124,14 +131,12 @@ fn cover<M: ReadMemory>(memory: &M, scratch: &mut Scratch, frame: u64, heap: boo
     true
 }
 
-/// A field of the current frame.
+/// A field of the frame at `words`, which lies in the first WINDOW_BYTES of the window.
 #[inline(always)]
-fn word(scratch: &Scratch, field: u16) -> u64 {
-    let at = get(&scratch.window_at) as usize & (WINDOW_BYTES - 1);
-    // SAFETY: reading a local; volatile so that the mask survives (see the crate's documentation).
-    let field = usize::from(unsafe { read_volatile(&raw const field) }) & (MAX_FRAME_BYTES - 1);
-    // SAFETY: `window` is WINDOW_BYTES + MAX_FRAME_BYTES + 8 long.
-    unsafe { load(scratch.window.as_ptr(), at + field) }
+fn field<T: Copy>(words: *const u64, offset: u16) -> T {
+    let offset = usize::from(offset) & (MAX_FRAME_BYTES - 1);
+    // SAFETY: the window is a word longer than WINDOW_BYTES + MAX_FRAME_BYTES.
+    unsafe { load(words, offset) }
 }
 
 #[inline(always)]
@@ -144,8 +149,7 @@ fn push(scratch: &mut Scratch, frame: PythonFrame) -> bool {
     // SAFETY: `at` is masked to the array's length.
     unsafe { scratch.record.python.as_mut_ptr().add(at).write(frame) };
     scratch.record.python_len = len + 1;
-    mix(&mut scratch.record.header.stack, frame.code);
-    mix(&mut scratch.record.header.stack, frame.instruction);
+    mix_frame(&mut scratch.record.header.stack, frame);
     true
 }
 

@@ -150,7 +150,7 @@ fn thread_state<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch, 
 #[inline(always)]
 fn read_state<M: ReadMemory>(memory: &M, state: u64, scratch: &mut Scratch) -> bool {
     // SAFETY: `thread` is longer than MAX_THREAD_STATE_BYTES.
-    unsafe { memory.read(state, scratch.thread.as_mut_ptr(), MAX_THREAD_STATE_BYTES as u32) }
+    unsafe { memory.read(state, scratch.thread.as_mut_ptr().cast(), MAX_THREAD_STATE_BYTES as u32) }
 }
 
 /// The `pthread_t` in the state that was read last: on glibc the thread's fs base.

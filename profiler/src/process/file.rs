@@ -1,8 +1,9 @@
 //! The file behind a mapping: making sure it is the right one, keeping it, and what its ELF headers say.
 //!
-//! A path is only a hint. The process may live in another mount namespace, the file may have been replaced by an upgrade or
-//! deleted, and a hostile process may have put a pipe or a device there. So a file is looked at before it is opened
-//! (`O_PATH` has no effect on it), compared with what the kernel says is mapped, and then kept by its descriptor.
+//! A path is only a hint. The process may live in another mount namespace, the file may have been replaced by an
+//! upgrade or deleted, and a hostile process may have put a pipe or a device there. So a file is looked at before it is
+//! opened (`O_PATH` has no effect on it), compared with what the kernel says is mapped, and then kept by its
+//! descriptor.
 
 use std::fs::File;
 use std::io;
@@ -18,8 +19,8 @@ use thiserror::Error;
 
 use super::maps::{self, MapEntry};
 
-/// Tells mapped files apart, as the kernel numbers them in a [`MapEntry`]: two mappings with the same key are of the same
-/// file, as long as somebody keeps it (otherwise its inode can be given to another).
+/// Tells mapped files apart, as the kernel numbers them in a [`MapEntry`]: two mappings with the same key are of the
+/// same file, as long as somebody keeps it (otherwise its inode can be given to another).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey {
     pub device: (u32, u32),
@@ -68,8 +69,8 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Opens the file that `entry` of process `pid` maps: as the process has it if it still lives, otherwise by its path if
-    /// that leads to the same inode.
+    /// Opens the file that `entry` of process `pid` maps: as the process has it if it still lives, otherwise by its
+    /// path if that leads to the same inode.
     ///
     /// # Errors
     /// If nothing is mapped there, or the file cannot be had, or only a different one.
@@ -131,8 +132,8 @@ impl MappedFile {
             .is_ok_and(|metadata| Version::from(&metadata) == self.version)
     }
 
-    /// A path that leads to this very file: its own if it still does, so that debug files beside it are found, and otherwise
-    /// `/proc/self/fd/N`, which works as long as `self` lives.
+    /// A path that leads to this very file: its own if it still does, so that debug files beside it are found, and
+    /// otherwise `/proc/self/fd/N`, which works as long as `self` lives.
     pub fn path_to_open(&self) -> PathBuf {
         let same = look_at(&self.path).is_ok_and(|(_, version)| version == self.version);
         if same {
@@ -144,14 +145,15 @@ impl MappedFile {
 
     /// The whole file as memory.
     ///
-    /// Reading past the end of a file that was truncated meanwhile kills the reader (SIGBUS), and whoever may write to the
-    /// file can do that to us. So read what is needed and drop the map; what is in [`ElfHeaders`] is read without one.
+    /// Reading past the end of a file that was truncated meanwhile kills the reader (SIGBUS), and whoever may write to
+    /// the file can do that to us. So read what is needed and drop the map; what is in [`ElfHeaders`] is read without
+    /// one.
     ///
     /// # Errors
     /// As mmap.
     pub fn map(&self) -> io::Result<Mmap> {
-        // SAFETY: others can change the bytes under the map, as they can with any program's file. Every parser of these bytes
-        // takes them for foreign: it checks what it has read, not what it could read again.
+        // SAFETY: others can change the bytes under the map, as they can with any program's file. Every parser of these
+        // bytes takes them for foreign: it checks what it has read, not what it could read again.
         unsafe { Mmap::map(&self.file) }
     }
 
@@ -262,8 +264,8 @@ impl ElfHeaders {
 
     /// The ELF virtual address (what `addr2line` takes) of the byte at `offset` of the file.
     ///
-    /// The end of one segment and the start of the next can share a page of the file and then be mapped twice; for code the
-    /// executable segment is meant, so it goes first.
+    /// The end of one segment and the start of the next can share a page of the file and then be mapped twice; for code
+    /// the executable segment is meant, so it goes first.
     pub fn virtual_address(&self, offset: u64) -> Option<u64> {
         let holds = |segment: &&Segment| {
             offset
@@ -275,7 +277,8 @@ impl ElfHeaders {
         segment.address.checked_add(offset - segment.offset)
     }
 
-    /// What to add to an ELF virtual address to get an address in the process that has `entry` as a mapping of this file.
+    /// What to add to an ELF virtual address to get an address in the process that has `entry` as a mapping of this
+    /// file.
     ///
     /// Wraps around: a file linked at a high address may lie at a low one.
     pub fn load_bias(&self, entry: &MapEntry) -> Option<u64> {
@@ -296,8 +299,8 @@ impl ElfHeaders {
         Some(entry.start.wrapping_sub(address))
     }
 
-    /// Reads through `read_at`, which fills a buffer from an offset, and asks for little: a file is not to be loaded for its
-    /// build id.
+    /// Reads through `read_at`, which fills a buffer from an offset, and asks for little: a file is not to be loaded
+    /// for its build id.
     fn read(read_at: impl Fn(u64, &mut [u8]) -> Option<()>) -> Option<Self> {
         let mut start = [0; size_of::<FileHeader64<Endianness>>()];
         // A 32-bit header is shorter, but every real file is longer than either.
@@ -379,6 +382,7 @@ mod tests {
     use std::ffi::CString;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::LazyLock;
 
     use proptest::prelude::*;
 
@@ -461,7 +465,13 @@ mod tests {
     fn a_deleted_file_of_a_living_process_is_read_from_the_process() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("sleeper");
-        fs::copy("/bin/sleep", &path).expect("copy");
+        // By a process of its own: a program cannot be started while some other test's fork has it open for writing.
+        let copied = std::process::Command::new("cp")
+            .arg("/bin/sleep")
+            .arg(&path)
+            .status()
+            .expect("run cp");
+        assert!(copied.success());
         let mut child = std::process::Command::new(&path).arg("60").spawn().expect("start");
         fs::remove_file(&path).expect("delete");
         // What stands at the path now is not what runs.
@@ -600,7 +610,7 @@ mod tests {
             length in 0usize..4096,
             offset: u64,
         ) {
-            static TOOL: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| fs::read("/bin/true").expect("read"));
+            static TOOL: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read("/bin/true").expect("read"));
             let mut bytes = TOOL[..length.min(TOOL.len())].to_vec();
             for (at, byte) in damage {
                 if let Some(place) = bytes.get_mut(at) {

@@ -4,7 +4,7 @@
 //! spaces and line feeds, and may look like anything. So lines are parsed as bytes, and a line that cannot be read is
 //! counted and left out rather than guessed at.
 //!
-//! Format: `show_map_vma` in fs/proc/task_mmu.c, read in Linux 5.15 and 6.18.
+//! The format is that of proc(5); what it leaves open was tried on Linux 6.18.
 
 use std::ffi::OsStr;
 use std::fs;

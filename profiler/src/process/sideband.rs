@@ -1,11 +1,11 @@
 //! What processes do, told by the kernel itself: new executable mappings, exec, fork, exit, renaming.
 //!
-//! perf calls these records the side band of a profile. They cost the target nothing beyond what the kernel does anyway, need
-//! no eBPF program, and arrive with the same clock as the samples. A dummy software event per CPU, which never counts
-//! anything, carries them into a ring buffer shared with the kernel.
+//! perf calls these records the side band of a profile. They cost the target nothing beyond what the kernel does
+//! anyway, need no eBPF program, and arrive with the same clock as the samples. A dummy software event per CPU, which
+//! never counts anything, carries them into a ring buffer shared with the kernel.
 //!
-//! The formats are those of `include/uapi/linux/perf_event.h` (read in Linux 5.15 and 6.18); nothing used here is
-//! newer than 4.1 (`use_clockid`).
+//! The formats are those of perf_event_open(2), and were tried on Linux 6.18; the newest thing used is `use_clockid`, of
+//! Linux 4.1.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -124,8 +124,8 @@ impl Sideband {
         Ok(true)
     }
 
-    /// Stops recording on a CPU that went offline. An event does not come back to life with its CPU, so this is needed before
-    /// [`add_cpu`](Self::add_cpu). What was recorded comes with the next drain.
+    /// Stops recording on a CPU that went offline. An event does not come back to life with its CPU, so this is needed
+    /// before [`add_cpu`](Self::add_cpu). What was recorded comes with the next drain.
     pub fn remove_cpu(&mut self, cpu: u32) {
         let Some(at) = self.rings.iter().position(|ring| ring.cpu == cpu) else {
             return;
@@ -210,8 +210,8 @@ impl AsRawFd for Sideband {
     }
 }
 
-/// Pages of records per CPU: 128 (512 KiB, some 5,000 records), less on machines with many CPUs so that all rings together
-/// stay within 4 MiB, but never less than 8.
+/// Pages of records per CPU: 128 (512 KiB, some 5,000 records), less on machines with many CPUs so that all rings
+/// together stay within 4 MiB, but never less than 8.
 ///
 /// 128 pages and the control page of one CPU are also exactly what an unprivileged user may lock
 /// (`perf_event_mlock_kb`, 516 by default).
@@ -360,8 +360,8 @@ impl Ring {
     }
 
     fn position(&self, place: impl FnOnce(*mut abi::perf_event_mmap_page) -> *mut u64) -> &AtomicU64 {
-        // SAFETY: the place is an aligned u64 in the control page, which stays mapped as long as `self` lives, and which both
-        // sides only access atomically after the mapping was set up.
+        // SAFETY: the place is an aligned u64 in the control page, which stays mapped as long as `self` lives, and
+        // which both sides only access atomically after the mapping was set up.
         unsafe { AtomicU64::from_ptr(place(self.control.as_ptr())) }
     }
 
@@ -408,8 +408,9 @@ fn attributes() -> abi::perf_event_attr {
     attributes.set_sample_id_all(1);
     attributes.set_use_clockid(1);
     attributes.clockid = libc::CLOCK_MONOTONIC;
-    // Wake on every record. `wakeup_events` counts samples only (perf_output_sample), and a dummy event has none: with it a
-    // reader would sleep until the ring is half full (ring_buffer_init, kernel/events/ring_buffer.c; seen on 6.18).
+    // Wake on every record. `wakeup_events` counts samples only (perf_output_sample, kernel/events/core.c), and a dummy
+    // event has none: with it a reader sleeps until the ring is half full (ring_buffer_init, kernel/events/ring_buffer.c;
+    // on 6.18 that was seconds).
     attributes.set_watermark(1);
     attributes.__bindgen_anon_2.wakeup_watermark = 1;
     attributes
@@ -726,11 +727,8 @@ mod tests {
                 revents: 0,
             };
             // SAFETY: one valid entry.
-            assert_eq!(
-                unsafe { libc::poll(&raw mut poll, 1, 10_000) },
-                1,
-                "woken within ten seconds"
-            );
+            let ready = unsafe { libc::poll(&raw mut poll, 1, 10_000) };
+            assert_eq!(ready, 1, "woken within ten seconds");
             sideband.drain(events);
         }
     }
@@ -754,8 +752,9 @@ mod tests {
         let position = |wanted: &dyn Fn(&SidebandKind) -> bool| {
             events.iter().position(|event| wanted(&event.kind)).expect("the event")
         };
+        let this_pid = std::process::id();
         let fork = position(
-            &|kind| matches!(kind, SidebandKind::Fork { pid, parent_pid, .. } if *pid == child_pid && *parent_pid == std::process::id()),
+            &|kind| matches!(kind, SidebandKind::Fork { pid, parent_pid, .. } if (*pid, *parent_pid) == (child_pid, this_pid)),
         );
         let exec =
             position(&|kind| matches!(kind, SidebandKind::Exec { pid, comm } if *pid == child_pid && comm == "true"));
@@ -801,8 +800,8 @@ mod tests {
         let seen = mine(&events);
         assert!(seen > 1000 && seen < count as u64, "{seen} seen");
 
-        // The kernel reports a loss with the next record it has room for. A ring that was emptied wraps at another place each
-        // time: nothing is unreadable.
+        // The kernel reports a loss with the next record it has room for. A ring that was emptied wraps at another
+        // place each time: nothing is unreadable.
         for _ in 0..100 {
             toggle(100);
             sideband.drain(&mut events);

@@ -1,10 +1,10 @@
 //! Names for addresses of machine code, after the recording: [`Symbol`]s of ELF files, the kernel and the vDSO.
 //!
-//! The one place that names blazesym. Results are owned and nothing is kept between calls, so memory is bounded by the largest
-//! file: give all addresses of a file in one call.
+//! The one place that names blazesym. Results are owned and nothing is kept between calls, so memory is bounded by the
+//! largest file: give all addresses of a file in one call.
 //!
-//! **Return addresses:** an address that was found on a stack is where a call returns to, which can be the next line or even
-//! the next function. The caller passes such addresses less one, and only the sampled instruction itself as it is.
+//! **Return addresses:** an address that was found on a stack is where a call returns to, which can be the next line or
+//! even the next function. The caller passes such addresses less one, and only the sampled instruction itself as it is.
 
 mod kernel;
 mod native;
@@ -29,8 +29,8 @@ pub struct Symbol {
 pub struct Options {
     /// Look for source lines and inlined functions in debug information.
     ///
-    /// Measured for 2,000 addresses all over a libpython3.12 with 14 MiB of `.debug_info`: 75 ms and 21 MiB with, 2 ms and
-    /// 1 MiB without, when only symbol tables are read.
+    /// Measured for 2,000 addresses all over a libpython3.12 with 14 MiB of `.debug_info`: 75 ms and 21 MiB with, 2 ms
+    /// and 1 MiB without, when only symbol tables are read.
     pub debug_info: bool,
     /// Where separate debug files are looked for, by build id (`DIR/.build-id/xx/yyyy.debug`) and by debug link.
     pub debug_dirs: Vec<PathBuf>,
@@ -47,8 +47,8 @@ impl Default for Options {
 
 /// Finds names for addresses.
 ///
-/// Each address gets a list of functions, innermost first: those that were inlined there, then the one that has the code. The list
-/// is empty if no symbol covers the address.
+/// Each address gets a list of functions, innermost first: those that were inlined there, then the one that has the
+/// code. The list is empty if no symbol covers the address.
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     options: Options,

@@ -12,8 +12,8 @@ use object::{CompressionFormat, Object as _, ObjectSection as _, SectionFlags};
 
 use super::{Options, Symbol};
 
-/// Debug information above this size is left out. blazesym reads what the addresses need, at some 1.5 bytes of memory for each
-/// byte, and unpacks compressed sections whole; a browser's gigabytes would take minutes and get us killed.
+/// Debug information above this size is left out. blazesym reads what the addresses need, at some 1.5 bytes of memory
+/// for each byte, and unpacks compressed sections whole; a browser's gigabytes would take minutes and get us killed.
 const MOST_DEBUG_BYTES: u64 = 256 << 20;
 
 /// Names `addresses` of the ELF file at `path`; beside the names, why some are missing.
@@ -29,9 +29,9 @@ pub(super) fn symbolize(path: &Path, addresses: &[u64], options: &Options) -> (V
 
     let mut warning = None;
     if options.debug_info {
-        // A debug file has the symbol table that was stripped from the file itself as well, so it goes first. It is found here and
-        // not by blazesym, which asks for a debug link, and takes the build id from whatever file a path of another mount namespace
-        // leads to in ours.
+        // A debug file has the symbol table that was stripped from the file itself as well, so it goes first. It is
+        // found here and not by blazesym, which asks for a debug link, and takes the build id from whatever file a path
+        // of another mount namespace leads to in ours.
         if let Some(debug_file) = debug_file(&facts.build_id, &options.debug_dirs)
             && let Ok(debug_facts) = Facts::read(&debug_file)
             && debug_facts.build_id == facts.build_id
@@ -52,8 +52,8 @@ pub(super) fn symbolize(path: &Path, addresses: &[u64], options: &Options) -> (V
                 .or(warning);
         }
     }
-    // What has no debug information may be in a symbol table. This is also what is left if the debug information is damaged, or
-    // that of another build: the checksum of a debug link tells, and blazesym then gives up the whole file.
+    // What has no debug information may be in a symbol table. This is also what is left if the debug information is
+    // damaged, or that of another build: the checksum of a debug link tells, and blazesym then gives up the whole file.
     if symbols.iter().any(Vec::is_empty)
         && let Err(error) = fill(&mut symbols, path, &facts, addresses, None)
     {
@@ -62,7 +62,8 @@ pub(super) fn symbolize(path: &Path, addresses: &[u64], options: &Options) -> (V
     (symbols, warning)
 }
 
-/// Names those addresses that have no symbols yet. With `debug_dirs` from debug information, without from symbol tables.
+/// Names those addresses that have no symbols yet. With `debug_dirs` from debug information, without from symbol
+/// tables.
 fn fill(
     symbols: &mut [Vec<Symbol>],
     path: &Path,
@@ -180,9 +181,9 @@ impl Facts {
 
     /// Whether a symbol that was found for an address can be meant for it.
     ///
-    /// A symbol without a size (from assembler, `_init`) is given for everything up to the next symbol, even across sections: all
-    /// stubs of `.plt` would be called `_init`. A function of several parts, whose cold code lies elsewhere, has no size either,
-    /// but is known from debug information, which covers the address itself.
+    /// A symbol without a size (from assembler, `_init`) is given for everything up to the next symbol, even across
+    /// sections: all stubs of `.plt` would be called `_init`. A function of several parts, whose cold code lies
+    /// elsewhere, has no size either, but is known from debug information, which covers the address itself.
     fn covers(&self, sym: &Sym<'_>, address: u64) -> bool {
         let section = |address: u64| self.code.iter().find(|&&(start, end)| (start..end).contains(&address));
         sym.size.is_some()
@@ -207,6 +208,7 @@ mod tests {
     use std::fs;
     use std::hint::black_box;
     use std::os::fd::AsRawFd as _;
+    use std::sync::LazyLock;
 
     use proptest::prelude::*;
 
@@ -382,7 +384,7 @@ mod tests {
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..200),
             addresses in prop::collection::vec(any::<u64>(), 1..4),
         ) {
-            static TOOL: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| fs::read("/bin/true").expect("read"));
+            static TOOL: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read("/bin/true").expect("read"));
             let mut bytes = TOOL.clone();
             for (at, byte) in damage {
                 let at = at.index(bytes.len());

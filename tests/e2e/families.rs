@@ -1,0 +1,152 @@
+//! Processes that make others, and those that become others.
+
+use anyhow::{Context as _, Result, ensure};
+use profiler_tests::{
+    folded::{Folded, has},
+    native::compile,
+    profiler::{Outcome, Profiler},
+    python::{self, Python},
+    serial::serial,
+    workload::{self, Workload},
+};
+use std::{fs, path::Path};
+
+use crate::{HERTZ, RATE};
+
+#[test]
+fn children_are_followed_with_s_and_not_without() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        for follow in [true, false] {
+            let mut workload = Workload::python(python, "fork.py", &[])?;
+            let pid = workload.pid.to_string();
+            let mut profiler = Profiler::record(&["-p", &pid, "-r", RATE, "-f", "folded", "-o", "-"]);
+            if follow {
+                profiler = profiler.arg("-s");
+            }
+            let recording = profiler.start()?;
+            workload.tell("go")?;
+            workload.line()?;
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            let folded = recording.stop()?.folded()?;
+            let early = workload.truth[0]["early"].as_u64().context("no child")?;
+            check_children(&folded, follow, workload.pid, early).with_context(|| format!("-s: {follow}\n{folded}"))?;
+        }
+        Ok(())
+    })
+}
+
+fn check_children(folded: &Folded, follow: bool, parent: u32, early: u64) -> Result<()> {
+    ensure!(folded.count_of("parent") > 20, "the parent is missing");
+    for child in ["early_child", "late_child", "grandchild"] {
+        let count = folded.count_of(child);
+        ensure!(follow == (count > 20), "{child} has {count} samples");
+    }
+    ensure!(folded.share_of("spin") > 0.9, "there are samples without names");
+    if follow {
+        ensure!(
+            folded.below(&format!("process {early}:")).share_of("early_child") > 0.99
+                && folded.below(&format!("process {parent}:")).count_of("early_child") == 0,
+            "work is under another process's name"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_that_execs_has_no_names_of_what_it_was() -> Result<()> {
+    let _serial = serial();
+    let pythons = python::all()?;
+    python::each_of(&pythons, |python| {
+        let directory = workload::copy(python)?;
+        let script = python.seen(&directory.path().join("exec_after.py"));
+        exec(python, &[&python.executable, &script])
+    })?;
+    // From one layout to another, where nothing of the old one may be left.
+    let [first, .., last] = &pythons[..] else { return Ok(()) };
+    let between: Vec<&Python> = [first, last, &pythons[pythons.len() / 2]].into_iter().filter(|p| p.root.is_none()).collect();
+    for (before, after) in between.iter().zip(between.iter().skip(1)).chain(between.iter().skip(1).zip(&between)) {
+        let script = workload::sources().join("exec_after.py");
+        exec(before, &[&after.executable, &script]).with_context(|| format!("from {before} to {after}"))?;
+    }
+    Ok(())
+}
+
+/// A second of `before_exec`, then a second of `after_exec`, in one process.
+fn exec(python: &Python, then: &[&Path]) -> Result<()> {
+    let then: Vec<&str> = then.iter().filter_map(|path| path.to_str()).collect();
+    let mut workload = Workload::python(python, "exec_before.py", &then)?;
+    let pid = workload.pid.to_string();
+    let recording = Profiler::record(&["-p", &pid, "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
+    workload.tell("go")?;
+    workload.wait()?;
+    let outcome = recording.finish()?.success()?;
+    let folded = outcome.folded()?;
+    outcome.line("the target has exited")?;
+    for (function, file) in [("before_exec", "(exec_before.py:"), ("after_exec", "(exec_after.py:")] {
+        let stacks = folded.only(|stack| has(stack, function) && stack.iter().any(|frame| frame.contains(file)));
+        let share = stacks.total() as f64 / HERTZ;
+        ensure!((0.95..=1.05).contains(&share), "{function} has {} samples of 499\n{folded}", stacks.total());
+    }
+    ensure!(!folded.stacks.keys().any(|stack| has(stack, "before_exec") && has(stack, "after_exec")), "{folded}");
+    Ok(())
+}
+
+#[test]
+fn a_python_that_becomes_something_else_is_no_python_any_more() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let (_directory, program) = compile("busy.c", "busy", &[])?;
+    let mut workload = Workload::python(&python, "exec_before.py", &[program.to_str().context("not UTF-8")?])?;
+    let pid = workload.pid.to_string();
+    let recording = Profiler::record(&["-p", &pid, "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
+    workload.tell("go")?;
+    workload.expect("READY")?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let folded = recording.stop()?.folded()?;
+    let native = folded.only(|stack| has(stack, "native_leaf"));
+    ensure!(native.total() > 100, "{folded}");
+    ensure!(native.share(|stack| stack.iter().any(|frame| frame.contains(".py:"))) == 0.0, "{native}");
+    ensure!(folded.count_of("before_exec") > 300, "{folded}");
+    Ok(())
+}
+
+#[test]
+fn subprocess_and_multiprocessing_children_are_named_with_s() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let outcome = family(python, true)?;
+        let folded = outcome.folded()?;
+        // 0.8 s each, two of them in the pool.
+        for (function, seconds) in
+            [("parent_work", 0.8), ("subprocess_work", 0.8), ("spawned_work", 0.8), ("pool_work", 1.6)]
+        {
+            let share = folded.count_of(function) as f64 / (seconds * HERTZ);
+            ensure!((0.94..=1.05).contains(&share), "{function}: {:.1} % of its time\n{folded}", share * 100.0);
+        }
+        let folded = family(python, false)?.folded()?;
+        ensure!(folded.count_of("parent_work") > 300, "{folded}");
+        for function in ["subprocess_work", "spawned_work", "pool_work"] {
+            ensure!(folded.count_of(function) == 0, "{function} without -s\n{folded}");
+        }
+        Ok(())
+    })
+}
+
+fn family(python: &Python, follow: bool) -> Result<Outcome> {
+    // multiprocessing asks for semaphores, which live there.
+    if let Some(root) = &python.root {
+        fs::create_dir_all(root.join("dev/shm"))?;
+    }
+    let mut workload = Workload::python(python, "family.py", &[])?;
+    let pid = workload.pid.to_string();
+    let mut profiler = Profiler::record(&["-p", &pid, "-r", RATE, "-f", "folded", "-o", "-"]);
+    if follow {
+        profiler = profiler.arg("-s");
+    }
+    let recording = profiler.start()?;
+    workload.tell("go")?;
+    workload.expect("DONE")?;
+    workload.wait()?;
+    recording.finish()?.success()
+}

@@ -1,0 +1,181 @@
+//! Where an interpreter can live: sub-interpreters, other programs, virtual environments, behind links, and in files
+//! that are gone.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use profiler_tests::{
+    folded::{has, has_chain, is_python},
+    native::compile,
+    profiler::Profiler,
+    python::{self, Python},
+    serial::serial,
+    skip::skip,
+    workload::{self, Workload},
+};
+
+use crate::RATE;
+
+const PYENV: [&str; 6] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"];
+
+#[test]
+fn code_in_a_subinterpreter_has_its_own_frames() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let workload = Workload::python(python, "subinterpreter.py", &[])?;
+        let pid = workload.pid.to_string();
+        let arguments = ["-p", &pid, "-t", "-d", "2", "-r", RATE, "--no-native", "--no-kernel", "-f", "folded", "-o", "-"];
+        let folded = Profiler::record(&arguments).succeed()?.folded()?;
+        let thread = |name: &str| -> Result<_> {
+            let tid = workload.truth[0][name].as_u64().context("no thread id")?;
+            Ok(folded.below(&format!("thread {tid}:")))
+        };
+        let (inside, outside) = (thread("inside")?, thread("outside")?);
+        let share = inside.share(|stack| has_chain(stack, &["<module>", "inside", "inside_leaf"]));
+        ensure!(inside.total() > 50 && share >= 0.99, "inside: {:.1} %\n{inside}", share * 100.0);
+        let share = outside.share(|stack| has_chain(stack, &["<module>", "outside"]));
+        ensure!(outside.total() > 50 && share >= 0.99, "outside: {:.1} %\n{outside}", share * 100.0);
+        ensure!(outside.count_of("inside") == 0, "{outside}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_program_that_loads_libpython_later_is_a_python() -> Result<()> {
+    let _serial = serial();
+    let (_directory, program) = compile("embed_dlopen.c", "billing-daemon", &["-ldl".into(), "-lpthread".into()])?;
+    for version in PYENV {
+        let Some((library, prefix)) = libpython(version) else {
+            skip(format!("pyenv has no CPython {version}"));
+            continue;
+        };
+        let script = workload::sources().join("spin.py");
+        let mut command = Command::new(&program);
+        command.arg(&library).arg(&script).env("PYTHONHOME", &prefix).env("PYTHONUTF8", "1");
+        check_spin(command).with_context(|| format!("{} in {}", library.display(), program.display()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_that_is_linked_with_libpython_is_a_python() -> Result<()> {
+    let _serial = serial();
+    for version in ["3.8", "3.12"] {
+        let Some((library, prefix)) = libpython(version) else {
+            skip(format!("pyenv has no CPython {version}"));
+            continue;
+        };
+        let folder = library.parent().context("no folder")?;
+        let flags = [
+            format!("-I{}", prefix.join(format!("include/python{version}")).display()),
+            format!("-L{}", folder.display()),
+            format!("-Wl,-rpath,{}", folder.display()),
+            format!("-lpython{version}"),
+        ];
+        let (_directory, program) = compile("embed_linked.c", "no snake here", &flags)?;
+        let mut command = Command::new(&program);
+        command.arg(workload::sources().join("spin.py")).env("PYTHONHOME", &prefix);
+        check_spin(command).with_context(|| format!("linked with {version}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn virtual_environments_and_links_are_seen_through() -> Result<()> {
+    let _serial = serial();
+    let pythons: Vec<_> = python::all()?.into_iter().filter(|python| python.root.is_none()).collect();
+    python::each_of(&pythons, |python| {
+        let directory = tempfile::tempdir()?;
+        let script = workload::sources().join("spin.py");
+        for (name, flag) in [("linked", "--symlinks"), ("copied", "--copies")] {
+            let place = directory.path().join(name);
+            let made = python.command().args(["-m", "venv", "--without-pip", flag]).arg(&place).output()?;
+            ensure!(made.status.success(), "no virtual environment: {}", String::from_utf8_lossy(&made.stderr));
+            let mut command = Command::new(place.join("bin/python"));
+            command.arg(&script);
+            if let (Some(library), "copied") = (library_folder(python), name) {
+                command.env("LD_LIBRARY_PATH", library);
+            }
+            check_spin(command).with_context(|| format!("{name} virtual environment"))?;
+        }
+        let link = directory.path().join("odd name");
+        symlink(&python.executable, &link)?;
+        let mut command = Command::new(&link);
+        command.arg(&script);
+        check_spin(command).context("link")
+    })
+}
+
+#[test]
+fn an_interpreter_whose_file_is_deleted_is_still_named() -> Result<()> {
+    let _serial = serial();
+    for version in PYENV {
+        let Some((library, prefix)) = libpython(version) else {
+            skip(format!("pyenv has no CPython {version}"));
+            continue;
+        };
+        let directory = tempfile::tempdir()?;
+        let executable = directory.path().join("python-copy");
+        let library_copy = directory.path().join(library.file_name().context("no name")?);
+        fs::copy(prefix.join(format!("bin/python{version}")), &executable)?;
+        fs::copy(&library, &library_copy)?;
+        check_deleted(&executable, &[&library_copy], &prefix, directory.path())
+            .with_context(|| format!("CPython {version}"))?;
+    }
+    if let Some(debian) = python::debian()? {
+        let directory = tempfile::tempdir()?;
+        let executable = directory.path().join("python-copy");
+        fs::copy(&debian.executable, &executable)?;
+        check_deleted(&executable, &[], Path::new("/usr"), directory.path()).context("Debian's")?;
+    }
+    Ok(())
+}
+
+fn check_deleted(executable: &Path, libraries: &[&Path], home: &Path, directory: &Path) -> Result<()> {
+    let mut command = Command::new(executable);
+    command.arg(workload::sources().join("spin.py")).env("PYTHONHOME", home).env("LD_LIBRARY_PATH", directory);
+    let workload = Workload::command(command, None)?;
+    for file in libraries.iter().chain([&executable]) {
+        fs::remove_file(file)?;
+    }
+    check_spin_of(&workload, &["-p", &workload.pid.to_string()])?;
+    // As part of the machine as well, where files are found on another way.
+    check_spin_of(&workload, &["-a"])
+}
+
+/// Runs what ends in `spin.py` and checks that its chain is seen.
+fn check_spin(command: Command) -> Result<()> {
+    let workload = Workload::command(command, None)?;
+    check_spin_of(&workload, &["-p", &workload.pid.to_string()])
+}
+
+fn check_spin_of(workload: &Workload, target: &[&str]) -> Result<()> {
+    let outcome = Profiler::record(target).args(["-d", "1", "-r", "299", "-f", "folded", "-o", "-"]).succeed()?;
+    let mut folded = outcome.folded()?;
+    if target == ["-a"] {
+        folded = folded.below(&format!("process {}:", workload.pid));
+    }
+    let share = folded.share(|stack| {
+        let python: Vec<String> = stack.iter().filter(|frame| is_python(frame)).cloned().collect();
+        has_chain(&python, &["<module>", "outer", "middle", "inner"]) && has(stack, "inner")
+    });
+    ensure!(folded.total() > 50 && share >= 0.99, "{:.1} % are whole\n{folded}\n{}", share * 100.0, outcome.stderr);
+    Ok(())
+}
+
+/// The shared library of a pyenv interpreter and the prefix of its installation.
+fn libpython(version: &str) -> Option<(PathBuf, PathBuf)> {
+    let prefix = python::pyenv(version)?.parent()?.parent()?.to_owned();
+    let library = prefix.join(format!("lib/libpython{version}.so.1.0"));
+    library.exists().then_some((library, prefix))
+}
+
+fn library_folder(python: &Python) -> Option<PathBuf> {
+    let folder = python.executable.parent()?.parent()?.join("lib");
+    folder.join(format!("libpython{}.{}.so.1.0", python.version.0, python.version.1)).exists().then_some(folder)
+}

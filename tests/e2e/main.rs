@@ -1,0 +1,36 @@
+//! The profiler against real interpreters. Run as root by `cargo xtask test`; see `src/lib.rs` for the harness.
+//!
+//! Names of tests are claims. Every claim about Python is checked with every interpreter there is, and a failure names
+//! those that break it.
+
+mod chain;
+mod command;
+mod cpus;
+mod deep;
+mod errors;
+mod families;
+mod formats;
+mod hosts;
+mod machine;
+mod native;
+mod safety;
+mod selection;
+mod shares;
+mod short_lived;
+mod summary;
+mod unsupported;
+
+/// How often is often enough for a test: a slice of 4 ms gets two samples.
+const RATE: &str = "499";
+const HERTZ: f64 = 499.0;
+
+/// Fails unless two shares are within three points of each other.
+fn ensure_close(what: &str, found: f64, expected: f64) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        (found - expected).abs() <= 0.03,
+        "{what}: {:.1} % of the samples, but {:.1} % of the time",
+        found * 100.0,
+        expected * 100.0,
+    );
+    Ok(())
+}

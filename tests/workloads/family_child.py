@@ -1,0 +1,10 @@
+from time import thread_time
+
+
+def subprocess_work():
+    end = thread_time() + 0.8
+    while thread_time() < end:
+        pass
+
+
+subprocess_work()

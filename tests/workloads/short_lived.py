@@ -1,0 +1,3 @@
+import burn
+
+burn.burn()
