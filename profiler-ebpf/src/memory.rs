@@ -37,7 +37,6 @@ pub unsafe fn load<T: Copy>(words: *const u64, offset: usize) -> T {
 #[cfg(test)]
 pub(crate) mod fake {
     use super::ReadMemory;
-    use std::vec::Vec;
 
     /// A few ranges of memory that pretend to be a process.
     #[derive(Default)]
@@ -47,7 +46,7 @@ pub(crate) mod fake {
 
     impl Memory {
         pub(crate) fn map(&mut self, address: u64, len: usize) {
-            self.ranges.push((address, std::vec![0; len]));
+            self.ranges.push((address, vec![0; len]));
         }
 
         pub(crate) fn put(&mut self, address: u64, bytes: &[u8]) {

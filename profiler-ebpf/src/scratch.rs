@@ -40,3 +40,10 @@ pub struct Scratch {
 
 // A per-CPU map value may have 32 KiB.
 const _: () = assert!(size_of::<Scratch>() <= 32 * 1024);
+
+/// Working memory as a new map value: all zeroes.
+#[cfg(test)]
+pub(crate) fn zeroed() -> Box<Scratch> {
+    // SAFETY: `Scratch` is made of integers, for which zero is a value.
+    unsafe { Box::<Scratch>::new_zeroed().assume_init() }
+}

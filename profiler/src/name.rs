@@ -3,6 +3,8 @@
 //! Runs once, after the recording, file by file: symbol tables and debug information are large, and only one file's is
 //! needed at a time.
 
+use std::path::Path;
+
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -108,7 +110,12 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
         let file = recording.files.get(id);
         let build_id = file.headers.as_ref().map_or("", |headers| headers.build_id.as_str());
         let symbols = match &file.opened {
-            Some(opened) => symbolizer.native(&opened.path_to_open(), &addresses(&wanted)),
+            Some(opened) => {
+                let path = opened.path_to_open();
+                let mut symbols = symbolizer.native(&path, &addresses(&wanted));
+                name_by_start(symbolizer, &path, &file.path, &wanted, &mut symbols);
+                symbols
+            }
             None => vec![Vec::new(); wanted.len()],
         };
         add(
@@ -121,6 +128,36 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
         );
     }
     frames
+}
+
+/// Gives code without symbols the name of where its function begins: `[libfoo.so+0x1234]`.
+fn name_by_start(
+    symbolizer: &Symbolizer,
+    path_to_open: &Path,
+    path: &Path,
+    wanted: &[(usize, u64)],
+    symbols: &mut [Vec<Symbol>],
+) {
+    let unnamed: Vec<usize> = (0..wanted.len()).filter(|&at| symbols[at].is_empty()).collect();
+    if unnamed.is_empty() {
+        return;
+    }
+    let inside: Vec<u64> = unnamed.iter().map(|&at| wanted[at].1).collect();
+    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    for (at, start) in unnamed
+        .into_iter()
+        .zip(symbolizer.function_starts(path_to_open, &inside))
+    {
+        if let Some(start) = start {
+            let function = format!("[{file}+{start:#x}]");
+            symbols[at] = vec![Symbol {
+                function,
+                file: None,
+                line: None,
+                inlined: false,
+            }];
+        }
+    }
 }
 
 fn addresses(wanted: &[(usize, u64)]) -> Vec<u64> {

@@ -518,6 +518,7 @@ mod tests {
             format: Format::Folded,
             threads: false,
             verbosity: Verbosity::Quiet,
+            summary_json: None,
         }
     }
 

@@ -24,7 +24,20 @@ fn chains_are_exact_to_the_line() -> Result<()> {
     python::each(|python| {
         let (workload, chains) = start(python)?;
         let pid = workload.pid.to_string();
-        let arguments = ["-p", &pid, "-d", "3", "-r", RATE, "--no-native", "--no-kernel", "-f", "folded", "-o", "-"];
+        let arguments = [
+            "-p",
+            &pid,
+            "-d",
+            "3",
+            "-r",
+            RATE,
+            "--no-native",
+            "--no-kernel",
+            "-f",
+            "folded",
+            "-o",
+            "-",
+        ];
         let outcome = Profiler::record(&arguments).succeed()?;
         check_folded(&outcome.folded()?, &chains)?;
         let python = outcome.line("with Python stacks")?;
@@ -42,7 +55,9 @@ fn pprof_has_full_paths_and_first_lines() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("out.pb.gz");
         let pid = workload.pid.to_string();
-        Profiler::record(&["-p", &pid, "-d", "2", "-r", RATE, "--no-native", "--no-kernel", "-o"]).arg(&file).succeed()?;
+        Profiler::record(&["-p", &pid, "-d", "2", "-r", RATE, "--no-native", "--no-kernel", "-o"])
+            .arg(&file)
+            .succeed()?;
         let stacks = pprof::stacks(&pprof::load(&file)?)?;
         let total: u64 = stacks.values().sum();
         let mut exact = 0;
@@ -83,7 +98,10 @@ fn chains_are_exact_with_native_frames_in_between() -> Result<()> {
         let outcome = Profiler::record(&["-p", &pid, "-d", "2", "-r", RATE, "-f", "folded", "-o", "-"]).succeed()?;
         let mut python_only = Folded::default();
         for (stack, count) in outcome.folded()?.stacks {
-            let frames = stack.into_iter().filter(|frame| profiler_tests::folded::is_python(frame)).collect();
+            let frames = stack
+                .into_iter()
+                .filter(|frame| profiler_tests::folded::is_python(frame))
+                .collect();
             *python_only.stacks.entry(frames).or_default() += count;
         }
         check_folded(&python_only, &chains)
@@ -92,7 +110,11 @@ fn chains_are_exact_with_native_frames_in_between() -> Result<()> {
 
 fn start(python: &Python) -> Result<(Workload, Vec<Chain>)> {
     let workload = Workload::python(python, "chain.py", &[])?;
-    let chains = workload.truth.iter().map(Chain::from_json).collect::<Result<Vec<_>>>()?;
+    let chains = workload
+        .truth
+        .iter()
+        .map(Chain::from_json)
+        .collect::<Result<Vec<_>>>()?;
     ensure!(chains.len() > 30, "only {} chains are known", chains.len());
     Ok((workload, chains))
 }

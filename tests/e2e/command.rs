@@ -18,7 +18,9 @@ use crate::{HERTZ, RATE};
 /// Runs `command.py` under the profiler; the profile is beside it, in a file.
 fn run(python: &Python, arguments: &[&str], variables: &[(&str, &str)]) -> Result<(Outcome, Folded)> {
     let (directory, profiler) = prepare(python, arguments)?;
-    let profiler = variables.iter().fold(profiler, |profiler, (name, value)| profiler.env(name, value));
+    let profiler = variables
+        .iter()
+        .fold(profiler, |profiler, (name, value)| profiler.env(name, value));
     let outcome = profiler.run()?;
     let folded = fs::read_to_string(directory.path().join("out.folded")).with_context(|| outcome.stderr.clone())?;
     Ok((outcome, Folded::parse(&folded)?))
@@ -39,15 +41,26 @@ fn prepare(python: &Python, arguments: &[&str]) -> Result<(TempDir, Profiler)> {
 #[test]
 fn a_command_is_sampled_from_its_first_line_and_keeps_its_output() -> Result<()> {
     let _serial = serial();
-    let pythons: Vec<_> = python::all()?.into_iter().filter(|python| python.root.is_none()).collect();
+    let pythons: Vec<_> = python::all()?
+        .into_iter()
+        .filter(|python| python.root.is_none())
+        .collect();
     python::each_of(&pythons, |python| {
         let (outcome, folded) = run(python, &["exit", "0"], &[])?;
         ensure!(outcome.code() == 0, "{}", outcome.stderr);
-        ensure!(outcome.stdout == b"to standard output\n", "{:?}", String::from_utf8_lossy(&outcome.stdout));
+        ensure!(
+            outcome.stdout == b"to standard output\n",
+            "{:?}",
+            String::from_utf8_lossy(&outcome.stdout)
+        );
         outcome.line("the command has ended")?;
         // 0.3 s from its very start.
         let share = folded.count_of("first_lines") as f64 / (0.3 * HERTZ);
-        ensure!((0.95..=1.06).contains(&share), "{:.1} % of the first lines\n{folded}", share * 100.0);
+        ensure!(
+            (0.95..=1.06).contains(&share),
+            "{:.1} % of the first lines\n{folded}",
+            share * 100.0
+        );
         Ok(())
     })
 }
@@ -56,9 +69,19 @@ fn a_command_is_sampled_from_its_first_line_and_keeps_its_output() -> Result<()>
 fn the_exit_status_is_the_commands() -> Result<()> {
     let _serial = serial();
     let python = python::any()?;
-    for (arguments, expected) in [(["exit", "3"], 3), (["exit", "255"], 255), (["kill", "9"], 137), (["kill", "15"], 143)] {
+    for (arguments, expected) in [
+        (["exit", "3"], 3),
+        (["exit", "255"], 255),
+        (["kill", "9"], 137),
+        (["kill", "15"], 143),
+    ] {
         let (outcome, folded) = run(&python, &arguments, &[])?;
-        ensure!(outcome.code() == expected, "{arguments:?} ended with {}: {}", outcome.code(), outcome.stderr);
+        ensure!(
+            outcome.code() == expected,
+            "{arguments:?} ended with {}: {}",
+            outcome.code(),
+            outcome.stderr
+        );
         ensure!(folded.count_of("first_lines") > 100, "{folded}");
     }
     Ok(())
@@ -69,9 +92,16 @@ fn under_sudo_the_command_is_the_users_who_called_it() -> Result<()> {
     let _serial = serial();
     // Debian's: pyenv's interpreters are in root's home, which nobody else may enter.
     let Some(python) = python::debian()? else { return Ok(()) };
-    let sudo = [("SUDO_UID", "65534"), ("SUDO_GID", "65534"), ("SUDO_USER", "nobody"), ("SUDO_COMMAND", "profiler")];
+    let sudo = [
+        ("SUDO_UID", "65534"),
+        ("SUDO_GID", "65534"),
+        ("SUDO_USER", "nobody"),
+        ("SUDO_COMMAND", "profiler"),
+    ];
     let (directory, profiler) = prepare(&python, &["who"])?;
-    let profiler = sudo.iter().fold(profiler, |profiler, (name, value)| profiler.env(name, value));
+    let profiler = sudo
+        .iter()
+        .fold(profiler, |profiler, (name, value)| profiler.env(name, value));
     let outcome = profiler.run()?.success()?;
     let who = String::from_utf8_lossy(&outcome.stdout).into_owned();
     ensure!(who.starts_with("65534 65534 [65534] "), "{who}{}", outcome.stderr);
@@ -84,7 +114,11 @@ fn under_sudo_the_command_is_the_users_who_called_it() -> Result<()> {
     ensure!(folded.count_of("first_lines") > 100, "{folded}");
 
     let (outcome, _) = run(&python, &["who"], &[])?;
-    ensure!(outcome.stdout.starts_with(b"0 0 "), "{:?}", String::from_utf8_lossy(&outcome.stdout));
+    ensure!(
+        outcome.stdout.starts_with(b"0 0 "),
+        "{:?}",
+        String::from_utf8_lossy(&outcome.stdout)
+    );
     Ok(())
 }
 
@@ -104,7 +138,11 @@ fn sigterm_is_passed_on_to_the_command() -> Result<()> {
     recording.signal(libc::SIGTERM)?;
     let outcome = recording.finish()?;
     ensure!(outcome.code() == 7, "ended with {}: {}", outcome.code(), outcome.stderr);
-    ensure!(outcome.stdout.ends_with(b"signal 15\n"), "{:?}", String::from_utf8_lossy(&outcome.stdout));
+    ensure!(
+        outcome.stdout.ends_with(b"signal 15\n"),
+        "{:?}",
+        String::from_utf8_lossy(&outcome.stdout)
+    );
     let folded = Folded::parse(&fs::read_to_string(directory.path().join("out.folded"))?)?;
     ensure!(folded.count_of("first_lines") > 100, "{folded}");
     Ok(())
@@ -121,7 +159,11 @@ fn a_recording_that_ends_first_waits_for_the_command() -> Result<()> {
         .args(["--", "sh", "-c", "sleep 1; echo later; exit 5"])
         .run()?;
     ensure!(outcome.code() == 5, "ended with {}: {}", outcome.code(), outcome.stderr);
-    ensure!(outcome.stdout == b"later\n", "{:?}", String::from_utf8_lossy(&outcome.stdout));
+    ensure!(
+        outcome.stdout == b"later\n",
+        "{:?}",
+        String::from_utf8_lossy(&outcome.stdout)
+    );
     ensure!(file.exists(), "no profile: {}", outcome.stderr);
     Ok(())
 }

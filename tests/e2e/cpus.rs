@@ -35,10 +35,17 @@ fn a_cpu_that_goes_and_comes_back_is_sampled_again() -> Result<()> {
     for (name, seconds) in [("first-busy", first_seconds), ("second-busy", second_seconds)] {
         let found = folded.count(|stack| stack.iter().any(|frame| frame == &format!("native_leaf ({name})")));
         let share = found as f64 / (seconds * HERTZ);
-        ensure!((0.9..=1.1).contains(&share), "{name}: {found} samples in {seconds:.2} s\n{}", outcome.stderr);
+        ensure!(
+            (0.9..=1.1).contains(&share),
+            "{name}: {found} samples in {seconds:.2} s\n{}",
+            outcome.stderr
+        );
     }
     let elsewhere = folded.below(&format!("process {}:", elsewhere.pid));
-    ensure!(elsewhere.total() > 100 && elsewhere.share_of("inner") > 0.98, "{elsewhere}");
+    ensure!(
+        elsewhere.total() > 100 && elsewhere.share_of("inner") > 0.98,
+        "{elsewhere}"
+    );
     Ok(())
 }
 

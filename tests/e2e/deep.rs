@@ -12,15 +12,20 @@ fn four_hundred_frames_are_all_there() -> Result<()> {
     python::each(|python| {
         let workload = Workload::python(python, "deep.py", &["400"])?;
         let pid = workload.pid.to_string();
-        let outcome =
-            Profiler::record(&["-p", &pid, "-d", "1", "-r", "299", "-f", "folded", "-o", "-"]).succeed()?;
+        let outcome = Profiler::record(&["-p", &pid, "-d", "1", "-r", "299", "-f", "folded", "-o", "-"]).succeed()?;
         let folded = outcome.folded()?;
         let exact = folded.share(|stack| {
             let frames = stack.iter().filter(|frame| is(frame, "descend")).count();
-            let rest = ["leaf", "root"].iter().all(|name| stack.iter().filter(|frame| is(frame, name)).count() == 1);
+            let rest = ["leaf", "root"]
+                .iter()
+                .all(|name| stack.iter().filter(|frame| is(frame, name)).count() == 1);
             frames == 400 && rest && !stack.iter().any(|frame| frame == "[truncated]")
         });
-        ensure!(folded.total() > 50 && exact >= 0.99, "{:.1} % are whole\n{folded}", exact * 100.0);
+        ensure!(
+            folded.total() > 50 && exact >= 0.99,
+            "{:.1} % are whole\n{folded}",
+            exact * 100.0
+        );
         ensure!(!outcome.stderr.contains("truncated"), "{}", outcome.stderr);
         Ok(())
     })
@@ -32,7 +37,20 @@ fn deeper_stacks_keep_the_leaf_and_are_marked_and_counted() -> Result<()> {
     python::each(|python| {
         let workload = Workload::python(python, "deep.py", &["2000"])?;
         let pid = workload.pid.to_string();
-        let arguments = ["-p", &pid, "-d", "1", "-r", "299", "--no-native", "--no-kernel", "-f", "folded", "-o", "-"];
+        let arguments = [
+            "-p",
+            &pid,
+            "-d",
+            "1",
+            "-r",
+            "299",
+            "--no-native",
+            "--no-kernel",
+            "-f",
+            "folded",
+            "-o",
+            "-",
+        ];
         let outcome = Profiler::record(&arguments).succeed()?;
         let folded = outcome.folded()?;
         let right = folded.count(|stack| {
@@ -49,8 +67,14 @@ fn deeper_stacks_keep_the_leaf_and_are_marked_and_counted() -> Result<()> {
             folded.stacks.keys().map(Vec::len).collect::<Vec<_>>(),
         );
         let counted = outcome.line("truncated at")?;
-        let counted = counted.split(", ").find(|part| part.contains("truncated at")).unwrap_or_default();
-        ensure!(profiler_tests::profiler::number(counted)? >= right, "{counted}, not {right}");
+        let counted = counted
+            .split(", ")
+            .find(|part| part.contains("truncated at"))
+            .unwrap_or_default();
+        ensure!(
+            profiler_tests::profiler::number(counted)? >= right,
+            "{counted}, not {right}"
+        );
         Ok(())
     })
 }

@@ -27,19 +27,34 @@ fn refused(profiler: Profiler, code: i32, words: &[&str]) -> Result<Outcome> {
     let directory = tempfile::tempdir()?;
     let outcome = profiler.current_dir(directory.path()).run()?;
     is_refusal(&outcome, code, words)?;
-    let left: Vec<PathBuf> = fs::read_dir(directory.path())?.flatten().map(|entry| entry.path()).collect();
+    let left: Vec<PathBuf> = fs::read_dir(directory.path())?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(outcome)
 }
 
 fn is_refusal(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
     let said = &outcome.stderr;
-    ensure!(outcome.code() == code, "ended with {}, not {code}: {said}", outcome.code());
-    ensure!(!said.contains("panicked") && !said.contains("RUST_BACKTRACE"), "panicked: {said}");
+    ensure!(
+        outcome.code() == code,
+        "ended with {}, not {code}: {said}",
+        outcome.code()
+    );
+    ensure!(
+        !said.contains("panicked") && !said.contains("RUST_BACKTRACE"),
+        "panicked: {said}"
+    );
     let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
-    let [error] = errors[..] else { anyhow::bail!("not one line that starts with `error: `: {said}") };
+    let [error] = errors[..] else {
+        anyhow::bail!("not one line that starts with `error: `: {said}")
+    };
     // clap says more on further lines; we do not.
-    ensure!(code == 2 || !said.contains(" samples in "), "something was recorded: {said}");
+    ensure!(
+        code == 2 || !said.contains(" samples in "),
+        "something was recorded: {said}"
+    );
     ensure!(code == 2 || !error.ends_with('.'), "a full stop: {error}");
     for word in words {
         ensure!(said.contains(word), "does not say {word:?}: {said}");
@@ -52,7 +67,11 @@ fn a_pid_that_is_not_there_is_named() -> Result<()> {
     let _serial = serial();
     let gone = gone_pid()?;
     let outcome = refused(Profiler::record(&["-p", &gone]), 1, &[&gone, "ps -e"])?;
-    ensure!(outcome.stderr.lines().count() == 1, "more than one line: {}", outcome.stderr);
+    ensure!(
+        outcome.stderr.lines().count() == 1,
+        "more than one line: {}",
+        outcome.stderr
+    );
     refused(Profiler::record(&["--tid", &gone]), 1, &[&gone, "ps -eL"])?;
     refused(Profiler::record(&["-p", "0"]), 2, &["4242"])?;
     refused(Profiler::record(&["-p", "x"]), 2, &["4242"])?;
@@ -67,7 +86,11 @@ fn a_rate_that_cannot_be_is_answered_with_those_that_can() -> Result<()> {
         refused(Profiler::record(&["-a", "-r", rate, "-d", "1"]), 1, &["20000"])?;
     }
     for rate in ["x", "-1", "1.5", ""] {
-        refused(Profiler::record(&["-a", &format!("--rate={rate}"), "-d", "1"]), 2, &["such as 99"])?;
+        refused(
+            Profiler::record(&["-a", &format!("--rate={rate}"), "-d", "1"]),
+            2,
+            &["such as 99"],
+        )?;
     }
     Ok(())
 }
@@ -81,8 +104,16 @@ fn usage_errors_end_with_2() -> Result<()> {
     refused(Profiler::record(&["-a", "--no-such-option"]), 2, &["--no-such-option"])?;
     refused(Profiler::record(&["-a", "-d", "soon"]), 2, &["30s"])?;
     refused(Profiler::record(&["-a", "-d", "0"]), 2, &["30s"])?;
-    refused(Profiler::record(&["-a", "-f", "png"]), 2, &["svg", "folded", "speedscope", "pprof"])?;
-    refused(Profiler::record(&["-a", "-o", "flame.png"]), 2, &["flame.png", ".svg", ".pb.gz", "-f"])?;
+    refused(
+        Profiler::record(&["-a", "-f", "png"]),
+        2,
+        &["svg", "folded", "speedscope", "pprof"],
+    )?;
+    refused(
+        Profiler::record(&["-a", "-o", "flame.png"]),
+        2,
+        &["flame.png", ".svg", ".pb.gz", "-f"],
+    )?;
     refused(Profiler::record(&["-a", "-q", "-v"]), 2, &["cannot be used with"])?;
     Ok(())
 }
@@ -98,25 +129,43 @@ fn an_output_that_cannot_be_written_is_refused_before_recording() -> Result<()> 
 
     refused(record(&existing), 1, &["existing.svg", "--force"])?;
     ensure!(fs::read_to_string(&existing)? == "precious", "it was overwritten");
-    refused(record(&directory.path().join("missing/out.svg")), 1, &["missing", "mkdir"])?;
+    refused(
+        record(&directory.path().join("missing/out.svg")),
+        1,
+        &["missing", "mkdir"],
+    )?;
     refused(record(&existing.join("out.svg")), 1, &["existing.svg", "-o"])?;
-    refused(record(directory.path()).arg("-f").arg("svg"), 1, &["is a directory", "-o"])?;
+    refused(
+        record(directory.path()).arg("-f").arg("svg"),
+        1,
+        &["is a directory", "-o"],
+    )?;
     refused(record(Path::new("/proc/out.svg")), 1, &["/proc", "-o"])?;
-    let left: Vec<_> = fs::read_dir(directory.path())?.flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> = fs::read_dir(directory.path())?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     ensure!(left.len() == 1, "left behind: {left:?}");
 
     // And with --force it is replaced.
     let mut profiler = Profiler::record(&["-a", "-d", "200ms", "--force", "-o"]);
     profiler = profiler.arg(&existing);
     profiler.succeed()?;
-    ensure!(fs::read_to_string(&existing)?.starts_with("<?xml"), "it was not replaced");
+    ensure!(
+        fs::read_to_string(&existing)?.starts_with("<?xml"),
+        "it was not replaced"
+    );
     Ok(())
 }
 
 #[test]
 fn a_cgroup_that_is_not_there_is_refused() -> Result<()> {
     let _serial = serial();
-    refused(Profiler::record(&["--cgroup", "/no/such/cgroup", "-d", "1h"]), 1, &["/no/such/cgroup", "name a"])?;
+    refused(
+        Profiler::record(&["--cgroup", "/no/such/cgroup", "-d", "1h"]),
+        1,
+        &["/no/such/cgroup", "name a"],
+    )?;
     refused(Profiler::record(&["--cgroup", "/tmp", "-d", "1h"]), 1, &["/tmp"])?;
     Ok(())
 }
@@ -128,9 +177,17 @@ fn a_command_that_cannot_be_run_ends_as_in_a_shell() -> Result<()> {
     let plain = directory.path().join("plain");
     fs::write(&plain, "no program\n")?;
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644))?;
-    refused(Profiler::record(&["--", "no-such-command-anywhere"]), 127, &["not found", "no-such-command-anywhere"])?;
+    refused(
+        Profiler::record(&["--", "no-such-command-anywhere"]),
+        127,
+        &["not found", "no-such-command-anywhere"],
+    )?;
     refused(Profiler::record(&["--", "/no/such/file"]), 127, &["not found"])?;
-    refused(Profiler::record(&["--"]).arg(&plain), 126, &["cannot execute", "chmod +x"])?;
+    refused(
+        Profiler::record(&["--"]).arg(&plain),
+        126,
+        &["cannot execute", "chmod +x"],
+    )?;
     refused(Profiler::record(&["--", "/tmp"]), 126, &["cannot execute"])?;
     Ok(())
 }
@@ -138,10 +195,17 @@ fn a_command_that_cannot_be_run_ends_as_in_a_shell() -> Result<()> {
 #[test]
 fn who_lacks_capabilities_is_told_which() -> Result<()> {
     let _serial = serial();
-    let Some((_directory, binary)) = readable_binary()? else { return Ok(()) };
+    let Some((_directory, binary)) = readable_binary()? else {
+        return Ok(());
+    };
     for arguments in [vec!["-a"], vec!["-p", "1"], vec!["--", "true"]] {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary).arg("record").args(&arguments).current_dir("/");
+        command
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&binary)
+            .arg("record")
+            .args(&arguments)
+            .current_dir("/");
         let output = command.output()?;
         let outcome = Outcome {
             status: output.status,
@@ -152,10 +216,16 @@ fn who_lacks_capabilities_is_told_which() -> Result<()> {
     }
     // Root, but for one capability.
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]).arg(&binary).args(["record", "-a"]);
+    command
+        .args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"])
+        .arg(&binary)
+        .args(["record", "-a"]);
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(said.contains("CAP_SYS_PTRACE") && !said.contains("CAP_PERFMON"), "{said}");
+    ensure!(
+        said.contains("CAP_SYS_PTRACE") && !said.contains("CAP_PERFMON"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -181,10 +251,18 @@ fn a_full_device_is_an_error_and_not_a_panic() -> Result<()> {
     let pid = workload.pid.to_string();
     for format in ["svg", "folded", "speedscope", "pprof"] {
         let outcome = Profiler::record(&["-p", &pid, "-d", "300ms", "-f", format, "-o", "/dev/full"]).run()?;
-        ensure!(outcome.code() == 1, "{format}: ended with {}: {}", outcome.code(), outcome.stderr);
+        ensure!(
+            outcome.code() == 1,
+            "{format}: ended with {}: {}",
+            outcome.code(),
+            outcome.stderr
+        );
         ensure!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
         let error = outcome.line("error: ")?;
-        ensure!(error.contains("/dev/full") && error.contains("space"), "{format}: {error}");
+        ensure!(
+            error.contains("/dev/full") && error.contains("space"),
+            "{format}: {error}"
+        );
     }
     Ok(())
 }
@@ -198,13 +276,17 @@ fn a_full_disk_keeps_the_old_file() -> Result<()> {
     let old = disk.directory.path().join("old.svg");
     fs::write(&old, "precious")?;
     fs::write(disk.directory.path().join("filling"), vec![0; 56 << 10])?;
-    let outcome =
-        Profiler::record(&["-p", &pid, "-d", "300ms", "-r", RATE, "--force", "-o"]).arg(&old).run()?;
+    let outcome = Profiler::record(&["-p", &pid, "-d", "300ms", "-r", RATE, "--force", "-o"])
+        .arg(&old)
+        .run()?;
     ensure!(outcome.code() == 1, "ended with {}: {}", outcome.code(), outcome.stderr);
     let error = outcome.line("error: ")?;
     ensure!(error.contains("space") && error.contains("old.svg"), "{error}");
     ensure!(fs::read_to_string(&old)? == "precious", "the old file is gone");
-    let mut left: Vec<_> = fs::read_dir(disk.directory.path())?.flatten().map(|entry| entry.file_name()).collect();
+    let mut left: Vec<_> = fs::read_dir(disk.directory.path())?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     left.sort();
     ensure!(left == ["filling", "old.svg"], "left behind: {left:?}");
     Ok(())
@@ -225,7 +307,10 @@ impl SmallDisk {
         if mounted.status.success() {
             return Ok(Some(Self { directory }));
         }
-        skip(format!("cannot mount a small disk: {}", String::from_utf8_lossy(&mounted.stderr)));
+        skip(format!(
+            "cannot mount a small disk: {}",
+            String::from_utf8_lossy(&mounted.stderr)
+        ));
         Ok(None)
     }
 }
@@ -263,9 +348,15 @@ fn ctrl_c_and_sigterm_write_and_then_end() -> Result<()> {
         let recording = Profiler::record(&["-p", &pid, "-r", RATE, "-o"]).arg(&file).start()?;
         std::thread::sleep(Duration::from_secs(1));
         recording.signal(signal)?;
-        let outcome = recording.finish()?.success().with_context(|| format!("signal {signal}"))?;
+        let outcome = recording
+            .finish()?
+            .success()
+            .with_context(|| format!("signal {signal}"))?;
         let folded = Folded::parse(&fs::read_to_string(&file)?)?;
-        ensure!(folded.share_of("inner") > 0.99 && folded.total() == outcome.samples()?, "{folded}");
+        ensure!(
+            folded.share_of("inner") > 0.99 && folded.total() == outcome.samples()?,
+            "{folded}"
+        );
     }
     Ok(())
 }

@@ -64,8 +64,15 @@ fn a_process_that_execs_has_no_names_of_what_it_was() -> Result<()> {
     })?;
     // From one layout to another, where nothing of the old one may be left.
     let [first, .., last] = &pythons[..] else { return Ok(()) };
-    let between: Vec<&Python> = [first, last, &pythons[pythons.len() / 2]].into_iter().filter(|p| p.root.is_none()).collect();
-    for (before, after) in between.iter().zip(between.iter().skip(1)).chain(between.iter().skip(1).zip(&between)) {
+    let between: Vec<&Python> = [first, last, &pythons[pythons.len() / 2]]
+        .into_iter()
+        .filter(|p| p.root.is_none())
+        .collect();
+    for (before, after) in between
+        .iter()
+        .zip(between.iter().skip(1))
+        .chain(between.iter().skip(1).zip(&between))
+    {
         let script = workload::sources().join("exec_after.py");
         exec(before, &[&after.executable, &script]).with_context(|| format!("from {before} to {after}"))?;
     }
@@ -86,9 +93,19 @@ fn exec(python: &Python, then: &[&Path]) -> Result<()> {
     for (function, file) in [("before_exec", "(exec_before.py:"), ("after_exec", "(exec_after.py:")] {
         let stacks = folded.only(|stack| has(stack, function) && stack.iter().any(|frame| frame.contains(file)));
         let share = stacks.total() as f64 / HERTZ;
-        ensure!((0.95..=1.05).contains(&share), "{function} has {} samples of 499\n{folded}", stacks.total());
+        ensure!(
+            (0.95..=1.05).contains(&share),
+            "{function} has {} samples of 499\n{folded}",
+            stacks.total()
+        );
     }
-    ensure!(!folded.stacks.keys().any(|stack| has(stack, "before_exec") && has(stack, "after_exec")), "{folded}");
+    ensure!(
+        !folded
+            .stacks
+            .keys()
+            .any(|stack| has(stack, "before_exec") && has(stack, "after_exec")),
+        "{folded}"
+    );
     Ok(())
 }
 
@@ -106,7 +123,10 @@ fn a_python_that_becomes_something_else_is_no_python_any_more() -> Result<()> {
     let folded = recording.stop()?.folded()?;
     let native = folded.only(|stack| has(stack, "native_leaf"));
     ensure!(native.total() > 100, "{folded}");
-    ensure!(native.share(|stack| stack.iter().any(|frame| frame.contains(".py:"))) == 0.0, "{native}");
+    ensure!(
+        native.share(|stack| stack.iter().any(|frame| frame.contains(".py:"))) == 0.0,
+        "{native}"
+    );
     ensure!(folded.count_of("before_exec") > 300, "{folded}");
     Ok(())
 }
@@ -118,11 +138,18 @@ fn subprocess_and_multiprocessing_children_are_named_with_s() -> Result<()> {
         let outcome = family(python, true)?;
         let folded = outcome.folded()?;
         // 0.8 s each, two of them in the pool.
-        for (function, seconds) in
-            [("parent_work", 0.8), ("subprocess_work", 0.8), ("spawned_work", 0.8), ("pool_work", 1.6)]
-        {
+        for (function, seconds) in [
+            ("parent_work", 0.8),
+            ("subprocess_work", 0.8),
+            ("spawned_work", 0.8),
+            ("pool_work", 1.6),
+        ] {
             let share = folded.count_of(function) as f64 / (seconds * HERTZ);
-            ensure!((0.94..=1.05).contains(&share), "{function}: {:.1} % of its time\n{folded}", share * 100.0);
+            ensure!(
+                (0.94..=1.05).contains(&share),
+                "{function}: {:.1} % of its time\n{folded}",
+                share * 100.0
+            );
         }
         let folded = family(python, false)?.folded()?;
         ensure!(folded.count_of("parent_work") > 300, "{folded}");

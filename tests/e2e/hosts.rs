@@ -29,7 +29,21 @@ fn code_in_a_subinterpreter_has_its_own_frames() -> Result<()> {
     python::each(|python| {
         let workload = Workload::python(python, "subinterpreter.py", &[])?;
         let pid = workload.pid.to_string();
-        let arguments = ["-p", &pid, "-t", "-d", "2", "-r", RATE, "--no-native", "--no-kernel", "-f", "folded", "-o", "-"];
+        let arguments = [
+            "-p",
+            &pid,
+            "-t",
+            "-d",
+            "2",
+            "-r",
+            RATE,
+            "--no-native",
+            "--no-kernel",
+            "-f",
+            "folded",
+            "-o",
+            "-",
+        ];
         let folded = Profiler::record(&arguments).succeed()?.folded()?;
         let thread = |name: &str| -> Result<_> {
             let tid = workload.truth[0][name].as_u64().context("no thread id")?;
@@ -37,9 +51,17 @@ fn code_in_a_subinterpreter_has_its_own_frames() -> Result<()> {
         };
         let (inside, outside) = (thread("inside")?, thread("outside")?);
         let share = inside.share(|stack| has_chain(stack, &["<module>", "inside", "inside_leaf"]));
-        ensure!(inside.total() > 50 && share >= 0.99, "inside: {:.1} %\n{inside}", share * 100.0);
+        ensure!(
+            inside.total() > 50 && share >= 0.99,
+            "inside: {:.1} %\n{inside}",
+            share * 100.0
+        );
         let share = outside.share(|stack| has_chain(stack, &["<module>", "outside"]));
-        ensure!(outside.total() > 50 && share >= 0.99, "outside: {:.1} %\n{outside}", share * 100.0);
+        ensure!(
+            outside.total() > 50 && share >= 0.99,
+            "outside: {:.1} %\n{outside}",
+            share * 100.0
+        );
         ensure!(outside.count_of("inside") == 0, "{outside}");
         Ok(())
     })
@@ -56,7 +78,11 @@ fn a_program_that_loads_libpython_later_is_a_python() -> Result<()> {
         };
         let script = workload::sources().join("spin.py");
         let mut command = Command::new(&program);
-        command.arg(&library).arg(&script).env("PYTHONHOME", &prefix).env("PYTHONUTF8", "1");
+        command
+            .arg(&library)
+            .arg(&script)
+            .env("PYTHONHOME", &prefix)
+            .env("PYTHONUTF8", "1");
         check_spin(command).with_context(|| format!("{} in {}", library.display(), program.display()))?;
     }
     Ok(())
@@ -79,7 +105,9 @@ fn a_program_that_is_linked_with_libpython_is_a_python() -> Result<()> {
         ];
         let (_directory, program) = compile("embed_linked.c", "no snake here", &flags)?;
         let mut command = Command::new(&program);
-        command.arg(workload::sources().join("spin.py")).env("PYTHONHOME", &prefix);
+        command
+            .arg(workload::sources().join("spin.py"))
+            .env("PYTHONHOME", &prefix);
         check_spin(command).with_context(|| format!("linked with {version}"))?;
     }
     Ok(())
@@ -88,14 +116,25 @@ fn a_program_that_is_linked_with_libpython_is_a_python() -> Result<()> {
 #[test]
 fn virtual_environments_and_links_are_seen_through() -> Result<()> {
     let _serial = serial();
-    let pythons: Vec<_> = python::all()?.into_iter().filter(|python| python.root.is_none()).collect();
+    let pythons: Vec<_> = python::all()?
+        .into_iter()
+        .filter(|python| python.root.is_none())
+        .collect();
     python::each_of(&pythons, |python| {
         let directory = tempfile::tempdir()?;
         let script = workload::sources().join("spin.py");
         for (name, flag) in [("linked", "--symlinks"), ("copied", "--copies")] {
             let place = directory.path().join(name);
-            let made = python.command().args(["-m", "venv", "--without-pip", flag]).arg(&place).output()?;
-            ensure!(made.status.success(), "no virtual environment: {}", String::from_utf8_lossy(&made.stderr));
+            let made = python
+                .command()
+                .args(["-m", "venv", "--without-pip", flag])
+                .arg(&place)
+                .output()?;
+            ensure!(
+                made.status.success(),
+                "no virtual environment: {}",
+                String::from_utf8_lossy(&made.stderr)
+            );
             let mut command = Command::new(place.join("bin/python"));
             command.arg(&script);
             if let (Some(library), "copied") = (library_folder(python), name) {
@@ -138,7 +177,10 @@ fn an_interpreter_whose_file_is_deleted_is_still_named() -> Result<()> {
 
 fn check_deleted(executable: &Path, libraries: &[&Path], home: &Path, directory: &Path) -> Result<()> {
     let mut command = Command::new(executable);
-    command.arg(workload::sources().join("spin.py")).env("PYTHONHOME", home).env("LD_LIBRARY_PATH", directory);
+    command
+        .arg(workload::sources().join("spin.py"))
+        .env("PYTHONHOME", home)
+        .env("LD_LIBRARY_PATH", directory);
     let workload = Workload::command(command, None)?;
     for file in libraries.iter().chain([&executable]) {
         fs::remove_file(file)?;
@@ -155,7 +197,9 @@ fn check_spin(command: Command) -> Result<()> {
 }
 
 fn check_spin_of(workload: &Workload, target: &[&str]) -> Result<()> {
-    let outcome = Profiler::record(target).args(["-d", "1", "-r", "299", "-f", "folded", "-o", "-"]).succeed()?;
+    let outcome = Profiler::record(target)
+        .args(["-d", "1", "-r", "299", "-f", "folded", "-o", "-"])
+        .succeed()?;
     let mut folded = outcome.folded()?;
     if target == ["-a"] {
         folded = folded.below(&format!("process {}:", workload.pid));
@@ -164,7 +208,12 @@ fn check_spin_of(workload: &Workload, target: &[&str]) -> Result<()> {
         let python: Vec<String> = stack.iter().filter(|frame| is_python(frame)).cloned().collect();
         has_chain(&python, &["<module>", "outer", "middle", "inner"]) && has(stack, "inner")
     });
-    ensure!(folded.total() > 50 && share >= 0.99, "{:.1} % are whole\n{folded}\n{}", share * 100.0, outcome.stderr);
+    ensure!(
+        folded.total() > 50 && share >= 0.99,
+        "{:.1} % are whole\n{folded}\n{}",
+        share * 100.0,
+        outcome.stderr
+    );
     Ok(())
 }
 
@@ -177,5 +226,8 @@ fn libpython(version: &str) -> Option<(PathBuf, PathBuf)> {
 
 fn library_folder(python: &Python) -> Option<PathBuf> {
     let folder = python.executable.parent()?.parent()?.join("lib");
-    folder.join(format!("libpython{}.{}.so.1.0", python.version.0, python.version.1)).exists().then_some(folder)
+    folder
+        .join(format!("libpython{}.{}.so.1.0", python.version.0, python.version.1))
+        .exists()
+        .then_some(folder)
 }

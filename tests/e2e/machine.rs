@@ -23,7 +23,10 @@ fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
         let recording = Profiler::record(&["-a", "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
         let cpu_before = process::cpu_seconds(before.pid)?;
         let mut command = python.command();
-        command.arg(python.seen(&directory.path().join("timed.py"))).arg("1.5").stdin(Stdio::null());
+        command
+            .arg(python.seen(&directory.path().join("timed.py")))
+            .arg("1.5")
+            .stdin(Stdio::null());
         let mut later = die_with_parent(&mut command).spawn()?;
         process::wait(&mut later, Duration::from_secs(60))?;
         let cpu = process::cpu_seconds(before.pid)? - cpu_before;
@@ -31,7 +34,11 @@ fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
 
         let of_before = folded.below(&format!("process {}:", before.pid));
         let share = of_before.share(|stack| has_chain_among_python(stack, &["<module>", "outer", "middle", "inner"]));
-        ensure!(share >= 0.98, "started before: {:.1} % complete\n{of_before}", share * 100.0);
+        ensure!(
+            share >= 0.98,
+            "started before: {:.1} % complete\n{of_before}",
+            share * 100.0
+        );
         let expected = cpu * HERTZ;
         ensure!(
             of_before.total() as f64 >= expected * 0.95,
@@ -62,8 +69,14 @@ fn a_quiet_machine_is_not_sampled() -> Result<()> {
     let recording = Profiler::record(&["-a", "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
     thread::sleep(Duration::from_secs(1));
     let folded = recording.stop()?.folded()?;
-    ensure!(folded.below(&format!("process {}:", sleeper.pid)).total() <= 2, "a sleeping process has samples");
-    ensure!(folded.count(|stack| stack[0].starts_with("process 0:")) == 0, "the idle task has samples\n{folded}");
+    ensure!(
+        folded.below(&format!("process {}:", sleeper.pid)).total() <= 2,
+        "a sleeping process has samples"
+    );
+    ensure!(
+        folded.count(|stack| stack[0].starts_with("process 0:")) == 0,
+        "the idle task has samples\n{folded}"
+    );
     Ok(())
 }
 
@@ -82,7 +95,10 @@ fn nothing_to_sample_is_said_and_is_no_failure() -> Result<()> {
 }
 
 fn has_chain_among_python(stack: &[String], functions: &[&str]) -> bool {
-    let python: Vec<String> =
-        stack.iter().filter(|frame| profiler_tests::folded::is_python(frame)).cloned().collect();
+    let python: Vec<String> = stack
+        .iter()
+        .filter(|frame| profiler_tests::folded::is_python(frame))
+        .cloned()
+        .collect();
     has_chain(&python, functions)
 }

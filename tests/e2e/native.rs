@@ -21,7 +21,9 @@ fn a_native_program_has_its_chain_of_functions() -> Result<()> {
     let workload = Workload::command(Command::new(&program), None)?;
     let pid = workload.pid.to_string();
     for target in [vec!["-p", &pid], vec!["-a"]] {
-        let folded = Profiler::record(&target).args(["-d", "1", "-r", RATE, "-f", "folded", "-o", "-"]).succeed()?;
+        let folded = Profiler::record(&target)
+            .args(["-d", "1", "-r", RATE, "-f", "folded", "-o", "-"])
+            .succeed()?;
         let mut folded = folded.folded()?;
         if target == ["-a"] {
             folded = folded.below(&format!("process {pid}:\"busy-native\""));
@@ -30,9 +32,25 @@ fn a_native_program_has_its_chain_of_functions() -> Result<()> {
             has_chain(stack, &["main", "native_outer", "native_middle", "native_leaf"])
                 && stack.iter().any(|frame| frame == "native_leaf (busy-native)")
         });
-        ensure!(folded.total() > 50 && share >= 0.98, "{target:?}: {:.1} %\n{folded}", share * 100.0);
+        ensure!(
+            folded.total() > 50 && share >= 0.98,
+            "{target:?}: {:.1} %\n{folded}",
+            share * 100.0
+        );
     }
-    let arguments = ["-p", &pid, "--no-native", "-d", "500ms", "-r", RATE, "-f", "folded", "-o", "-"];
+    let arguments = [
+        "-p",
+        &pid,
+        "--no-native",
+        "-d",
+        "500ms",
+        "-r",
+        RATE,
+        "-f",
+        "folded",
+        "-o",
+        "-",
+    ];
     let folded = Profiler::record(&arguments).succeed()?.folded()?;
     ensure!(folded.share_of("native_leaf") == 0.0, "{folded}");
     Ok(())
@@ -57,18 +75,34 @@ fn kernel_frames_are_marked_and_can_be_left_out() -> Result<()> {
         // What it does in the kernel, above what it does outside.
         let border = stack.iter().position(is_kernel);
         let kernel_only = border.is_some_and(|border| stack[border..].iter().all(is_kernel));
-        kernel_only && stack.iter().any(|frame| frame.contains("getrandom") && frame.ends_with("_[k]"))
+        kernel_only
+            && stack
+                .iter()
+                .any(|frame| frame.contains("getrandom") && frame.ends_with("_[k]"))
     });
-    ensure!(in_getrandom > 0.5, "{:.1} % in getrandom\n{folded}", in_getrandom * 100.0);
-    ensure!(folded.share(|stack| has(stack, "kernel_work") || has(stack, "getrandom")) > 0.9, "{folded}");
-    ensure!(!folded.stacks.keys().flatten().any(|frame| frame.starts_with("[0xffff")), "not symbolized\n{folded}");
+    ensure!(
+        in_getrandom > 0.5,
+        "{:.1} % in getrandom\n{folded}",
+        in_getrandom * 100.0
+    );
+    ensure!(
+        folded.share(|stack| has(stack, "kernel_work") || has(stack, "getrandom")) > 0.9,
+        "{folded}"
+    );
+    ensure!(
+        !folded.stacks.keys().flatten().any(|frame| frame.starts_with("[0xffff")),
+        "not symbolized\n{folded}"
+    );
 
     let folded = record(&["--no-kernel"])?;
     ensure!(folded.total() > 100, "{folded}");
     ensure!(!folded.stacks.keys().flatten().any(is_kernel), "{folded}");
 
     let folded = record(&["--no-native"])?;
-    ensure!(folded.share(|stack| has(stack, "main") || has(stack, "kernel_work")) == 0.0, "{folded}");
+    ensure!(
+        folded.share(|stack| has(stack, "main") || has(stack, "kernel_work")) == 0.0,
+        "{folded}"
+    );
     ensure!(folded.share(|stack| stack.iter().any(is_kernel)) > 0.5, "{folded}");
     Ok(())
 }
@@ -78,7 +112,11 @@ fn a_python_stack_has_its_native_and_kernel_leaf() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let mut command = python.command();
-        command.args(["-u", "-c", "import os\ndef reading():\n  while True: os.urandom(1 << 16)\nprint('READY')\nreading()"]);
+        command.args([
+            "-u",
+            "-c",
+            "import os\ndef reading():\n  while True: os.urandom(1 << 16)\nprint('READY')\nreading()",
+        ]);
         let workload = Workload::command(command, None)?;
         let pid = workload.pid.to_string();
         let arguments = ["-p", &pid, "-d", "1", "-r", RATE, "-f", "folded", "-o", "-"];

@@ -56,14 +56,26 @@ fn a_profiler_that_is_killed_leaves_nothing_behind() -> Result<()> {
     let recording = Profiler::record(&["-a", "-r", "999", "-o"]).arg(&file).start()?;
     thread::sleep(Duration::from_millis(500));
     let objects = Objects::of(recording.pid())?;
-    ensure!(!objects.programs.is_empty() && !objects.maps.is_empty(), "it has no BPF programs or maps: {objects:?}");
-    ensure!(objects.left() == objects, "the look-up of ids does not work: {objects:?}, {:?}", objects.left());
+    ensure!(
+        !objects.programs.is_empty() && !objects.maps.is_empty(),
+        "it has no BPF programs or maps: {objects:?}"
+    );
+    ensure!(
+        objects.left() == objects,
+        "the look-up of ids does not work: {objects:?}, {:?}",
+        objects.left()
+    );
     recording.signal(libc::SIGKILL)?;
     let outcome = recording.finish()?;
     ensure!(outcome.code() == 137, "ended with {}", outcome.code());
     // The kernel frees them when it comes to it.
-    until(Duration::from_secs(10), "no programs and maps are left", || objects.left().is_empty())?;
-    let left: Vec<_> = fs::read_dir(directory.path())?.flatten().map(|entry| entry.file_name()).collect();
+    until(Duration::from_secs(10), "no programs and maps are left", || {
+        objects.left().is_empty()
+    })?;
+    let left: Vec<_> = fs::read_dir(directory.path())?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     ensure!(left.is_empty(), "left behind: {left:?}");
     ensure!(workload.is_running()?, "the target has ended");
 

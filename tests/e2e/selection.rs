@@ -14,12 +14,19 @@ use profiler_tests::{
 
 use crate::RATE;
 
-const THREADS: [(&str, &str); 3] = [("alpha", "alpha_work"), ("beta", "beta_work"), ("gamma ray 1", "gamma_work")];
+const THREADS: [(&str, &str); 3] = [
+    ("alpha", "alpha_work"),
+    ("beta", "beta_work"),
+    ("gamma ray 1", "gamma_work"),
+];
 
 #[test]
 fn t_gives_each_thread_its_name_and_its_work() -> Result<()> {
     let _serial = serial();
-    let pythons: Vec<_> = python::all()?.into_iter().filter(|python| python.root.is_none()).collect();
+    let pythons: Vec<_> = python::all()?
+        .into_iter()
+        .filter(|python| python.root.is_none())
+        .collect();
     python::each_of(&pythons, |python| {
         let (workload, tids) = start(python)?;
         let pid = workload.pid.to_string();
@@ -28,8 +35,14 @@ fn t_gives_each_thread_its_name_and_its_work() -> Result<()> {
             let root = format!("thread {tid}:\"{name}\"");
             let thread = folded.only(|stack| stack[0] == root);
             ensure!(thread.total() > 20, "{root} has {} samples\n{folded}", thread.total());
-            ensure!(thread.share_of(function) >= 0.99, "{root} does something else than {function}\n{thread}");
-            ensure!(thread.total() == folded.count_of(function), "{function} is elsewhere, too\n{folded}");
+            ensure!(
+                thread.share_of(function) >= 0.99,
+                "{root} does something else than {function}\n{thread}"
+            );
+            ensure!(
+                thread.total() == folded.count_of(function),
+                "{function} is elsewhere, too\n{folded}"
+            );
         }
         Ok(())
     })
@@ -42,13 +55,17 @@ fn without_t_a_single_process_starts_at_its_first_frame() -> Result<()> {
     let workload = Workload::python(&python, "spin.py", &[])?;
     let pid = workload.pid.to_string();
     let folded = record(&["-p", &pid, "--no-native", "--no-kernel"])?;
-    ensure!(folded.share(|stack| stack[0].starts_with("<module> (spin.py:")) > 0.99, "{folded}");
+    ensure!(
+        folded.share(|stack| stack[0].starts_with("<module> (spin.py:")) > 0.99,
+        "{folded}"
+    );
     let other = Workload::python(&python, "spin.py", &[])?;
     let both = format!("{pid},{}", other.pid);
     let folded = record(&["-p", &both, "-t"])?;
     for pid in [workload.pid, other.pid] {
         let root = format!("process {pid}:\"");
-        let of_one = folded.only(|stack| stack[0].starts_with(&root) && stack[1].starts_with(&format!("thread {pid}:\"")));
+        let of_one =
+            folded.only(|stack| stack[0].starts_with(&root) && stack[1].starts_with(&format!("thread {pid}:\"")));
         ensure!(of_one.total() > 50, "{pid} has {} samples\n{folded}", of_one.total());
     }
     Ok(())
@@ -68,7 +85,10 @@ fn tid_records_that_thread_only() -> Result<()> {
     let both = format!("{first},{last}");
     let folded = record(&["--tid", &both])?;
     ensure!(folded.count_of("beta_work") == 0, "{folded}");
-    ensure!(folded.count_of("alpha_work") > 20 && folded.count_of("gamma_work") > 20, "{folded}");
+    ensure!(
+        folded.count_of("alpha_work") > 20 && folded.count_of("gamma_work") > 20,
+        "{folded}"
+    );
     Ok(())
 }
 
@@ -90,7 +110,9 @@ fn comm_records_threads_of_that_name_only() -> Result<()> {
 #[test]
 fn cgroup_records_what_is_in_it_and_below() -> Result<()> {
     let _serial = serial();
-    let Some(cgroup) = TestCgroup::new()? else { return Ok(()) };
+    let Some(cgroup) = TestCgroup::new()? else {
+        return Ok(());
+    };
     let python = python::any()?;
     let outside = Workload::python(&python, "shares.py", &[])?;
     let inside = Workload::python(&python, "spin.py", &[])?;
@@ -100,16 +122,29 @@ fn cgroup_records_what_is_in_it_and_below() -> Result<()> {
     let path = cgroup.path.to_str().context("not UTF-8")?;
 
     let folded = record(&["--cgroup", path])?;
-    let shares = [folded.share_of("inner"), folded.share_of("lines"), folded.share_of("turns")];
-    ensure!(shares[0] > 0.1 && shares[1] > 0.1 && shares[2] == 0.0, "{shares:?}\n{folded}");
+    let shares = [
+        folded.share_of("inner"),
+        folded.share_of("lines"),
+        folded.share_of("turns"),
+    ];
+    ensure!(
+        shares[0] > 0.1 && shares[1] > 0.1 && shares[2] == 0.0,
+        "{shares:?}\n{folded}"
+    );
     ensure!(shares[0] + shares[1] > 0.98, "{shares:?}\n{folded}");
 
     // Of a process outside nothing is left.
     let pid = outside.pid.to_string();
-    ensure!(record(&["-p", &pid, "--cgroup", path])?.total() == 0, "a process outside the cgroup was recorded");
+    ensure!(
+        record(&["-p", &pid, "--cgroup", path])?.total() == 0,
+        "a process outside the cgroup was recorded"
+    );
     // As /proc/PID/cgroup calls it.
     let name = fs::read_to_string(format!("/proc/{}/cgroup", below.pid))?;
-    let name = name.lines().find_map(|line| line.strip_prefix("0::")).context("no cgroup of version 2")?;
+    let name = name
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .context("no cgroup of version 2")?;
     let folded = record(&["--cgroup", name])?;
     ensure!(folded.share_of("lines") > 0.98, "{folded}");
     Ok(())
@@ -117,7 +152,11 @@ fn cgroup_records_what_is_in_it_and_below() -> Result<()> {
 
 fn start(python: &python::Python) -> Result<(Workload, Vec<u64>)> {
     let workload = Workload::python(python, "threads.py", &[])?;
-    let tids = workload.truth[0].as_array().context("no threads")?.iter().filter_map(serde_json::Value::as_u64);
+    let tids = workload.truth[0]
+        .as_array()
+        .context("no threads")?
+        .iter()
+        .filter_map(serde_json::Value::as_u64);
     let tids: Vec<u64> = tids.collect();
     ensure!(tids.len() == THREADS.len(), "only {} threads", tids.len());
     Ok((workload, tids))
@@ -167,7 +206,10 @@ impl Drop for TestCgroup {
     fn drop(&mut self) {
         // Only an empty cgroup can be removed; the workloads in it outlive this by a moment, or are gone already.
         for cgroup in [&self.below, &self.path] {
-            for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+            for pid in fs::read_to_string(cgroup.join("cgroup.procs"))
+                .unwrap_or_default()
+                .lines()
+            {
                 let _ = fs::write(self.root.join("cgroup.procs"), pid);
             }
             let _ = fs::remove_dir(cgroup);

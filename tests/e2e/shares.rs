@@ -26,7 +26,10 @@ fn functions_have_the_share_of_the_time_they_use() -> Result<()> {
         for (function, share) in [("half", 0.5), ("third", 0.3), ("fifth", 0.2)] {
             ensure_close(function, folded.share_of(function), share)?;
         }
-        ensure!(folded.share(|stack| has(stack, "turns") && has(stack, "<module>")) > 0.98, "{folded}");
+        ensure!(
+            folded.share(|stack| has(stack, "turns") && has(stack, "<module>")) > 0.98,
+            "{folded}"
+        );
         Ok(())
     })
 }
@@ -37,7 +40,20 @@ fn lines_have_the_share_of_the_time_they_use() -> Result<()> {
     python::each(|python| {
         let workload = Workload::python(python, "lines.py", &[])?;
         let pid = workload.pid.to_string();
-        let arguments = ["-p", &pid, "-d", "4", "-r", RATE, "--no-kernel", "--no-native", "-f", "folded", "-o", "-"];
+        let arguments = [
+            "-p",
+            &pid,
+            "-d",
+            "4",
+            "-r",
+            RATE,
+            "--no-kernel",
+            "--no-native",
+            "-f",
+            "folded",
+            "-o",
+            "-",
+        ];
         let folded = Profiler::record(&arguments).succeed()?.folded()?;
         ensure!(folded.total() > 400, "only {} samples", folded.total());
         for (text, share) in [("# half", 0.5), ("# third", 0.3), ("# fifth", 0.2)] {
@@ -61,9 +77,11 @@ fn a_thread_that_released_the_gil_still_has_its_python_stack() -> Result<()> {
         for (name, line) in [("hashing", &hashing), ("compressing", &compressing)] {
             let tid = workload.truth[0][name].as_u64().context("no thread id")?;
             let thread = folded.below(&format!("thread {tid}:"));
-            let share = thread.share(|stack| stack.contains(line) && has(stack, "Thread.run") || {
-                // Up to 3.10 code objects have no qualified names.
-                stack.contains(line) && has(stack, "run")
+            let share = thread.share(|stack| {
+                stack.contains(line) && has(stack, "Thread.run") || {
+                    // Up to 3.10 code objects have no qualified names.
+                    stack.contains(line) && has(stack, "run")
+                }
             });
             ensure!(
                 thread.total() > 100 && share >= 0.99,
@@ -95,15 +113,25 @@ fn churn(python: &python::Python, rounds: &str, unit: &str) -> Result<()> {
     let outcome = recording.stop()?;
     let folded = outcome.folded()?;
     let reuse = truth["most functions at an address"].as_u64().context("no reuse")?;
-    ensure!(reuse > 1, "every function had an address of its own, so nothing was tested");
-    let spent: Vec<f64> = truth["spent"].as_array().context("no times")?.iter().filter_map(Value::as_f64).collect();
+    ensure!(
+        reuse > 1,
+        "every function had an address of its own, so nothing was tested"
+    );
+    let spent: Vec<f64> = truth["spent"]
+        .as_array()
+        .context("no times")?
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
     let total: f64 = spent.iter().sum();
     for (which, seconds) in spent.iter().enumerate() {
         let function = format!("f_{which}");
         // Under the right name and in the right file.
         let found = folded.count(|stack| stack.iter().any(|frame| is(frame, &function)));
         let right = folded.count(|stack| {
-            stack.iter().any(|frame| is(frame, &function) && frame.contains(&format!("(<churn {which}>:")))
+            stack
+                .iter()
+                .any(|frame| is(frame, &function) && frame.contains(&format!("(<churn {which}>:")))
         });
         ensure!(found == right, "{function} has a file of another function's\n{folded}");
         ensure_close(&function, found as f64 / (total * HERTZ), seconds / total)?;
@@ -121,8 +149,7 @@ fn a_sample_stands_for_one_period_of_cpu_time() -> Result<()> {
     let pid = workload.pid.to_string();
     for hertz in [1_u32, 99, 999, 10_000] {
         let seconds = if hertz == 1 { 12 } else { 2 };
-        let recording =
-            Profiler::record(&["-p", &pid, "-r", &hertz.to_string(), "-f", "folded", "-o", "-"]).start()?;
+        let recording = Profiler::record(&["-p", &pid, "-r", &hertz.to_string(), "-f", "folded", "-o", "-"]).start()?;
         let used = workload.cpu_seconds_in(Duration::from_secs(seconds))?;
         let samples = recording.stop()?.folded()?.total();
         let expected = used * f64::from(hertz);

@@ -2,8 +2,8 @@
 
 use std::{
     process::Stdio,
-    sync::atomic::{AtomicUsize, Ordering},
     sync::Mutex,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
@@ -46,7 +46,9 @@ fn interpreters_that_live_for_100_ms_are_named() -> Result<()> {
             }
             let which = number % pythons.len();
             let mut command = pythons[which].command();
-            command.arg(pythons[which].seen(&directories[which].path().join("short_lived.py"))).stdin(Stdio::null());
+            command
+                .arg(pythons[which].seen(&directories[which].path().join("short_lived.py")))
+                .stdin(Stdio::null());
             let mut child = die_with_parent(&mut command).spawn()?;
             if let Ok(mut pids) = pids[which].lock() {
                 pids.push(child.id());
@@ -58,7 +60,9 @@ fn interpreters_that_live_for_100_ms_are_named() -> Result<()> {
     thread::scope(|scope| {
         let others = scope.spawn(start_one_after_another);
         start_one_after_another()?;
-        others.join().unwrap_or_else(|_| anyhow::bail!("a thread of the test panicked"))
+        others
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("a thread of the test panicked"))
     })?;
     let outcome = recording.stop()?;
     let folded = outcome.folded()?;
@@ -66,8 +70,10 @@ fn interpreters_that_live_for_100_ms_are_named() -> Result<()> {
     let mut failures = Vec::new();
     let (mut all_named, mut all_expected) = (0, 0.0);
     for (python, pids) in pythons.iter().zip(&pids) {
-        let roots: Vec<String> =
-            pids.lock().map(|pids| pids.iter().map(|pid| format!("process {pid}:")).collect()).unwrap_or_default();
+        let roots: Vec<String> = pids
+            .lock()
+            .map(|pids| pids.iter().map(|pid| format!("process {pid}:")).collect())
+            .unwrap_or_default();
         let of_these = folded.only(|stack| roots.iter().any(|root| stack[0].starts_with(root)));
         let named = of_these.count(|stack| has(stack, "burn") && has(stack, "<module>"));
         let expected = roots.len() as f64 * BURNT_SECONDS * HERTZ;
@@ -82,13 +88,20 @@ fn interpreters_that_live_for_100_ms_are_named() -> Result<()> {
         // Of one interpreter there are only twenty, and the first of them shows a file that was never seen before.
         if !(0.93..=1.05).contains(&share) {
             let other = of_these.only(|stack| !has(stack, "burn"));
-            failures.push(format!("{python}: {named} of {expected:.0} samples of burn\nothers: {other}"));
+            failures.push(format!(
+                "{python}: {named} of {expected:.0} samples of burn\nothers: {other}"
+            ));
         }
     }
     let share = f64::from(u32::try_from(all_named)?) / all_expected;
     println!("in all: {all_named} of {all_expected:.0}, {:.1} %", share * 100.0);
     ensure!(failures.is_empty(), "{}\n{}", failures.join("\n"), outcome.stderr);
-    ensure!((0.95..=1.05).contains(&share), "{:.1} % of the samples are named\n{}", share * 100.0, outcome.stderr);
+    ensure!(
+        (0.95..=1.05).contains(&share),
+        "{:.1} % of the samples are named\n{}",
+        share * 100.0,
+        outcome.stderr
+    );
     let unknown = folded.only(|stack| has_marker(stack, "[unknown Python function]"));
     ensure!(unknown.total() == 0, "functions without names: {unknown}");
     Ok(())

@@ -3,7 +3,12 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use profiler_tests::{profiler::{Profiler, binary}, python, serial::serial, workload::Workload};
+use profiler_tests::{
+    profiler::{Profiler, binary},
+    python,
+    serial::serial,
+    workload::Workload,
+};
 
 #[test]
 fn the_summary_counts_samples_and_tells_the_cost() -> Result<()> {
@@ -14,19 +19,37 @@ fn the_summary_counts_samples_and_tells_the_cost() -> Result<()> {
     let used = workload.cpu_seconds_in(Duration::from_secs(3))?;
     let outcome = recording.stop()?;
     let (samples, expected) = (outcome.samples()? as f64, used * 999.0);
-    ensure!((samples / expected - 1.0).abs() <= 0.1, "{samples} samples, {expected:.0} expected");
-    ensure!(outcome.folded()?.total() == outcome.samples()?, "the file has other samples than the summary");
+    ensure!(
+        (samples / expected - 1.0).abs() <= 0.1,
+        "{samples} samples, {expected:.0} expected"
+    );
+    ensure!(
+        outcome.folded()?.total() == outcome.samples()?,
+        "the file has other samples than the summary"
+    );
     ensure!(!outcome.stderr.contains("lost"), "{}", outcome.stderr);
     ensure!(!outcome.stderr.contains("warning"), "{}", outcome.stderr);
     let complete = outcome.line("with Python stacks")?;
-    ensure!(complete.contains("100.0 % of them complete") || complete.contains("99."), "{complete}");
+    ensure!(
+        complete.contains("100.0 % of them complete") || complete.contains("99."),
+        "{complete}"
+    );
 
     // BPF time per sample and of a CPU, user-space CPU, memory.
     let cost = outcome.line("cost: ")?;
-    for word in ["µs per sample in the kernel", "% of a CPU)", "of a CPU in the profiler", "kernel maps", "naming took"] {
+    for word in [
+        "µs per sample in the kernel",
+        "% of a CPU)",
+        "of a CPU in the profiler",
+        "kernel maps",
+        "naming took",
+    ] {
         ensure!(cost.contains(word), "does not tell {word:?}: {cost}");
     }
-    let microseconds = cost.strip_prefix("cost: ").and_then(|rest| rest.split_once(" µs")).context("no time")?;
+    let microseconds = cost
+        .strip_prefix("cost: ")
+        .and_then(|rest| rest.split_once(" µs"))
+        .context("no time")?;
     let microseconds: f64 = microseconds.0.parse()?;
     ensure!((0.1..200.0).contains(&microseconds), "not a time that can be: {cost}");
     Ok(())
@@ -40,7 +63,11 @@ fn what_is_written_into_a_pipe_has_no_colours_and_no_progress() -> Result<()> {
     let arguments = ["-p", &pid, "-d", "1500ms", "-f", "folded", "-o", "-"];
     let loud = Profiler::record(&arguments).succeed()?;
     ensure!(!loud.stderr.contains(['\u{1b}', '\r']), "{:?}", loud.stderr);
-    ensure!(loud.stderr.lines().filter(|line| line.contains("samples")).count() == 1, "{}", loud.stderr);
+    ensure!(
+        loud.stderr.lines().filter(|line| line.contains("samples")).count() == 1,
+        "{}",
+        loud.stderr
+    );
     loud.line("sampling process")?;
 
     let quiet = Profiler::record(&arguments).arg("-q").succeed()?;
@@ -57,9 +84,15 @@ fn on_a_terminal_there_is_progress_unless_q() -> Result<()> {
     let binary = binary();
     let binary = binary.to_str().context("not UTF-8")?;
     let on_terminal = |more: &str| -> Result<String> {
-        let line = format!("{binary} record -p {} -d 2 -r 99 -f folded -o /dev/null {more}", workload.pid);
+        let line = format!(
+            "{binary} record -p {} -d 2 -r 99 -f folded -o /dev/null {more}",
+            workload.pid
+        );
         // script(1) lends it a terminal.
-        let output = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(std::process::Stdio::null()).output()?;
+        let output = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(std::process::Stdio::null())
+            .output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
@@ -68,7 +101,10 @@ fn on_a_terminal_there_is_progress_unless_q() -> Result<()> {
         return Ok(());
     }
     let loud = on_terminal("")?;
-    ensure!(loud.contains(['\r', '\u{1b}']) && loud.matches("samples").count() > 1, "no progress: {loud:?}");
+    ensure!(
+        loud.contains(['\r', '\u{1b}']) && loud.matches("samples").count() > 1,
+        "no progress: {loud:?}"
+    );
     let quiet = on_terminal("-q")?;
     ensure!(quiet.matches("samples").count() == 1, "progress: {quiet:?}");
     Ok(())
@@ -98,7 +134,10 @@ fn completions_are_written_for_every_shell() -> Result<()> {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let outcome = Profiler::bare().args(["completions", shell]).succeed()?;
         let text = String::from_utf8_lossy(&outcome.stdout);
-        ensure!(text.contains("--subprocesses") || text.contains("subprocesses"), "{shell}: {text}");
+        ensure!(
+            text.contains("--subprocesses") || text.contains("subprocesses"),
+            "{shell}: {text}"
+        );
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! What a task says goes to standard error, so that `cargo xtask run -- record -o - …` can be piped.
 
+mod bench;
 mod bless;
 mod build;
 mod cargo;
@@ -37,6 +38,7 @@ enum Task {
     Lint(lint::Options),
     Test(test::Options),
     Bless(bless::Options),
+    Bench(bench::Options),
     Pythons(pythons::Options),
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Lint(options) => lint::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bless(options) => bless::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Pythons(options) => pythons::run(&options),
     };
     match result {

@@ -45,7 +45,7 @@ pub fn step<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> bool {
     if frame == 0 {
         return false;
     }
-    if frame % 8 != 0 {
+    if !frame.is_multiple_of(8) {
         scratch.record.header.python = PYTHON_TORN;
         return false;
     }
@@ -183,4 +183,186 @@ fn get32(value: &u32) -> u32 {
 fn set(slot: &mut u64, value: u64) {
     // SAFETY: a reference is valid for writes.
     unsafe { write_volatile(slot, value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{memory::fake::Memory, scratch::zeroed};
+    use profiler_common::python::{LAYOUT_CFRAME, PythonProcess};
+
+    /// The shape of 3.12's frames: code 0, previous 8, instruction 56, owner 70.
+    fn interpreter_frames() -> PythonProcess {
+        PythonProcess {
+            flags: LAYOUT_CFRAME,
+            frame_bytes: 72,
+            frame_code: 0,
+            frame_previous: 8,
+            frame_instruction: 56,
+            frame_owner: 70,
+            ..PythonProcess::default()
+        }
+    }
+
+    /// The shape of 3.8's: back 24, code 32, lasti (i32) 104.
+    fn heap_frames() -> PythonProcess {
+        PythonProcess {
+            flags: LAYOUT_HEAP_FRAMES,
+            frame_bytes: 112,
+            frame_previous: 24,
+            frame_code: 32,
+            frame_instruction: 104,
+            ..PythonProcess::default()
+        }
+    }
+
+    struct Walked {
+        codes: Vec<u64>,
+        flags: Vec<u64>,
+        status: u32,
+        leading: bool,
+        hash: [u64; 2],
+    }
+
+    fn walk(memory: &Memory, process: PythonProcess, frame: u64) -> Walked {
+        let mut scratch = zeroed();
+        scratch.process = process;
+        scratch.frame = frame;
+        start(&mut scratch);
+        while step(memory, &mut scratch) {}
+        let frames = &scratch.record.python[..scratch.record.python_len as usize];
+        Walked {
+            codes: frames.iter().map(|frame| frame.code).collect(),
+            flags: frames
+                .iter()
+                .map(|frame| frame.instruction & !INSTRUCTION_MASK)
+                .collect(),
+            status: scratch.record.header.python,
+            leading: scratch.record.python_flags & PYTHON_LEADING_ENTRY != 0,
+            hash: scratch.record.header.stack.hash,
+        }
+    }
+
+    fn put_frame(memory: &mut Memory, at: u64, code: u64, previous: u64, owner: u8) {
+        memory.put_u64(at, code);
+        memory.put_u64(at + 8, previous);
+        memory.put_u64(at + 56, code + 200);
+        memory.put(at + 70, &[owner]);
+    }
+
+    #[test]
+    fn neighbours_in_a_chunk_are_read_in_order_down_to_the_first() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 3 * 4096);
+        let address = |index: u64| 0x10_000 + index * 88;
+        for index in 0..120 {
+            let previous = if index == 0 { 0 } else { address(index - 1) };
+            put_frame(&mut memory, address(index), 0x1000 + index, previous, 0);
+        }
+        let walked = walk(&memory, interpreter_frames(), address(119));
+        assert_eq!(walked.status, PYTHON_COMPLETE);
+        assert_eq!(
+            walked.codes,
+            (0..120).rev().map(|index| 0x1000 + index).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn an_entry_frame_is_not_shown_but_marks_the_frame_above_it() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        put_frame(&mut memory, 0x10_000, 1, 0, 3);
+        put_frame(&mut memory, 0x10_100, 2, 0x10_000, 0);
+        put_frame(&mut memory, 0x10_200, 3, 0x10_100, 1);
+        let walked = walk(&memory, interpreter_frames(), 0x10_200);
+        assert_eq!(walked.codes, [3, 2]);
+        assert_eq!(walked.flags, [FRAME_GENERATOR, FRAME_ENTRY]);
+        assert!(!walked.leading);
+
+        // With an entry frame at the very leaf, there is a loop that has no frame yet.
+        put_frame(&mut memory, 0x10_300, 4, 0x10_200, 3);
+        let leading = walk(&memory, interpreter_frames(), 0x10_300);
+        assert!(leading.leading);
+        assert_eq!(leading.codes, [3, 2]);
+        assert_ne!(leading.hash, walked.hash, "the two stacks differ");
+    }
+
+    #[test]
+    fn a_frame_that_cannot_be_read_cuts_the_stack_there() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        put_frame(&mut memory, 0x10_100, 2, 0x7777_0000, 0);
+        let walked = walk(&memory, interpreter_frames(), 0x10_100);
+        assert_eq!((walked.codes, walked.status), (vec![2], PYTHON_TORN));
+
+        // Frames are aligned; what is not is no frame.
+        put_frame(&mut memory, 0x10_100, 2, 0x10_203, 0);
+        let walked = walk(&memory, interpreter_frames(), 0x10_100);
+        assert_eq!((walked.codes, walked.status), (vec![2], PYTHON_TORN));
+    }
+
+    #[test]
+    fn a_stack_that_is_too_deep_keeps_its_leaf_side_and_a_circle_ends() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        put_frame(&mut memory, 0x10_000, 1, 0x10_100, 0);
+        put_frame(&mut memory, 0x10_100, 2, 0x10_000, 0);
+        let walked = walk(&memory, interpreter_frames(), 0x10_100);
+        assert_eq!(
+            (walked.codes.len(), walked.status),
+            (MAX_PYTHON_FRAMES, PYTHON_TRUNCATED)
+        );
+        assert_eq!(walked.codes[..3], [2, 1, 2]);
+    }
+
+    #[test]
+    fn the_window_never_reaches_below_the_page_of_its_frame() {
+        let mut memory = Memory::default();
+        // Nothing is mapped below this page, and the frame is its first bytes.
+        memory.map(0x20_000, 4096);
+        put_frame(&mut memory, 0x20_000, 7, 0, 0);
+        let walked = walk(&memory, interpreter_frames(), 0x20_000);
+        assert_eq!((walked.codes, walked.status), (vec![7], PYTHON_COMPLETE));
+    }
+
+    #[test]
+    fn heap_frames_keep_their_index_and_all_are_entries() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        memory.put_u64(0x10_000 + 32, 5);
+        memory.put(0x10_000 + 104, &(-1i32).to_le_bytes());
+        let mut scratch = zeroed();
+        scratch.process = heap_frames();
+        scratch.frame = 0x10_000;
+        start(&mut scratch);
+        while step(&memory, &mut scratch) {}
+        assert_eq!(scratch.record.python_len, 1);
+        let PythonFrame { code, instruction } = scratch.record.python[0];
+        assert_eq!((code, instruction), (5, u64::from(u32::MAX) | FRAME_ENTRY));
+    }
+
+    #[test]
+    fn tags_of_code_pointers_are_removed() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        put_frame(&mut memory, 0x10_000, 0x5001, 0, 0);
+        let process = PythonProcess {
+            flags: LAYOUT_CFRAME | LAYOUT_TAGGED_EXECUTABLE,
+            ..interpreter_frames()
+        };
+        assert_eq!(walk(&memory, process, 0x10_000).codes, [0x5000]);
+    }
+
+    #[test]
+    fn any_bytes_end_the_walk() {
+        use proptest::prelude::*;
+        proptest!(|(bytes in proptest::collection::vec(any::<u8>(), 4096), process in 0..2, at in 0u64..4096)| {
+            let mut memory = Memory::default();
+            memory.map(0x10_000, 4096);
+            memory.put(0x10_000, &bytes);
+            let layout = if process == 0 { heap_frames() } else { interpreter_frames() };
+            let walked = walk(&memory, layout, 0x10_000 + at);
+            prop_assert!(walked.codes.len() <= MAX_PYTHON_FRAMES);
+        });
+    }
 }

@@ -96,9 +96,8 @@ fn thread_state<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch, 
                     .unwrap_or(0);
             }
             // `Py_tss_t { int _is_initialized; pthread_key_t _key; }`
-            let Some(key) = memory.read_u64(key_address) else {
-                return Err(PYTHON_TORN);
-            };
+            // Not in memory: nobody has touched it since the file was mapped.
+            let key = memory.read_u64(key_address).unwrap_or(0);
             if key as u32 == 0 {
                 return Err(PYTHON_NOT_INITIALIZED);
             }
@@ -123,9 +122,7 @@ fn thread_state<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch, 
             .ok_or(PYTHON_TORN),
         THREAD_BY_DYNAMIC_TLS => {
             // The GOT pair's first word is the module's number, filled in by ld.so; dtv[module] is its TLS block.
-            let Some(module) = memory.read_u64(key_address) else {
-                return Err(PYTHON_TORN);
-            };
+            let module = memory.read_u64(key_address).unwrap_or(0);
             if module == 0 {
                 return Err(PYTHON_NOT_INITIALIZED);
             }
@@ -170,3 +167,131 @@ fn field(offset: u16) -> usize {
 }
 
 const _: () = assert!(0xff + 8 <= 2 * MAX_THREAD_STATE_BYTES + 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{memory::fake::Memory, scratch::zeroed};
+
+    const FS_BASE: u64 = 0x50_000;
+    const RUNTIME: u64 = 0x10_000;
+    const STATE: u64 = 0x20_000;
+    const OTHER_STATE: u64 = 0x21_000;
+
+    /// A process whose thread state is behind pthread key `key`; `frame` is its innermost frame.
+    fn process(key: u32) -> (Memory, PythonProcess) {
+        let mut memory = Memory::default();
+        memory.map(RUNTIME, 4096);
+        memory.map(STATE, 2 * 4096);
+        memory.map(FS_BASE, 4096);
+        memory.put(RUNTIME + 100, &1u32.to_le_bytes());
+        memory.put(RUNTIME + 104, &key.to_le_bytes());
+        put_state(&mut memory, STATE, FS_BASE, 0xf00);
+        let process = PythonProcess {
+            thread_lookup: THREAD_BY_PTHREAD_KEY,
+            key_address: RUNTIME + 100,
+            thread_frame: 72,
+            thread_id: 152,
+            ..PythonProcess::default()
+        };
+        (memory, process)
+    }
+
+    fn put_state(memory: &mut Memory, at: u64, owner: u64, frame: u64) {
+        memory.put_u64(at + 152, owner);
+        memory.put_u64(at + 72, frame);
+    }
+
+    fn find(memory: &Memory, process: PythonProcess) -> (u32, u64) {
+        let mut scratch = zeroed();
+        scratch.process = process;
+        (find_frames(memory, FS_BASE, &mut scratch), scratch.frame)
+    }
+
+    #[test]
+    fn a_key_of_the_first_block_is_found_beside_the_thread() {
+        let (mut memory, process) = process(3);
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, STATE);
+        assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xf00));
+    }
+
+    #[test]
+    fn a_key_beyond_the_first_block_is_found_through_the_second_level() {
+        let (mut memory, process) = process(32 + 5);
+        assert_eq!(find(&memory, process), (PYTHON_NO_THREAD_STATE, 0), "no block yet");
+        let block = FS_BASE + 0x800;
+        memory.put_u64(FS_BASE + 0x310 + 32 * 16 + 8, block);
+        memory.put_u64(block + 5 * 16 + 8, STATE);
+        assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xf00));
+    }
+
+    #[test]
+    fn a_state_of_another_thread_is_not_taken() {
+        let (mut memory, process) = process(3);
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, STATE);
+        put_state(&mut memory, STATE, FS_BASE + 64, 0xf00);
+        assert_eq!(find(&memory, process).0, PYTHON_BAD_THREAD_STATE);
+    }
+
+    #[test]
+    fn an_interpreter_without_a_key_is_not_initialized() {
+        let (mut memory, process) = process(3);
+        memory.put(RUNTIME + 100, &0u32.to_le_bytes());
+        assert_eq!(find(&memory, process).0, PYTHON_NOT_INITIALIZED);
+        // Its data was never touched, so it is not even in memory.
+        let untouched = PythonProcess {
+            key_address: 0x7777_0000,
+            ..process
+        };
+        assert_eq!(find(&memory, untouched).0, PYTHON_NOT_INITIALIZED);
+    }
+
+    #[test]
+    fn a_thread_in_a_sub_interpreter_is_found_as_the_owner_of_the_lock() {
+        let (mut memory, process) = process(3);
+        let process = PythonProcess {
+            flags: LAYOUT_GIL_HOLDER,
+            gilstate_gap: 24,
+            ..process
+        };
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, STATE);
+        memory.put_u64(RUNTIME + 100 - 24, OTHER_STATE);
+        put_state(&mut memory, OTHER_STATE, FS_BASE, 0xbeef);
+        assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xbeef));
+        // Another thread owns the lock: our own state it is.
+        put_state(&mut memory, OTHER_STATE, FS_BASE + 64, 0xbeef);
+        assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xf00));
+    }
+
+    #[test]
+    fn thread_local_variables_are_found_in_executables_and_in_libraries() {
+        let (mut memory, process) = process(3);
+        memory.put_u64(FS_BASE + 0x900 - 40, STATE);
+        let fixed = PythonProcess {
+            thread_lookup: THREAD_BY_STATIC_TLS,
+            tls_offset: 0x900 - 40,
+            ..process
+        };
+        assert_eq!(find(&memory, fixed), (PYTHON_COMPLETE, 0xf00));
+
+        // dtv[2] is the block of module 2.
+        let (dtv, block) = (FS_BASE + 0xa00, FS_BASE + 0xb00);
+        memory.put_u64(RUNTIME + 200, 2);
+        memory.put_u64(FS_BASE + 8, dtv);
+        memory.put_u64(dtv + 2 * 16, u64::MAX);
+        let dynamic = PythonProcess {
+            thread_lookup: THREAD_BY_DYNAMIC_TLS,
+            key_address: RUNTIME + 200,
+            tls_offset: 0x28,
+            ..process
+        };
+        assert_eq!(
+            find(&memory, dynamic).0,
+            PYTHON_NO_THREAD_STATE,
+            "this thread has no block yet"
+        );
+        memory.put_u64(dtv + 2 * 16, block);
+        memory.put_u64(block + 0x28, STATE);
+        assert_eq!(find(&memory, dynamic), (PYTHON_COMPLETE, 0xf00));
+    }
+}

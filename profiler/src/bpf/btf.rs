@@ -26,7 +26,7 @@ pub fn field_offset(btf: &Btf<'_>, structure: &str, path: &str) -> Result<u32, B
         bits += u64::from(at);
         current = btf.resolve(of);
     }
-    if bits % 8 != 0 {
+    if !bits.is_multiple_of(8) {
         return Err(BtfError::Damaged("a field wanted whole is a bit-field"));
     }
     u32::try_from(bits / 8).map_err(|_| BtfError::Damaged("an offset of gigabytes"))

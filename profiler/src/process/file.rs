@@ -383,6 +383,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::sync::LazyLock;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
 
@@ -473,19 +474,27 @@ mod tests {
             .expect("run cp");
         assert!(copied.success());
         let mut child = std::process::Command::new(&path).arg("60").spawn().expect("start");
+        // As after vfork, the parent goes on when the child has let go of its old memory, a moment before it has the
+        // new one.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let code = |path: &Path| {
+            let maps = maps::read(child.id()).expect("maps");
+            maps.entries
+                .into_iter()
+                .find(|entry| entry.executable && entry.path() == Some(path))
+        };
+        let executable = fs::canonicalize(&path).expect("path");
+        while code(&executable).is_none() {
+            assert!(Instant::now() < deadline, "started within ten seconds");
+            std::thread::yield_now();
+        }
         fs::remove_file(&path).expect("delete");
         // What stands at the path now is not what runs.
         fs::copy("/bin/true", &path).expect("copy");
 
-        let maps = maps::read(child.id()).expect("maps");
-        let executable = fs::canonicalize(&path).expect("path");
-        let entry = maps
-            .entries
-            .iter()
-            .find(|entry| entry.executable && entry.path() == Some(&executable))
-            .expect("code");
+        let entry = code(&executable).expect("code");
         assert!(matches!(entry.name, MapName::File { deleted: true, .. }));
-        let opened = MappedFile::open(child.id(), entry);
+        let opened = MappedFile::open(child.id(), &entry);
         child.kill().expect("kill");
         child.wait().expect("reap");
         let file = match opened {

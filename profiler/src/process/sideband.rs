@@ -4,8 +4,8 @@
 //! anyway, need no eBPF program, and arrive with the same clock as the samples. A dummy software event per CPU, which
 //! never counts anything, carries them into a ring buffer shared with the kernel.
 //!
-//! The formats are those of perf_event_open(2), and were tried on Linux 6.18; the newest thing used is `use_clockid`, of
-//! Linux 4.1.
+//! The formats are those of perf_event_open(2), and were tried on Linux 6.18; the newest thing used is `use_clockid`,
+//! of Linux 4.1.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -409,8 +409,8 @@ fn attributes() -> abi::perf_event_attr {
     attributes.set_use_clockid(1);
     attributes.clockid = libc::CLOCK_MONOTONIC;
     // Wake on every record. `wakeup_events` counts samples only (perf_output_sample, kernel/events/core.c), and a dummy
-    // event has none: with it a reader sleeps until the ring is half full (ring_buffer_init, kernel/events/ring_buffer.c;
-    // on 6.18 that was seconds).
+    // event has none: with it a reader sleeps until the ring is half full (ring_buffer_init,
+    // kernel/events/ring_buffer.c; on 6.18 that was seconds).
     attributes.set_watermark(1);
     attributes.__bindgen_anon_2.wakeup_watermark = 1;
     attributes
@@ -739,12 +739,12 @@ mod tests {
         let mut child = std::process::Command::new("/bin/true")
             .spawn()
             .expect("start /bin/true");
-        let child_pid = child.id();
+        let born = child.id();
         let mut events = Vec::new();
         wait_for(
             &mut sideband,
             &mut events,
-            |kind| matches!(kind, SidebandKind::Exit { pid, .. } if *pid == child_pid),
+            |kind| matches!(kind, SidebandKind::Exit { pid, .. } if *pid == born),
         );
         child.wait().expect("reap");
 
@@ -752,15 +752,14 @@ mod tests {
         let position = |wanted: &dyn Fn(&SidebandKind) -> bool| {
             events.iter().position(|event| wanted(&event.kind)).expect("the event")
         };
-        let this_pid = std::process::id();
+        let me = std::process::id();
         let fork = position(
-            &|kind| matches!(kind, SidebandKind::Fork { pid, parent_pid, .. } if (*pid, *parent_pid) == (child_pid, this_pid)),
+            &|kind| matches!(kind, SidebandKind::Fork { pid, parent_pid, .. } if (*pid, *parent_pid) == (born, me)),
         );
-        let exec =
-            position(&|kind| matches!(kind, SidebandKind::Exec { pid, comm } if *pid == child_pid && comm == "true"));
+        let exec = position(&|kind| matches!(kind, SidebandKind::Exec { pid, comm } if *pid == born && comm == "true"));
         let libc_mapped = position(&|kind| {
             matches!(kind, SidebandKind::Mmap { pid, map, .. }
-                if *pid == child_pid && map.executable && map.path().is_some_and(|path| path.ends_with("libc.so.6")))
+                if *pid == born && map.executable && map.path().is_some_and(|path| path.ends_with("libc.so.6")))
         });
         assert!(fork < exec && exec < libc_mapped, "{fork} {exec} {libc_mapped}");
     }

@@ -74,6 +74,8 @@ fn native(function: &str, path: Option<&str>, address: u64) -> String {
         // `[vdso]` is already in brackets.
         ("", Some(file)) => format!("[{}+{address:#x}]", file.trim_start_matches('[').trim_end_matches(']')),
         ("", None) => format!("[{address:#x}]"),
+        // A function that is only known by where it begins: `[libfoo.so+0x1230]`.
+        (_, Some(_)) if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
         (_, Some(file)) => format!("{function} ({file})"),
         // perf's word.
         (_, None) => format!("{function} ([unknown])"),
@@ -167,6 +169,10 @@ mod tests {
         assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
         assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
         assert_eq!(native("", Some("/lib/libfoo.so"), 0x1234), "[libfoo.so+0x1234]");
+        assert_eq!(
+            native("[libfoo.so+0x1230]", Some("/lib/libfoo.so"), 0x1234),
+            "[libfoo.so+0x1230]"
+        );
         assert_eq!(native("", Some("[vdso]"), 0x12), "[vdso+0x12]");
         assert_eq!(native("", None, 0x7f00_0000_1000), "[0x7f0000001000]");
     }

@@ -6,6 +6,7 @@
 //! **Return addresses:** an address that was found on a stack is where a call returns to, which can be the next line or
 //! even the next function. The caller passes such addresses less one, and only the sampled instruction itself as it is.
 
+mod function_start;
 mod kernel;
 mod native;
 mod vdso;
@@ -79,6 +80,11 @@ impl Symbolizer {
         let (symbols, warning) = native::symbolize(file, addresses, &self.options);
         self.warn(warning);
         symbols
+    }
+
+    /// Where the functions that hold `addresses` begin, for those that have no name.
+    pub fn function_starts(&self, file: &Path, addresses: &[u64]) -> Vec<Option<u64>> {
+        function_start::find(file, addresses)
     }
 
     /// Names addresses in `[vdso]`, given as distances from the start of its mapping.

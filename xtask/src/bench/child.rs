@@ -94,7 +94,11 @@ impl Child {
                 bail!("`{}` ended: {}: {}", self.shown, ended.status, said.trim());
             }
             if started.elapsed() > limit {
-                bail!("`{}` did not say {text:?} within {limit:?}: {}", self.shown, said.trim());
+                bail!(
+                    "`{}` did not say {text:?} within {limit:?}: {}",
+                    self.shown,
+                    said.trim()
+                );
             }
             thread::sleep(LOOK_EVERY);
         }

@@ -2,22 +2,25 @@
 
 use anyhow::{Result, bail};
 
-/// One or more measurements, in ascending order.
+/// One or more measurements.
 #[derive(Clone, Debug)]
 pub struct Spread {
+    /// In the order in which they were made: figures of one run can be paired.
+    measured: Vec<f64>,
     sorted: Vec<f64>,
 }
 
 impl Spread {
-    pub fn of(mut values: Vec<f64>) -> Result<Self> {
-        if values.is_empty() {
+    pub fn of(measured: Vec<f64>) -> Result<Self> {
+        if measured.is_empty() {
             bail!("nothing was measured");
         }
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+        if let Some(value) = measured.iter().find(|value| !value.is_finite()) {
             bail!("one of the measurements is {value}");
         }
-        values.sort_by(f64::total_cmp);
-        Ok(Self { sorted: values })
+        let mut sorted = measured.clone();
+        sorted.sort_by(f64::total_cmp);
+        Ok(Self { measured, sorted })
     }
 
     /// The middle one, or the mean of the two in the middle.
@@ -38,8 +41,8 @@ impl Spread {
         self.sorted[self.sorted.len() - 1]
     }
 
-    pub fn sorted(&self) -> &[f64] {
-        &self.sorted
+    pub fn measured(&self) -> &[f64] {
+        &self.measured
     }
 }
 

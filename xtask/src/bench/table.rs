@@ -11,6 +11,14 @@ use super::spread::Spread;
 pub struct Table {
     groups: Vec<Group>,
     notes: Vec<String>,
+    losses: Vec<Loss>,
+}
+
+/// Something that went missing in the recordings of a section, by reason.
+struct Loss {
+    section: String,
+    reason: String,
+    count: u64,
 }
 
 struct Group {
@@ -76,6 +84,33 @@ impl Table {
         }
     }
 
+    /// What the recordings of a section have lost, summed up by reason. Figures of a profiler that drops half of its
+    /// work are worth nothing.
+    pub fn lost(&mut self, section: &str, losses: impl IntoIterator<Item = (String, u64)>) {
+        for (reason, count) in losses {
+            let known = self
+                .losses
+                .iter_mut()
+                .find(|loss| loss.section == section && loss.reason == reason);
+            match known {
+                Some(loss) => loss.count += count,
+                None => self.losses.push(Loss {
+                    section: section.to_owned(),
+                    reason,
+                    count,
+                }),
+            }
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let losses = self
+            .losses
+            .iter()
+            .map(|loss| format!("{}: lost {} {}", loss.section, loss.count, loss.reason));
+        self.notes.iter().cloned().chain(losses).collect()
+    }
+
     pub fn text(&self) -> String {
         let headings = ["", "median", "min – max", "n", "goal", ""].map(str::to_owned);
         let mut rows = vec![Row::Cells(headings)];
@@ -84,7 +119,7 @@ impl Table {
             rows.extend(group.figures.iter().map(row));
         }
         let mut text = aligned(&rows);
-        for note in &self.notes {
+        for note in self.notes() {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "note: {note}");
         }
@@ -100,7 +135,7 @@ impl Table {
                 json!({"title": group.title, "figures": figures})
             })
             .collect();
-        json!({"groups": groups, "notes": self.notes})
+        json!({"groups": groups, "notes": self.notes()})
     }
 
     /// How many figures have a goal, and how many of these miss it.
@@ -128,7 +163,7 @@ impl Figure {
                 json["median"] = spread.median().into();
                 json["min"] = spread.min().into();
                 json["max"] = spread.max().into();
-                json["values"] = spread.sorted().into();
+                json["values"] = spread.measured().into();
             }
             Err(why) => json["absent"] = why.as_str().into(),
         }
@@ -186,7 +221,10 @@ fn row(figure: &Figure) -> Row<'_> {
         Some(goal) if median <= goal => (format!("≤ {}{suffix}", plain(goal)), "met".to_owned()),
         Some(goal) => {
             let excess = unit.shown(median - goal);
-            (format!("≤ {}{suffix}", plain(goal)), format!("MISSED by {excess}{suffix}"))
+            (
+                format!("≤ {}{suffix}", plain(goal)),
+                format!("MISSED by {excess}{suffix}"),
+            )
         }
         None => (String::new(), String::new()),
     };
@@ -194,7 +232,7 @@ fn row(figure: &Figure) -> Row<'_> {
         format!("  {}", figure.what),
         format!("{}{suffix}", unit.shown(median)),
         format!("{} – {}", unit.shown(spread.min()), unit.shown(spread.max())),
-        spread.sorted().len().to_string(),
+        spread.measured().len().to_string(),
         goal,
         mark,
     ])
@@ -202,8 +240,8 @@ fn row(figure: &Figure) -> Row<'_> {
 
 /// A goal as it was set: 2.5 and 64, not 2.50 and 64.0. A measured one has no more digits than it deserves.
 fn plain(goal: f64) -> String {
-    let rounded = (goal * 1000.0).round() / 1000.0;
-    rounded.to_string()
+    let precision = if goal.abs() < 10.0 { 1000.0 } else { 10.0 };
+    ((goal * precision).round() / precision).to_string()
 }
 
 /// Text to the left, numbers to the right; the last column is not padded.
@@ -253,21 +291,28 @@ mod tests {
         table.figure("kernel maps", Unit::Mebibytes, vec![112.0], None);
         table.note("the machine was busy");
         table.note("the machine was busy");
+        table.lost("memory", [("samples".to_owned(), 2)]);
+        table.lost("memory", [("samples".to_owned(), 3), ("stacks".to_owned(), 1)]);
         table
     }
 
     #[test]
     fn the_goal_stands_beside_the_figure_and_a_miss_says_by_how_much() {
-        let expected = "                    median      min – max  n  goal\n\
-                        slow-down\n  \
-                        profiler 99 Hz       1.004  1.001 – 1.020  3  ≤ 1.01    met\n  \
-                        profiler 999 Hz      1.045  1.045 – 1.045  1  ≤ 1.03    MISSED by 0.015\n  \
-                        py-spy 100 Hz    not measured: no network\n\
-                        memory\n  \
-                        while recording   41.2 MiB    41.2 – 41.2  1  ≤ 64 MiB  met\n  \
-                        kernel maps        112 MiB      112 – 112  1\n\
-                        note: the machine was busy\n";
-        assert_eq!(table().text(), expected);
+        let expected = [
+            "                     median      min – max  n  goal",
+            "slow-down",
+            "  profiler 99 Hz      1.004  1.001 – 1.020  3  ≤ 1.01    met",
+            "  profiler 999 Hz     1.045  1.045 – 1.045  1  ≤ 1.03    MISSED by 0.015",
+            "  py-spy 100 Hz    not measured: no network",
+            "memory",
+            "  while recording  41.2 MiB    41.2 – 41.2  1  ≤ 64 MiB  met",
+            "  kernel maps       112 MiB      112 – 112  1",
+            "note: the machine was busy",
+            "note: memory: lost 5 samples",
+            "note: memory: lost 1 stacks",
+            "",
+        ];
+        assert_eq!(table().text(), expected.join("\n"));
         assert_eq!(table().goals(), (3, 1));
     }
 
@@ -276,11 +321,11 @@ mod tests {
         let json = table().json();
         let first = &json["groups"][0]["figures"][0];
         assert_eq!(first["median"], 1.004);
-        assert_eq!(first["values"], json!([1.001, 1.004, 1.02]));
+        assert_eq!(first["values"], json!([1.004, 1.001, 1.02]));
         assert_eq!(first["met"], true);
         assert_eq!(json["groups"][0]["figures"][2]["absent"], "no network");
         assert_eq!(json["groups"][1]["figures"][1]["met"], Value::Null);
-        assert_eq!(json["notes"], json!(["the machine was busy"]));
+        assert_eq!(json["notes"][0], "the machine was busy");
     }
 
     #[test]
@@ -288,5 +333,10 @@ mod tests {
         let mut table = Table::default();
         table.figure("x", Unit::Ratio, vec![1.01001], 1.01);
         assert_eq!(table.goals(), (1, 1));
+    }
+
+    #[test]
+    fn a_goal_is_printed_as_it_was_set() {
+        assert_eq!([1.01, 2.5, 64.0, 51.557].map(plain), ["1.01", "2.5", "64", "51.6"]);
     }
 }

@@ -1,0 +1,41 @@
+//! `cargo xtask bench`: how fast the profiler is, and how little it costs.
+
+mod bpf_stats;
+mod child;
+mod cpu;
+mod first_sample;
+mod interpreters;
+mod machine;
+mod memory;
+mod output;
+mod per_sample;
+mod profiler;
+mod py_spy;
+mod scratch;
+mod slow_down;
+mod spread;
+mod start_up;
+mod table;
+mod usage;
+mod workload;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// Measure what profiling costs
+#[derive(Args)]
+pub struct Options {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    Cpu(cpu::Options),
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    match &options.bench {
+        Bench::Cpu(options) => cpu::run(options),
+    }
+}
