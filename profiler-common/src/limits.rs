@@ -8,8 +8,9 @@ pub const MAX_PYTHON_FRAMES: usize = 512;
 pub const MAX_ADDRESSES: usize = 128;
 
 /// Code objects copied by one sample. A copy costs about 2.5 µs, so the first sample of a deep stack of unseen code
-/// would otherwise spend a quarter of a millisecond in an interrupt; what is left over comes with later samples.
-pub const MAX_CODES_PER_SAMPLE: u32 = 8;
+/// would otherwise spend a millisecond in an interrupt; what is left over comes with later samples, and user space is
+/// woken to look for itself.
+pub const MAX_CODES_PER_SAMPLE: u32 = 16;
 
 /// Bytes kept of each string of a code object. A longer one is cut and marked; user space reads the rest.
 pub const MAX_STRING_BYTES: usize = 512;

@@ -81,11 +81,14 @@ pub struct PythonProcess {
     pub unicode_compact_data: u16,
     pub bytes_size: u16,
     pub bytes_data: u16,
-    /// Bytes to read of a code object to have all of the fields above.
+    /// Bytes to read of a code object to have all of its fields.
     pub code_bytes: u16,
+    /// A word that no two code objects share: the one with `co_version` (3.12+), or 0 where the version has none.
+    pub code_version: u16,
+    pub reserved: [u16; 3],
 }
 
-const _: () = assert!(size_of::<PythonProcess>() == 32 + 24 * 2);
+const _: () = assert!(size_of::<PythonProcess>() == 32 + 28 * 2);
 
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,

@@ -88,21 +88,28 @@ pub struct StackRecord {
     pub python_len: u32,
     /// `PYTHON_LEADING_ENTRY`.
     pub python_flags: u32,
-    /// Kernel addresses, leaf first.
-    pub kernel: [u64; MAX_ADDRESSES],
-    /// Native user addresses, leaf first.
-    pub native: [u64; MAX_ADDRESSES],
-    /// Python frames, leaf first. Last, so that a record can be cut after the frames it has.
-    pub python: [PythonFrame; MAX_PYTHON_FRAMES],
+    /// Without gaps, each leaf first: kernel addresses, native addresses, and Python frames of two words each (as
+    /// [`PythonFrame`]). Cut after the last.
+    pub words: [u64; STACK_WORDS],
 }
 
-const _: () = assert!(size_of::<StackRecord>() == 64 + 16 + 2 * 8 * MAX_ADDRESSES + 16 * MAX_PYTHON_FRAMES);
+/// Words of the largest stack.
+pub const STACK_WORDS: usize = 2 * MAX_ADDRESSES + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
+
+/// Words of a [`PythonFrame`].
+pub const PYTHON_FRAME_WORDS: usize = 2;
+
+const _: () = assert!(size_of::<PythonFrame>() == 8 * PYTHON_FRAME_WORDS);
+const _: () = assert!(size_of::<StackRecord>() == 64 + 16 + 8 * STACK_WORDS);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;
 pub const STRING_NAME: usize = 1;
 pub const STRING_QUALNAME: usize = 2;
 pub const STRINGS: usize = 3;
+
+/// [`RawString::kind`] of a qualified name that is the very object the name is, and so is not copied twice.
+pub const SAME_AS_NAME: u32 = 0xff;
 
 /// One string of a code object. Its bytes follow in [`CodeRecord::body`], as CPython keeps them: latin-1, UCS-2 or
 /// UCS-4 by `kind`.
@@ -111,7 +118,7 @@ pub const STRINGS: usize = 3;
 pub struct RawString {
     /// Bytes copied.
     pub bytes: u32,
-    /// Bytes per character (1, 2, 4); 0 if the string could not be read or is absent.
+    /// Bytes per character (1, 2, 4); 0 if the string could not be read or is absent; [`SAME_AS_NAME`].
     pub kind: u32,
     /// Characters the whole string has; more than `bytes / kind` if it was cut.
     pub characters: u64,
@@ -127,8 +134,6 @@ pub struct CodeRecord {
     pub first_line: i32,
     /// Address of the code object.
     pub address: u64,
-    /// Identifies this code object among others that may come to lie at the same address.
-    pub fingerprint: u64,
     pub time_ns: u64,
     /// Address of the line table's first byte, for the part that was not copied.
     pub line_table_address: u64,
@@ -143,4 +148,4 @@ pub struct CodeRecord {
     pub body: [u8; MAX_CODE_BYTES],
 }
 
-const _: () = assert!(size_of::<CodeRecord>() == 16 + 32 + 16 + 16 * STRINGS + MAX_CODE_BYTES);
+const _: () = assert!(size_of::<CodeRecord>() == 16 + 24 + 16 + 16 * STRINGS + MAX_CODE_BYTES);

@@ -13,11 +13,11 @@ use profiler_common::{
         MAX_STRING_BYTES,
     },
     python::CodeKey,
-    record::{CodeRecord, RECORD_CODE, STRING_FILENAME, STRING_NAME, STRING_QUALNAME, STRINGS},
+    record::{CodeRecord, RECORD_CODE, SAME_AS_NAME, STRING_FILENAME, STRING_NAME, STRING_QUALNAME, STRINGS},
     stats::Counter,
 };
 use profiler_ebpf::{
-    hash::fingerprint,
+    hash::mix_fingerprint,
     memory::{ReadMemory as _, load},
     scratch::Scratch,
 };
@@ -40,6 +40,7 @@ pub struct CodeScratch {
     /// The head of a string or bytes object.
     head: [u64; (HEAD_MASK + 1) / 8 + 1],
     used: u64,
+    fingerprint: u64,
 }
 
 const _: () = assert!(size_of::<CodeScratch>() <= 32 * 1024);
@@ -130,7 +131,7 @@ fn send_next(context: Context) -> bool {
 
 /// Whether a code object was sent from this address.
 #[inline(always)]
-fn is_known(scratch: &Scratch, index: u32) -> bool {
+fn is_known(scratch: &mut Scratch, index: u32) -> bool {
     let Some(key) = key_of(scratch, index) else {
         return false;
     };
@@ -139,14 +140,12 @@ fn is_known(scratch: &Scratch, index: u32) -> bool {
 }
 
 #[inline(always)]
-fn key_of(scratch: &Scratch, index: u32) -> Option<CodeKey> {
+fn key_of(scratch: &mut Scratch, index: u32) -> Option<CodeKey> {
     if index >= MAX_PYTHON_FRAMES as u32 {
         return None;
     }
-    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
-    let at = unsafe { read_volatile(&raw const index) } as usize & (MAX_PYTHON_FRAMES - 1);
-    // SAFETY: `at` is masked to the array's length.
-    let address = unsafe { (*scratch.record.python.as_ptr().add(at)).code };
+    // SAFETY: the slot lies in the record.
+    let address = unsafe { (*scratch.python_frame(index)).code };
     Some(CodeKey {
         address,
         instance: u64::from(scratch.process.instance),
@@ -197,7 +196,7 @@ extern "C" fn check(context: Context, index: u32) -> u64 {
     }
     // SAFETY: the value is copied out at once.
     match unsafe { CODES.get(key) } {
-        Some(known) if *known == code.record.fingerprint => return KNOWN,
+        Some(known) if *known == code.fingerprint => return KNOWN,
         Some(_) => count(Counter::CodesReplaced),
         None => {}
     }
@@ -211,7 +210,7 @@ extern "C" fn check(context: Context, index: u32) -> u64 {
     }
     count(Counter::CodesSent);
     // A failure means that it is sent once more later.
-    let _ = CODES.insert(key, code.record.fingerprint, 0);
+    let _ = CODES.insert(key, code.fingerprint, 0);
     SENT
 }
 
@@ -237,12 +236,39 @@ fn read_object(scratch: &mut Scratch, code: &mut CodeScratch, address: u64) -> b
         object_field(code, scratch.process.code_first_traceable)
     };
     code.record.address = address;
-    code.record.fingerprint = fingerprint(
-        code.record.first_line as u32,
-        object_field(code, scratch.process.code_filename),
-        object_field(code, scratch.process.code_name),
-        object_field(code, scratch.process.code_line_table),
-    );
+    take_fingerprint(scratch, code)
+}
+
+/// What tells this code object from another at the same address. `false` if it cannot be told.
+///
+/// From 3.12 on the objects are numbered. Before, addresses alone do not do: whatever makes and drops functions in a
+/// loop gets the same memory for all of their parts, so what the name and the line table hold counts too.
+#[inline(always)]
+fn take_fingerprint(scratch: &mut Scratch, code: &mut CodeScratch) -> bool {
+    let mut fingerprint = u64::from(code.record.first_line as u32);
+    let name: u64 = object_field(code, scratch.process.code_name);
+    let table: u64 = object_field(code, scratch.process.code_line_table);
+    mix_fingerprint(&mut fingerprint, object_field(code, scratch.process.code_filename));
+    mix_fingerprint(&mut fingerprint, name);
+    mix_fingerprint(&mut fingerprint, table);
+    if scratch.process.code_version != 0 {
+        mix_fingerprint(&mut fingerprint, object_field(code, scratch.process.code_version));
+    } else {
+        // `PyASCIIObject.hash` follows the length (3.8 – 3.11); names are interned, and so hashed.
+        // SAFETY: `head` is longer than HEAD_BYTES.
+        if !unsafe { UserMemory.read(name, code.head.as_mut_ptr().cast(), HEAD_BYTES) } {
+            return false;
+        }
+        mix_fingerprint(&mut fingerprint, head_field(code, scratch.process.unicode_length + 8));
+        // The line table's size and its first bytes.
+        // SAFETY: `head` is longer than HEAD_BYTES.
+        if !unsafe { UserMemory.read(table, code.head.as_mut_ptr().cast(), HEAD_BYTES) } {
+            return false;
+        }
+        mix_fingerprint(&mut fingerprint, head_field(code, scratch.process.bytes_size));
+        mix_fingerprint(&mut fingerprint, head_field(code, scratch.process.bytes_data));
+    }
+    code.fingerprint = fingerprint;
     true
 }
 
@@ -270,6 +296,7 @@ fn fill(scratch: &mut Scratch, code: &mut CodeScratch) -> bool {
     // A plain function's qualified name is the very same object as its name: do not copy it twice.
     if qualname == name {
         clear(code, STRING_QUALNAME);
+        code.record.strings[STRING_QUALNAME].kind = SAME_AS_NAME;
     } else {
         string(scratch, code, STRING_QUALNAME, qualname);
     }

@@ -120,9 +120,10 @@ fn send() -> Result<(), Counter> {
     }
     // Code objects first: when user space reads the stack, it has their names.
     let complete = code::send_missing(CONTEXT);
-    let record = &mut scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record;
-    record.header.kind = RECORD_STACK;
-    if !output::send_stack(record) {
+    let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
+    scratch.record.header.kind = RECORD_STACK;
+    // The process may be gone soon, and what is missing with it.
+    if !output::send_stack(scratch, !complete) {
         return Err(Counter::LostRingFull);
     }
     count(Counter::StacksSent);

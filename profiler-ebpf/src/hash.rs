@@ -31,20 +31,11 @@ pub fn mix_frame(key: &mut StackKey, frame: PythonFrame) {
     key.hash = [a, b.rotate_left(23)];
 }
 
-/// Identifies a code object among others that may come to lie at the same address: mixes its first line and the
-/// addresses of its file name, name and line table.
+/// Takes one word into a code object's fingerprint, which tells it from others that come to lie at the same address.
 #[inline(always)]
-pub fn fingerprint(first_line: u32, filename: u64, name: u64, line_table: u64) -> u64 {
-    let mut hash = 0u64;
-    let mut take = |word: u64| {
-        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 29;
-    };
-    take(u64::from(first_line));
-    take(filename);
-    take(name);
-    take(line_table);
-    hash
+pub fn mix_fingerprint(fingerprint: &mut u64, word: u64) {
+    let mixed = (*fingerprint ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    *fingerprint = mixed ^ (mixed >> 29);
 }
 
 #[cfg(test)]

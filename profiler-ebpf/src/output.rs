@@ -7,9 +7,11 @@ use aya_ebpf::{
     helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query},
 };
 use profiler_common::{
-    limits::{MAX_CODE_BYTES, MAX_PYTHON_FRAMES},
-    record::{CodeRecord, PythonFrame, SampleHeader, StackRecord},
+    limits::MAX_CODE_BYTES,
+    record::{CodeRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
 };
+
+use profiler_ebpf::scratch::Scratch;
 
 use crate::maps::EVENTS;
 
@@ -20,19 +22,29 @@ const WAKE_AT_BYTES: u64 = 512 * 1024;
 /// Sends a sample whose stack is known.
 #[inline(always)]
 pub fn send_sample(header: &SampleHeader) -> bool {
-    send((&raw const *header).cast_mut().cast(), size_of::<SampleHeader>() as u64)
+    send(
+        (&raw const *header).cast_mut().cast(),
+        size_of::<SampleHeader>() as u64,
+        false,
+    )
 }
 
-/// Sends a sample with its stack, cut after its last Python frame.
+/// Sends a sample with its stack, cut after its last word. `urgent` if user space had better look at once.
 #[inline(always)]
-pub fn send_stack(record: &StackRecord) -> bool {
-    // SAFETY: a reference is valid for reads. Volatile: see the documentation of the crate's library.
-    let frames = u64::from(unsafe { read_volatile(&record.python_len) });
-    if frames > MAX_PYTHON_FRAMES as u64 {
+pub fn send_stack(scratch: &Scratch, urgent: bool) -> bool {
+    // SAFETY: references are valid for reads. Volatile: see the documentation of the crate's library.
+    let (addresses, frames) = unsafe {
+        (
+            read_volatile(&scratch.addresses),
+            read_volatile(&scratch.record.python_len),
+        )
+    };
+    let words = u64::from(addresses) + u64::from(frames) * PYTHON_FRAME_WORDS as u64;
+    if words > STACK_WORDS as u64 {
         return false;
     }
-    let bytes = offset_of!(StackRecord, python) as u64 + frames * size_of::<PythonFrame>() as u64;
-    send((&raw const *record).cast_mut().cast(), bytes)
+    let record = (&raw const scratch.record).cast_mut().cast();
+    send(record, offset_of!(StackRecord, words) as u64 + 8 * words, urgent)
 }
 
 /// Sends a code object, cut after the `used` bytes of its body.
@@ -46,16 +58,17 @@ pub fn send_code(record: &CodeRecord, used: u64) -> bool {
     send(
         (&raw const *record).cast_mut().cast(),
         offset_of!(CodeRecord, body) as u64 + used,
+        false,
     )
 }
 
 #[inline(always)]
-fn send(record: *mut core::ffi::c_void, bytes: u64) -> bool {
+fn send(record: *mut core::ffi::c_void, bytes: u64, urgent: bool) -> bool {
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: plain helper calls; the record is valid for `bytes` bytes, which the verifier checks.
     unsafe {
         let waiting = bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA));
-        let flags = if waiting > WAKE_AT_BYTES {
+        let flags = if urgent || waiting > WAKE_AT_BYTES {
             BPF_RB_FORCE_WAKEUP
         } else {
             BPF_RB_NO_WAKEUP

@@ -1,9 +1,11 @@
 //! Per-CPU working memory. A BPF program has 512 bytes of stack, so everything larger lives in a map value.
 
+use core::ptr::read_volatile;
+
 use profiler_common::{
-    limits::{MAX_FRAME_BYTES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
+    limits::{MAX_ADDRESSES, MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
     python::PythonProcess,
-    record::StackRecord,
+    record::{PYTHON_FRAME_WORDS, PythonFrame, StackRecord},
 };
 
 /// One sample in the making.
@@ -15,6 +17,10 @@ pub struct Scratch {
     pub record: StackRecord,
     /// Copy of the process's facts, so that the walker's parts need not look them up again.
     pub process: PythonProcess,
+    /// Words of the record taken by addresses; Python frames follow.
+    pub addresses: u32,
+    /// Whether any code object of a new stack could not be sent.
+    pub codes_missing: u32,
     /// The frame to visit next; 0 at the end of the chain.
     pub frame: u64,
     /// `window` holds memory from here …
@@ -29,13 +35,30 @@ pub struct Scratch {
     pub codes_checked: u32,
     /// Code objects sent (or tried) for it.
     pub codes_sent: u32,
-    /// Whether any could not be sent.
-    pub codes_missing: u32,
-    pub reserved: u32,
     /// Frame memory. The slack makes `(at & mask) + field + 8` stay inside for every `at` and `field`.
     pub window: [u64; (WINDOW_BYTES + MAX_FRAME_BYTES) / 8 + 1],
     /// The thread state, with the same slack.
     pub thread: [u64; 2 * MAX_THREAD_STATE_BYTES / 8 + 1],
+}
+
+impl Scratch {
+    /// Where Python frame `index` lies in the record. `index` and the number of addresses are bounded by masks the
+    /// verifier can follow.
+    #[inline(always)]
+    pub fn python_frame(&mut self, index: u32) -> *mut PythonFrame {
+        // SAFETY: a reference is valid for reads. Volatile: see the crate's documentation.
+        let addresses = unsafe { read_volatile(&self.addresses) } as usize & (2 * MAX_ADDRESSES - 1);
+        // SAFETY: a local is valid for reads.
+        let index = unsafe { read_volatile(&raw const index) } as usize & (MAX_PYTHON_FRAMES - 1);
+        // SAFETY: both are masked, and `words` has room for the most of both.
+        unsafe {
+            self.record
+                .words
+                .as_mut_ptr()
+                .add(addresses + PYTHON_FRAME_WORDS * index)
+                .cast()
+        }
+    }
 }
 
 // A per-CPU map value may have 32 KiB.

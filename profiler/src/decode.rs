@@ -7,7 +7,10 @@ use std::mem::offset_of;
 
 use profiler_common::{
     limits::{MAX_ADDRESSES, MAX_PYTHON_FRAMES},
-    record::{CodeRecord, PythonFrame, RECORD_CODE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackRecord},
+    record::{
+        CodeRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_CODE, RECORD_SAMPLE, RECORD_STACK, SampleHeader,
+        StackRecord,
+    },
 };
 use thiserror::Error;
 
@@ -91,26 +94,27 @@ fn header(bytes: &[u8]) -> Option<SampleHeader> {
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
     let len = |at: usize, most: usize| Some((u32_at(bytes, at)? as usize).min(most));
-    let addresses = |at: usize, len: usize| {
-        (0..len)
-            .map(|i| u64_at(bytes, at + 8 * i))
-            .collect::<Option<Box<[u64]>>>()
-    };
     let kernel_len = len(offset_of!(StackRecord, kernel_len), MAX_ADDRESSES)?;
     let native_len = len(offset_of!(StackRecord, native_len), MAX_ADDRESSES)?;
     let python_len = len(offset_of!(StackRecord, python_len), MAX_PYTHON_FRAMES)?;
-    let python = (0..python_len)
-        .map(|i| {
-            let at = offset_of!(StackRecord, python) + size_of::<PythonFrame>() * i;
-            Some(PythonFrame {
-                code: u64_at(bytes, at)?,
-                instruction: u64_at(bytes, at + 8)?,
-            })
-        })
-        .collect::<Option<Box<[_]>>>()?;
+    let mut words = bytes
+        .get(offset_of!(StackRecord, words)..)?
+        .as_chunks()
+        .0
+        .iter()
+        .map(|word| u64::from_le_bytes(*word));
+    let mut take = |len: usize| (0..len).map(|_| words.next()).collect::<Option<Box<[u64]>>>();
+    let (kernel, native) = (take(kernel_len)?, take(native_len)?);
+    let frames = take(python_len * PYTHON_FRAME_WORDS)?;
+    let python = frames
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&[code, instruction]| PythonFrame { code, instruction })
+        .collect();
     Some(RawStack {
-        kernel: addresses(offset_of!(StackRecord, kernel), kernel_len)?,
-        native: addresses(offset_of!(StackRecord, native), native_len)?,
+        kernel,
+        native,
         python,
         python_flags: u32_at(bytes, offset_of!(StackRecord, python_flags))?,
         python_status,
@@ -132,11 +136,12 @@ mod tests {
 
     #[test]
     fn a_stack_cut_after_its_frames_is_whole_and_one_byte_less_is_not() {
-        let mut bytes = vec![0u8; offset_of!(StackRecord, python) + 2 * size_of::<PythonFrame>()];
+        let mut bytes = vec![0u8; offset_of!(StackRecord, words) + 8 * (1 + 2 * PYTHON_FRAME_WORDS)];
         bytes[0] = RECORD_STACK as u8;
         bytes[offset_of!(StackRecord, python_len)] = 2;
         bytes[offset_of!(StackRecord, native_len)] = 1;
-        bytes[offset_of!(StackRecord, native)] = 7;
+        bytes[offset_of!(StackRecord, words)] = 7;
+        bytes[offset_of!(StackRecord, words) + 8] = 9;
         let Ok(RawRecord::Stack(_, stack)) = decode(&bytes) else {
             panic!("a whole record")
         };
@@ -144,6 +149,7 @@ mod tests {
             (stack.kernel.len(), &*stack.native, stack.python.len()),
             (0, &[7][..], 2)
         );
+        assert_eq!(stack.python[0].code, 9);
         assert_eq!(
             decode(&bytes[..bytes.len() - 1]).unwrap_err(),
             DecodeError::Short(bytes.len() - 1)

@@ -174,7 +174,11 @@ async fn run(
             recording.sampled_processes(),
         );
         if recording.has_no_targets() {
-            break StoppedBy::TargetsGone;
+            break if child.is_some() {
+                StoppedBy::CommandEnded
+            } else {
+                StoppedBy::TargetsGone
+            };
         }
         if cpus_followed.elapsed() >= FOLLOW_CPUS_EVERY {
             source.follow_cpus()?;
@@ -330,10 +334,11 @@ fn seed() -> [u64; 2] {
     [RandomState::new().hash_one(0), RandomState::new().hash_one(1)]
 }
 
-/// Half a megabyte for each CPU, which is a second of new stacks at 99 Hz, or 80 ms of known ones at 20 kHz.
+/// Half a megabyte for each CPU and at least four in all: we share the CPUs with what we look at, and may not get one
+/// for a while. A known stack is 64 bytes, a new one some 600.
 fn ring_bytes() -> u32 {
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
-    (cpus * (512 << 10)).next_power_of_two().clamp(2 << 20, 64 << 20)
+    (cpus * (512 << 10)).next_power_of_two().clamp(4 << 20, 64 << 20)
 }
 
 /// Tells the kernel side its targets and says which processes the recording is about.

@@ -11,7 +11,7 @@ use profiler_tests::{
 };
 use std::{fs, path::Path};
 
-use crate::{HERTZ, RATE};
+use crate::{COMPLETE, HERTZ, RATE};
 
 #[test]
 fn children_are_followed_with_s_and_not_without() -> Result<()> {
@@ -27,7 +27,7 @@ fn children_are_followed_with_s_and_not_without() -> Result<()> {
             let recording = profiler.start()?;
             workload.tell("go")?;
             workload.line()?;
-            std::thread::sleep(std::time::Duration::from_secs(2));
+            std::thread::sleep(std::time::Duration::from_millis(1500));
             let folded = recording.stop()?.folded()?;
             let early = workload.truth[0]["early"].as_u64().context("no child")?;
             check_children(&folded, follow, workload.pid, early).with_context(|| format!("-s: {follow}\n{folded}"))?;
@@ -92,13 +92,22 @@ fn exec(python: &Python, then: &[&Path]) -> Result<()> {
     outcome.line("the target has exited")?;
     for (function, file) in [("before_exec", "(exec_before.py:"), ("after_exec", "(exec_after.py:")] {
         let stacks = folded.only(|stack| has(stack, function) && stack.iter().any(|frame| frame.contains(file)));
-        let share = stacks.total() as f64 / HERTZ;
         ensure!(
-            (0.95..=1.05).contains(&share),
-            "{function} has {} samples of 499\n{folded}",
+            COMPLETE.contains(&(stacks.total() as f64 / HERTZ)),
+            "{function}: {} of 499\n{folded}",
             stacks.total()
         );
+        ensure!(
+            stacks.total() == folded.count_of(function),
+            "{function} is in another file, too\n{folded}"
+        );
     }
+    // Neither has samples of the other.
+    let (before, after) = (
+        folded.count_of("before_exec") as f64,
+        folded.count_of("after_exec") as f64,
+    );
+    crate::ensure_close("before_exec", before / (before + after), 0.5)?;
     ensure!(
         !folded
             .stacks
@@ -146,7 +155,7 @@ fn subprocess_and_multiprocessing_children_are_named_with_s() -> Result<()> {
         ] {
             let share = folded.count_of(function) as f64 / (seconds * HERTZ);
             ensure!(
-                (0.94..=1.05).contains(&share),
+                COMPLETE.contains(&share),
                 "{function}: {:.1} % of its time\n{folded}",
                 share * 100.0
             );

@@ -107,6 +107,12 @@ fn pprof_has_every_sample_for_our_reader_and_for_another() -> Result<()> {
         outcome.samples()?
     );
 
+    // A workload whose leaf is often a function in C.
+    let workload = Workload::python(&python::any()?, "two.py", &[])?;
+    let file = recorded.directory.path().join("native.pb.gz");
+    Profiler::record(&["-p", &workload.pid.to_string(), "-d", "1", "-r", RATE, "-o"])
+        .arg(&file)
+        .succeed()?;
     let read = Command::new("python3.11")
         .arg(workload::sources().join("read_pprof.py"))
         .arg(&file)

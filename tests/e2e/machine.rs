@@ -4,7 +4,7 @@ use std::{process::Stdio, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use profiler_tests::{
-    folded::has_chain,
+    folded::has_chain_among_python,
     process::{self, die_with_parent},
     profiler::Profiler,
     python,
@@ -12,7 +12,9 @@ use profiler_tests::{
     workload::{self, Workload},
 };
 
-use crate::{HERTZ, RATE};
+use crate::{COMPLETE, HERTZ, RATE};
+
+const LATER_SECONDS: f64 = 1.5;
 
 #[test]
 fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
@@ -20,12 +22,12 @@ fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
     python::each(|python| {
         let before = Workload::python(python, "spin.py", &[])?;
         let directory = workload::copy(python)?;
-        let recording = Profiler::record(&["-a", "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
+        let recording = Profiler::record(&["-a", "-t", "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
         let cpu_before = process::cpu_seconds(before.pid)?;
         let mut command = python.command();
         command
             .arg(python.seen(&directory.path().join("timed.py")))
-            .arg("1.5")
+            .arg(LATER_SECONDS.to_string())
             .stdin(Stdio::null());
         let mut later = die_with_parent(&mut command).spawn()?;
         process::wait(&mut later, Duration::from_secs(60))?;
@@ -39,21 +41,27 @@ fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
             "started before: {:.1} % complete\n{of_before}",
             share * 100.0
         );
-        let expected = cpu * HERTZ;
+        let found = of_before.total() as f64 / (cpu * HERTZ);
         ensure!(
-            of_before.total() as f64 >= expected * 0.95,
-            "started before: {} samples, {expected:.0} expected",
-            of_before.total()
+            COMPLETE.contains(&found),
+            "started before: {:.1} % of its samples",
+            found * 100.0
         );
 
-        // In steady state: its start is not part of the 1.5 s.
+        // In steady state: its start and its end are under other names.
         let of_later = folded.below(&format!("process {}:", later.id()));
-        let complete = of_later.count(|stack| has_chain_among_python(stack, &["<module>", "outer", "inner"]));
-        let share = complete as f64 / (1.5 * HERTZ);
+        let steady = of_later.only(|stack| stack[1].ends_with(":\"steady\""));
+        let share = steady.share(|stack| has_chain_among_python(stack, &["<module>", "outer", "inner"]));
         ensure!(
-            (0.98..=1.03).contains(&share),
-            "started later: {complete} complete samples, {:.0} expected\n{of_later}",
-            1.5 * HERTZ
+            share >= 0.98,
+            "started later: {:.1} % complete\n{steady}",
+            share * 100.0
+        );
+        let found = steady.total() as f64 / (LATER_SECONDS * HERTZ);
+        ensure!(
+            COMPLETE.contains(&found),
+            "started later: {:.1} % of its samples\n{of_later}",
+            found * 100.0
         );
         Ok(())
     })
@@ -92,13 +100,4 @@ fn nothing_to_sample_is_said_and_is_no_failure() -> Result<()> {
     ensure!(outcome.folded()?.total() == 0, "a sleeping process has samples");
     outcome.line("a process that waits uses none")?;
     Ok(())
-}
-
-fn has_chain_among_python(stack: &[String], functions: &[&str]) -> bool {
-    let python: Vec<String> = stack
-        .iter()
-        .filter(|frame| profiler_tests::folded::is_python(frame))
-        .cloned()
-        .collect();
-    has_chain(&python, functions)
 }

@@ -9,7 +9,7 @@ use profiler_tests::{
     profiler::Profiler,
     python,
     serial::serial,
-    workload::Workload,
+    workload::{Workload, line_of},
 };
 
 use crate::RATE;
@@ -110,19 +110,14 @@ fn kernel_frames_are_marked_and_can_be_left_out() -> Result<()> {
 #[test]
 fn a_python_stack_has_its_native_and_kernel_leaf() -> Result<()> {
     let _serial = serial();
+    let line = format!("reading (reading.py:{})", line_of("reading.py", "# read")?);
     python::each(|python| {
-        let mut command = python.command();
-        command.args([
-            "-u",
-            "-c",
-            "import os\ndef reading():\n  while True: os.urandom(1 << 16)\nprint('READY')\nreading()",
-        ]);
-        let workload = Workload::command(command, None)?;
+        let workload = Workload::python(python, "reading.py", &[])?;
         let pid = workload.pid.to_string();
         let arguments = ["-p", &pid, "-d", "1", "-r", RATE, "-f", "folded", "-o", "-"];
         let folded = Profiler::record(&arguments).succeed()?.folded()?;
         let whole = folded.share(|stack| {
-            let python = stack.iter().position(|frame| frame == "reading (<string>:3)");
+            let python = stack.iter().position(|frame| *frame == line);
             let kernel = stack.iter().position(|frame| frame.ends_with("_[k]"));
             matches!((python, kernel), (Some(python), Some(kernel)) if python < kernel)
         });

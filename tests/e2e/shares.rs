@@ -12,7 +12,7 @@ use profiler_tests::{
 };
 use serde_json::Value;
 
-use crate::{HERTZ, RATE, ensure_close};
+use crate::{COMPLETE, HERTZ, RATE, ensure_close};
 
 #[test]
 fn functions_have_the_share_of_the_time_they_use() -> Result<()> {
@@ -44,7 +44,7 @@ fn lines_have_the_share_of_the_time_they_use() -> Result<()> {
             "-p",
             &pid,
             "-d",
-            "4",
+            "3",
             "-r",
             RATE,
             "--no-kernel",
@@ -124,6 +124,11 @@ fn churn(python: &python::Python, rounds: &str, unit: &str) -> Result<()> {
         .filter_map(Value::as_f64)
         .collect();
     let total: f64 = spent.iter().sum();
+    let all = folded.count(|stack| stack.iter().any(|frame| frame.starts_with("f_")));
+    ensure!(
+        COMPLETE.contains(&(all as f64 / (total * HERTZ))),
+        "{all} samples in {total:.2} s\n{folded}"
+    );
     for (which, seconds) in spent.iter().enumerate() {
         let function = format!("f_{which}");
         // Under the right name and in the right file.
@@ -134,7 +139,7 @@ fn churn(python: &python::Python, rounds: &str, unit: &str) -> Result<()> {
                 .any(|frame| is(frame, &function) && frame.contains(&format!("(<churn {which}>:")))
         });
         ensure!(found == right, "{function} has a file of another function's\n{folded}");
-        ensure_close(&function, found as f64 / (total * HERTZ), seconds / total)?;
+        ensure_close(&function, found as f64 / all as f64, seconds / total)?;
     }
     ensure!(!outcome.stderr.contains("unnamed"), "{}", outcome.stderr);
     Ok(())

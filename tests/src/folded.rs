@@ -112,6 +112,12 @@ pub fn has_chain(stack: &[String], functions: &[&str]) -> bool {
         .any(|frames| frames.iter().zip(functions).all(|(frame, wanted)| is(frame, wanted)))
 }
 
+/// Like [`has_chain`], whatever native frames lie in between.
+pub fn has_chain_among_python(stack: &[String], functions: &[&str]) -> bool {
+    let python: Vec<String> = stack.iter().filter(|frame| is_python(frame)).cloned().collect();
+    has_chain(&python, functions)
+}
+
 /// Whether a frame is one of CPython's functions: `f (file.py:12)`. Native frames have no line.
 pub fn is_python(frame: &str) -> bool {
     let position = frame.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')'));

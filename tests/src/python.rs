@@ -4,6 +4,8 @@ use std::{
     fmt, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -160,23 +162,38 @@ pub fn pyenv(minor: &str) -> Option<PathBuf> {
 }
 
 /// Does `test` with every interpreter, all of them even if one fails, and then says which did.
-pub fn each(test: impl Fn(&Python) -> Result<()>) -> Result<()> {
+///
+/// Two at a time: each records processes of its own, in which a second is a second of their own CPU time.
+pub fn each(test: impl Fn(&Python) -> Result<()> + Sync) -> Result<()> {
     each_of(&all()?, test)
 }
 
-/// Like [`each`], with these.
-pub fn each_of(pythons: &[Python], test: impl Fn(&Python) -> Result<()>) -> Result<()> {
-    let mut failures = Vec::new();
-    for python in pythons {
-        if let Err(error) = test(python) {
-            failures.push(format!("with {python}: {error:#}"));
+/// Like [`each`], with these interpreters or other things.
+pub fn each_of<T: fmt::Display + Sync>(subjects: &[T], test: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        while let Some(subject) = subjects.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = test(subject) {
+                failures.push(format!("with {subject}: {error:#}"));
+            }
         }
-    }
+        failures
+    };
+    let failures = thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mut failures = work();
+        match other.join() {
+            Ok(others) => failures.extend(others),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        failures
+    });
     ensure!(
         failures.is_empty(),
         "{} of {} failed\n{}",
         failures.len(),
-        pythons.len(),
+        subjects.len(),
         failures.join("\n")
     );
     Ok(())

@@ -1,14 +1,15 @@
-// A chain of native functions that never ends, or one that lives in the kernel.
+// A chain of native functions that never ends, or one that lives in the kernel. Every function could return, or the
+// compiler would not make a frame for it.
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
 volatile unsigned long sink;
+volatile int forever = 1;
 
 __attribute__((noinline)) static void native_leaf(void) {
-    for (;;)
-        for (unsigned long i = 0; i < 1000; i++)
-            sink += i * i;
+    for (unsigned long i = 0; i < 1000000; i++)
+        sink += i * i;
 }
 
 __attribute__((noinline)) static void native_middle(void) {
@@ -17,14 +18,16 @@ __attribute__((noinline)) static void native_middle(void) {
 }
 
 __attribute__((noinline)) static void native_outer(void) {
-    native_middle();
+    while (forever)
+        native_middle();
     sink++;
 }
 
 __attribute__((noinline)) static void kernel_work(void) {
     static char buffer[256];
-    for (;;)
+    while (forever)
         sink += getrandom(buffer, sizeof buffer, 0);
+    sink++;
 }
 
 int main(int argc, char **argv) {
@@ -32,5 +35,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
     if (argc > 1 && strcmp(argv[1], "kernel") == 0)
         kernel_work();
-    native_outer();
+    else
+        native_outer();
+    return (int)sink;
 }

@@ -22,11 +22,13 @@ def churn():
         scope = {"thread_time": thread_time}
         exec(compile(SOURCE % which, "<churn %d>" % which, "exec"), scope)
         function = scope["f_%d" % which]
-        addresses.append([which, id(function.__code__)])
+        code = function.__code__
+        assert (code.co_name, code.co_filename) == ("f_%d" % which, "<churn %d>" % which)
+        addresses.append([which, id(code)])
         start = thread_time()
         function(UNIT * (which + 1))
         spent[which] += thread_time() - start
-        del function, scope
+        del function, scope, code
         gc.collect(0)
     return addresses, spent
 

@@ -1,14 +1,21 @@
-# A thread inside a sub-interpreter, and the main thread outside.
+# A thread inside a sub-interpreter, and the main thread outside. Both let go of the GIL by themselves: up to 3.11 they
+# share it, and a thread of one interpreter does not hear that a thread of another one waits.
 import json
 import threading
+from time import sleep, thread_time
 
 SOURCE = """
+from time import sleep, thread_time
+
 def inside_leaf():
-    while True:
+    end = thread_time() + 0.02
+    while thread_time() < end:
         pass
 
 def inside():
-    inside_leaf()
+    while True:
+        inside_leaf()
+        sleep(0.001)
 
 inside()
 """
@@ -25,13 +32,22 @@ def run_in_subinterpreter():
         _xxsubinterpreters.run_string(_xxsubinterpreters.create(), SOURCE)
 
 
+def outside_leaf():
+    end = thread_time() + 0.02
+    while thread_time() < end:
+        pass
+
+
 def outside():
     while True:
-        pass
+        outside_leaf()
+        sleep(0.001)
 
 
 thread = threading.Thread(target=run_in_subinterpreter, daemon=True)
 thread.start()
 print(json.dumps({"inside": thread.native_id, "outside": threading.main_thread().native_id}))
+# By then the thread has made its interpreter.
+sleep(0.5)
 print("READY", flush=True)
 outside()

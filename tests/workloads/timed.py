@@ -1,6 +1,8 @@
-# Three seconds of CPU time in a chain of known functions, then the end.
+# So many seconds of CPU time in a chain of known functions, under a name of its own, then the end.
 import sys
 from time import thread_time
+
+import steady
 
 SECONDS = float(sys.argv[1])
 
@@ -15,4 +17,6 @@ def inner():
         pass
 
 
+steady.name("steady")
 outer()
+steady.name("done")

@@ -145,9 +145,9 @@ fn push(scratch: &mut Scratch, frame: PythonFrame) -> bool {
     if len >= MAX_PYTHON_FRAMES as u32 {
         return false;
     }
-    let at = get32(&scratch.record.python_len) as usize & (MAX_PYTHON_FRAMES - 1);
-    // SAFETY: `at` is masked to the array's length.
-    unsafe { scratch.record.python.as_mut_ptr().add(at).write(frame) };
+    let slot = scratch.python_frame(len);
+    // SAFETY: the slot lies in the record.
+    unsafe { slot.write(frame) };
     scratch.record.python_len = len + 1;
     mix_frame(&mut scratch.record.header.stack, frame);
     true
@@ -159,9 +159,9 @@ fn mark_entry(scratch: &mut Scratch) {
     if scratch.record.python_len == 0 {
         scratch.record.python_flags |= PYTHON_LEADING_ENTRY;
     } else {
-        let at = (get32(&scratch.record.python_len) as usize).wrapping_sub(1) & (MAX_PYTHON_FRAMES - 1);
-        // SAFETY: `at` is masked to the array's length.
-        unsafe { (*scratch.record.python.as_mut_ptr().add(at)).instruction |= FRAME_ENTRY };
+        let slot = scratch.python_frame(scratch.record.python_len.wrapping_sub(1));
+        // SAFETY: the slot lies in the record and was written by `push`.
+        unsafe { (*slot).instruction |= FRAME_ENTRY };
     }
     mix(&mut scratch.record.header.stack, HASH_ENTRY);
 }
@@ -169,12 +169,6 @@ fn mark_entry(scratch: &mut Scratch) {
 /// Loads that LLVM cannot reason about: what the verifier sees next to the use is what bounds it.
 #[inline(always)]
 fn get(value: &u64) -> u64 {
-    // SAFETY: a reference is valid for reads.
-    unsafe { read_volatile(value) }
-}
-
-#[inline(always)]
-fn get32(value: &u32) -> u32 {
     // SAFETY: a reference is valid for reads.
     unsafe { read_volatile(value) }
 }
@@ -230,7 +224,9 @@ mod tests {
         scratch.frame = frame;
         start(&mut scratch);
         while step(memory, &mut scratch) {}
-        let frames = &scratch.record.python[..scratch.record.python_len as usize];
+        let frames: Vec<PythonFrame> =
+            // SAFETY: the slots were written by the walk.
+            (0..scratch.record.python_len).map(|index| unsafe { *scratch.python_frame(index) }).collect();
         Walked {
             codes: frames.iter().map(|frame| frame.code).collect(),
             flags: frames
@@ -337,7 +333,8 @@ mod tests {
         start(&mut scratch);
         while step(&memory, &mut scratch) {}
         assert_eq!(scratch.record.python_len, 1);
-        let PythonFrame { code, instruction } = scratch.record.python[0];
+        // SAFETY: the slot was written by the walk.
+        let PythonFrame { code, instruction } = unsafe { *scratch.python_frame(0) };
         assert_eq!((code, instruction), (5, u64::from(u32::MAX) | FRAME_ENTRY));
     }
 

@@ -5,7 +5,8 @@ use std::mem::offset_of;
 use profiler_common::limits::MAX_CODE_OBJECT_BYTES;
 use profiler_common::python::PythonProcess;
 use profiler_common::record::{
-    CodeRecord, INSTRUCTION_MASK, RECORD_CODE, RawString, STRING_FILENAME, STRING_NAME, STRING_QUALNAME, STRINGS,
+    CodeRecord, INSTRUCTION_MASK, RECORD_CODE, RawString, SAME_AS_NAME, STRING_FILENAME, STRING_NAME, STRING_QUALNAME,
+    STRINGS,
 };
 
 use super::layout::{CodeFormat, Instruction};
@@ -64,7 +65,6 @@ impl Code {
     ) -> Result<(u64, Self), CodeError> {
         let Record {
             address,
-            fingerprint,
             first_line,
             first_traceable,
             strings,
@@ -82,7 +82,11 @@ impl Code {
         if (lacks_text || line_table.is_none())
             && let Some((memory, process)) = memory
             && let Ok(live) = Raw::from_memory(memory, address, process)
-            && live.fingerprint == fingerprint
+            && live.first_line == first_line
+            && text
+                .iter()
+                .zip(&live.text)
+                .all(|(known, live)| agree(known.as_ref(), live.as_ref()))
         {
             for (known, live) in text.iter_mut().zip(live.text) {
                 if !is_whole(known) && live.is_some() {
@@ -109,7 +113,6 @@ impl Code {
             first_line,
             first_traceable,
             line_table,
-            fingerprint: _,
         } = Raw::from_memory(memory, address, process)?;
         Ok(Self::new(text, first_line, first_traceable, line_table, format))
     }
@@ -187,15 +190,15 @@ impl Code {
 /// `sizeof(_Py_CODEUNIT)`, 3.10 – 3.15.
 const CODE_UNIT_BYTES: i64 = 2;
 
-/// Tells code objects apart that come to lie at the same address one after the other. The kernel side computes the
-/// same. The pointers are the object's `co_filename`, `co_name` and line table.
-pub fn fingerprint(first_line: i32, filename: u64, name: u64, line_table: u64) -> u64 {
-    [u64::from(first_line.cast_unsigned()), filename, name, line_table]
-        .into_iter()
-        .fold(0, |hash: u64, word| {
-            let hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            hash ^ hash >> 29
-        })
+/// Whether what is in memory now can be what was copied: if it was copied whole it must be the same, if it was cut it
+/// must go on where the copy ends. Otherwise another code object has come to lie there, and nothing of it may be mixed in.
+fn agree(copied: Option<&Text>, live: Option<&Text>) -> bool {
+    match (copied, live) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(copied), Some(live)) if copied.whole => copied.text == live.text,
+        (Some(copied), Some(live)) => live.text.starts_with(&copied.text),
+    }
 }
 
 /// Decoded text.
@@ -254,7 +257,6 @@ impl StringBytes<'_> {
 /// A [`CodeRecord`]'s fields, checked.
 struct Record<'a> {
     address: u64,
-    fingerprint: u64,
     first_line: i32,
     first_traceable: i32,
     /// None where the string could not be read or the version has none.
@@ -282,6 +284,7 @@ impl<'a> Record<'a> {
             Ok(taken)
         };
         let mut strings = [None; STRINGS];
+        let mut name = None;
         for (index, string) in strings.iter_mut().enumerate() {
             let at = offset_of!(CodeRecord, strings) + index * size_of::<RawString>();
             let kind = fixed.u32(at + offset_of!(RawString, kind));
@@ -289,6 +292,8 @@ impl<'a> Record<'a> {
             let bytes = take(fixed.u32(at + offset_of!(RawString, bytes)))?;
             *string = match kind {
                 0 => None,
+                // The name comes before the qualified name.
+                SAME_AS_NAME if index == STRING_QUALNAME && bytes.is_empty() => name,
                 1 | 2 | 4 if bytes.len() as u64 / u64::from(kind) <= characters => Some(StringBytes {
                     bytes,
                     kind,
@@ -296,12 +301,14 @@ impl<'a> Record<'a> {
                 }),
                 _ => return Err(malformed("a string has no width")),
             };
+            if index == STRING_NAME {
+                name = *string;
+            }
         }
         let size = fixed.u32(offset_of!(CodeRecord, line_table_size));
         let line_table = take(fixed.u32(offset_of!(CodeRecord, line_table_bytes)))?;
         Ok(Self {
             address: fixed.u64(offset_of!(CodeRecord, address)),
-            fingerprint: fixed.u64(offset_of!(CodeRecord, fingerprint)),
             first_line: fixed.u32(offset_of!(CodeRecord, first_line)).cast_signed(),
             first_traceable: fixed.u32(offset_of!(CodeRecord, first_traceable)).cast_signed(),
             strings,
@@ -316,7 +323,6 @@ struct Raw {
     first_line: i32,
     first_traceable: i32,
     line_table: Option<Box<[u8]>>,
-    fingerprint: u64,
 }
 
 impl Raw {
@@ -338,7 +344,6 @@ impl Raw {
             first_line: object.first_line,
             first_traceable: object.first_traceable,
             line_table,
-            fingerprint: fingerprint(object.first_line, object.filename, object.name, object.line_table),
         })
     }
 }
@@ -485,6 +490,19 @@ mod tests {
     }
 
     fn memory() -> FakeMemory {
+        memory_with([
+            string(2, 4, &[0x34, 4, 0x30, 4, b'.', 0, b'p', 0]),
+            string(1, 1, &[0xe9]),
+            string(4, 3, &[b'C', 0, 0, 0, b'.', 0, 0, 0, 0xb3, 0xd4, 1, 0]),
+        ])
+    }
+
+    /// The code object that [`record`] is a copy of.
+    fn original() -> FakeMemory {
+        memory_with([string(1, 7, b"file.py"), string(1, 4, b"name"), string(1, 4, b"q.na")])
+    }
+
+    fn memory_with([filename, name, qualname]: [Vec<u8>; STRINGS]) -> FakeMemory {
         let process = process();
         let mut object = vec![0; usize::from(process.code_bytes)];
         put(&mut object, process.object_type, &CODE_TYPE.to_le_bytes());
@@ -500,12 +518,9 @@ mod tests {
         let mut memory = FakeMemory::default();
         memory.put(ADDRESS, object);
         memory.put(LINE_TABLE, table);
-        memory.put(FILENAME, string(2, 4, &[0x34, 4, 0x30, 4, b'.', 0, b'p', 0]));
-        memory.put(NAME, string(1, 1, &[0xe9]));
-        memory.put(
-            QUALNAME,
-            string(4, 3, &[b'C', 0, 0, 0, b'.', 0, 0, 0, 0xb3, 0xd4, 1, 0]),
-        );
+        memory.put(FILENAME, filename);
+        memory.put(NAME, name);
+        memory.put(QUALNAME, qualname);
         memory
     }
 
@@ -517,8 +532,6 @@ mod tests {
         write(offset_of!(CodeRecord, address), &ADDRESS.to_le_bytes());
         write(offset_of!(CodeRecord, first_line), &FIRST_LINE.to_le_bytes());
         write(offset_of!(CodeRecord, first_traceable), &1_i32.to_le_bytes());
-        let fingerprint = fingerprint(FIRST_LINE, FILENAME, NAME, LINE_TABLE);
-        write(offset_of!(CodeRecord, fingerprint), &fingerprint.to_le_bytes());
         write(
             offset_of!(CodeRecord, line_table_size),
             &(TABLE.len() as u32).to_le_bytes(),
@@ -617,20 +630,38 @@ mod tests {
         );
         assert_eq!(cut.line_at(ADDRESS, instruction(8)), None);
 
-        let (_, read) = Code::from_record(&record(3, false), format, Some((&memory(), &process()))).unwrap();
+        let (_, read) = Code::from_record(&record(3, false), format, Some((&original(), &process()))).unwrap();
         assert_eq!(
             (&*read.filename, &*read.name, read.display_name()),
-            ("да.p", "é", "C.𝒳")
+            ("file.py", "name", "q.na")
         );
         assert_eq!(read.line_at(ADDRESS, instruction(8)), Some(9));
     }
 
     #[test]
-    fn another_code_object_at_the_same_address_is_not_taken_for_it() {
-        let mut record = record(3, false);
-        record[offset_of!(CodeRecord, fingerprint)] ^= 1;
-        let (_, code) = Code::from_record(&record, layout().format, Some((&memory(), &process()))).unwrap();
+    fn nothing_of_another_code_object_at_the_same_address_is_mixed_in() {
+        // Other text goes on differently …
+        let (_, code) = Code::from_record(&record(3, false), layout().format, Some((&memory(), &process()))).unwrap();
         assert_eq!((&*code.filename, code.display_name()), ("fil…", "q.n…"));
+        // … and a name that was copied whole must be the same, even if only the line table is missing.
+        let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
+        let (_, code) = Code::from_record(&record(100, false), layout().format, Some((&other, &process()))).unwrap();
+        assert_eq!((&*code.name, code.line_at(ADDRESS, instruction(8))), ("name", None));
+    }
+
+    #[test]
+    fn a_qualified_name_that_is_the_name_is_not_copied_twice() {
+        let mut record = record(100, true);
+        let at = offset_of!(CodeRecord, strings) + STRING_QUALNAME * size_of::<RawString>();
+        record[at + offset_of!(RawString, kind)..][..4].copy_from_slice(&SAME_AS_NAME.to_le_bytes());
+        record[at + offset_of!(RawString, bytes)..][..4].fill(0);
+        let body = offset_of!(CodeRecord, body) + "file.py".len() + "name".len();
+        record.drain(body..body + 8);
+        let (_, code) = Code::from_record(&record, layout().format, None).unwrap();
+        assert_eq!(
+            (code.qualname.as_deref(), code.line_at(ADDRESS, instruction(8))),
+            (Some("name"), Some(9))
+        );
     }
 
     #[test]
@@ -672,14 +703,6 @@ mod tests {
             assert_eq!(code.line_at(ADDRESS, instruction(offset)), None, "{offset}");
         }
         assert_eq!(code.line_at(ADDRESS, 0), None);
-    }
-
-    #[test]
-    fn the_fingerprint_is_the_one_the_kernel_side_computes() {
-        assert_eq!(fingerprint(0, 0, 0, 0), 0);
-        assert_eq!(fingerprint(-1, 1, 2, 3), fingerprint(-1, 1, 2, 3));
-        assert_eq!(fingerprint(1, 0, 0, 0), 0x68bf_9d87_f9d7_10c2);
-        assert_ne!(fingerprint(1, 2, 3, 4), fingerprint(1, 3, 2, 4));
     }
 
     proptest::proptest! {

@@ -114,6 +114,11 @@ impl Layout {
     }
 }
 
+/// From `co_firstlineno` to the word that ends with `co_version` (with `co_nfreevars` before it), 3.12.1 and 3.13.0 by
+/// `offsetof`. The debug offsets do not name it; 3.14 and 3.15 declare the same fields in the same order
+/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be noticed late.
+const CODE_VERSION_AFTER_FIRST_LINE: u16 = 20;
+
 /// `PyObject`, `PyBytesObject` and the code object's strings as they are in 3.8 – 3.10.
 const HEAP_FRAMES: PythonProcess = PythonProcess {
     instance: 0,
@@ -146,6 +151,8 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     bytes_size: 16,
     bytes_data: 32,
     code_bytes: 128,
+    code_version: 0,
+    reserved: [0; 3],
 };
 
 /// 3.8.18, `offsetof`.
@@ -234,6 +241,7 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
         code_first_line: 68,
         code_first_traceable: 176,
         code_bytes: 184,
+        code_version: CODE_VERSION_AFTER_FIRST_LINE + 68,
         unicode_ascii_data: 40,
         unicode_compact_data: 56,
         ..INTERPRETER_FRAMES_3_11.process
@@ -459,6 +467,8 @@ impl Positions {
                 code_line_table,
                 code_first_traceable,
                 code_bytes,
+                code_version: code_first_line + CODE_VERSION_AFTER_FIRST_LINE,
+                reserved: [0; 3],
                 unicode_length: block.field("unicode_object.length", self.unicode_length, 8, ascii)?,
                 unicode_state: block.field("unicode_object.state", self.unicode_state, 4, ascii)?,
                 unicode_ascii_data: ascii as u16,
@@ -566,6 +576,8 @@ mod tests {
                 code_line_table: 136,
                 code_first_traceable: adaptive - 16,
                 code_bytes: adaptive - 8,
+                code_version: 88,
+                reserved: [0; 3],
                 unicode_length: 16,
                 unicode_state: 32,
                 unicode_ascii_data: 40,
