@@ -477,6 +477,10 @@ async fn ended(child: Option<&AsyncFd<OwnedFd>>) -> anyhow::Result<()> {
     }
 }
 
+/// A shell without job control starts `profiler … &` with SIGINT ignored, and its scripts stop it with `kill -INT`, as
+/// they do perf. SIGHUP stays ignored under nohup.
+const ALWAYS_HANDLED: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
+
 /// The signals that mean something to a recording.
 struct Signals {
     signals: Vec<(i32, Signal)>,
@@ -494,7 +498,7 @@ impl Signals {
         ];
         let signals = wanted
             .into_iter()
-            .filter(|&number| !launch::is_ignored(number))
+            .filter(|&number| ALWAYS_HANDLED.contains(&number) || !launch::is_ignored(number))
             .map(|number| {
                 Ok((
                     number,

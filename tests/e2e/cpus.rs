@@ -7,7 +7,7 @@ use profiler_tests::{
     cpus::Switch, native::compile, profiler::Profiler, python, serial::serial, skip::skip, workload::Workload,
 };
 
-use crate::HERTZ;
+use crate::{HERTZ, RATE};
 
 #[test]
 fn a_cpu_that_goes_and_comes_back_is_sampled_again() -> Result<()> {
@@ -20,7 +20,7 @@ fn a_cpu_that_goes_and_comes_back_is_sampled_again() -> Result<()> {
     switch.turn(false)?;
     let python = python::any()?;
     let elsewhere = Workload::python(&python, "spin.py", &[])?;
-    let recording = Profiler::record(&["-a", "-r", "499", "-f", "folded", "-o", "-"]).start()?;
+    let recording = Profiler::record(&["-a", "-r", RATE, "-f", "folded", "-o", "-"]).start()?;
     thread::sleep(Duration::from_millis(300));
     switch.turn(true)?;
     let (_first_directory, first) = compile("busy.c", "first-busy", &[])?;

@@ -94,7 +94,7 @@ fn exec(python: &Python, then: &[&Path]) -> Result<()> {
         let stacks = folded.only(|stack| has(stack, function) && stack.iter().any(|frame| frame.contains(file)));
         ensure!(
             COMPLETE.contains(&(stacks.total() as f64 / HERTZ)),
-            "{function}: {} of 499\n{folded}",
+            "{function}: {} samples in a second\n{folded}",
             stacks.total()
         );
         ensure!(
@@ -146,28 +146,37 @@ fn subprocess_and_multiprocessing_children_are_named_with_s() -> Result<()> {
     python::each(|python| {
         let outcome = family(python, true)?;
         let folded = outcome.folded()?;
-        // 0.8 s each, two of them in the pool.
+        // 0.4 s each, two of them in the pool. They take turns on fewer CPUs, so only the sum is exact.
+        let all = WORK.iter().map(|function| folded.count_of(function)).sum::<u64>() as f64 / (2.0 * HERTZ);
+        ensure!(
+            COMPLETE.contains(&all),
+            "{:.1} % of all the time\n{folded}",
+            all * 100.0
+        );
         for (function, seconds) in [
-            ("parent_work", 0.8),
-            ("subprocess_work", 0.8),
-            ("spawned_work", 0.8),
-            ("pool_work", 1.6),
+            ("parent_work", 0.4),
+            ("subprocess_work", 0.4),
+            ("spawned_work", 0.4),
+            ("pool_work", 0.8),
         ] {
             let share = folded.count_of(function) as f64 / (seconds * HERTZ);
             ensure!(
-                COMPLETE.contains(&share),
+                (0.8..=1.3).contains(&share),
                 "{function}: {:.1} % of its time\n{folded}",
                 share * 100.0
             );
         }
-        let folded = family(python, false)?.folded()?;
-        ensure!(folded.count_of("parent_work") > 300, "{folded}");
-        for function in ["subprocess_work", "spawned_work", "pool_work"] {
-            ensure!(folded.count_of(function) == 0, "{function} without -s\n{folded}");
-        }
         Ok(())
-    })
+    })?;
+    let folded = family(&python::any()?, false)?.folded()?;
+    ensure!(folded.count_of("parent_work") > 100, "{folded}");
+    for function in ["subprocess_work", "spawned_work", "pool_work"] {
+        ensure!(folded.count_of(function) == 0, "{function} without -s\n{folded}");
+    }
+    Ok(())
 }
+
+const WORK: [&str; 4] = ["parent_work", "subprocess_work", "spawned_work", "pool_work"];
 
 fn family(python: &Python, follow: bool) -> Result<Outcome> {
     // multiprocessing asks for semaphores, which live there.

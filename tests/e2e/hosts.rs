@@ -67,7 +67,9 @@ fn code_in_a_subinterpreter_has_its_own_frames() -> Result<()> {
             "{folded}"
         );
         ensure!(
-            inside.share(|stack| stack[1].starts_with("<module> (<string>:")) > 0.98,
+            inside.share(
+                |stack| stack[1].starts_with("<module> (<string>:") || stack[1].starts_with("<module> (<script>:")
+            ) > 0.98,
             "{inside}"
         );
         ensure!(

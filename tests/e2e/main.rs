@@ -20,9 +20,11 @@ mod short_lived;
 mod summary;
 mod unsupported;
 
-/// How often is often enough for a test: a slice of 4 ms gets two samples.
-const RATE: &str = "499";
-const HERTZ: f64 = 499.0;
+/// How often is often enough for a test: a slice of 4 ms gets two samples. Well away from a multiple of the kernel's
+/// tick (100, 250, 300 or 1000 a second), at which tasks take turns: of those that share a CPU one would be met too often
+/// for as long as the two keep step.
+const RATE: &str = "467";
+const HERTZ: f64 = 467.0;
 
 /// How many of the samples that CPU time should give there must be: some are missing only if they were lost. On a virtual
 /// machine there can be more, because a process is not charged for the time that the host has taken from it.

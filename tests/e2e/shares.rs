@@ -98,7 +98,7 @@ fn a_thread_that_released_the_gil_still_has_its_python_stack() -> Result<()> {
 fn code_that_took_the_place_of_other_code_gets_its_own_name() -> Result<()> {
     let _serial = serial();
     // Slow enough to be looked at meanwhile, and so fast that each function is gone before anybody can look.
-    for (rounds, unit) in [("8", "0.07"), ("300", "0.002")] {
+    for (rounds, unit) in [("8", "0.05"), ("200", "0.002")] {
         python::each(|python| churn(python, rounds, unit).with_context(|| format!("{rounds} rounds")))?;
     }
     Ok(())

@@ -9,7 +9,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def spin():
-    end = thread_time() + 0.8
+    end = thread_time() + 0.4
     while thread_time() < end:
         pass
 

@@ -13,6 +13,7 @@ def inside_leaf():
         pass
 
 def inside():
+    print("READY", flush=True)
     while True:
         inside_leaf()
         sleep(0.001)
@@ -22,6 +23,7 @@ inside()
 
 
 def run_in_subinterpreter():
+    started.acquire()
     try:
         import _interpreters  # 3.13 and later
 
@@ -45,9 +47,10 @@ def outside():
 
 
 thread = threading.Thread(target=run_in_subinterpreter, daemon=True)
+started = threading.Lock()
+started.acquire()
 thread.start()
-print(json.dumps({"inside": thread.native_id, "outside": threading.main_thread().native_id}))
-# By then the thread has made its interpreter.
-sleep(0.5)
-print("READY", flush=True)
+# READY comes from inside the sub-interpreter.
+print(json.dumps({"inside": thread.native_id, "outside": threading.main_thread().native_id}), flush=True)
+started.release()
 outside()
