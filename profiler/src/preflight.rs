@@ -21,9 +21,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::config::{Config, Target};
 
-/// Batched map look-ups (5.6), ring buffers (5.8), CAP_BPF and CAP_PERFMON (5.8) and CAP_CHECKPOINT_RESTORE (5.9) are
-/// all there; 5.10 is the oldest long-term kernel that has them.
-const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 10 };
+/// Ring buffers (5.8), CAP_BPF and CAP_PERFMON (5.8), CAP_CHECKPOINT_RESTORE (5.9) and `bpf_get_current_task_btf` in
+/// perf-event programs (5.11) are all there. Run on 6.18 only so far.
+const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 11 };
 
 /// Inode numbers of the initial namespaces: include/linux/proc_ns.h, `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO`
 /// (Linux 3.8 and later; part of the ABI by now).
@@ -540,9 +540,9 @@ mod tests {
         for release in ["4.19.0-26-amd64", "5.9.16", "3.10.0-1160.el7.x86_64"] {
             machine.write("proc/sys/kernel/osrelease", release);
             let text = machine.refusal(&config(Target::All));
-            assert!(text.contains(release) && text.contains("Linux 5.10 or later"), "{text}");
+            assert!(text.contains(release) && text.contains("Linux 5.11 or later"), "{text}");
         }
-        for release in ["5.10.0", "5.10", "6.18.44-fc-v445", "10.0-rc1", "unheard-of"] {
+        for release in ["5.11.0", "5.15", "6.18.44-fc-v445", "10.0-rc1", "unheard-of"] {
             machine.write("proc/sys/kernel/osrelease", release);
             check(&config(Target::All), &machine.roots).unwrap();
         }

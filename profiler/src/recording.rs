@@ -65,6 +65,9 @@ pub struct Tally {
     pub python_no_frames: u64,
     /// The process turned out to be a CPython, but was not known to be at the time.
     pub python_unrecognized: u64,
+    /// Samples with native frames, and those of them that reach the thread's first function.
+    pub native: u64,
+    pub native_complete: u64,
     /// Samples in which a Python function has no name.
     pub unknown_functions: u64,
     /// Samples that refer to a stack that never arrived.
@@ -73,6 +76,8 @@ pub struct Tally {
     pub stale: u64,
     /// Records that could not be decoded.
     pub malformed: u64,
+    /// CPython processes the kernel side had no room for.
+    pub not_walked: u64,
     /// Side-band events the kernel had no room for: processes or mappings may be missing.
     pub lost_events: u64,
     /// Different stacks under one key: should never be seen.
@@ -342,7 +347,8 @@ impl Recording {
             return;
         };
         let tally = &mut self.ledger.tally;
-        if header.instance != 0 && header.instance != process.instance {
+        // Walked by what it was before its exec. Without Python frames that does no harm.
+        if header.instance != 0 && header.instance != process.instance && !self.ledger.stacks[stack].python.is_empty() {
             tally.stale += 1;
             return;
         }
@@ -393,6 +399,10 @@ impl Ledger {
             });
             if outcome.unknown_codes > 0 {
                 self.tally.unknown_functions += count;
+            }
+            if !self.stacks[stack as usize].native.is_empty() {
+                self.tally.native += count;
+                self.tally.native_complete += if outcome.native_complete { count } else { 0 };
             }
             let sampled = Sampled {
                 stack: outcome.stack,

@@ -88,6 +88,8 @@ pub struct Outcome {
     pub stack: u32,
     /// Frames without a name: code objects never seen whole.
     pub unknown_codes: u32,
+    /// There are native frames, and they reach the thread's first function.
+    pub native_complete: bool,
 }
 
 impl Resolved {
@@ -135,6 +137,7 @@ impl Resolved {
         Outcome {
             stack: stack as u32,
             unknown_codes,
+            native_complete,
         }
     }
 

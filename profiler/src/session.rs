@@ -14,6 +14,7 @@ use profiler_common::{
         FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK,
     },
     limits::COMM_BYTES,
+    stats::Counter,
 };
 use rustc_hash::FxHashSet;
 use serde::Serialize;
@@ -37,7 +38,7 @@ use crate::{
     progress::Progress,
     recording::{Fact, Recording, Scope},
     report::View,
-    source::{Event, Source},
+    source::{self, Event, Source},
     summary::{Cost, Summary},
 };
 
@@ -71,8 +72,15 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let recorded = runtime.block_on(run(config, &findings, stopped, command_pid, process_started_ns))?;
-    finish(config, recorded, output)
+    let mut recorded = runtime.block_on(run(config, &findings, stopped, command_pid, process_started_ns))?;
+    let child = recorded.child.take();
+    let mut signals = recorded.signals.take();
+    finish(config, recorded, output)?;
+    match (child, &mut signals) {
+        // A command that goes on after the recording (its time was up) is waited for, as a shell would.
+        (Some(mut child), Some(signals)) => runtime.block_on(wait(&mut child, signals)),
+        _ => Ok(exit::SUCCESS),
+    }
 }
 
 /// Everything the recording has produced.
@@ -80,6 +88,8 @@ struct Recorded {
     source: Source,
     recording: Recording,
     child: Option<Running>,
+    /// Still handled while the command goes on.
+    signals: Option<Signals>,
     started_at: SystemTime,
     length: Duration,
     /// What is known by the end of the recording.
@@ -107,7 +117,7 @@ async fn run(
 ) -> anyhow::Result<Recorded> {
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
-    let mut kernel = Kernel::load(&load_options(config, findings.cgroup))?;
+    let mut kernel = Kernel::load(&load_options(config, findings.cgroup, source::online_cpus()?.len()))?;
     if config.verbosity >= Verbosity::Verbose {
         for (program, instructions) in kernel.verified_instructions() {
             let instructions = instructions.map_or("?".to_owned(), |count| humanize::count(count.into()));
@@ -207,6 +217,7 @@ async fn run(
         source,
         recording,
         child,
+        signals: Some(signals),
         started_at,
         length,
         cost,
@@ -215,11 +226,12 @@ async fn run(
 }
 
 /// Names what was recorded, writes it, and says what it was and what it cost.
-fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result<u8> {
+fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result<()> {
     let Recorded {
         source,
         mut recording,
-        mut child,
+        child: _,
+        signals: _,
         started_at,
         length,
         mut cost,
@@ -227,6 +239,11 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     } = recorded;
     recording.finish();
     let counters = source.kernel.counters()?;
+    if config.verbosity >= Verbosity::Verbose {
+        for counter in Counter::ALL {
+            eprintln!("{}: {}", counter.label(), humanize::count(counters[*counter as usize]));
+        }
+    }
     let unreadable_events = source.unreadable_events();
     // The programs and their maps are not needed any more; naming wants the memory.
     drop(source);
@@ -237,6 +254,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     cost.peak_bytes = cost::resident_bytes().1;
     let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
     summary.warnings = warnings;
+    summary.warnings.extend(unopened(&recording));
     let lines = summary.lines();
     profile.started_at_ns = started_at
         .duration_since(UNIX_EPOCH)
@@ -261,10 +279,24 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         let json = serde_json::to_vec_pretty(&summary).context("failed to write the summary as JSON")?;
         fs::write(path, json).with_context(|| format!("failed to write the summary to {}", path.display()))?;
     }
-    match &mut child {
-        // A command that goes on after the recording (its time was up) is waited for, as a shell would.
-        Some(child) => Ok(exit::of_child(child.wait().context("failed to wait for the command")?)),
-        None => Ok(exit::SUCCESS),
+    Ok(())
+}
+
+/// Waits for the command, passing on signals that are meant for it; its exit status.
+async fn wait(child: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> {
+    let ended_fd = watch(child.pidfd(), "the command")?;
+    loop {
+        tokio::select! {
+            ended = ended(Some(&ended_fd)) => {
+                ended?;
+                return Ok(exit::of_child(child.wait().context("failed to wait for the command")?));
+            }
+            received = signals.next() => {
+                if launch::must_forward(received) {
+                    child.signal(received).context("failed to forward a signal to the command")?;
+                }
+            }
+        }
     }
 }
 
@@ -279,9 +311,15 @@ fn take_in(source: &mut Source, recording: &mut Recording) -> anyhow::Result<()>
 }
 
 fn tell(kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
-    for fact in recording.drain_facts() {
+    let facts: Vec<Fact> = recording.drain_facts().collect();
+    for fact in facts {
         match fact {
-            Fact::Python { pid, facts } => kernel.set_python(pid, &facts)?,
+            // The table is full: its stacks stay native, and the summary says so.
+            Fact::Python { pid, facts } => {
+                if kernel.set_python(pid, &facts).is_err() {
+                    recording.ledger.tally.not_walked += 1;
+                }
+            }
             Fact::NotPython { pid } => kernel.remove_python(pid),
             Fact::Exited { pid } => kernel.remove_target(pid),
         }
@@ -289,7 +327,7 @@ fn tell(kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load_options(config: &Config, cgroup: Option<Cgroup>) -> LoadOptions {
+fn load_options(config: &Config, cgroup: Option<Cgroup>, cpus: usize) -> LoadOptions {
     let mut kernel = KernelConfig {
         own_pid: std::process::id(),
         hash_seed: seed(),
@@ -311,7 +349,7 @@ fn load_options(config: &Config, cgroup: Option<Cgroup>) -> LoadOptions {
     }
     LoadOptions {
         config: kernel,
-        ring_bytes: ring_bytes(),
+        ring_bytes: ring_bytes(cpus),
         log: config.verbosity >= Verbosity::Debug,
         follow_forks: config.subprocesses && !matches!(config.target, Target::All),
     }
@@ -336,9 +374,10 @@ fn seed() -> [u64; 2] {
 
 /// Half a megabyte for each CPU and at least four in all: we share the CPUs with what we look at, and may not get one
 /// for a while. A known stack is 64 bytes, a new one some 600.
-fn ring_bytes() -> u32 {
-    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
-    (cpus * (512 << 10)).next_power_of_two().clamp(4 << 20, 64 << 20)
+fn ring_bytes(cpus: usize) -> u32 {
+    const MOST_BYTES: u32 = 64 << 20;
+    let bytes = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(512 << 10);
+    bytes.clamp(4 << 20, MOST_BYTES).next_power_of_two()
 }
 
 /// Tells the kernel side its targets and says which processes the recording is about.
@@ -406,9 +445,29 @@ fn opening(config: &Config, command_pid: Option<u32>) -> String {
     )
 }
 
+/// What to say of files that could not be opened.
+fn unopened(recording: &Recording) -> Option<String> {
+    let count = recording.files.unopened().count();
+    let first = recording.files.unopened().next()?;
+    let others = if count > 1 {
+        format!(" and {} others", humanize::count(count as u64 - 1))
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "could not open {}{others}: code there has no names, and a CPython there is not seen",
+        first.path.display()
+    ))
+}
+
 fn view(config: &Config, recording: &Recording, summary: &[String]) -> View {
     let pids: FxHashSet<u32> = recording.ledger.samples.keys().map(|sampled| sampled.pid).collect();
-    let one = pids.len() <= 1 && !matches!(config.target, Target::All);
+    let one_target = match &config.target {
+        Target::All => false,
+        Target::Pids(pids) => pids.len() == 1,
+        Target::Command(_) => true,
+    };
+    let one = one_target && pids.len() <= 1;
     let subject = match recording.ledger.samples.keys().next() {
         Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
         _ => format!("{} processes", pids.len()),

@@ -21,6 +21,9 @@ pub struct Summary {
     pub processes: u64,
     pub duration_s: f64,
     pub python: PythonStacks,
+    /// Samples with native frames, and those that reach the thread's first function.
+    pub native: u64,
+    pub native_complete: u64,
     /// Samples of CPython processes without a Python stack, by reason.
     pub without_python: Vec<Reason>,
     /// What is missing altogether, by reason.
@@ -105,6 +108,10 @@ impl Summary {
             (tally.lost_stacks, "samples whose stack was lost"),
             (tally.stale, "samples of processes that were just gone"),
             (tally.malformed, "malformed records"),
+            (
+                tally.not_walked,
+                "Python processes not walked because the table was full",
+            ),
             (tally.collisions, "stacks with colliding keys"),
             (tally.lost_events, "process events because the side band was full"),
             (unreadable_events, "unreadable process events"),
@@ -126,6 +133,8 @@ impl Summary {
                 torn: tally.python_torn,
                 unnamed: tally.unknown_functions,
             },
+            native: tally.native,
+            native_complete: tally.native_complete,
             without_python: reasons(&without_python),
             lost: reasons(&lost),
             refused: recording
@@ -167,6 +176,13 @@ impl Summary {
         }
         lines.extend(self.python.line());
         lines.extend(list("without Python stacks", &self.without_python));
+        if self.native_complete < self.native {
+            let share = self.native_complete as f64 / self.native as f64;
+            lines.push(format!(
+                "{} of native stacks reach the thread's start; of code built without frame pointers only the leaf is shown",
+                percent(share)
+            ));
+        }
         lines.extend(list("lost", &self.lost));
         for Reason { count, what } in &self.refused {
             lines.push(format!(

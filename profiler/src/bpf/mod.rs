@@ -149,11 +149,6 @@ impl Kernel {
         let _ = self.target_pids.remove(&pid);
     }
 
-    /// Whether `pid` is a target: named by the user or, with `track_fork`, a descendant of such a process.
-    pub fn is_target(&self, pid: u32) -> bool {
-        self.target_pids.get(&pid, 0).is_ok()
-    }
-
     pub fn add_target_tid(&mut self, tid: u32) -> anyhow::Result<()> {
         self.target_tids
             .insert(tid, 1, 0)
@@ -276,4 +271,34 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         task_pid_offset: field_offset(&btf, "task_struct", "tgid")?,
         ..config
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::{Object as _, ObjectSymbol as _};
+
+    #[test]
+    fn every_name_both_halves_share_is_in_the_object() {
+        if OBJECT.is_empty() {
+            eprintln!("skipping: built without the eBPF object (PROFILER_SKIP_EBPF)");
+            return;
+        }
+        let object = object::File::parse(OBJECT).expect("an ELF file");
+        let symbols: Vec<&str> = object.symbols().filter_map(|symbol| symbol.name().ok()).collect();
+        for name in [
+            names::PROGRAM_SAMPLE_CPU,
+            names::PROGRAM_TRACK_FORK,
+            names::MAP_EVENTS,
+            names::MAP_PYTHONS,
+            names::MAP_CODES,
+            names::MAP_STACKS,
+            names::MAP_STATS,
+            names::MAP_TARGET_PIDS,
+            names::MAP_TARGET_TIDS,
+            names::GLOBAL_CONFIG,
+        ] {
+            assert!(symbols.contains(&name), "the object has no `{name}`");
+        }
+    }
 }

@@ -104,6 +104,11 @@ impl Files {
         Some(id)
     }
 
+    /// Files that could not be opened: their code has no names, and a CPython in one is not seen.
+    pub fn unopened(&self) -> impl Iterator<Item = &File> {
+        self.files.iter().filter(|file| file.opened.is_none())
+    }
+
     pub fn get(&self, id: FileId) -> &File {
         &self.files[id.index()]
     }

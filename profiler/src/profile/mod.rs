@@ -56,7 +56,7 @@ pub enum FrameKind {
     Native,
     /// Kernel code.
     Kernel,
-    /// Not code: a mark left where frames are missing (`[truncated]`, `[unknown Python frame]`).
+    /// Not code: a mark left where frames are missing (`[truncated]`, `[unknown Python function]`).
     Marker,
 }
 

@@ -51,7 +51,7 @@ pub(super) fn symbolize(addresses: &[u64]) -> (Vec<Vec<Symbol>>, Option<String>)
         Err(error) => Some(error),
         // With kptr_restrict 1 the addresses read as 0 without CAP_SYSLOG, with 2 for everybody.
         Ok(()) if hidden => {
-            Some("no kernel symbols: /proc/kallsyms hides its addresses; run `sysctl kernel.kptr_restrict=1`".into())
+            Some("no kernel symbols: /proc/kallsyms hides its addresses; run as root or with CAP_SYSLOG, and with the sysctl kernel.kptr_restrict at 0 or 1".into())
         }
         Ok(()) => None,
     };
