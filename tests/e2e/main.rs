@@ -20,7 +20,7 @@ mod short_lived;
 mod summary;
 mod unsupported;
 
-/// How often is often enough for a test: a slice of 4 ms gets two samples. Well away from a multiple of the kernel's
+/// How often is often enough for a test: a slice of 3.4 ms gets one or two samples. Well away from a multiple of the kernel's
 /// tick (100, 250, 300 or 1000 a second), at which tasks take turns: of those that share a CPU one would be met too often
 /// for as long as the two keep step.
 const RATE: &str = "467";
