@@ -22,6 +22,9 @@ pub const LAYOUT_TAGGED_EXECUTABLE: u32 = 1 << 3;
 /// `key_address - gilstate_gap` holds the thread state that owns the (only) GIL: needed to see the sub-interpreter a
 /// thread is in, because before 3.12 the pthread key keeps the thread's first state.
 pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
+/// The interpreter keeps frame pointers (3.15 by default, PEP 831). Where it does not, nothing above the leaf can be had
+/// by frame pointers, and following what the register happens to hold costs as much as a whole Python walk.
+pub const LAYOUT_FRAME_POINTERS: u32 = 1 << 5;
 
 /// Everything needed to walk the Python stacks of one process. One cache-friendly record: the sampling program
 /// looks it up once per sample.
@@ -41,6 +44,9 @@ pub struct PythonProcess {
     pub key_address: u64,
     /// `PyCode_Type`: what a frame calls a code object must point to it.
     pub code_type: u64,
+    /// Starts and ends of the evaluation loop's machine code (its hot and its cold part); empty where not known.
+    pub eval_start: [u64; 2],
+    pub eval_end: [u64; 2],
 
     /// Distance from `gilstate.tstate_current` up to `autoTSSkey` (`LAYOUT_GIL_HOLDER`).
     pub gilstate_gap: u16,
@@ -88,7 +94,7 @@ pub struct PythonProcess {
     pub reserved: [u16; 3],
 }
 
-const _: () = assert!(size_of::<PythonProcess>() == 32 + 28 * 2);
+const _: () = assert!(size_of::<PythonProcess>() == 64 + 28 * 2);
 
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,

@@ -161,16 +161,23 @@ pub fn check_some(context: Context) {
     if len == 0 {
         return;
     }
-    let mut turn = scratch.rotation.wrapping_add(1);
-    if turn >= len {
-        turn = 0;
+    scratch.tick = scratch.tick.wrapping_add(1);
+    let mut turn = 0;
+    if scratch.tick % TURN_EVERY == 0 {
+        turn = scratch.rotation.wrapping_add(1);
+        if turn >= len {
+            turn = 0;
+        }
+        scratch.rotation = turn;
     }
-    scratch.rotation = turn;
     check(context, 0);
     if turn != 0 {
         check(context, turn as u32);
     }
 }
+
+/// In so many samples one looks at another code object than the leaf's.
+const TURN_EVERY: u64 = 4;
 
 /// Looks at one code object of the stack in the record.
 #[unsafe(no_mangle)]

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::COMM_BYTES,
-    python::PythonProcess,
+    python::{LAYOUT_FRAME_POINTERS, PythonProcess},
     record::{PYTHON_NONE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey},
     stats::Counter,
 };
@@ -15,7 +15,8 @@ use profiler_ebpf::{hash::mix, scratch::Scratch};
 use crate::{
     code,
     maps::{Context, PERF_EVENT, PYTHONS, STACKS, scratch},
-    native, output,
+    native::{self, Depth},
+    output,
     stats::{add, count},
     task::{self, Task, config},
     walk,
@@ -37,8 +38,13 @@ pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     count(Counter::Samples);
     let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
     begin(scratch, task, comm, started_ns);
-    native::capture(ctx, scratch);
-    python(task)?;
+    let depth = if find_python(scratch, task) {
+        native_depth(scratch)
+    } else {
+        Depth::Whole
+    };
+    native::capture(ctx, scratch, depth);
+    python()?;
     let sent = send();
     // SAFETY: a plain helper call.
     add(
@@ -68,18 +74,34 @@ fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
     scratch.record.python_flags = 0;
 }
 
-/// The Python stack, if the process is known to be a CPython.
+/// Looks up whether the process is known to be a CPython.
 #[inline(always)]
-fn python(task: Task) -> Result<(), Counter> {
+fn find_python(scratch: &mut Scratch, task: Task) -> bool {
     // SAFETY: copied out at once.
     let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
-        return Ok(());
+        return false;
     };
-    let working = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
-    copy(process, &mut working.process);
-    working.record.header.instance = working.process.instance;
-    walk::capture(CONTEXT);
+    copy(process, &mut scratch.process);
+    scratch.record.header.instance = scratch.process.instance;
+    true
+}
 
+#[inline(always)]
+fn native_depth(scratch: &Scratch) -> Depth {
+    if scratch.process.flags & LAYOUT_FRAME_POINTERS != 0 {
+        Depth::Whole
+    } else {
+        Depth::Leaf
+    }
+}
+
+/// The Python stack, if the process is known to be a CPython.
+#[inline(always)]
+fn python() -> Result<(), Counter> {
+    if scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record.header.instance == 0 {
+        return Ok(());
+    }
+    walk::capture(CONTEXT);
     let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
     let status = u64::from(scratch.record.header.python) << 32 | u64::from(scratch.record.python_flags);
     mix(&mut scratch.record.header.stack, status);

@@ -31,6 +31,8 @@ pub struct Scratch {
     pub window_at: u64,
     /// Index of the next code object to check when the stack was seen before.
     pub rotation: u64,
+    /// Samples of stacks seen before.
+    pub tick: u64,
     /// Frames whose code objects were looked at, of a stack that is new.
     pub codes_checked: u32,
     /// Code objects sent (or tried) for it.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
-use profiler_common::python::PythonProcess;
+use profiler_common::python::{LAYOUT_FRAME_POINTERS, PythonProcess};
 
 use super::eval_loop::{self, NoEvalLoop};
 use super::image::{Image, Symbol};
@@ -30,6 +30,8 @@ pub struct PythonBinary {
     /// [`PythonBinary::no_eval_loop`] says why: Python and native frames cannot be merged, but both are right.
     pub eval_loop: Vec<Range<u64>>,
     pub no_eval_loop: Option<NoEvalLoop>,
+    /// Built with `-fno-omit-frame-pointer`, judging by how its functions begin.
+    pub frame_pointers: bool,
 }
 
 /// Why a file's Python stacks are not walked.
@@ -94,6 +96,7 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         thread_lookup,
         eval_loop,
         no_eval_loop,
+        frame_pointers: has_frame_pointers(&image),
     })
 }
 
@@ -105,6 +108,13 @@ impl PythonBinary {
         process.instance = instance;
         process.code_type = self.code_type.wrapping_add(bias);
         self.thread_lookup.fill(&mut process, bias);
+        for (index, range) in self.eval_loop.iter().enumerate().take(process.eval_start.len()) {
+            process.eval_start[index] = range.start.wrapping_add(bias);
+            process.eval_end[index] = range.end.wrapping_add(bias);
+        }
+        if self.frame_pointers {
+            process.flags |= LAYOUT_FRAME_POINTERS;
+        }
         process
     }
 
@@ -164,6 +174,23 @@ fn is_debug_build(image: &Image<'_>) -> bool {
     ["_Py_NegativeRefcount", "_Py_RefTotal", "_Py_AddToAllObjects"]
         .iter()
         .any(|name| image.symbol(name).is_some())
+}
+
+/// Whether most exported functions begin with `push %rbp; mov %rsp,%rbp`. In Debian's builds 2 of 1,502 do in 3.13.18,
+/// 37 of 1,655 in 3.14.10 and 1,511 of 1,840 in 3.15.2 (the rest are too small to need a frame).
+fn has_frame_pointers(image: &Image<'_>) -> bool {
+    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    const PROLOGUE: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
+    let (mut functions, mut framed) = (0, 0);
+    for address in image.functions() {
+        let Some(code) = image.bytes_from(address) else {
+            continue;
+        };
+        let code = code.strip_prefix(ENDBR64).unwrap_or(code);
+        functions += 1;
+        framed += usize::from(code.starts_with(PROLOGUE));
+    }
+    framed * 2 > functions
 }
 
 fn layout(image: &Image<'_>, version: Version, runtime: Symbol) -> Result<Layout, Refusal> {

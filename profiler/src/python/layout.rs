@@ -127,6 +127,8 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     tls_offset: 0,
     key_address: 0,
     code_type: 0,
+    eval_start: [0; 2],
+    eval_end: [0; 2],
     gilstate_gap: 0,
     thread_frame: 24,
     thread_id: 176,
