@@ -96,8 +96,19 @@ fn interpreters_that_live_for_100_ms_are_named() -> Result<()> {
         }
     }
     ensure!(failures.is_empty(), "{}\n{}", failures.join("\n"), outcome.stderr);
+    // A deep stack of new code has more code objects than are copied with one sample, and a process can be gone before
+    // anybody reads the rest. Such a function is marked and counted, and must be rare: less than one sample in 500.
     let unknown = folded.only(|stack| has_marker(stack, "[unknown Python function]"));
-    ensure!(unknown.total() == 0, "functions without names: {unknown}");
+    let with_python = folded.count(|stack| stack.iter().any(|frame| is_python(frame)));
+    ensure!(
+        unknown.total() * 500 <= with_python,
+        "functions without names: {unknown}"
+    );
+    ensure!(
+        (unknown.total() > 0) == outcome.stderr.contains("with unnamed functions"),
+        "not said in the summary: {unknown}\n{}",
+        outcome.stderr
+    );
     Ok(())
 }
 
