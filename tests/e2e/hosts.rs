@@ -50,9 +50,12 @@ fn code_in_a_subinterpreter_has_its_own_frames() -> Result<()> {
             Ok(folded.below(&format!("thread {tid}:")))
         };
         let (inside, outside) = (thread("inside")?, thread("outside")?);
+        // Before 3.12 thread-local storage names the state of the interpreter the thread came from, and only the owner of
+        // the (one) GIL tells that it is in another: what it spends on getting the GIL counts outside.
+        let least = if python.version < (3, 12) { 0.95 } else { 0.99 };
         let share = inside.share(|stack| has_chain(stack, &["<module>", "inside"]));
         ensure!(
-            inside.total() > 50 && share >= 0.99,
+            inside.total() > 50 && share >= least,
             "inside: {:.1} %\n{inside}",
             share * 100.0
         );
@@ -69,7 +72,7 @@ fn code_in_a_subinterpreter_has_its_own_frames() -> Result<()> {
         ensure!(
             inside.share(
                 |stack| stack[1].starts_with("<module> (<string>:") || stack[1].starts_with("<module> (<script>:")
-            ) > 0.98,
+            ) > least - 0.01,
             "{inside}"
         );
         ensure!(
