@@ -29,7 +29,7 @@ const CONTEXT: Context = PERF_EVENT;
 pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     let Some(task) = task::current() else { return Ok(()) };
     count(Counter::Ticks);
-    let comm = task::comm(ctx);
+    let comm = task::comm();
     if !task::is_wanted(task, comm) {
         return Ok(());
     }

@@ -2,13 +2,9 @@
 
 use core::ptr::read_volatile;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf},
-    },
-    programs::PerfEventContext,
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf},
 };
 use profiler_common::config::{
     Config, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
@@ -106,8 +102,7 @@ pub fn is_wanted(task: Task, comm: [u64; 2]) -> bool {
 
 /// The running thread's name, NUL padded, as two words.
 #[inline(always)]
-pub fn comm(ctx: &PerfEventContext) -> [u64; 2] {
-    let _ = ctx.as_ptr();
+pub fn comm() -> [u64; 2] {
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);
     // SAFETY: 16 bytes are two words.
     unsafe { core::mem::transmute(comm) }

@@ -39,7 +39,7 @@ use crate::{
     recording::{Fact, Recording, Scope},
     report::View,
     source::{self, Event, Source},
-    summary::{Cost, Summary},
+    summary::{self, Cost, Summary},
 };
 
 /// How often the ring buffer is looked at. The kernel side wakes us earlier when much is waiting.
@@ -460,7 +460,7 @@ fn unopened(recording: &Recording) -> Option<String> {
     ))
 }
 
-fn view(config: &Config, recording: &Recording, summary: &[String]) -> View {
+fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
     let pids: FxHashSet<u32> = recording.ledger.samples.keys().map(|sampled| sampled.pid).collect();
     let one_target = match &config.target {
         Target::All => false,
@@ -470,13 +470,13 @@ fn view(config: &Config, recording: &Recording, summary: &[String]) -> View {
     let one = one_target && pids.len() <= 1;
     let subject = match recording.ledger.samples.keys().next() {
         Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
-        _ => format!("{} processes", pids.len()),
+        _ => summary::many(pids.len() as u64, "process"),
     };
     View {
         process: !one,
         thread: config.threads,
         title: format!("CPU time of {subject}"),
-        subtitle: summary.first().cloned().unwrap_or_default(),
+        subtitle: lines.first().cloned().unwrap_or_default(),
         value: 0,
     }
 }

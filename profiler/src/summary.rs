@@ -263,7 +263,7 @@ fn list(what: &str, reasons: &[Reason]) -> Option<String> {
 }
 
 /// `1 sample`, `2 samples`, `2 processes`.
-fn many(number: u64, what: &str) -> String {
+pub(crate) fn many(number: u64, what: &str) -> String {
     let ending = match number {
         1 => "",
         _ if what.ends_with('s') => "es",
