@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{self, Write as _},
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -41,6 +42,14 @@ use crate::{
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
 };
+
+/// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads (`2>&1 | head`): the profile
+/// matters more.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(io::stderr(), $($text)*);
+    }};
+}
 
 /// How often the ring buffer is looked at. The kernel side wakes us earlier when much is waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -121,7 +130,7 @@ async fn run(
     if config.verbosity >= Verbosity::Verbose {
         for (program, instructions) in kernel.verified_instructions() {
             let instructions = instructions.map_or("?".to_owned(), |count| humanize::count(count.into()));
-            eprintln!("loaded {program}: {instructions} instructions verified");
+            say!("loaded {program}: {instructions} instructions verified");
         }
     }
 
@@ -137,7 +146,7 @@ async fn run(
     let mut child = stopped.map(Stopped::release).transpose()?;
 
     if config.verbosity != Verbosity::Quiet {
-        eprintln!("{}", opening(config, command_pid));
+        say!("{}", opening(config, command_pid));
     }
     let mut progress = Progress::on_stderr(config.verbosity, &config.target);
     let deadline = config
@@ -241,7 +250,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     let counters = source.kernel.counters()?;
     if config.verbosity >= Verbosity::Verbose {
         for counter in Counter::ALL {
-            eprintln!("{}: {}", counter.label(), humanize::count(counters[*counter as usize]));
+            say!("{}: {}", counter.label(), humanize::count(counters[*counter as usize]));
         }
     }
     let unreadable_events = source.unreadable_events();
@@ -268,11 +277,11 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
     for line in &lines {
-        eprintln!("{line}");
+        say!("{line}");
     }
     let written = written?;
     if let Some(path) = &written.path {
-        eprintln!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
+        say!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
     }
     if let Some(path) = &config.summary_json {
         summary.cost.peak_bytes = cost::resident_bytes().1;
