@@ -520,7 +520,7 @@ fn watch(fd: BorrowedFd<'_>, what: &str) -> anyhow::Result<AsyncFd<OwnedFd>> {
         .with_context(|| format!("failed to watch {what}"))?;
     // SAFETY: the descriptor is owned, and stays open until the `AsyncFd` around it is dropped.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-        .map_err(std::io::Error::from)
+        .map_err(io::Error::from)
         .with_context(|| format!("failed to watch {what}"))
 }
 
