@@ -13,6 +13,8 @@ pub const FEATURE_FILTER_TID: u32 = 1 << 3;
 pub const FEATURE_FILTER_COMM: u32 = 1 << 4;
 /// Sample only tasks in the cgroup [`Config::cgroup_id`] or below it.
 pub const FEATURE_FILTER_CGROUP: u32 = 1 << 5;
+/// The kernel has `bpf_get_current_task_btf` (5.11) and `bpf_task_pt_regs` (5.15): without, the same is read by address.
+pub const FEATURE_TASK_POINTERS: u32 = 1 << 6;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +27,10 @@ pub struct Config {
     pub task_tid_offset: u32,
     /// Offset of `task_struct.tgid` (the process's id), from the kernel's BTF.
     pub task_pid_offset: u32,
+    /// Offset of `task_struct.flags`, from the kernel's BTF.
+    pub task_flags_offset: u32,
+    /// Offset of `task_struct.stack`, from the kernel's BTF.
+    pub task_stack_offset: u32,
     /// The profiler's own pid: it is never sampled.
     pub own_pid: u32,
     /// Depth of the wanted cgroup below the root (the root is 0).
@@ -37,7 +43,7 @@ pub struct Config {
     pub hash_seed: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 64);
+const _: () = assert!(size_of::<Config>() == 72);
 
 #[cfg(feature = "user")]
 // SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).

@@ -14,3 +14,4 @@ pub mod names;
 pub mod python;
 pub mod record;
 pub mod stats;
+pub mod unwind;

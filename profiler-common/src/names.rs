@@ -13,6 +13,12 @@ pub const MAP_STACKS: &str = "STACKS";
 pub const MAP_STATS: &str = "STATS";
 pub const MAP_TARGET_PIDS: &str = "TARGET_PIDS";
 pub const MAP_TARGET_TIDS: &str = "TARGET_TIDS";
+pub const MAP_PROCESSES: &str = "PROCESSES";
+pub const MAP_MAPPINGS: &str = "MAPPINGS";
+pub const MAP_UNWIND_FILES: &str = "UNWIND_FILES";
+pub const MAP_UNWIND_PAGES: &str = "UNWIND_PAGES";
+pub const MAP_UNWIND_ROWS: &str = "UNWIND_ROWS";
+pub const MAP_UNWIND_RULES: &str = "UNWIND_RULES";
 
 pub const GLOBAL_CONFIG: &str = "CONFIG";
 
@@ -30,4 +36,10 @@ const _: () = assert!(
         && fits(MAP_STATS)
         && fits(MAP_TARGET_PIDS)
         && fits(MAP_TARGET_TIDS)
+        && fits(MAP_PROCESSES)
+        && fits(MAP_MAPPINGS)
+        && fits(MAP_UNWIND_FILES)
+        && fits(MAP_UNWIND_PAGES)
+        && fits(MAP_UNWIND_ROWS)
+        && fits(MAP_UNWIND_RULES)
 );

@@ -1,6 +1,6 @@
 //! Records in the ring buffer, in the order in which the kernel side wrote them.
 
-use crate::limits::{COMM_BYTES, MAX_ADDRESSES, MAX_CODE_BYTES, MAX_PYTHON_FRAMES};
+use crate::limits::{ADDRESS_SLOTS, COMM_BYTES, MAX_CODE_BYTES, MAX_PYTHON_FRAMES};
 
 /// A sample whose stack was sent before: a [`SampleHeader`] alone.
 pub const RECORD_SAMPLE: u32 = 1;
@@ -25,6 +25,36 @@ pub const PYTHON_BAD_THREAD_STATE: u32 = 5;
 pub const PYTHON_TORN: u32 = 6;
 /// The thread has a state but no Python frame (between calls, or in an embedding program).
 pub const PYTHON_NO_FRAME: u32 = 7;
+
+/// No native stack: not asked for, or a kernel thread, which has none.
+pub const NATIVE_NONE: u32 = 0;
+/// It reaches the thread's first function.
+pub const NATIVE_COMPLETE: u32 = 1;
+/// Deeper than [`crate::limits::MAX_NATIVE_ADDRESSES`]: the leaf side was kept.
+pub const NATIVE_TRUNCATED: u32 = 2;
+/// The process's mappings were not known (yet).
+pub const NATIVE_UNKNOWN_PROCESS: u32 = 3;
+/// An address lies in no code that is known to be mapped.
+pub const NATIVE_NOT_CODE: u32 = 4;
+/// The file's unwind table was not ready yet.
+pub const NATIVE_TABLE_NOT_READY: u32 = 5;
+/// There was no room for the file's unwind table.
+pub const NATIVE_NO_ROOM: u32 = 6;
+/// The file's unwind information does not cover the address.
+pub const NATIVE_NOT_COVERED: u32 = 7;
+/// The unwind information at the address is of a kind we do not know.
+pub const NATIVE_UNSUPPORTED: u32 = 8;
+/// A rule needs a register that is not known any more at this depth.
+pub const NATIVE_REGISTER_LOST: u32 = 9;
+/// The stack's memory could not be read.
+pub const NATIVE_UNREADABLE: u32 = 10;
+/// What should be the caller's frame does not lie further up the stack.
+pub const NATIVE_NOT_ADVANCING: u32 = 11;
+/// Code without unwind information, and the frame pointer does not point into the stack.
+pub const NATIVE_BAD_FRAME_POINTER: u32 = 12;
+/// A 32-bit program.
+pub const NATIVE_32_BIT: u32 = 13;
+pub const NATIVE_STATUSES: usize = 14;
 
 /// A 128-bit keyed hash over everything a stack consists of, its pid included.
 #[repr(C)]
@@ -77,6 +107,9 @@ pub const FRAME_GENERATOR: u64 = 1 << 57;
 
 /// [`StackRecord::python_flags`]: above the first frame lies an evaluation loop that has no Python frame yet.
 pub const PYTHON_LEADING_ENTRY: u32 = 1 << 0;
+/// [`StackRecord::python_flags`]: the frames are those of a sub-interpreter, and the thread's first interpreter has more
+/// of them (before 3.12).
+pub const PYTHON_OTHER_INTERPRETER: u32 = 1 << 1;
 
 /// A sample with its stack.
 #[repr(C)]
@@ -88,19 +121,22 @@ pub struct StackRecord {
     pub python_len: u32,
     /// `PYTHON_LEADING_ENTRY`.
     pub python_flags: u32,
+    /// `NATIVE_…`: why the native stack ends where it does.
+    pub native_status: u32,
+    pub reserved: u32,
     /// Without gaps, each leaf first: kernel addresses, native addresses, and Python frames of two words each (as
     /// [`PythonFrame`]). Cut after the last.
     pub words: [u64; STACK_WORDS],
 }
 
 /// Words of the largest stack.
-pub const STACK_WORDS: usize = 2 * MAX_ADDRESSES + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
+pub const STACK_WORDS: usize = ADDRESS_SLOTS + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
 
 /// Words of a [`PythonFrame`].
 pub const PYTHON_FRAME_WORDS: usize = 2;
 
 const _: () = assert!(size_of::<PythonFrame>() == 8 * PYTHON_FRAME_WORDS);
-const _: () = assert!(size_of::<StackRecord>() == 64 + 16 + 8 * STACK_WORDS);
+const _: () = assert!(size_of::<StackRecord>() == 64 + 24 + 8 * STACK_WORDS);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;

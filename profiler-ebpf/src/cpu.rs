@@ -1,12 +1,13 @@
 //! One tick of the CPU clock.
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     programs::PerfEventContext,
 };
 use profiler_common::{
     limits::COMM_BYTES,
-    python::{LAYOUT_FRAME_POINTERS, PythonProcess},
+    python::PythonProcess,
     record::{PYTHON_NONE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey},
     stats::Counter,
 };
@@ -15,8 +16,7 @@ use profiler_ebpf::{hash::mix, scratch::Scratch};
 use crate::{
     code,
     maps::{Context, PERF_EVENT, PYTHONS, STACKS, scratch},
-    native::{self, Depth},
-    output,
+    native, output,
     stats::{add, count},
     task::{self, Task, config},
     walk,
@@ -38,12 +38,8 @@ pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     count(Counter::Samples);
     let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
     begin(scratch, task, comm, started_ns);
-    let depth = if find_python(scratch, task) {
-        native_depth(scratch)
-    } else {
-        Depth::Whole
-    };
-    native::capture(ctx, scratch, depth);
+    find_python(scratch, task);
+    native::capture(ctx.as_ptr(), CONTEXT)?;
     python()?;
     let sent = send();
     // SAFETY: a plain helper call.
@@ -76,23 +72,13 @@ fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
 
 /// Looks up whether the process is known to be a CPython.
 #[inline(always)]
-fn find_python(scratch: &mut Scratch, task: Task) -> bool {
+fn find_python(scratch: &mut Scratch, task: Task) {
     // SAFETY: copied out at once.
     let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
-        return false;
+        return;
     };
     copy(process, &mut scratch.process);
     scratch.record.header.instance = scratch.process.instance;
-    true
-}
-
-#[inline(always)]
-fn native_depth(scratch: &Scratch) -> Depth {
-    if scratch.process.flags & LAYOUT_FRAME_POINTERS != 0 {
-        Depth::Whole
-    } else {
-        Depth::Leaf
-    }
 }
 
 /// The Python stack, if the process is known to be a CPython.

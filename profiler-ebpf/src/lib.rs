@@ -10,3 +10,4 @@ pub mod hash;
 pub mod memory;
 pub mod python;
 pub mod scratch;
+pub mod unwind;

@@ -2,14 +2,16 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    bindings::BPF_F_MMAPABLE,
 };
 use profiler_common::{
     python::{CodeKey, PythonProcess},
     record::StackKey,
     stats::COUNTERS,
+    unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
 };
-use profiler_ebpf::scratch::Scratch;
+use profiler_ebpf::{scratch::Scratch, unwind::UnwindTables};
 
 use crate::code::CodeScratch;
 
@@ -40,6 +42,63 @@ pub static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(32 * 1024,
 /// User → kernel: the threads to sample.
 #[map]
 pub static TARGET_TIDS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// User → kernel: where a process's mappings are. Preallocated, as `PYTHONS`.
+#[map]
+pub static PROCESSES: HashMap<u32, UnwindProcess> = HashMap::with_max_entries(16 * 1024, 0);
+
+// The unwind tables. User space writes them through a memory map: a table is thousands of entries, and a system call for
+// each would take longer than making the table. Sizes are set at load.
+
+/// User → kernel: executable mappings, those of one process next to each other.
+#[map]
+static MAPPINGS: Array<UnwindMapping> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// User → kernel: files that are mapped as code.
+#[map]
+static UNWIND_FILES: Array<UnwindFile> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// User → kernel: 64 KiB of a file each.
+#[map]
+static UNWIND_PAGES: Array<UnwindPage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// User → kernel: from which address on which rule holds.
+#[map]
+static UNWIND_ROWS: Array<[u32; SHARD_ROWS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// User → kernel: how to find a caller.
+#[map]
+static UNWIND_RULES: Array<UnwindRule> = Array::with_max_entries(MAX_RULES as u32, BPF_F_MMAPABLE);
+
+/// The maps above, as the unwinder wants them.
+pub struct Tables;
+
+impl UnwindTables for Tables {
+    #[inline(always)]
+    fn mapping(&self, index: u32) -> Option<&UnwindMapping> {
+        MAPPINGS.get(index)
+    }
+
+    #[inline(always)]
+    fn file(&self, index: u32) -> Option<&UnwindFile> {
+        UNWIND_FILES.get(index)
+    }
+
+    #[inline(always)]
+    fn page(&self, index: u32) -> Option<&UnwindPage> {
+        UNWIND_PAGES.get(index)
+    }
+
+    #[inline(always)]
+    fn shard(&self, index: u32) -> Option<*const u32> {
+        Some(UNWIND_ROWS.get_ptr(index)?.cast())
+    }
+
+    #[inline(always)]
+    fn rule(&self, index: u32) -> Option<&UnwindRule> {
+        UNWIND_RULES.get(index)
+    }
+}
 
 /// Working memory by [`Context`]: a CPU sample may interrupt a program that runs in another kind of context on the same
 /// CPU, and must not write where that one works. Interrupts nest last in, first out, so one slot per kind is enough.

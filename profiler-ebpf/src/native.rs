@@ -1,109 +1,122 @@
-//! Kernel and native stacks. Today the kernel's own walkers (ORC for the kernel, frame pointers for user space); the
-//! unwinder by `.eh_frame` tables will take `native`'s place here.
+//! Kernel and native stacks: the kernel's own walker (ORC) for the kernel, the unwinder of the library for user space.
+//!
+//! A service for every program of this object, whatever event it hangs on: it needs the running task and the working
+//! memory of a [`Context`], nothing of the event. (For the kernel's stack it needs the program's own context.)
 
-use core::ptr::read_volatile;
+use core::ffi::c_void;
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::BPF_F_USER_STACK, helpers::generated::bpf_get_stack, programs::PerfEventContext,
-};
+use aya_ebpf::helpers::generated::bpf_get_stack;
 use profiler_common::{
     config::{FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK},
-    limits::MAX_ADDRESSES,
+    limits::{ADDRESS_SLOTS, MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES},
+    record::{NATIVE_32_BIT, NATIVE_NONE, NATIVE_UNKNOWN_PROCESS},
     stats::Counter,
+    unwind::REGISTER_CS,
 };
-use profiler_ebpf::{hash::mix, scratch::Scratch};
+use profiler_ebpf::{hash::mix, scratch::Scratch, unwind};
 
-use crate::{stats::count, task::config};
+use crate::{
+    maps::{Context, PROCESSES, Tables, scratch},
+    stats::count,
+    task::{self, config},
+    user_memory::UserMemory,
+};
 
-/// How much of the native stack can be had.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// The sampled instruction alone.
-    Leaf,
-    /// What frame pointers lead to.
-    Whole,
-}
+const FRAMES_PER_CALL: u32 = 8;
 
 /// Leaves the addresses at the start of the record's words: kernel first, native behind them.
+///
+/// No reference to the working memory may be held across this: `unwind_some` makes its own.
 #[inline(always)]
-pub fn capture(ctx: &PerfEventContext, scratch: &mut Scratch, depth: Depth) {
-    scratch.record.kernel_len = 0;
-    scratch.record.native_len = 0;
-    scratch.addresses = 0;
+pub fn capture(event: *mut c_void, context: Context) -> Result<(), Counter> {
+    let memory = scratch(context).ok_or(Counter::LostNoScratch)?;
+    memory.record.kernel_len = 0;
+    memory.record.native_len = 0;
+    memory.record.native_status = NATIVE_NONE;
     if config::has(FEATURE_KERNEL_STACK) {
-        match append(ctx, scratch, 0, Depth::Whole) {
-            Ok(len) => scratch.record.kernel_len = len,
-            Err(()) => count(Counter::KernelStackFailed),
-        }
+        capture_kernel(event, memory);
     }
-    if config::has(FEATURE_NATIVE_STACK) {
-        let leaf = scratch.addresses;
-        // A kernel thread has no user stack: the error is the normal case.
-        if let Ok(len) = append(ctx, scratch, u64::from(BPF_F_USER_STACK), depth) {
-            scratch.record.native_len = len;
-            if len > 0 {
-                merge_eval_loop(scratch, leaf);
+    if config::has(FEATURE_NATIVE_STACK) && start(memory) {
+        let mut calls = 0;
+        while calls < MAX_NATIVE_ADDRESSES as u32 / FRAMES_PER_CALL + 1 {
+            if unwind_some(context) != 0 {
+                break;
             }
+            calls += 1;
         }
     }
-    let lengths = u64::from(scratch.record.kernel_len) << 32 | u64::from(scratch.record.native_len);
-    mix(&mut scratch.record.header.stack, lengths);
-    hash_addresses(scratch);
+    let memory = scratch(context).ok_or(Counter::LostNoScratch)?;
+    let record = &mut memory.record;
+    memory.addresses = record.kernel_len + record.native_len;
+    let lengths = u64::from(record.kernel_len) << 32 | u64::from(record.native_len);
+    mix(&mut record.header.stack, lengths);
+    mix(&mut record.header.stack, u64::from(record.native_status));
+    Ok(())
 }
 
-/// Appends one stack to the words; its length.
 #[inline(always)]
-fn append(ctx: &PerfEventContext, scratch: &mut Scratch, flags: u64, depth: Depth) -> Result<u32, ()> {
-    // SAFETY: a reference is valid for reads. Volatile: see the documentation of the crate's library.
-    let at = unsafe { read_volatile(&scratch.addresses) } as usize & (MAX_ADDRESSES - 1);
-    // SAFETY: `at` and the stack are at most MAX_ADDRESSES words each, and `words` is longer than both.
+fn capture_kernel(event: *mut c_void, memory: &mut Scratch) {
+    // SAFETY: `words` has more than MAX_KERNEL_ADDRESSES.
     let bytes = unsafe {
-        let into = scratch.record.words.as_mut_ptr().add(at).cast();
-        match depth {
-            Depth::Leaf => bpf_get_stack(ctx.as_ptr(), into, 8, flags),
-            Depth::Whole => bpf_get_stack(ctx.as_ptr(), into, ((MAX_ADDRESSES - 1) * 8) as u32, flags),
-        }
+        let into = memory.record.words.as_mut_ptr().cast();
+        bpf_get_stack(event, into, (MAX_KERNEL_ADDRESSES * 8) as u32, 0)
     };
     if bytes < 0 {
-        return Err(());
-    }
-    let len = (bytes as u64 / 8) as u32;
-    scratch.addresses += len;
-    Ok(len)
-}
-
-/// The evaluation loop gives way to the Python frames it runs, so where in it a sample falls does not matter: without
-/// this nearly every sample of interpreted code would be a stack of its own.
-#[inline(always)]
-fn merge_eval_loop(scratch: &mut Scratch, leaf: u32) {
-    if scratch.record.header.instance == 0 {
+        count(Counter::KernelStackFailed);
         return;
     }
-    // SAFETY: a local is valid for reads. Volatile: see the documentation of the crate's library.
-    let at = unsafe { read_volatile(&raw const leaf) } as usize & (MAX_ADDRESSES - 1);
-    // SAFETY: `at` is masked to less than the array's length.
-    let slot = unsafe { &mut *scratch.record.words.as_mut_ptr().add(at) };
-    let process = &scratch.process;
-    if *slot >= process.eval_start[0] && *slot < process.eval_end[0] {
-        *slot = process.eval_start[0];
-    } else if *slot >= process.eval_start[1] && *slot < process.eval_end[1] {
-        *slot = process.eval_start[1];
-    }
-}
-
-#[inline(always)]
-fn hash_addresses(scratch: &mut Scratch) {
-    // SAFETY: a reference is valid for reads. Volatile: see the documentation of the crate's library.
-    let len = unsafe { read_volatile(&scratch.addresses) };
-    let mut i = 0usize;
-    while i < 2 * MAX_ADDRESSES {
+    let len = (bytes as u64 / 8) as u32;
+    memory.record.kernel_len = len;
+    let mut i = 0;
+    while i < MAX_KERNEL_ADDRESSES {
         if i as u32 >= len {
             break;
         }
         // SAFETY: `i` is below the array's length.
-        mix(&mut scratch.record.header.stack, unsafe {
-            *scratch.record.words.as_ptr().add(i)
+        mix(&mut memory.record.header.stack, unsafe {
+            *memory.record.words.as_ptr().add(i)
         });
         i += 1;
     }
 }
+
+/// `__USER_CS` of 64-bit programs (arch/x86/include/asm/segment.h).
+const USER_CODE_64_BIT: u64 = 0x33;
+
+/// Prepares the unwinder; `false` if there is nothing to unwind.
+#[inline(always)]
+fn start(memory: &mut Scratch) -> bool {
+    if !task::user_registers(&mut memory.unwind.registers) {
+        return false;
+    }
+    unwind::start(memory);
+    if memory.unwind.registers[REGISTER_CS] != USER_CODE_64_BIT {
+        unwind::leaf(memory, NATIVE_32_BIT);
+        return false;
+    }
+    // SAFETY: copied out at once.
+    let Some(process) = (unsafe { PROCESSES.get(memory.record.header.pid) }) else {
+        unwind::leaf(memory, NATIVE_UNKNOWN_PROCESS);
+        return false;
+    };
+    memory.unwind.process.first_mapping = process.first_mapping;
+    memory.unwind.process.mappings = process.mappings;
+    true
+}
+
+/// Unwinds a few frames; 0 if there are more. A global function, for the reasons in `walk`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn unwind_some(context: Context) -> u64 {
+    let Some(memory) = scratch(context) else { return 1 };
+    let mut i = 0;
+    while i < FRAMES_PER_CALL {
+        if !unwind::step(&UserMemory, &Tables, memory) {
+            return 1;
+        }
+        i += 1;
+    }
+    0
+}
+
+const _: () = assert!(MAX_KERNEL_ADDRESSES < ADDRESS_SLOTS);

@@ -3,10 +3,12 @@
 use core::ptr::read_volatile;
 
 use profiler_common::{
-    limits::{MAX_ADDRESSES, MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
+    limits::{ADDRESS_SLOTS, MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
     python::PythonProcess,
     record::{PYTHON_FRAME_WORDS, PythonFrame, StackRecord},
 };
+
+use crate::unwind::Unwind;
 
 /// One sample in the making.
 ///
@@ -17,6 +19,8 @@ pub struct Scratch {
     pub record: StackRecord,
     /// Copy of the process's facts, so that the walker's parts need not look them up again.
     pub process: PythonProcess,
+    /// The native stack's walker.
+    pub unwind: Unwind,
     /// Words of the record taken by addresses; Python frames follow.
     pub addresses: u32,
     /// Whether any code object of a new stack could not be sent.
@@ -49,7 +53,7 @@ impl Scratch {
     #[inline(always)]
     pub fn python_frame(&mut self, index: u32) -> *mut PythonFrame {
         // SAFETY: a reference is valid for reads. Volatile: see the crate's documentation.
-        let addresses = unsafe { read_volatile(&self.addresses) } as usize & (2 * MAX_ADDRESSES - 1);
+        let addresses = unsafe { read_volatile(&self.addresses) } as usize & (ADDRESS_SLOTS - 1);
         // SAFETY: a local is valid for reads.
         let index = unsafe { read_volatile(&raw const index) } as usize & (MAX_PYTHON_FRAMES - 1);
         // SAFETY: both are masked, and `words` has room for the most of both.

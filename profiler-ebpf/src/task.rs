@@ -4,11 +4,15 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf},
+    generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
+        bpf_task_pt_regs,
+    },
 };
 use profiler_common::config::{
-    Config, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
+    Config, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID, FEATURE_TASK_POINTERS,
 };
+use profiler_common::unwind::REGISTERS;
 
 use crate::maps::{TARGET_PIDS, TARGET_TIDS};
 
@@ -19,6 +23,8 @@ static CONFIG: Config = Config {
     fsbase_offset: 0,
     task_tid_offset: 0,
     task_pid_offset: 0,
+    task_flags_offset: 0,
+    task_stack_offset: 0,
     own_pid: 0,
     cgroup_level: 0,
     cgroup_id: 0,
@@ -45,6 +51,8 @@ pub mod config {
         fsbase_offset: u32,
         task_tid_offset: u32,
         task_pid_offset: u32,
+        task_flags_offset: u32,
+        task_stack_offset: u32,
         own_pid: u32,
         cgroup_level: u32,
         cgroup_id: u64,
@@ -111,10 +119,57 @@ pub fn comm() -> [u64; 2] {
 /// `task_struct.thread.fsbase`: what `%fs` of the running thread points to.
 #[inline(always)]
 pub fn fs_base() -> u64 {
-    // SAFETY: the helper returns the running task, and the offset is that of a u64 field by the kernel's own BTF. (The
-    // verifier checks both: a typed pointer may be dereferenced at a constant offset.) Kernel 5.11.
-    unsafe {
-        let task = bpf_get_current_task_btf().cast::<u8>();
-        task.add(config::fsbase_offset() as usize).cast::<u64>().read()
+    field(config::fsbase_offset())
+}
+
+/// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER` (include/linux/sched.h, 6.18): threads of the kernel's own. What lies
+/// where their user registers should be is left over from whoever made them.
+const KERNEL_THREAD: u32 = 0x0020_0000 | 0x4000 | 0x10;
+
+/// Copies the registers with which the running thread left user space; `false` if it never was there.
+#[inline(always)]
+pub fn user_registers(into: &mut [u64]) -> bool {
+    if field::<u32>(config::task_flags_offset()) & KERNEL_THREAD != 0 {
+        return false;
     }
+    if config::has(FEATURE_TASK_POINTERS) {
+        // SAFETY: the helper returns where the registers of the running task are kept, as a typed pointer, which may be
+        // read at constant offsets (the verifier checks them). `into` has room for them all.
+        unsafe {
+            let from = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u64;
+            let into = into.as_mut_ptr();
+            let mut i = 0;
+            while i < REGISTERS {
+                into.add(i).write_volatile(from.add(i).read_volatile());
+                i += 1;
+            }
+        }
+        return true;
+    }
+    // Before 5.15 by hand: they are the last thing on the kernel's stack, which has 16 KiB (THREAD_SIZE without KASAN).
+    const KERNEL_STACK_BYTES: u64 = 16 << 10;
+    let stack: u64 = field(config::task_stack_offset());
+    let from = stack + KERNEL_STACK_BYTES - 8 * REGISTERS as u64;
+    // SAFETY: `into` has room for them all; the helper checks the address.
+    unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), 8 * REGISTERS as u32, from as *const _) == 0 }
+}
+
+/// A field of the running task's `task_struct`.
+#[inline(always)]
+fn field<T: Copy + Default>(offset: u32) -> T {
+    if config::has(FEATURE_TASK_POINTERS) {
+        // SAFETY: the helper returns the running task, and the offset is that of such a field by the kernel's own BTF.
+        // (The verifier checks both: a typed pointer may be dereferenced at a constant offset.)
+        return unsafe {
+            let task = bpf_get_current_task_btf().cast::<u8>();
+            task.add(offset as usize).cast::<T>().read()
+        };
+    }
+    let mut value = T::default();
+    // SAFETY: `value` is as long as is read; the helper checks the address.
+    unsafe {
+        let task = bpf_get_current_task();
+        bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, (task + u64::from(offset)) as *const _);
+    }
+    value
 }

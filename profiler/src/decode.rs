@@ -6,7 +6,7 @@
 use std::mem::offset_of;
 
 use profiler_common::{
-    limits::{MAX_ADDRESSES, MAX_PYTHON_FRAMES},
+    limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
         CodeRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_CODE, RECORD_SAMPLE, RECORD_STACK, SampleHeader,
         StackRecord,
@@ -38,7 +38,10 @@ impl RawRecord<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawStack {
     pub kernel: Box<[u64]>,
+    /// The sampled instruction's, and of each caller that of its call.
     pub native: Box<[u64]>,
+    /// `NATIVE_…`: why the native stack ends where it does.
+    pub native_status: u32,
     pub python: Box<[PythonFrame]>,
     /// `PYTHON_LEADING_ENTRY`.
     pub python_flags: u32,
@@ -94,8 +97,8 @@ fn header(bytes: &[u8]) -> Option<SampleHeader> {
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
     let len = |at: usize, most: usize| Some((u32_at(bytes, at)? as usize).min(most));
-    let kernel_len = len(offset_of!(StackRecord, kernel_len), MAX_ADDRESSES)?;
-    let native_len = len(offset_of!(StackRecord, native_len), MAX_ADDRESSES)?;
+    let kernel_len = len(offset_of!(StackRecord, kernel_len), MAX_KERNEL_ADDRESSES)?;
+    let native_len = len(offset_of!(StackRecord, native_len), MAX_NATIVE_ADDRESSES)?;
     let python_len = len(offset_of!(StackRecord, python_len), MAX_PYTHON_FRAMES)?;
     let mut words = bytes
         .get(offset_of!(StackRecord, words)..)?
@@ -115,6 +118,7 @@ fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
     Some(RawStack {
         kernel,
         native,
+        native_status: u32_at(bytes, offset_of!(StackRecord, native_status))?,
         python,
         python_flags: u32_at(bytes, offset_of!(StackRecord, python_flags))?,
         python_status,

@@ -36,3 +36,4 @@ pub mod source;
 pub mod stitch;
 pub mod summary;
 pub mod symbolize;
+pub mod unwind;

@@ -25,6 +25,9 @@ use crate::config::{Config, Target};
 /// perf-event programs (5.11) are all there. Run on 6.18 only so far.
 const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 11 };
 
+/// `bpf_get_current_task_btf` (5.11) and `bpf_task_pt_regs` (5.15).
+const TASK_POINTERS_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
+
 /// Inode numbers of the initial namespaces: include/linux/proc_ns.h, `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO`
 /// (Linux 3.8 and later; part of the ABI by now).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -50,6 +53,8 @@ impl Default for Roots {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     pub cgroup: Option<Cgroup>,
+    /// The kernel has the helpers of `FEATURE_TASK_POINTERS`.
+    pub task_pointers: bool,
 }
 
 /// A cgroup as `bpf_get_current_ancestor_cgroup_id` knows it.
@@ -63,7 +68,7 @@ pub struct Cgroup {
 
 /// All checks for `config`, before anything is started.
 pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
-    check_kernel(roots)?;
+    let kernel = check_kernel(roots)?;
     check_namespaces(roots)?;
     check_capabilities(roots)?;
     check_type_information(roots)?;
@@ -81,7 +86,10 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
         .as_deref()
         .map(|path| resolve_cgroup(path, roots))
         .transpose()?;
-    Ok(Findings { cgroup })
+    Ok(Findings {
+        cgroup,
+        task_pointers: kernel.is_none_or(|version| version >= TASK_POINTERS_SINCE),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +115,8 @@ impl fmt::Display for KernelVersion {
     }
 }
 
-fn check_kernel(roots: &Roots) -> Result<()> {
+/// The kernel's version; `None` if its name is no version, which is let through: loading the programs will tell.
+fn check_kernel(roots: &Roots) -> Result<Option<KernelVersion>> {
     let path = roots.proc.join("sys/kernel/osrelease");
     let release = fs::read_to_string(&path).with_context(|| {
         format!(
@@ -120,8 +129,7 @@ fn check_kernel(roots: &Roots) -> Result<()> {
             "this kernel is {}, which is too old; the profiler needs Linux {OLDEST_KERNEL} or later",
             release.trim()
         ),
-        // A name that is no version is let through: loading the programs will tell.
-        Some(_) | None => Ok(()),
+        version => Ok(version),
     }
 }
 

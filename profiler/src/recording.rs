@@ -6,13 +6,16 @@
 //!
 //! What the kernel side must know about a process comes out as [`Fact`]s: the only arrow that points back.
 
+use std::mem;
+
 use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::PythonProcess,
     record::{
         PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED,
-        PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
+        NATIVE_STATUSES, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
     },
+    unwind::UnwindMapping,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
@@ -34,6 +37,8 @@ pub enum Fact {
     Python { pid: u32, facts: PythonProcess },
     /// It is gone, or no CPython any more.
     NotPython { pid: u32 },
+    /// What it has mapped as code, in order of address.
+    Mappings { pid: u32, mappings: Vec<UnwindMapping> },
     /// It is gone: not a target any more.
     Exited { pid: u32 },
 }
@@ -65,9 +70,10 @@ pub struct Tally {
     pub python_no_frames: u64,
     /// The process turned out to be a CPython, but was not known to be at the time.
     pub python_unrecognized: u64,
-    /// Samples with native frames, and those of them that reach the thread's first function.
-    pub native: u64,
-    pub native_complete: u64,
+    /// Samples by how their native stack ends (`NATIVE_…`).
+    pub native: [u64; NATIVE_STATUSES],
+    /// Samples of CPython whose evaluation loops and Python frames do not add up.
+    pub not_interleaved: u64,
     /// Samples in which a Python function has no name.
     pub unknown_functions: u64,
     /// Samples that refer to a stack that never arrived.
@@ -117,6 +123,8 @@ pub struct Recording {
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
+    /// Processes whose mappings have changed since the kernel side was told.
+    remapped: FxHashSet<u32>,
     /// Interpreters that are refused: the reason and the processes.
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
 }
@@ -130,6 +138,7 @@ impl Recording {
             ledger: Ledger::default(),
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
+            remapped: FxHashSet::default(),
             refused: IndexMap::default(),
         }
     }
@@ -138,6 +147,7 @@ impl Recording {
     pub fn adopt(&mut self, pid: u32) {
         if self.table.get(pid).is_none() && self.is_in_scope(pid) {
             self.table.adopt(&mut self.files, pid);
+            self.remapped.insert(pid);
             self.tell_python(pid);
         }
     }
@@ -151,6 +161,7 @@ impl Recording {
             SidebandKind::Exec { pid, comm } => {
                 if self.is_in_scope(*pid) {
                     let before = self.table.begin(*pid, comm.clone());
+                    self.remapped.insert(*pid);
                     if before.as_ref().is_some_and(|process| process.python.is_some()) {
                         self.facts.push(Fact::NotPython { pid: *pid });
                     }
@@ -168,6 +179,7 @@ impl Recording {
                 let Some(process) = self.table.get(*pid) else { return };
                 let had_python = process.python.is_some();
                 self.table.map(&mut self.files, *pid, map);
+                self.remapped.insert(*pid);
                 if !had_python {
                     self.tell_python(*pid);
                 }
@@ -187,6 +199,7 @@ impl Recording {
         }
         if self.is_in_scope(pid) {
             let before = self.table.fork(parent_pid, pid);
+            self.remapped.insert(pid);
             self.seal(before);
             self.tell_python(pid);
         }
@@ -194,6 +207,7 @@ impl Recording {
 
     fn apply_exit(&mut self, pid: u32) {
         if let Some(process) = self.table.remove(pid) {
+            self.remapped.remove(&pid);
             self.facts.push(Fact::Exited { pid });
             if process.python.is_some() {
                 self.facts.push(Fact::NotPython { pid });
@@ -218,8 +232,15 @@ impl Recording {
     }
 
     /// What the kernel side must be told since the last call.
-    pub fn drain_facts(&mut self) -> impl Iterator<Item = Fact> + '_ {
-        self.facts.drain(..)
+    pub fn drain_facts(&mut self) -> Vec<Fact> {
+        let mut facts = mem::take(&mut self.facts);
+        for pid in self.remapped.drain() {
+            if let Some(process) = self.table.get(pid) {
+                let mappings = process.unwind_mappings();
+                facts.push(Fact::Mappings { pid, mappings });
+            }
+        }
+        facts
     }
 
     /// Whether every process named by the user is gone.
@@ -332,6 +353,7 @@ impl Recording {
         if self.table.get(header.pid).is_none() {
             // It was there before us, in a recording of the whole machine that did not list it.
             self.table.adopt(&mut self.files, header.pid);
+            self.remapped.insert(header.pid);
             self.tell_python(header.pid);
         }
         self.ledger.tally.samples += 1;
@@ -351,6 +373,10 @@ impl Recording {
         if header.instance != 0 && header.instance != process.instance && !self.ledger.stacks[stack].python.is_empty() {
             tally.stale += 1;
             return;
+        }
+        match tally.native.get_mut(self.ledger.stacks[stack].native_status as usize) {
+            Some(samples) => *samples += 1,
+            None => tally.malformed += 1,
         }
         match header.python {
             PYTHON_NONE if process.python.is_some() => tally.python_unrecognized += 1,
@@ -383,7 +409,7 @@ impl Ledger {
 
     /// Resolves what was counted for `process`, with what is known of it now.
     fn seal(&mut self, process: &mut Process) {
-        let counts = std::mem::take(&mut process.counts);
+        let counts = mem::take(&mut process.counts);
         if counts.is_empty() {
             return;
         }
@@ -400,9 +426,8 @@ impl Ledger {
             if outcome.unknown_codes > 0 {
                 self.tally.unknown_functions += count;
             }
-            if !self.stacks[stack as usize].native.is_empty() {
-                self.tally.native += count;
-                self.tally.native_complete += if outcome.native_complete { count } else { 0 };
+            if outcome.not_interleaved {
+                self.tally.not_interleaved += count;
             }
             let sampled = Sampled {
                 stack: outcome.stack,

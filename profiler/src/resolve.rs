@@ -6,8 +6,10 @@
 
 use indexmap::IndexSet;
 use profiler_common::record::{
-    FRAME_ENTRY, FRAME_GENERATOR, INSTRUCTION_MASK, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_LEADING_ENTRY,
-    PYTHON_TORN, PYTHON_TRUNCATED, PythonFrame,
+    FRAME_ENTRY, FRAME_GENERATOR, INSTRUCTION_MASK, NATIVE_32_BIT, NATIVE_BAD_FRAME_POINTER, NATIVE_COMPLETE,
+    NATIVE_NO_ROOM, NATIVE_NONE, NATIVE_NOT_ADVANCING, NATIVE_NOT_CODE, NATIVE_NOT_COVERED, NATIVE_REGISTER_LOST,
+    NATIVE_TABLE_NOT_READY, NATIVE_TRUNCATED, NATIVE_UNKNOWN_PROCESS, NATIVE_UNREADABLE, NATIVE_UNSUPPORTED, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_LEADING_ENTRY,
+    PYTHON_OTHER_INTERPRETER, PYTHON_TORN, PYTHON_TRUNCATED, PythonFrame,
 };
 use rustc_hash::FxBuildHasher;
 
@@ -48,6 +50,8 @@ pub enum Location {
 /// What stands where frames are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Marker {
+    /// Native frames towards the root are missing: why, as [`RawStack::native_status`].
+    NativeEnd(u32),
     /// Frames towards the root are missing: the stack is deeper than is kept.
     Truncated,
     /// Frames towards the root are missing: memory could not be read.
@@ -61,11 +65,31 @@ pub enum Marker {
 impl Marker {
     pub fn text(self) -> &'static str {
         match self {
+            Self::NativeEnd(status) => native_end_text(status),
             Self::Truncated => "[truncated]",
             Self::Torn => "[Python frames not readable]",
             Self::BadThreadState => "[Python thread state not readable]",
             Self::UnknownCode => "[unknown Python function]",
         }
+    }
+}
+
+/// What a native stack's status is called in a stack.
+fn native_end_text(status: u32) -> &'static str {
+    match status {
+        NATIVE_TRUNCATED => "[native stack truncated]",
+        NATIVE_UNKNOWN_PROCESS => "[native stack of a new process]",
+        NATIVE_NOT_CODE => "[native stack ends outside known code]",
+        NATIVE_TABLE_NOT_READY => "[native stack: unwind table not ready]",
+        NATIVE_NO_ROOM => "[native stack: no room for the unwind table]",
+        NATIVE_NOT_COVERED => "[native stack: no unwind information]",
+        NATIVE_UNSUPPORTED => "[native stack: unsupported unwind information]",
+        NATIVE_REGISTER_LOST => "[native stack: register not known]",
+        NATIVE_UNREADABLE => "[native stack not readable]",
+        NATIVE_NOT_ADVANCING => "[native stack not advancing]",
+        NATIVE_BAD_FRAME_POINTER => "[native stack: no frame pointer]",
+        NATIVE_32_BIT => "[native stack of a 32-bit program]",
+        _ => "[native stack incomplete]",
     }
 }
 
@@ -88,8 +112,8 @@ pub struct Outcome {
     pub stack: u32,
     /// Frames without a name: code objects never seen whole.
     pub unknown_codes: u32,
-    /// There are native frames, and they reach the thread's first function.
-    pub native_complete: bool,
+    /// Native and Python frames contradict each other.
+    pub not_interleaved: bool,
 }
 
 impl Resolved {
@@ -107,29 +131,31 @@ impl Resolved {
             let id = self.intern(location);
             self.kernel.push(id);
         }
-        let native_complete = self.resolve_native(process, &raw.native);
+        self.resolve_native(process, &raw.native);
         let unknown_codes = self.resolve_python(process, codes, raw);
-        stitch(
-            Parts {
-                kernel: &self.kernel,
-                native: &self.native,
-                native_complete,
-                python: &self.python,
-                python_complete: raw.python_status == PYTHON_COMPLETE,
-                leading_entry: raw.python_flags & PYTHON_LEADING_ENTRY != 0,
-            },
-            &mut self.stack,
-        );
-        let marker = match raw.python_status {
+        let native_end = match raw.native_status {
+            NATIVE_NONE | NATIVE_COMPLETE => None,
+            status => Some(Marker::NativeEnd(status)),
+        };
+        let python_end = match raw.python_status {
             PYTHON_TRUNCATED => Some(Marker::Truncated),
             PYTHON_TORN => Some(Marker::Torn),
             PYTHON_BAD_THREAD_STATE => Some(Marker::BadThreadState),
             _ => None,
         };
-        if let Some(marker) = marker {
-            let id = self.intern(Location::Marker(marker));
-            self.stack.push(id);
-        }
+        let [native_end, python_end] =
+            [native_end, python_end].map(|marker| marker.map(|marker| self.intern(Location::Marker(marker))));
+        let fits = stitch(
+            Parts {
+                kernel: &self.kernel,
+                native: &self.native,
+                native_end,
+                python: &self.python,
+                python_end,
+                frameless: self.frameless(process, raw),
+            },
+            &mut self.stack,
+        );
         let stack = match self.stacks.get_index_of(&*self.stack) {
             Some(index) => index,
             None => self.stacks.insert_full(self.stack.as_slice().into()).0,
@@ -137,7 +163,7 @@ impl Resolved {
         Outcome {
             stack: stack as u32,
             unknown_codes,
-            native_complete,
+            not_interleaved: !fits,
         }
     }
 
@@ -150,42 +176,41 @@ impl Resolved {
         self.stacks.iter().map(|stack| &**stack)
     }
 
-    /// Native frames, and whether the list reaches the thread's first function.
-    ///
-    /// A frame pointer chain through code built without frame pointers ends in whatever the register held. So the list
-    /// is cut at the first address that is not machine code.
-    fn resolve_native(&mut self, process: &Process, addresses: &[u64]) -> bool {
-        let mut complete = false;
-        for (index, &address) in addresses.iter().enumerate() {
-            let address = call_site(index, address);
-            let Some(mapping) = process.mapping(address) else {
-                if index == 0 {
-                    let id = self.intern(Location::Anonymous { address });
-                    self.native.push(Native {
-                        frame: id,
-                        eval_loop: false,
-                    });
-                }
-                break;
-            };
-            let (location, eval_loop) = match mapping.file {
-                Some(file) => {
-                    let address = mapping.file_address(address);
-                    (Location::Native { file, address }, process.is_eval_loop(file, address))
-                }
-                None if mapping.vdso => (
-                    Location::Vdso {
-                        address: mapping.file_address(address),
-                    },
-                    false,
-                ),
+    fn resolve_native(&mut self, process: &Process, addresses: &[u64]) {
+        for &address in addresses {
+            let (location, eval_loop) = match process.mapping(address) {
+                Some(mapping) => match mapping.file {
+                    Some(file) => {
+                        let address = mapping.file_address(address);
+                        (Location::Native { file, address }, process.is_eval_loop(file, address))
+                    }
+                    None if mapping.vdso => {
+                        let address = mapping.file_address(address);
+                        (Location::Vdso { address }, false)
+                    }
+                    None => (Location::Anonymous { address }, false),
+                },
                 None => (Location::Anonymous { address }, false),
             };
             let id = self.intern(location);
             self.native.push(Native { frame: id, eval_loop });
-            complete = index > 0 && mapping.starts_threads;
         }
-        complete
+    }
+
+    /// How many loops above the first Python frame have none.
+    ///
+    /// From 3.12 on an entry frame says so. Before, a loop has no frame in its first and its last instructions, which
+    /// shows as one loop more than there are frames for. It shows the same way if the thread has frames that are not in
+    /// the list, because they are another interpreter's or greenlet's; those are at the root.
+    fn frameless(&self, process: &Process, raw: &RawStack) -> usize {
+        if raw.python_flags & PYTHON_LEADING_ENTRY != 0 {
+            return 1;
+        }
+        let entries = self.python.iter().filter(|python| python.entry).count();
+        let loops = self.native.iter().filter(|native| native.eval_loop).count();
+        let complete = raw.native_status == NATIVE_COMPLETE && raw.python_status == PYTHON_COMPLETE;
+        let others = raw.python_flags & PYTHON_OTHER_INTERPRETER != 0 || process.has_greenlets;
+        usize::from(complete && loops == entries + 1 && !others && !process.marks_entry_frames())
     }
 
     fn resolve_python(&mut self, process: &Process, codes: &Codes, raw: &RawStack) -> u32 {
@@ -223,8 +248,8 @@ impl Resolved {
     }
 }
 
-/// The leaf's address is that of an instruction; a caller's is where its call returns to, which may belong to the next
-/// line or even the next function.
+/// The kernel's own walker gives where calls return to, which may belong to the next line or even the next function; the
+/// leaf's address is that of an instruction.
 fn call_site(index: usize, address: u64) -> u64 {
     if index == 0 { address } else { address.saturating_sub(1) }
 }

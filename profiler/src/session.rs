@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use profiler_common::{
     config::{
         Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
-        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK,
+        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_TASK_POINTERS,
     },
     limits::COMM_BYTES,
     stats::Counter,
@@ -27,20 +27,21 @@ use tokio::{
 };
 
 use crate::{
-    bpf::{Kernel, LoadOptions},
+    bpf::{Kernel, LoadOptions, Tables},
     config::{Config, Target, Verbosity},
     cost, exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
     name,
     output::Output,
-    preflight::{self, Cgroup, Findings, Roots},
+    preflight::{self, Findings, Roots},
     process::ancestry,
     progress::Progress,
     recording::{Fact, Recording, Scope},
     report::View,
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
+    unwind::{Unwinder, store::Sizes},
 };
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads (`2>&1 | head`): the profile
@@ -56,6 +57,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// After side-band events were read, how long to wait before more are: a compiler run starts thousands of processes a
 /// second, and none needs us within microseconds.
 const SIDEBAND_PAUSE: Duration = Duration::from_micros(500);
+/// How long to wait for unwind tables before sampling starts: what is missing then leaves stacks incomplete until it is
+/// there. Those of a Python process take some 50 ms.
+const TABLES_WAIT: Duration = Duration::from_secs(2);
 /// How often to look for CPUs that came or went.
 const FOLLOW_CPUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -126,7 +130,7 @@ async fn run(
 ) -> anyhow::Result<Recorded> {
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
-    let mut kernel = Kernel::load(&load_options(config, findings.cgroup, source::online_cpus()?.len()))?;
+    let mut kernel = Kernel::load(&load_options(config, findings, source::online_cpus()?.len()))?;
     if config.verbosity >= Verbosity::Verbose {
         for (program, instructions) in kernel.verified_instructions() {
             let instructions = instructions.map_or("?".to_owned(), |count| humanize::count(count.into()));
@@ -136,9 +140,12 @@ async fn run(
 
     let scope = scope(config, command_pid, &mut kernel)?;
     let mut source = Source::open(kernel, config.period_ns)?;
+    let tables = source.kernel.take_tables().context("the kernel half has no unwind tables")?;
+    let mut unwinder = Unwinder::new(tables).context("failed to start the thread that makes unwind tables")?;
     let mut recording = Recording::new(scope.clone());
     adopt(&mut recording, &scope)?;
-    tell(&mut source.kernel, &mut recording)?;
+    tell(&mut source.kernel, &mut unwinder, &mut recording)?;
+    unwinder.install(Some(Instant::now() + TABLES_WAIT));
     source.start()?;
     let started_at = SystemTime::now();
     let started = Instant::now();
@@ -167,7 +174,7 @@ async fn run(
             ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
             ready = sideband.readable() => {
                 ready.context("failed to watch the side band")?.clear_ready();
-                take_in(&mut source, &mut recording)?;
+                take_in(&mut source, &mut unwinder, &mut recording)?;
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
@@ -186,7 +193,7 @@ async fn run(
                 }
             }
         }
-        take_in(&mut source, &mut recording)?;
+        take_in(&mut source, &mut unwinder, &mut recording)?;
         progress.update(
             started.elapsed(),
             recording.ledger.tally.samples,
@@ -207,7 +214,7 @@ async fn run(
     progress.erase();
     source.kernel.detach_all();
     let length = started.elapsed();
-    take_in(&mut source, &mut recording)?;
+    take_in(&mut source, &mut unwinder, &mut recording)?;
     if stopped_by == StoppedBy::CommandEnded
         && let Some(child) = &mut child
     {
@@ -310,19 +317,21 @@ async fn wait(child: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> 
 }
 
 /// Reads what waits and passes on what the kernel side must know.
-fn take_in(source: &mut Source, recording: &mut Recording) -> anyhow::Result<()> {
+fn take_in(source: &mut Source, unwinder: &mut Unwinder<Tables>, recording: &mut Recording) -> anyhow::Result<()> {
     source.read(|event| match event {
         Event::Process(event) => recording.apply(event),
         Event::Record(record) => recording.take(record),
         Event::Malformed => recording.ledger.tally.malformed += 1,
     });
-    tell(&mut source.kernel, recording)
+    tell(&mut source.kernel, unwinder, recording)?;
+    unwinder.install(None);
+    Ok(())
 }
 
-fn tell(kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
-    let facts: Vec<Fact> = recording.drain_facts().collect();
-    for fact in facts {
+fn tell(kernel: &mut Kernel, unwinder: &mut Unwinder<Tables>, recording: &mut Recording) -> anyhow::Result<()> {
+    for fact in recording.drain_facts() {
         match fact {
+            Fact::Mappings { pid, mappings } => unwinder.set_mappings(&recording.files, pid, &mappings),
             // The table is full: its stacks stay native, and the summary says so.
             Fact::Python { pid, facts } => {
                 if kernel.set_python(pid, &facts).is_err() {
@@ -330,13 +339,16 @@ fn tell(kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
                 }
             }
             Fact::NotPython { pid } => kernel.remove_python(pid),
-            Fact::Exited { pid } => kernel.remove_target(pid),
+            Fact::Exited { pid } => {
+                kernel.remove_target(pid);
+                unwinder.remove(pid);
+            }
         }
     }
     Ok(())
 }
 
-fn load_options(config: &Config, cgroup: Option<Cgroup>, cpus: usize) -> LoadOptions {
+fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOptions {
     let mut kernel = KernelConfig {
         own_pid: std::process::id(),
         hash_seed: seed(),
@@ -348,11 +360,12 @@ fn load_options(config: &Config, cgroup: Option<Cgroup>, cpus: usize) -> LoadOpt
     feature(!matches!(config.target, Target::All), FEATURE_FILTER_PID);
     feature(!config.tids.is_empty(), FEATURE_FILTER_TID);
     feature(config.comm.is_some(), FEATURE_FILTER_COMM);
-    feature(cgroup.is_some(), FEATURE_FILTER_CGROUP);
+    feature(findings.cgroup.is_some(), FEATURE_FILTER_CGROUP);
+    feature(findings.task_pointers, FEATURE_TASK_POINTERS);
     if let Some(comm) = &config.comm {
         kernel.comm = comm_words(comm);
     }
-    if let Some(cgroup) = cgroup {
+    if let Some(cgroup) = findings.cgroup {
         kernel.cgroup_id = cgroup.id;
         kernel.cgroup_level = cgroup.level;
     }
@@ -361,6 +374,10 @@ fn load_options(config: &Config, cgroup: Option<Cgroup>, cpus: usize) -> LoadOpt
         ring_bytes: ring_bytes(cpus),
         log: config.verbosity >= Verbosity::Debug,
         follow_forks: config.subprocesses && !matches!(config.target, Target::All),
+        unwind: match &config.target {
+            Target::All => Sizes::MACHINE,
+            Target::Pids(_) | Target::Command(_) => Sizes::PROCESSES,
+        },
     }
 }
 

@@ -3,6 +3,8 @@
 //! CPython's evaluation loop is a native function that runs Python frames: its native frame is replaced, in place, by
 //! the Python frames it ran. Up to 3.10 that is one each; from 3.11 on a loop runs calls from Python to Python itself,
 //! and the frame it was entered with is marked.
+//!
+//! Both lists are exact from the leaf to where they end, so they are joined from the leaf.
 
 /// A native frame, leaf first among its like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,66 +28,72 @@ pub struct Python<T> {
 pub struct Parts<'a, T> {
     pub kernel: &'a [T],
     pub native: &'a [Native<T>],
-    /// The native list reaches the thread's first function.
-    pub native_complete: bool,
+    /// What stands for the native frames that are missing towards the root; `None` if none are.
+    pub native_end: Option<T>,
     pub python: &'a [Python<T>],
-    /// The Python list reaches the thread's first frame.
-    pub python_complete: bool,
-    /// Above the first Python frame there is an evaluation loop that has not got one yet.
-    pub leading_entry: bool,
+    /// The same for Python frames.
+    pub python_end: Option<T>,
+    /// Loops above the first Python frame that have none (yet, or any more).
+    pub frameless: usize,
 }
 
-/// Appends the whole stack to `stack`, leaf first.
+/// Appends the whole stack to `stack`, leaf first; `false` if the two lists contradict each other.
 ///
-/// If the native list and the Python list do not agree on the number of evaluation loops, the native list has gaps
-/// (code built without frame pointers), and nobody can say where in between its frames belong. Then only what is certain
-/// is kept: the native frames above the first loop if the list is unbroken down to there, which only the very leaf is.
-pub fn stitch<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) {
+/// Then nobody can say where in between the native frames belong, and only the leaf of them is kept.
+pub fn stitch<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) -> bool {
     stack.extend_from_slice(parts.kernel);
     let loops = parts.native.iter().filter(|native| native.eval_loop).count();
-    let entries = parts.python.iter().filter(|python| python.entry).count() + usize::from(parts.leading_entry);
-
-    if parts.python.is_empty() && loops == usize::from(parts.leading_entry) {
-        stack.extend(
-            parts
-                .native
-                .iter()
-                .filter(|native| !native.eval_loop)
-                .map(|native| native.frame),
-        );
-    } else if parts.python.is_empty() {
-        // The interpreter's Python stack could not be read: its loop stays visible.
-        stack.extend(parts.native.iter().map(|native| native.frame));
-    } else if parts.native_complete && parts.python_complete && loops == entries {
+    let entries = parts.python.iter().filter(|python| python.entry).count() + parts.frameless;
+    let native_complete = !parts.native.is_empty() && parts.native_end.is_none();
+    // A native stack that reaches the thread's first function has all loops there are.
+    let fits = !(native_complete && entries > loops);
+    if fits {
         interleave(parts, stack);
     } else {
-        if let Some(leaf) = parts.native.first()
-            && !leaf.eval_loop
-        {
+        if let Some(leaf) = parts.native.first().filter(|leaf| !leaf.eval_loop) {
             stack.push(leaf.frame);
         }
         stack.extend(parts.python.iter().filter_map(|python| python.frame));
+        stack.extend(parts.python_end);
     }
+    fits
 }
 
 fn interleave<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) {
-    let mut python = parts.python.iter();
-    let mut leading = parts.leading_entry;
+    let mut python = parts.python.iter().peekable();
+    let mut python_end = parts.python_end;
+    let mut frameless = parts.frameless;
     for native in parts.native {
         if !native.eval_loop {
             stack.push(native.frame);
-        } else if leading {
-            leading = false;
-        } else {
+        } else if frameless > 0 {
+            frameless -= 1;
+        } else if python.peek().is_some() {
             for frame in python.by_ref() {
                 stack.extend(frame.frame);
                 if frame.entry {
                     break;
                 }
             }
+            // The frame this loop was entered with may be among those that are missing.
+            if python.peek().is_none() {
+                stack.extend(python_end.take());
+            }
+        } else {
+            // A loop whose frames are not in the list: it could not be read, or ended before this loop, or it is that
+            // of another interpreter or greenlet of this thread.
+            stack.push(native.frame);
         }
     }
-    stack.extend(python.filter_map(|frame| frame.frame));
+    if python.peek().is_some() {
+        // The native list ended first.
+        stack.extend(parts.native_end);
+        stack.extend(python.filter_map(|frame| frame.frame));
+        stack.extend(python_end);
+    } else {
+        stack.extend(python_end);
+        stack.extend(parts.native_end);
+    }
 }
 
 #[cfg(test)]
@@ -120,52 +128,65 @@ mod tests {
         frames
     }
 
-    fn stitched(kernel: &str, native_frames: &str, python_frames: &str, complete: bool, leading_entry: bool) -> String {
+    /// A list that ends with `!` is not complete.
+    fn stitched(kernel: &str, native_frames: &str, python_frames: &str, frameless: usize) -> (String, bool) {
         let kernel: Vec<char> = kernel.chars().collect();
         let mut stack = Vec::new();
-        stitch(
+        let fits = stitch(
             Parts {
                 kernel: &kernel,
-                native: &native(native_frames),
-                native_complete: complete,
-                python: &python(python_frames),
-                python_complete: true,
-                leading_entry,
+                native: &native(native_frames.trim_end_matches('!')),
+                native_end: native_frames.ends_with('!').then_some('N'),
+                python: &python(python_frames.trim_end_matches('!')),
+                python_end: python_frames.ends_with('!').then_some('Y'),
+                frameless,
             },
             &mut stack,
         );
-        stack.into_iter().collect()
+        (stack.into_iter().collect(), fits)
     }
 
     #[test]
     fn each_loop_is_replaced_by_the_frames_it_ran() {
-        assert_eq!(stitched("k", "ab*cd*e", "PQ|R|", true, false), "kabPQcdRe");
-        assert_eq!(stitched("", "*x*y*s", "P|Q|R|", true, false), "PxQyRs");
+        assert_eq!(stitched("k", "ab*cd*e", "PQ|R|", 0), ("kabPQcdRe".into(), true));
+        assert_eq!(stitched("", "*x*y*s", "P|Q|R|", 0), ("PxQyRs".into(), true));
     }
 
     #[test]
     fn a_loop_without_a_frame_yet_is_skipped() {
-        assert_eq!(stitched("", "a*b*s", "P|", true, true), "abPs");
-        assert_eq!(stitched("", "a*s", "", true, true), "as");
+        assert_eq!(stitched("", "a*b*s", "P|", 1), ("abPs".into(), true));
+        assert_eq!(stitched("", "a*s", "", 1), ("as".into(), true));
     }
 
     #[test]
     fn frames_that_cpython_hides_are_left_out_but_still_end_their_loop() {
-        assert_eq!(stitched("", "*c*s", "P_|Q|", true, false), "PcQs");
+        assert_eq!(stitched("", "*c*s", "P_|Q|", 0), ("PcQs".into(), true));
     }
 
     #[test]
-    fn gaps_in_the_native_list_cost_the_native_frames_not_the_order() {
-        // One loop was not seen: `b` may belong above or below Q.
-        assert_eq!(stitched("k", "ab*s", "P|Q|", true, false), "kaPQ");
-        // The list does not reach the thread's start.
-        assert_eq!(stitched("", "a*", "P|", false, false), "aP");
-        assert_eq!(stitched("", "*", "P|", false, false), "P");
-        assert_eq!(stitched("k", "", "P|", false, false), "kP");
+    fn a_native_list_that_ends_early_is_joined_as_far_as_it_goes() {
+        assert_eq!(stitched("", "a*b*c!", "P|Q|R|S|", 0), ("aPbQcNRS".into(), true));
+        assert_eq!(stitched("", "a*!", "PQ|", 0), ("aPQN".into(), true));
+        assert_eq!(stitched("k", "", "P|", 0), ("kP".into(), true));
+        assert_eq!(stitched("", "ab!", "", 0), ("abN".into(), true));
     }
 
     #[test]
-    fn a_loop_whose_python_frames_could_not_be_read_stays_visible() {
-        assert_eq!(stitched("", "a*s", "", true, false), "a*s");
+    fn a_python_list_that_ends_early_is_marked_where_it_ends() {
+        // Q's callers in its own loop are missing, and the frames of the outer loop.
+        assert_eq!(stitched("", "a*b*c*s", "P|Q!", 0), ("aPbQYc*s".into(), true));
+        assert_eq!(stitched("", "a*s", "!", 0), ("a*sY".into(), true));
+    }
+
+    #[test]
+    fn loops_of_other_interpreters_of_the_thread_stay_visible() {
+        assert_eq!(stitched("", "a*b*c*s", "P|", 0), ("aPb*c*s".into(), true));
+        assert_eq!(stitched("", "a*s", "", 0), ("a*s".into(), true));
+    }
+
+    #[test]
+    fn lists_that_contradict_each_other_cost_the_native_frames_not_the_order() {
+        assert_eq!(stitched("k", "ab*s", "P|Q|", 0), ("kaPQ".into(), false));
+        assert_eq!(stitched("", "*s", "P|Q|", 0), ("PQ".into(), false));
     }
 }

@@ -3,12 +3,19 @@
 
 use std::time::Duration;
 
-use profiler_common::stats::{COUNTERS, Counter};
+use profiler_common::{
+    record::{
+        NATIVE_32_BIT, NATIVE_BAD_FRAME_POINTER, NATIVE_COMPLETE, NATIVE_NO_ROOM, NATIVE_NONE, NATIVE_NOT_ADVANCING,
+        NATIVE_NOT_CODE, NATIVE_NOT_COVERED, NATIVE_REGISTER_LOST, NATIVE_TABLE_NOT_READY, NATIVE_TRUNCATED,
+        NATIVE_UNKNOWN_PROCESS, NATIVE_UNREADABLE, NATIVE_UNSUPPORTED,
+    },
+    stats::{COUNTERS, Counter},
+};
 use serde::Serialize;
 
 use crate::{
     humanize::{bytes, count, duration, percent},
-    recording::Recording,
+    recording::{Recording, Tally},
     session::StoppedBy,
 };
 
@@ -24,6 +31,8 @@ pub struct Summary {
     /// Samples with native frames, and those that reach the thread's first function.
     pub native: u64,
     pub native_complete: u64,
+    /// The others, by what their native stack ended at.
+    pub native_incomplete: Vec<Reason>,
     /// Samples of CPython processes without a Python stack, by reason.
     pub without_python: Vec<Reason>,
     /// What is missing altogether, by reason.
@@ -133,8 +142,9 @@ impl Summary {
                 torn: tally.python_torn,
                 unnamed: tally.unknown_functions,
             },
-            native: tally.native,
-            native_complete: tally.native_complete,
+            native: tally.native.iter().sum::<u64>() - tally.native[NATIVE_NONE as usize],
+            native_complete: tally.native[NATIVE_COMPLETE as usize],
+            native_incomplete: reasons(&native_incomplete(tally)),
             without_python: reasons(&without_python),
             lost: reasons(&lost),
             refused: recording
@@ -176,13 +186,7 @@ impl Summary {
         }
         lines.extend(self.python.line());
         lines.extend(list("without Python stacks", &self.without_python));
-        if self.native_complete < self.native {
-            let share = self.native_complete as f64 / self.native as f64;
-            lines.push(format!(
-                "{} of native stacks reach the thread's start; of code built without frame pointers only the leaf is shown",
-                percent(share)
-            ));
-        }
+        lines.extend(self.native_line());
         lines.extend(list("lost", &self.lost));
         for Reason { count, what } in &self.refused {
             lines.push(format!(
@@ -193,6 +197,23 @@ impl Summary {
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines.push(self.cost.line(length));
         lines
+    }
+
+    /// How many native stacks are whole, and what the others ended at.
+    fn native_line(&self) -> Option<String> {
+        if self.native == 0 {
+            return None;
+        }
+        let share = self.native_complete as f64 / self.native as f64;
+        let mut line = format!(
+            "{} with native stacks, {} of them complete",
+            count(self.native),
+            percent(share)
+        );
+        for Reason { count: number, what } in &self.native_incomplete {
+            line.push_str(&format!(", {} {what}", count(*number)));
+        }
+        Some(line)
     }
 
     fn what_ran(&self) -> &'static str {
@@ -242,6 +263,26 @@ impl Cost {
             duration(Duration::from_secs_f64(self.naming_s)),
         )
     }
+}
+
+/// What incomplete native stacks ended at.
+fn native_incomplete(tally: &Tally) -> [(u64, &'static str); 13] {
+    let ended = |status: u32, what| (tally.native[status as usize], what);
+    [
+        ended(NATIVE_TRUNCATED, "truncated at 512 frames"),
+        ended(NATIVE_UNKNOWN_PROCESS, "of processes that had just started"),
+        ended(NATIVE_TABLE_NOT_READY, "before an unwind table was ready"),
+        ended(NATIVE_NO_ROOM, "without room for an unwind table"),
+        ended(NATIVE_NOT_COVERED, "at code without unwind information"),
+        ended(NATIVE_UNSUPPORTED, "at unwind information of an unknown kind"),
+        ended(NATIVE_REGISTER_LOST, "at a register that was not known any more"),
+        ended(NATIVE_NOT_CODE, "outside known code"),
+        ended(NATIVE_UNREADABLE, "where memory was not readable"),
+        ended(NATIVE_NOT_ADVANCING, "where the stack did not go on"),
+        ended(NATIVE_BAD_FRAME_POINTER, "at generated code without a frame pointer"),
+        ended(NATIVE_32_BIT, "of 32-bit programs"),
+        (tally.not_interleaved, "that contradict the Python stack"),
+    ]
 }
 
 fn reasons(counted: &[(u64, &str)]) -> Vec<Reason> {

@@ -12,7 +12,10 @@ use profiler_common::{
         LAYOUT_CFRAME, LAYOUT_GIL_HOLDER, PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY,
         THREAD_BY_STATIC_TLS,
     },
-    record::{PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED, PYTHON_TORN},
+    record::{
+        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
+        PYTHON_OTHER_INTERPRETER, PYTHON_TORN,
+    },
 };
 
 use crate::{
@@ -53,6 +56,7 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
             if !read_state(memory, holder, scratch) {
                 return PYTHON_TORN;
             }
+            scratch.record.python_flags |= PYTHON_OTHER_INTERPRETER;
             found = true;
         }
     }

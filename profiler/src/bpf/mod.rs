@@ -3,6 +3,8 @@
 mod attach;
 pub mod btf;
 mod log;
+mod shared;
+mod tables;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +25,11 @@ use profiler_common::{
     stats::{COUNTERS, Counter},
 };
 
-use crate::bpf::btf::{Btf, KERNEL_BTF, field_offset};
+pub use self::tables::Tables;
+use crate::{
+    bpf::btf::{Btf, KERNEL_BTF, field_offset},
+    unwind::store::Sizes,
+};
 
 /// The object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf"));
@@ -39,6 +45,8 @@ pub struct LoadOptions {
     pub log: bool,
     /// Load `track_fork`.
     pub follow_forks: bool,
+    /// Of the unwind tables.
+    pub unwind: Sizes,
 }
 
 /// The loaded programs and their maps. Dropping it detaches everything.
@@ -48,6 +56,7 @@ pub struct Kernel {
     pythons: HashMap<MapData, u32, PythonProcess>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
+    tables: Option<Tables>,
     stats: PerCpuArray<MapData, u64>,
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
@@ -69,7 +78,11 @@ impl Kernel {
             .override_global(names::GLOBAL_CONFIG, &config, true)
             // With the level fixed to 0 the verifier prunes every logging branch.
             .override_global(aya_log::LEVEL, &log_level, false)
-            .map_max_entries(names::MAP_EVENTS, options.ring_bytes);
+            .map_max_entries(names::MAP_EVENTS, options.ring_bytes)
+            .map_max_entries(names::MAP_UNWIND_ROWS, options.unwind.row_shards)
+            .map_max_entries(names::MAP_UNWIND_PAGES, options.unwind.pages)
+            .map_max_entries(names::MAP_UNWIND_FILES, options.unwind.files)
+            .map_max_entries(names::MAP_MAPPINGS, options.unwind.mappings);
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
 
         let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
@@ -93,11 +106,17 @@ impl Kernel {
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
+            tables: Some(Tables::take(&mut ebpf, options.unwind)?),
             stats: PerCpuArray::try_from(take_map(&mut ebpf, names::MAP_STATS)?)?,
             events: BTreeMap::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
         })
+    }
+
+    /// The memory of the unwind tables: once.
+    pub fn take_tables(&mut self) -> Option<Tables> {
+        self.tables.take()
     }
 
     /// Starts sampling on one CPU; nothing happens if it is being sampled already.
@@ -269,6 +288,8 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         fsbase_offset: field_offset(&btf, "task_struct", "thread.fsbase")?,
         task_tid_offset: field_offset(&btf, "task_struct", "pid")?,
         task_pid_offset: field_offset(&btf, "task_struct", "tgid")?,
+        task_flags_offset: field_offset(&btf, "task_struct", "flags")?,
+        task_stack_offset: field_offset(&btf, "task_struct", "stack")?,
         ..config
     })
 }
@@ -296,6 +317,12 @@ mod tests {
             names::MAP_STATS,
             names::MAP_TARGET_PIDS,
             names::MAP_TARGET_TIDS,
+            names::MAP_PROCESSES,
+            names::MAP_MAPPINGS,
+            names::MAP_UNWIND_FILES,
+            names::MAP_UNWIND_PAGES,
+            names::MAP_UNWIND_ROWS,
+            names::MAP_UNWIND_RULES,
             names::GLOBAL_CONFIG,
         ] {
             assert!(symbols.contains(&name), "the object has no `{name}`");

@@ -109,6 +109,11 @@ impl Files {
         self.files.iter().filter(|file| file.opened.is_none())
     }
 
+    /// The file with this index, if there is one.
+    pub fn at(&self, index: usize) -> Option<&File> {
+        self.files.get(index)
+    }
+
     pub fn get(&self, id: FileId) -> &File {
         &self.files[id.index()]
     }

@@ -2,7 +2,10 @@
 
 use std::{fs, ops::Range, rc::Rc};
 
-use profiler_common::python::PythonProcess;
+use profiler_common::{
+    python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    unwind::{NO_FILE, UnwindMapping},
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
         maps::{self, MapEntry, MapName},
     },
     python::{binary::PythonBinary, codes::CodeId},
+    unwind,
 };
 
 /// One process, from its exec (or our first sight of it) to its next exec or its exit.
@@ -24,6 +28,9 @@ pub struct Process {
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
     pub python: Option<PythonIn>,
+    /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
+    /// other greenlets below those of the running one.
+    pub has_greenlets: bool,
     /// Its code objects by address.
     codes: FxHashMap<u64, CodeId>,
     /// Addresses at which user space found no code object either.
@@ -39,9 +46,6 @@ pub struct Mapping {
     pub file: Option<FileId>,
     /// What to add to an address in memory to have one in the ELF file.
     to_file: u64,
-    /// It is the C library: the last frame of a complete native stack returns into it (`__libc_start_call_main`,
-    /// `start_thread`), and its own frames below that are not reachable by frame pointers.
-    pub starts_threads: bool,
     pub vdso: bool,
 }
 
@@ -69,6 +73,7 @@ impl Process {
             comm,
             mappings: Vec::new(),
             python: None,
+            has_greenlets: false,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
             counts: FxHashMap::default(),
@@ -80,6 +85,22 @@ impl Process {
         self.mappings[..after]
             .last()
             .filter(|mapping| mapping.range.contains(&address))
+    }
+
+    /// Its executable mappings, as the kernel side wants them.
+    pub fn unwind_mappings(&self) -> Vec<UnwindMapping> {
+        let mapping = |mapping: &Mapping| UnwindMapping {
+            start: mapping.range.start,
+            end: mapping.range.end,
+            to_file: mapping.to_file,
+            file: match mapping.file {
+                Some(file) => unwind::file_index(file),
+                None if mapping.vdso => unwind::VDSO,
+                None => NO_FILE,
+            },
+            reserved: 0,
+        };
+        self.mappings.iter().map(mapping).collect()
     }
 
     /// The files it has mapped as code.
@@ -101,6 +122,14 @@ impl Process {
         self.codes.insert(address, code);
     }
 
+    /// Whether its CPython has an entry frame for each evaluation loop (3.12 on).
+    pub fn marks_entry_frames(&self) -> bool {
+        let by_frame = LAYOUT_HEAP_FRAMES | LAYOUT_ENTRY_FLAG;
+        self.python
+            .as_ref()
+            .is_some_and(|python| python.facts.flags & by_frame == 0)
+    }
+
     /// Whether an address in a file is part of this process's interpreter's evaluation loop.
     pub fn is_eval_loop(&self, file: FileId, address: u64) -> bool {
         self.python.as_ref().is_some_and(|python| {
@@ -115,12 +144,12 @@ impl Process {
         }
         let file = files.of_mapping(self.pid, entry);
         let bias = file.and_then(|id| files.get(id).headers.as_ref()?.load_bias(entry));
+        self.has_greenlets |= is_greenlet_module(entry);
         let mapping = Mapping {
             range: entry.start..entry.end,
             file,
             // Without headers the offset in the file is the best there is.
             to_file: bias.map_or(entry.offset.wrapping_sub(entry.start), u64::wrapping_neg),
-            starts_threads: is_c_library(entry),
             vdso: matches!(&entry.name, MapName::Special(name) if &**name == "[vdso]"),
         };
         self.insert(mapping);
@@ -163,17 +192,10 @@ impl Process {
     }
 }
 
-/// glibc is `libc.so.6` (before 2.34 also `libc-2.NN.so`, with threads started by `libpthread`).
-fn is_c_library(entry: &MapEntry) -> bool {
-    let MapName::File { path, .. } = &entry.name else {
-        return false;
-    };
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        return false;
-    };
-    ["libc.so.", "libc-2.", "libpthread.so.", "libpthread-2."]
-        .iter()
-        .any(|start| name.starts_with(start))
+/// `greenlet/_greenlet.cpython-312-x86_64-linux-gnu.so`
+fn is_greenlet_module(entry: &MapEntry) -> bool {
+    let name = entry.path().and_then(|path| path.file_name()?.to_str());
+    name.is_some_and(|name| name.starts_with("_greenlet."))
 }
 
 /// The processes that exist now, by pid.
@@ -226,6 +248,7 @@ impl Table {
                 Process {
                     mappings: parent.mappings.clone(),
                     python,
+                    has_greenlets: parent.has_greenlets,
                     codes: parent.codes.clone(),
                     ..Process::new(pid, instance, parent.comm.clone())
                 }
@@ -266,7 +289,6 @@ mod tests {
             range,
             file: None,
             to_file: 0,
-            starts_threads: false,
             vdso: false,
         }
     }

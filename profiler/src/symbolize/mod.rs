@@ -13,6 +13,11 @@ mod vdso;
 
 use std::path::{Path, PathBuf};
 
+/// The bytes of the vDSO: the same in every 64-bit process.
+pub fn vdso_image() -> std::io::Result<Vec<u8>> {
+    vdso::own_image()
+}
+
 /// One function at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {

@@ -27,7 +27,7 @@ pub(super) fn symbolize(addresses: &[u64], options: &Options) -> (Vec<Vec<Symbol
 }
 
 /// Our own vDSO's bytes. It is linked at address 0 (6.18, x86-64), so distances are its virtual addresses.
-fn own_image() -> io::Result<Vec<u8>> {
+pub(super) fn own_image() -> io::Result<Vec<u8>> {
     /// It has two pages on x86-64 in Linux 6.18.
     const MOST_BYTES: u64 = 1 << 20;
 
