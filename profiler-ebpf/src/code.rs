@@ -394,14 +394,22 @@ fn append(code: &mut CodeScratch, address: u64, bytes: u64, most: u64) -> bool {
     if used > (MAX_CODE_BYTES - MAX_LINE_TABLE_BYTES) as u64 || bytes > most {
         return false;
     }
+    // The bound again, as a mask next to its use: verifiers up to 6.1 forget what is known of a value on its way through
+    // the stack.
+    // SAFETY: a reference is valid for reads.
+    let at = unsafe { read_volatile(&code.used) } as usize & (USED_SLOTS - 1);
     let body = code.record.body.as_mut_ptr();
-    // SAFETY: `used` is inside the body, and MAX_LINE_TABLE_BYTES of slack follow it.
-    if !unsafe { UserMemory.read(address, body.add(used as usize), bytes as u32) } {
+    // SAFETY: `at` is `used`, which is inside the body, and MAX_LINE_TABLE_BYTES of slack follow it.
+    if !unsafe { UserMemory.read(address, body.add(at), bytes as u32) } {
         return false;
     }
     code.used = used + bytes;
     true
 }
+
+/// A power of two above what the strings can take of the body.
+const USED_SLOTS: usize = 2048;
+const _: () = assert!(MAX_CODE_BYTES - MAX_LINE_TABLE_BYTES < USED_SLOTS);
 
 /// A field of the code object.
 #[inline(always)]

@@ -19,6 +19,12 @@ mod shares;
 mod short_lived;
 mod summary;
 mod unsupported;
+mod whole_stacks_complete;
+mod whole_stacks_containers;
+mod whole_stacks_hard;
+mod whole_stacks_interleaving;
+mod whole_stacks_perf;
+mod whole_stacks_tree;
 
 /// How often is often enough for a test: a slice of 3.4 ms gets one or two samples. Well away from a multiple of the kernel's
 /// tick (100, 250, 300 or 1000 a second), at which tasks take turns: of those that share a CPU one would be met too often

@@ -16,6 +16,7 @@ mod run;
 mod setup;
 mod steps;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ enum Task {
     Bless(bless::Options),
     Bench(bench::Options),
     Pythons(pythons::Options),
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Task::Bless(options) => bless::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Pythons(options) => pythons::run(&options),
+        Task::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

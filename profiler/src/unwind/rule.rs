@@ -52,6 +52,11 @@ const fn of_kind(cfa: u8) -> UnwindRule {
     }
 }
 
+/// The most any file of those counted above has is 815 (libclang-cpp 22). All files share [`MAX_RULES`], so one must not take them all.
+const MAX_FILE_RULES: usize = 4096;
+
+const _: () = assert!(MAX_FILE_RULES <= MAX_RULES);
+
 /// The rules of a file, each once.
 pub struct Rules {
     rules: Vec<UnwindRule>,
@@ -66,12 +71,12 @@ impl Rules {
         }
     }
 
-    /// The rule's index. Real files have some hundred rules; a file with more than can be numbered loses the rest.
+    /// The rule's index. A file with too many rules loses the rest.
     pub fn intern(&mut self, rule: UnwindRule) -> u16 {
         if let Some(index) = self.index.get(&rule) {
             return *index;
         }
-        if self.rules.len() >= MAX_RULES {
+        if self.rules.len() >= MAX_FILE_RULES {
             return RULE_UNSUPPORTED;
         }
         let index = self.rules.len() as u16;
