@@ -15,6 +15,8 @@ pub const FEATURE_FILTER_COMM: u32 = 1 << 4;
 pub const FEATURE_FILTER_CGROUP: u32 = 1 << 5;
 /// The kernel has `bpf_get_current_task_btf` (5.11) and `bpf_task_pt_regs` (5.15): without, the same is read by address.
 pub const FEATURE_TASK_POINTERS: u32 = 1 << 6;
+/// The profiler runs in a pid namespace of its own: ids are translated into it.
+pub const FEATURE_PID_NAMESPACE: u32 = 1 << 7;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +33,17 @@ pub struct Config {
     pub task_flags_offset: u32,
     /// Offset of `task_struct.stack`, from the kernel's BTF.
     pub task_stack_offset: u32,
+    /// Offsets that lead to a task's numbers in a pid namespace (`FEATURE_PID_NAMESPACE`): `task_struct.thread_pid`,
+    /// `task_struct.signal`, `signal_struct.pids`, `pid.level`, `pid.numbers`, `pid_namespace.ns.inum`.
+    pub task_thread_pid_offset: u32,
+    pub task_signal_offset: u32,
+    pub signal_pids_offset: u32,
+    pub pid_level_offset: u32,
+    pub pid_numbers_offset: u32,
+    pub namespace_inum_offset: u32,
+    /// The inode number of the profiler's pid namespace.
+    pub pid_namespace: u32,
+    pub reserved: u32,
     /// The profiler's own pid: it is never sampled.
     pub own_pid: u32,
     /// Depth of the wanted cgroup below the root (the root is 0).
@@ -43,7 +56,7 @@ pub struct Config {
     pub hash_seed: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 72);
+const _: () = assert!(size_of::<Config>() == 104);
 
 #[cfg(feature = "user")]
 // SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).

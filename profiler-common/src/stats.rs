@@ -43,6 +43,8 @@ counters! {
     KernelStackFailed = 10, "kernel stacks not readable";
     /// Nanoseconds spent in the sampling program, as it measured itself.
     RunTimeNs = 11, "nanoseconds in the sampling program";
+    /// A task outside the profiler's pid namespace was running.
+    OutsideNamespace = 12, "clock ticks of processes outside the pid namespace";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

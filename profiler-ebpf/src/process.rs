@@ -1,10 +1,10 @@
 //! Following children of the targets.
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
+use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use profiler_common::stats::Counter;
 
-use crate::{maps::TARGET_PIDS, task::config};
+use crate::{ids, maps::TARGET_PIDS, task::Task};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`: a child of a target is a target, from
 /// its first instruction on.
@@ -15,11 +15,7 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
         let arguments = ctx.as_ptr().cast::<u64>();
         (*arguments, *arguments.add(1))
     };
-    let (Some(parent), Some(pid), Some(tid)) = (
-        field(parent, config::task_pid_offset()),
-        field(child, config::task_pid_offset()),
-        field(child, config::task_tid_offset()),
-    ) else {
+    let (Some(Task { pid: parent, .. }), Some(Task { pid, tid })) = (ids::of(parent), ids::of(child)) else {
         return Err(Counter::ForksNotFollowed);
     };
     // A new thread, not a new process.
@@ -32,10 +28,4 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
     }
     debug!(ctx, "process {} follows its parent {} into the recording", pid, parent);
     TARGET_PIDS.insert(pid, 1, 0).map_err(|_| Counter::ForksNotFollowed)
-}
-
-#[inline(always)]
-fn field(task: u64, offset: u32) -> Option<u32> {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel((task + u64::from(offset)) as *const u32) }.ok()
 }

@@ -3,7 +3,7 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid,
+    bpf_get_current_comm,
     generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
         bpf_task_pt_regs,
@@ -14,7 +14,10 @@ use profiler_common::config::{
 };
 use profiler_common::unwind::REGISTERS;
 
-use crate::maps::{TARGET_PIDS, TARGET_TIDS};
+use crate::{
+    ids,
+    maps::{TARGET_PIDS, TARGET_TIDS},
+};
 
 /// Set by user space before loading; read-only afterwards, so the verifier drops the branches a run does not take.
 #[unsafe(no_mangle)]
@@ -25,6 +28,14 @@ static CONFIG: Config = Config {
     task_pid_offset: 0,
     task_flags_offset: 0,
     task_stack_offset: 0,
+    task_thread_pid_offset: 0,
+    task_signal_offset: 0,
+    signal_pids_offset: 0,
+    pid_level_offset: 0,
+    pid_numbers_offset: 0,
+    namespace_inum_offset: 0,
+    pid_namespace: 0,
+    reserved: 0,
     own_pid: 0,
     cgroup_level: 0,
     cgroup_id: 0,
@@ -53,6 +64,13 @@ pub mod config {
         task_pid_offset: u32,
         task_flags_offset: u32,
         task_stack_offset: u32,
+        task_thread_pid_offset: u32,
+        task_signal_offset: u32,
+        signal_pids_offset: u32,
+        pid_level_offset: u32,
+        pid_numbers_offset: u32,
+        namespace_inum_offset: u32,
+        pid_namespace: u32,
         own_pid: u32,
         cgroup_level: u32,
         cgroup_id: u64,
@@ -75,11 +93,7 @@ pub struct Task {
 /// The running task; `None` for the idle task and for the profiler itself.
 #[inline(always)]
 pub fn current() -> Option<Task> {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let task = Task {
-        pid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-    };
+    let task = ids::current();
     (task.tid != 0 && task.pid != config::own_pid()).then_some(task)
 }
 

@@ -21,9 +21,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::config::{Config, Target};
 
-/// Ring buffers (5.8), CAP_BPF and CAP_PERFMON (5.8), CAP_CHECKPOINT_RESTORE (5.9) and `bpf_get_current_task_btf` in
-/// perf-event programs (5.11) are all there. Run on 6.18 only so far.
-const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 11 };
+/// Ring buffers (5.8), CAP_BPF and CAP_PERFMON (5.8) and CAP_CHECKPOINT_RESTORE (5.9) are all there. `cargo xtask vm` runs
+/// this one, 6.1, 6.12 and 7.2.
+const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 10 };
 
 /// `bpf_get_current_task_btf` (5.11) and `bpf_task_pt_regs` (5.15).
 const TASK_POINTERS_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
@@ -53,6 +53,8 @@ impl Default for Roots {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     pub cgroup: Option<Cgroup>,
+    /// Inode number of the profiler's pid namespace, if that is not the machine's.
+    pub pid_namespace: Option<u32>,
     /// The kernel has the helpers of `FEATURE_TASK_POINTERS`.
     pub task_pointers: bool,
 }
@@ -69,7 +71,8 @@ pub struct Cgroup {
 /// All checks for `config`, before anything is started.
 pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     let kernel = check_kernel(roots)?;
-    check_namespaces(roots)?;
+    check_user_namespace(roots)?;
+    let pid_namespace = pid_namespace(roots)?;
     check_capabilities(roots)?;
     check_type_information(roots)?;
     check_lockdown(roots)?;
@@ -88,6 +91,7 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
         .transpose()?;
     Ok(Findings {
         cgroup,
+        pid_namespace,
         task_pointers: kernel.is_none_or(|version| version >= TASK_POINTERS_SINCE),
     })
 }
@@ -133,17 +137,35 @@ fn check_kernel(roots: &Roots) -> Result<Option<KernelVersion>> {
     }
 }
 
-fn check_namespaces(roots: &Roots) -> Result<()> {
-    let namespace = |name: &str| fs::read_link(roots.proc.join("self/ns").join(name));
-    // The programs in the kernel see the machine's pids; here, other numbers would be meant by the same names.
-    if namespace("pid").is_ok_and(|link| link.as_os_str() != INITIAL_PID_NAMESPACE) {
+/// The inode number of the pid namespace we are in; `None` for the machine's own.
+///
+/// The programs in the kernel translate into it what they see. That it is the one /proc shows is checked, too: after
+/// `unshare --pid` without `--mount-proc`, the same number would mean another process here and there.
+fn pid_namespace(roots: &Roots) -> Result<Option<u32>> {
+    let Ok(link) = fs::read_link(roots.proc.join("self/ns/pid")) else {
+        return Ok(None);
+    };
+    if link.as_os_str() == INITIAL_PID_NAMESPACE {
+        return Ok(None);
+    }
+    let number = link
+        .to_str()
+        .and_then(|text| text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok())
+        .with_context(|| format!("{} is no pid namespace", link.display()))?;
+    let shown = fs::read_link(roots.proc.join("self")).ok();
+    if shown.is_some_and(|shown| shown.as_os_str() != std::process::id().to_string().as_str()) {
         bail!(
-            "this is a pid namespace of its own (a container?), where processes have other numbers than in the kernel; \
-             run with --pid=host (Docker, Podman), hostPID: true (Kubernetes), or outside"
+            "/proc shows the processes of another pid namespace than this one; mount its own with \
+             mount -t proc proc /proc (unshare does with --mount-proc)"
         );
     }
+    Ok(Some(number))
+}
+
+fn check_user_namespace(roots: &Roots) -> Result<()> {
     // Capabilities of another user namespace are worth nothing to BPF, however many /proc/self/status shows.
-    if namespace("user").is_ok_and(|link| link.as_os_str() != INITIAL_USER_NAMESPACE) {
+    let link = fs::read_link(roots.proc.join("self/ns/user"));
+    if link.is_ok_and(|link| link.as_os_str() != INITIAL_USER_NAMESPACE) {
         bail!(
             "this is a user namespace of its own (a rootless container?), whose root has no rights over the kernel; \
              run with sudo outside, or in a container that is not rootless"
@@ -548,9 +570,9 @@ mod tests {
         for release in ["4.19.0-26-amd64", "5.9.16", "3.10.0-1160.el7.x86_64"] {
             machine.write("proc/sys/kernel/osrelease", release);
             let text = machine.refusal(&config(Target::All));
-            assert!(text.contains(release) && text.contains("Linux 5.11 or later"), "{text}");
+            assert!(text.contains(release) && text.contains("Linux 5.10 or later"), "{text}");
         }
-        for release in ["5.11.0", "5.15", "6.18.44-fc-v445", "10.0-rc1", "unheard-of"] {
+        for release in ["5.10.0", "5.15", "6.18.44-fc-v445", "10.0-rc1", "unheard-of"] {
             machine.write("proc/sys/kernel/osrelease", release);
             check(&config(Target::All), &machine.roots).unwrap();
         }
@@ -583,11 +605,25 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_of_their_own_are_refused_with_the_way_out() {
+    fn a_pid_namespace_of_its_own_is_found_and_must_be_the_one_that_proc_shows() {
         let machine = Machine::new();
+        assert_eq!(check(&config(Target::All), &machine.roots).unwrap().pid_namespace, None);
         machine.link("pid", "pid:[4026532281]");
-        assert!(machine.refusal(&config(Target::All)).contains("--pid=host"));
-        machine.link("pid", INITIAL_PID_NAMESPACE);
+        let findings = check(&config(Target::All), &machine.roots).unwrap();
+        assert_eq!(findings.pid_namespace, Some(4026532281));
+        let elsewhere = Roots {
+            proc: machine.roots.proc.join("elsewhere"),
+            ..machine.roots.clone()
+        };
+        fs::create_dir_all(elsewhere.proc.join("1/ns")).unwrap();
+        symlink("1", elsewhere.proc.join("self")).unwrap();
+        symlink("pid:[4026532281]", elsewhere.proc.join("self/ns/pid")).unwrap();
+        assert!(pid_namespace(&elsewhere).unwrap_err().to_string().contains("--mount-proc"));
+    }
+
+    #[test]
+    fn a_user_namespace_of_its_own_is_refused_with_the_way_out() {
+        let machine = Machine::new();
         machine.link("user", "user:[4026532281]");
         assert!(machine.refusal(&config(Target::All)).contains("rootless"));
     }

@@ -12,7 +12,8 @@ use anyhow::{Context as _, anyhow};
 use profiler_common::{
     config::{
         Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
-        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_TASK_POINTERS,
+        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE,
+        FEATURE_TASK_POINTERS,
     },
     limits::COMM_BYTES,
     stats::Counter,
@@ -362,6 +363,8 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     feature(config.comm.is_some(), FEATURE_FILTER_COMM);
     feature(findings.cgroup.is_some(), FEATURE_FILTER_CGROUP);
     feature(findings.task_pointers, FEATURE_TASK_POINTERS);
+    feature(findings.pid_namespace.is_some(), FEATURE_PID_NAMESPACE);
+    kernel.pid_namespace = findings.pid_namespace.unwrap_or_default();
     if let Some(comm) = &config.comm {
         kernel.comm = comm_words(comm);
     }

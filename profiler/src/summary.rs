@@ -43,6 +43,8 @@ pub struct Summary {
     pub cost: Cost,
     /// Clock ticks at which something ran, before any filter.
     pub ticks: u64,
+    /// Clock ticks of processes outside the profiler's pid namespace.
+    pub outside: u64,
 }
 
 /// Samples with Python frames.
@@ -161,6 +163,7 @@ impl Summary {
                 ..cost
             },
             ticks: counter(Counter::Ticks),
+            outside: counter(Counter::OutsideNamespace),
         }
     }
 
@@ -188,6 +191,12 @@ impl Summary {
         lines.extend(list("without Python stacks", &self.without_python));
         lines.extend(self.native_line());
         lines.extend(list("lost", &self.lost));
+        if self.outside > 0 {
+            lines.push(format!(
+                "{} clock ticks were of processes outside this container; with --pid=host (hostPID: true) they are seen, too",
+                count(self.outside)
+            ));
+        }
         for Reason { count, what } in &self.refused {
             lines.push(format!(
                 "not understood: {what}; native stacks only ({})",

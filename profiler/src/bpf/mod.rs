@@ -19,7 +19,7 @@ use aya::{
     programs::{PerfEvent, ProgramError, RawTracePoint},
 };
 use profiler_common::{
-    config::Config,
+    config::{Config, FEATURE_PID_NAMESPACE},
     names,
     python::PythonProcess,
     stats::{COUNTERS, Counter},
@@ -284,7 +284,17 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         format!("failed to read {KERNEL_BTF}; the profiler needs a kernel built with CONFIG_DEBUG_INFO_BTF")
     })?;
     let btf = Btf::parse(&bytes)?;
+    let in_namespace = |structure, path| match config.features & FEATURE_PID_NAMESPACE {
+        0 => Ok(0),
+        _ => field_offset(&btf, structure, path),
+    };
     Ok(Config {
+        task_thread_pid_offset: in_namespace("task_struct", "thread_pid")?,
+        task_signal_offset: in_namespace("task_struct", "signal")?,
+        signal_pids_offset: in_namespace("signal_struct", "pids")?,
+        pid_level_offset: in_namespace("pid", "level")?,
+        pid_numbers_offset: in_namespace("pid", "numbers")?,
+        namespace_inum_offset: in_namespace("pid_namespace", "ns.inum")?,
         fsbase_offset: field_offset(&btf, "task_struct", "thread.fsbase")?,
         task_tid_offset: field_offset(&btf, "task_struct", "pid")?,
         task_pid_offset: field_offset(&btf, "task_struct", "tgid")?,

@@ -7,10 +7,13 @@
 //!
 //! From 3.14 on, an interpreter can be built with `--with-tail-call-interp`. Then `_PyEval_EvalFrameDefault` is only the
 //! *entry*: it calls the first of more than 200 static functions, the *handlers*, one per instruction, and they jump to
-//! each other through a table. Each run of the loop has one frame of the entry, and above it, unless the entry itself is
-//! at work, exactly one of a handler: 1,601 of 1,601 stacks of a program with three loops (3.14.10, clang 19.1.7, unwound
-//! by perf). So loops are counted by their entries, and handlers are left out. To take neighbouring frames for one loop
-//! would not do: without tail calls, the entry calls itself directly where the compiler has inlined what lies between.
+//! each other through a table. Each run of the loop has one frame of the entry and above it, unless the entry itself is
+//! at work, exactly one of a handler (1,601 stacks of a program with three nested loops, unwound by perf; 3.14.10). So
+//! loops are counted by their entries alone, and the frames of handlers are left out.
+//!
+//! To take neighbouring frames for one loop would not do. Without tail calls the loop can call itself directly, where
+//! the compiler has inlined what lies between: in Debian's 3.13.18, a `with` calls an `__exit__` that is a static method
+//! so. (No such pair in 27 nested calls of other kinds on 3.8.18 – 3.15.2, nor a direct call in any other build here.)
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -62,12 +65,16 @@ pub fn find(image: &Image<'_>, function: Symbol) -> Result<Vec<Range<u64>>, NoEv
 }
 
 /// Where the handlers of a tail-call interpreter lie, in order; nothing if `entry`, which [`find`] found, is no such
-/// interpreter's. Neighbours are merged, so that a few ranges remain: 2 without a profile, 3 with one (3.14.10).
+/// interpreter's. Neighbours are merged, so that a few ranges remain (2 to 4 in the builds below). One range around all
+/// of them would have others' functions in it: 1 in 3.14.10, 2 in 3.15.2, 55 with a profile.
 ///
 /// The mark of such an interpreter is its table: a pointer per opcode, each to the very start of a function. Only the
 /// entry, what it calls, and the handlers refer to it. A handler ends in a jump and jumps to nothing but handlers (C's
-/// `musttail`), so whatever it jumps to is one, or is its cold part. With symbols (3.14.10, clang 19.1.7 with and without
-/// a profile and split functions; as library, as PIE with RELA, with RELR, as non-PIE) the result is exact.
+/// `musttail`), so whatever it jumps to is one, or is its cold part.
+///
+/// This is exactly what the symbols say in 3.14.10 (library with RELA by two linkers, PIE with RELR, non-PIE, and with a
+/// profile and split functions) and in 3.15.2 (library). In these test builds clang 19.1.7 compiled the loop (CinderX's
+/// copy of it, without what CinderX adds), and all else is Debian's; no distributor's tail-call build was at hand.
 pub fn handlers(image: &Image<'_>, entry: &[Range<u64>]) -> Vec<Range<u64>> {
     let entry_bytes = entry.iter().fold(0_u64, |sum, piece| {
         sum.saturating_add(piece.end.saturating_sub(piece.start))
@@ -85,7 +92,7 @@ pub fn handlers(image: &Image<'_>, entry: &[Range<u64>]) -> Vec<Range<u64>> {
         open: Vec::new(),
         budget: MAX_HANDLER_BYTES,
     };
-    // 3.14 refers to the table in the function that the entry calls first, `start_frame`; 3.15 in the entry.
+    // 3.14 refers to the table in the function that the entry calls, `start_frame`; 3.15 hands it over from the entry.
     for piece in entry {
         let read = search.read(piece);
         search.follow_tables(&read);
@@ -116,10 +123,10 @@ pub fn handlers(image: &Image<'_>, entry: &[Range<u64>]) -> Vec<Range<u64>> {
     merged(&search.found, &pieces)
 }
 
-/// Real ones have 466 (3.14.10), and the smallest loop that is no tail-call interpreter's has 48 KB (3.15.2).
+/// Real ones have 414 to 486, and the smallest loop that is no tail-call interpreter's has 34 KB (3.8.18).
 const MAX_ENTRY_BYTES: u64 = 8 << 10;
 
-/// All handlers of 3.14.10 have 59 KB; a file that alleges more must not keep us busy.
+/// All handlers together have 57 to 65 KB; a file that alleges far more must not keep us busy.
 const MAX_HANDLER_BYTES: u64 = 4 << 20;
 
 /// One per value of an opcode's byte.
@@ -412,6 +419,166 @@ mod tests {
         assert_eq!(found(&torn), Err(NoEvalLoop::DamagedUnwindTable));
     }
 
+    const ENTRY: Range<u64> = 0x1000..0x1010;
+    const START_FRAME: Range<u64> = 0x1010..0x1030;
+    /// Called by a handler, and not one.
+    const HELPER: Range<u64> = 0x1030..0x1040;
+    const ADD: Range<u64> = 0x1040..0x1060;
+    const CALL: Range<u64> = 0x1060..0x1080;
+    /// Only jumped to, like CPython's labels.
+    const ERROR: Range<u64> = 0x1080..0x1090;
+    const FAR_PART: Range<u64> = 0x2400..0x2410;
+    const DISPATCH: u64 = 0x4000;
+
+    fn relative(opcode: &[u8], at: u64, target: u64, len: usize) -> Vec<u8> {
+        let mut bytes = opcode.to_vec();
+        let end = at + bytes.len() as u64 + 4;
+        bytes.extend((target.wrapping_sub(end) as u32).to_le_bytes());
+        bytes.resize(len, 0x90);
+        bytes
+    }
+
+    fn call(at: u64, target: u64) -> Vec<u8> {
+        relative(&[0xe8], at, target, 16)
+    }
+
+    /// `lea table(%rip),%rcx`, and a jump through it.
+    fn dispatch(at: u64) -> Vec<u8> {
+        let mut bytes = relative(&[0x48, 0x8d, 0x0d], at, DISPATCH, 7);
+        bytes.extend([0xff, 0x24, 0xc1]);
+        bytes.resize(16, 0x90);
+        bytes
+    }
+
+    /// `jmp *table(,%rax,8)`, of a file that is not moved.
+    fn absolute_dispatch() -> Vec<u8> {
+        let mut bytes = vec![0xff, 0x24, 0xc5];
+        bytes.extend((DISPATCH as u32).to_le_bytes());
+        bytes.resize(16, 0x90);
+        bytes
+    }
+
+    /// A tail-call interpreter without the pointers of its table.
+    fn tail_call_interpreter(dispatch_at: impl Fn(u64) -> Vec<u8>) -> FakeElf {
+        interpreter_with(call(ENTRY.start, START_FRAME.start), dispatch_at)
+    }
+
+    fn interpreter_with(entry: Vec<u8>, dispatch_at: impl Fn(u64) -> Vec<u8>) -> FakeElf {
+        let text = [
+            entry,
+            jump(0x1010, ERROR.start),
+            dispatch_at(0x1020),
+            dispatch_at(HELPER.start),
+            call(0x1040, HELPER.start),
+            jump(0x1050, EXPORTED.start),
+            jump(0x1060, FAR_PART.start + 6),
+            dispatch_at(0x1070),
+            jump(0x1080, CALL.start),
+        ];
+        let table = [ENTRY, START_FRAME, HELPER, ADD, CALL, ERROR, EXPORTED, FAR_PART];
+        FakeElf::default()
+            .section(".text", ENTRY.start, text.concat())
+            .section(".far", FAR_PART.start, jump(FAR_PART.start, CALL.start + 16))
+            .section(".exported", EXPORTED.start, vec![0xc3; 16])
+            .symbol("exported", EXPORTED.start, 16)
+            .section(".eh_frame", TABLE, unwind_table(&table))
+    }
+
+    fn pointers() -> Vec<u64> {
+        [ADD.start, CALL.start].repeat(128)
+    }
+
+    fn in_place(pointers: &[u64]) -> Vec<u8> {
+        pointers.iter().flat_map(|pointer| pointer.to_le_bytes()).collect()
+    }
+
+    /// `R_X86_64_RELATIVE`, the last first: nobody promises an order.
+    fn relocations(pointers: &[u64]) -> Vec<u8> {
+        (0..pointers.len())
+            .rev()
+            .flat_map(|index| [DISPATCH + 8 * index as u64, 8, pointers[index]])
+            .flat_map(u64::to_le_bytes)
+            .collect()
+    }
+
+    fn handlers_of(elf: &FakeElf) -> Vec<Range<u64>> {
+        handlers(&Image::parse(&elf.build()).unwrap(), &[ENTRY])
+    }
+
+    /// The helper lies between two of them, and the exported function is somebody else's.
+    const HANDLERS: [Range<u64>; 3] = [START_FRAME, ADD.start..ERROR.end, FAR_PART];
+
+    #[test]
+    fn handlers_are_what_the_table_names_and_what_those_jump_to() {
+        let elf = tail_call_interpreter(dispatch).section(".data", DISPATCH, in_place(&pointers()));
+        assert_eq!(handlers_of(&elf), HANDLERS);
+    }
+
+    #[test]
+    fn a_table_that_the_loader_fills_in_is_read_from_the_relocations() {
+        let elf = tail_call_interpreter(dispatch)
+            .section(".data.rel.ro", DISPATCH, vec![0; 2048])
+            .section(".rela.dyn", 0x8000, relocations(&pointers()));
+        assert_eq!(handlers_of(&elf), HANDLERS);
+    }
+
+    #[test]
+    fn a_table_may_be_mentioned_by_its_absolute_address() {
+        let elf = tail_call_interpreter(|_| absolute_dispatch()).section(".rodata", DISPATCH, in_place(&pointers()));
+        assert_eq!(handlers_of(&elf), HANDLERS);
+    }
+
+    #[test]
+    fn the_entry_may_mention_the_table_itself() {
+        let elf = interpreter_with(dispatch(0x1000), |_| vec![0x90; 16]);
+        let elf = elf.section(".data", DISPATCH, in_place(&pointers()));
+        assert_eq!(handlers_of(&elf), [ADD.start..CALL.end, FAR_PART]);
+    }
+
+    #[test]
+    fn a_table_of_anything_but_starts_of_functions_is_no_dispatch_table() {
+        for other in [ADD.start + 1, 0, u64::MAX] {
+            let mut pointers = pointers();
+            pointers[255] = other;
+            let elf = tail_call_interpreter(dispatch).section(".data", DISPATCH, in_place(&pointers));
+            assert_eq!(handlers_of(&elf), []);
+        }
+        let short = tail_call_interpreter(dispatch).section(".data", DISPATCH, in_place(&pointers()[..255]));
+        assert_eq!(handlers_of(&short), []);
+    }
+
+    #[test]
+    fn a_loop_of_many_instructions_has_no_handlers() {
+        let elf = tail_call_interpreter(dispatch).section(".data", DISPATCH, in_place(&pointers()));
+        let long = [ENTRY, 0x10_0000..0x10_2000];
+        assert_eq!(handlers(&Image::parse(&elf.build()).unwrap(), &long), []);
+    }
+
+    /// `PROFILER_TAIL_CALL_PYTHON` names a libpython or interpreter with symbols, built with `--with-tail-call-interp`.
+    #[test]
+    fn the_handlers_of_a_real_interpreter_are_those_that_its_symbols_name() {
+        use object::{Object as _, ObjectSymbol as _, SymbolKind};
+        let Some(path) = std::env::var_os("PROFILER_TAIL_CALL_PYTHON") else {
+            eprintln!("skipped: PROFILER_TAIL_CALL_PYTHON names no interpreter");
+            return;
+        };
+        let elf = std::fs::read(path).unwrap();
+        let image = Image::parse(&elf).unwrap();
+        let entry = find(&image, image.symbol("_PyEval_EvalFrameDefault").unwrap()).unwrap();
+        let handlers = handlers(&image, &entry);
+        let mut named = 0;
+        for symbol in object::File::parse(&*elf).unwrap().symbols() {
+            if symbol.kind() == SymbolKind::Text && symbol.is_definition() {
+                let name = symbol.name().unwrap();
+                let is_handler = name.starts_with("_TAIL_CALL_");
+                let found = handlers.iter().any(|range| range.contains(&symbol.address()));
+                assert_eq!(found, is_handler, "{name} at {:x}", symbol.address());
+                named += usize::from(is_handler);
+            }
+        }
+        assert!(named > 200, "{named} handlers");
+    }
+
     proptest::proptest! {
         #[test]
         fn no_unwind_table_panics(
@@ -424,6 +591,25 @@ mod tests {
                 }
             }
             let _ = found(&interpreter().section(".eh_frame", TABLE, table));
+        }
+
+        #[test]
+        fn no_change_to_a_tail_call_interpreter_panics(
+            changes in proptest::collection::vec((64..7000_usize, proptest::prelude::any::<u8>()), 0..8),
+        ) {
+            let mut elf = tail_call_interpreter(dispatch)
+                .section(".data", DISPATCH, in_place(&pointers()))
+                .section(".rela.dyn", 0x8000, relocations(&pointers()[..128]))
+                .build();
+            for (at, byte) in changes {
+                if let Some(old) = elf.get_mut(at) {
+                    *old = byte;
+                }
+            }
+            if let Some(image) = Image::parse(&elf) {
+                let _ = handlers(&image, &[ENTRY]);
+                let _ = handlers(&image, &[0..u64::MAX, u64::MAX..0]);
+            }
         }
     }
 }

@@ -39,6 +39,15 @@ pub const UNSUPPORTED: UnwindRule = of_kind(CFA_UNSUPPORTED);
 /// the handler's return address is popped, with the `ucontext_t`.
 pub const TRAMPOLINE: UnwindRule = of_kind(CFA_SIGNAL);
 
+/// Stubs through which other files' functions are called, which lld gives no unwind information: a jump, and, for the
+/// first call of each, from byte 11 of sixteen on, something pushed. The first stub is another matter, but it runs once
+/// per function at most.
+pub const STUB: UnwindRule = UnwindRule {
+    cfa_offset: 8,
+    cfa_extra: 11,
+    ..of_kind(CFA_PLT)
+};
+
 /// A rule of which nothing but the kind is said. Only like this are equal rules equal.
 const fn of_kind(cfa: u8) -> UnwindRule {
     UnwindRule {
@@ -63,14 +72,16 @@ pub struct Rules {
     index: FxHashMap<UnwindRule, u16>,
 }
 
-impl Rules {
-    pub fn new() -> Self {
+impl Default for Rules {
+    fn default() -> Self {
         Self {
             rules: vec![NONE, UNSUPPORTED],
             index: FxHashMap::from_iter([(NONE, RULE_NONE), (UNSUPPORTED, RULE_UNSUPPORTED)]),
         }
     }
+}
 
+impl Rules {
     /// The rule's index. A file with too many rules loses the rest.
     pub fn intern(&mut self, rule: UnwindRule) -> u16 {
         if let Some(index) = self.index.get(&rule) {

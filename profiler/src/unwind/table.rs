@@ -156,29 +156,20 @@ fn write_entry<'a, S>(
 ) where
     S: UnwindSection<Bytes<'a>>,
 {
-    let Ok(mut rows) = fde.rows(section, bases, context) else {
-        writer.push(addresses.start, RULE_UNSUPPORTED);
-        return;
-    };
     let mut at = addresses.start;
-    while at < addresses.end {
-        match rows.next_row() {
-            Ok(Some(row)) => {
-                let Some(end) = elf.offset(row.end_address()) else {
-                    return;
-                };
-                if end <= at {
-                    continue;
-                }
+    if let Ok(mut rows) = fde.rows(section, bases, context) {
+        while at < addresses.end
+            && let Ok(Some(row)) = rows.next_row()
+            && let Some(end) = elf.offset(row.end_address())
+        {
+            if end > at {
                 writer.push_rule(at, rule::from_row(section, fde.cie(), row));
                 at = end;
             }
-            Ok(None) => return,
-            Err(_) => {
-                writer.push(at, RULE_UNSUPPORTED);
-                return;
-            }
         }
+    }
+    if at < addresses.end {
+        writer.push(at, RULE_UNSUPPORTED);
     }
 }
 
@@ -261,24 +252,32 @@ where
     Ok((cies, found, unreadable))
 }
 
-/// Says of addresses without an entry that there is none, except of signal trampolines.
-///
-/// musl and Go have no unwind information for theirs, which is known by what every one does: call `rt_sigreturn`.
+/// Says of addresses without an entry that there is none, except of code that is known without one.
 fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
     if !gap.is_empty() && elf.bytes(gap.clone()).is_some_and(is_padding) {
         return;
     }
+    let mut known = trampolines(elf, gap.clone());
+    for stubs in &elf.stubs {
+        let (start, end) = (gap.start.max(stubs.start), gap.end.min(stubs.end));
+        if start < end {
+            known.push((start..end, rule::STUB));
+        }
+    }
+    known.sort_by_key(|(addresses, _)| addresses.start);
+
     let mut from = gap.start;
-    for trampoline in trampolines(elf, gap.clone()) {
-        // The caller of a function is looked up one byte before the address it returns to, because a call may be a
-        // function's last instruction. A signal handler returns to the trampoline's first byte without having been
-        // called from there, so its rule begins one byte early, as it does in glibc.
-        let start = trampoline.start.saturating_sub(1);
-        if from < start {
+    for (addresses, rule) in known {
+        if from < addresses.start {
             writer.push(from, RULE_NONE);
         }
-        writer.push_rule(start, rule::TRAMPOLINE);
-        from = trampoline.end;
+        // A trampoline right after an entry has that entry's last byte as well. Stubs of several sections cannot
+        // overlap, but may be said to.
+        let start = addresses.start.max(from.saturating_sub(1));
+        if start < addresses.end {
+            writer.push_rule(start, rule);
+            from = addresses.end;
+        }
     }
     if from < gap.end || gap.is_empty() {
         writer.push(from, RULE_NONE);
@@ -313,28 +312,27 @@ const TRAMPOLINES: [&[u8]; 2] = [
 
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// The calls of `rt_sigreturn` in these addresses.
-fn trampolines(elf: &Elf<'_>, gap: Range<u32>) -> Vec<Range<u32>> {
+/// The calls of `rt_sigreturn` in these addresses. musl and Go have no unwind information for theirs, which is known by
+/// what every one does.
+///
+/// The caller of a function is looked up one byte before the address it returns to, because a call may be a function's
+/// last instruction. A signal handler returns to the trampoline's first byte without having been called from there, so
+/// its rule begins one byte early, as it does in glibc.
+fn trampolines(elf: &Elf<'_>, gap: Range<u32>) -> Vec<(Range<u32>, UnwindRule)> {
     let mut found = Vec::new();
     for segment in &elf.code {
         let start = gap.start.max(segment.addresses.start);
         let end = gap.end.min(segment.addresses.end);
-        if start >= end {
-            continue;
-        }
-        let (start_at, end_at) = (
-            (start - segment.addresses.start) as usize,
-            (end - segment.addresses.start) as usize,
-        );
-        let end_at = end_at.min(segment.bytes.len());
-        let Some(bytes) = segment.bytes.get(start_at..end_at) else {
-            continue;
-        };
+        let skip = (start - segment.addresses.start) as usize;
+        let len = end.saturating_sub(start) as usize;
+        let bytes = segment.bytes.get(skip..).unwrap_or_default();
+        let bytes = bytes.get(..len).unwrap_or(bytes);
         for (i, _) in bytes.windows(2).enumerate().filter(|(_, pair)| **pair == SYSCALL) {
             let end = i + SYSCALL.len();
             let code = TRAMPOLINES.iter().find(|code| bytes[..end].ends_with(code));
             if let Some(code) = code {
-                found.push(start + (end - code.len()) as u32..start + end as u32);
+                let first = start + (end - code.len()) as u32;
+                found.push((first.saturating_sub(1)..start + end as u32, rule::TRAMPOLINE));
             }
         }
     }
@@ -356,7 +354,7 @@ impl Writer {
             base,
             pages: Vec::new(),
             rows: Vec::new(),
-            rules: Rules::new(),
+            rules: Rules::default(),
             last: (rule::NONE, RULE_NONE),
         }
     }
