@@ -14,7 +14,7 @@ use profiler_common::{
         NATIVE_UNSUPPORTED,
     },
     unwind::{
-        CFA_DEREF_FP, CFA_DEREF_SP, CFA_END, CFA_FP, CFA_NONE, CFA_PLT, CFA_REGISTER, CFA_SIGNAL, CFA_SP,
+        CFA_DEREF_FP, CFA_DEREF_SP, CFA_END, CFA_FP, CFA_FRAME_POINTER, CFA_NONE, CFA_PLT, CFA_REGISTER, CFA_SIGNAL, CFA_SP,
         FILE_FRAME_POINTERS, FILE_NO_ROOM, FILE_TABLE, FP_AT_CFA, FP_AT_FP, FP_LOST, NO_FILE, PAGE_BITS, RA_IN_REGISTER,
         REGISTER_FP, REGISTER_PC, REGISTER_SP, REGISTERS, SHARD_ROWS, UCONTEXT_FP, UCONTEXT_PC, UCONTEXT_SP, UnwindFile,
         UnwindMapping, UnwindPage, UnwindProcess, UnwindRule, row_low, row_rule,
@@ -118,7 +118,7 @@ fn try_step<M: ReadMemory, T: UnwindTables>(memory: &M, tables: &T, scratch: &mu
     }
     let rule = match find_rule(tables, scratch, address)? {
         Some(rule) => rule,
-        None => return follow_frame_pointer(memory, scratch),
+        None => return leave_generated(memory, scratch),
     };
     apply(memory, scratch, rule, address)
 }
@@ -269,8 +269,14 @@ fn apply<M: ReadMemory>(memory: &M, scratch: &mut Scratch, rule: &UnwindRule, ad
             let pushed = if address & 15 >= extra { 8 } else { 0 };
             sp.wrapping_add(offset).wrapping_add(pushed)
         }
-        CFA_SIGNAL => return leave_signal(memory, scratch, sp.wrapping_add(offset)),
+        CFA_SIGNAL => {
+            if scratch.unwind.exact == 0 {
+                correct_trampoline(scratch);
+            }
+            return leave_signal(memory, scratch, sp.wrapping_add(offset));
+        }
         CFA_END => return Err(NATIVE_COMPLETE),
+        CFA_FRAME_POINTER => return follow_frame_pointer(memory, scratch),
         CFA_NONE => return Err(NATIVE_NOT_COVERED),
         _ => return Err(NATIVE_UNSUPPORTED),
     };
@@ -299,6 +305,29 @@ fn apply<M: ReadMemory>(memory: &M, scratch: &mut Scratch, rule: &UnwindRule, ad
     return_to(scratch, pc, cfa)
 }
 
+/// `add $N, %rsp; ret`: the first three bytes, and the fifth.
+const ADD_TO_SP: u64 = 0x00c4_8348;
+const RET: u64 = 0xc3;
+
+/// Goes to the caller of code that was generated at run time.
+///
+/// The trampolines of CPython's `-X perf` (3.12) keep no frame pointer. They say themselves what they have on the stack:
+/// the instructions after the call take it off.
+#[inline(always)]
+fn leave_generated<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> Result<(), u32> {
+    if scratch.unwind.exact == 0
+        && let Some(code) = memory.read_u64(get(&scratch.unwind.pc))
+        && code & 0x00ff_ffff == ADD_TO_SP
+        && code >> 32 & 0xff == RET
+    {
+        let taken_off = code >> 24 & 0x7f;
+        let cfa = get(&scratch.unwind.sp).wrapping_add(taken_off + 8);
+        let pc = read_stack(memory, scratch, cfa.wrapping_sub(8))?;
+        return return_to(scratch, pc, cfa);
+    }
+    follow_frame_pointer(memory, scratch)
+}
+
 /// Goes to the caller of code that keeps a frame pointer.
 #[inline(always)]
 fn follow_frame_pointer<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> Result<(), u32> {
@@ -316,6 +345,16 @@ fn follow_frame_pointer<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> Res
     scratch.unwind.fp = read_stack(memory, scratch, fp).map_err(|_| NATIVE_BAD_FRAME_POINTER)?;
     let pc = read_stack(memory, scratch, fp.wrapping_add(8))?;
     return_to(scratch, pc, fp.wrapping_add(16))
+}
+
+/// A signal's handler returns to the first byte of the trampoline, which nobody has called: the byte before it, which
+/// was recorded as the place of a call, belongs to something else.
+#[inline(always)]
+fn correct_trampoline(scratch: &mut Scratch) {
+    let last = get(&scratch.record.native_len).wrapping_sub(1);
+    let at = get(&scratch.record.kernel_len).wrapping_add(last) as usize & (ADDRESS_SLOTS - 1);
+    // SAFETY: `at` is masked to less than ADDRESS_SLOTS, of which `words` has more.
+    unsafe { *scratch.record.words.as_mut_ptr().add(at) += 1 };
 }
 
 /// Goes back to where a signal interrupted the thread. That may be on another stack.

@@ -45,6 +45,8 @@ pub fn name(recording: &Recording, period_ns: u64) -> (Profile, Vec<String>) {
             tid: sampled.tid,
             comm: profile.intern_string(ledger.name(sampled.comm)),
             thread: profile.intern_string(ledger.name(sampled.thread)),
+            cgroup: profile.intern_string(ledger.name(sampled.cgroup)),
+            container: profile.intern_string(ledger.name(sampled.container)),
         };
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let key = SampleKey {
@@ -71,7 +73,22 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
             Location::Anonymous { address } => {
                 let frame = Frame {
                     kind: FrameKind::Native,
+                    // One name for all: its address says nothing, and a flame graph of addresses says less.
+                    function: profile.intern_string("[anonymous]"),
                     address,
+                    ..unnamed()
+                };
+                frames[index] = vec![profile.intern_frame(frame)];
+            }
+            Location::Generated { name } => {
+                let mapping = Mapping {
+                    path: profile.intern_string("[JIT]"),
+                    build_id: Profile::EMPTY,
+                };
+                let frame = Frame {
+                    kind: FrameKind::Native,
+                    function: profile.intern_string(ledger.resolved.generated_name(name)),
+                    mapping: Some(profile.intern_mapping(mapping)),
                     ..unnamed()
                 };
                 frames[index] = vec![profile.intern_frame(frame)];
@@ -112,7 +129,7 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
         let symbols = match &file.opened {
             Some(opened) => {
                 let path = opened.path_to_open();
-                let mut symbols = symbolizer.native(&path, &addresses(&wanted));
+                let mut symbols = symbolizer.native(&path, file.debug_file.as_ref(), &addresses(&wanted));
                 name_by_start(symbolizer, &path, &file.path, &wanted, &mut symbols);
                 symbols
             }

@@ -28,6 +28,10 @@ const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 10 };
 /// `bpf_get_current_task_btf` (5.11) and `bpf_task_pt_regs` (5.15).
 const TASK_POINTERS_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
 
+/// Programs on perf events may ask for the cgroup of the running task since
+/// <https://git.kernel.org/linus/95b861a7935bf75f647959073093ab8058b88c26>. 5.10 refuses.
+const CGROUP_FILTER_SINCE: KernelVersion = KernelVersion { major: 5, minor: 14 };
+
 /// Inode numbers of the initial namespaces: include/linux/proc_ns.h, `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO`
 /// (Linux 3.8 and later; part of the ABI by now).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -83,6 +87,11 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     }
     for &tid in &config.tids {
         check_tid(tid, config, roots)?;
+    }
+    if config.cgroup.is_some()
+        && let Some(version) = kernel.filter(|&version| version < CGROUP_FILTER_SINCE)
+    {
+        bail!("--cgroup needs Linux {CGROUP_FILTER_SINCE} or later; this kernel is {version}");
     }
     let cgroup = config
         .cgroup
@@ -558,7 +567,10 @@ mod tests {
         machine.process(42, 42, "S (sleeping)");
         assert_eq!(
             check(&config(Target::All), &machine.roots).unwrap(),
-            Findings::default()
+            Findings {
+                task_pointers: true,
+                ..Findings::default()
+            }
         );
         check(&config(Target::Pids(vec![42])), &machine.roots).unwrap();
         check(&config(Target::Command(vec!["true".into()])), &machine.roots).unwrap();

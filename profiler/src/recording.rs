@@ -88,6 +88,8 @@ pub struct Tally {
     pub lost_events: u64,
     /// Different stacks under one key: should never be seen.
     pub collisions: u64,
+    /// Processes whose perf map was not read whole.
+    pub perf_maps_cut: u64,
 }
 
 /// What resolving has produced: a stack of whom.
@@ -100,6 +102,9 @@ pub struct Sampled {
     /// To be looked up with [`Ledger::name`].
     pub comm: u32,
     pub thread: u32,
+    /// Empty if there is none.
+    pub cgroup: u32,
+    pub container: u32,
 }
 
 /// What has been met, and how often: everything here outlives the processes.
@@ -127,6 +132,8 @@ pub struct Recording {
     remapped: FxHashSet<u32>,
     /// Interpreters that are refused: the reason and the processes.
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
+    /// Perf maps that are not believed, and why.
+    refused_maps: IndexSet<String, FxBuildHasher>,
 }
 
 impl Recording {
@@ -140,6 +147,7 @@ impl Recording {
             facts: Vec::new(),
             remapped: FxHashSet::default(),
             refused: IndexMap::default(),
+            refused_maps: IndexSet::default(),
         }
     }
 
@@ -258,6 +266,11 @@ impl Recording {
         self.refused.iter().map(|(reason, pids)| (&**reason, pids.len()))
     }
 
+    /// Why generated code has no names.
+    pub fn refused_maps(&self) -> impl Iterator<Item = &str> {
+        self.refused_maps.iter().map(String::as_str)
+    }
+
     /// Resolves what is left.
     pub fn finish(&mut self) {
         let left: Vec<Process> = self.table.take_all().collect();
@@ -323,6 +336,11 @@ impl Recording {
                 *known = stack;
             }
             None => {
+                if let Some(process) = self.table.get_mut(header.pid)
+                    && let Some(error) = process.look_for_perf_map(&stack.native)
+                {
+                    self.refused_maps.insert(error.to_string());
+                }
                 self.ledger.stacks.insert(header.stack, stack);
             }
         }
@@ -390,6 +408,7 @@ impl Recording {
             PYTHON_NO_THREAD_STATE => tally.python_no_frames += 1,
             _ => tally.malformed += 1,
         }
+        process.cgroup();
         *process.counts.entry((stack as u32, header.tid, thread)).or_default() += 1;
     }
 
@@ -414,6 +433,13 @@ impl Ledger {
             return;
         }
         let comm = intern(&mut self.names, &process.comm);
+        let cgroup = process.cgroup();
+        let container = cgroup
+            .and_then(|cgroup| cgroup.container.as_deref())
+            .unwrap_or_default();
+        let container = intern(&mut self.names, container);
+        let cgroup = intern(&mut self.names, cgroup.map_or("", |cgroup| &cgroup.path));
+        self.tally.perf_maps_cut += u64::from(process.refresh_perf_map());
         let mut outcomes = FxHashMap::default();
         // In order, so that equal recordings give equal files.
         let mut counts: Vec<_> = counts.into_iter().collect();
@@ -435,6 +461,8 @@ impl Ledger {
                 tid,
                 comm,
                 thread,
+                cgroup,
+                container,
             };
             *self.samples.entry(sampled).or_default() += count;
         }

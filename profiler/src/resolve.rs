@@ -15,7 +15,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::{
     decode::RawStack,
-    process::{files::FileId, table::Process},
+    process::{files::FileId, perf_map, table::Process},
     python::codes::{CodeId, Codes},
     stitch::{Native, Parts, Python, stitch},
 };
@@ -36,6 +36,11 @@ pub enum Location {
     /// The code that the kernel lends to every process; an offset in it.
     Vdso {
         address: u64,
+    },
+    /// Machine code generated at run time, named by the program that generated it.
+    Generated {
+        /// To be looked up with [`Resolved::generated_name`].
+        name: u32,
     },
     /// Machine code that belongs to no file: generated at run time, or a mapping we have not seen.
     Anonymous {
@@ -98,6 +103,8 @@ fn native_end_text(status: u32) -> &'static str {
 pub struct Resolved {
     locations: IndexSet<Location, FxBuildHasher>,
     stacks: IndexSet<Box<[u32]>, FxBuildHasher>,
+    /// Names out of perf maps.
+    generated: IndexSet<Box<str>, FxBuildHasher>,
     /// Working memory, kept for its capacity.
     native: Vec<Native<u32>>,
     python: Vec<Python<u32>>,
@@ -131,7 +138,7 @@ impl Resolved {
             let id = self.intern(location);
             self.kernel.push(id);
         }
-        self.resolve_native(process, &raw.native);
+        self.resolve_native(process, raw);
         let unknown_codes = self.resolve_python(process, codes, raw);
         let native_end = match raw.native_status {
             NATIVE_NONE | NATIVE_COMPLETE => None,
@@ -176,12 +183,38 @@ impl Resolved {
         self.stacks.iter().map(|stack| &**stack)
     }
 
-    fn resolve_native(&mut self, process: &Process, addresses: &[u64]) {
-        for &address in addresses {
+    /// A name by its index in [`Location::Generated`].
+    pub fn generated_name(&self, index: u32) -> &str {
+        &self.generated[index as usize]
+    }
+
+    fn resolve_native(&mut self, process: &Process, raw: &RawStack) {
+        for &address in &raw.native {
+            if let Some(name) = process.generated_name(address)
+                && process.is_generated(address)
+            {
+                // CPython's trampolines stand for Python functions, whose frames we have: unless there are none.
+                if raw.python.is_empty() || !perf_map::is_python_trampoline(name) {
+                    let name = match self.generated.get_index_of(name) {
+                        Some(index) => index,
+                        None => self.generated.insert_full(name.into()).0,
+                    };
+                    let frame = self.intern(Location::Generated { name: name as u32 });
+                    self.native.push(Native {
+                        frame,
+                        eval_loop: false,
+                    });
+                }
+                continue;
+            }
             let (location, eval_loop) = match process.mapping(address) {
                 Some(mapping) => match mapping.file {
                     Some(file) => {
                         let address = mapping.file_address(address);
+                        // Part of the loop whose frame follows, which gives way to Python frames.
+                        if !raw.python.is_empty() && process.is_eval_handler(file, address) {
+                            continue;
+                        }
                         (Location::Native { file, address }, process.is_eval_loop(file, address))
                     }
                     None if mapping.vdso => {

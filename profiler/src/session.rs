@@ -61,6 +61,8 @@ const SIDEBAND_PAUSE: Duration = Duration::from_micros(500);
 /// How long to wait for unwind tables before sampling starts: what is missing then leaves stacks incomplete until it is
 /// there. Those of a Python process take some 50 ms.
 const TABLES_WAIT: Duration = Duration::from_secs(2);
+/// While tables are being made, how often to look whether one is ready.
+const LOOK_FOR_TABLES: Duration = Duration::from_millis(2);
 /// How often to look for CPUs that came or went.
 const FOLLOW_CPUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -179,6 +181,7 @@ async fn run(
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
+            () = sleep(LOOK_FOR_TABLES), if unwinder.waiting() > 0 => {}
             () = until(deadline) => break StoppedBy::Duration,
             ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
             received = signals.next() => {
@@ -272,6 +275,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
     summary.warnings = warnings;
     summary.warnings.extend(unopened(&recording));
+    summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     let lines = summary.lines();
     profile.started_at_ns = started_at
         .duration_since(UNIX_EPOCH)

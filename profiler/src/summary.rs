@@ -124,6 +124,7 @@ impl Summary {
                 "Python processes not walked because the table was full",
             ),
             (tally.collisions, "stacks with colliding keys"),
+            (tally.perf_maps_cut, "perf maps that are too large, in part"),
             (tally.lost_events, "process events because the side band was full"),
             (unreadable_events, "unreadable process events"),
             (

@@ -125,6 +125,11 @@ impl MappedFile {
         self.version.size
     }
 
+    /// The open file, to be read from.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Whether the content is still what it was when this was opened, going by size and time of modification.
     pub fn is_unchanged(&self) -> bool {
         self.file

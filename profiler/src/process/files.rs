@@ -10,6 +10,7 @@ use crate::{
         maps::MapEntry,
     },
     python::binary::{PythonBinary, Refusal, inspect},
+    symbolize,
 };
 
 /// An entry of [`Files`].
@@ -31,6 +32,8 @@ pub struct File {
     pub opened: Option<MappedFile>,
     /// `None` if it is no ELF file.
     pub headers: Option<ElfHeaders>,
+    /// Its debug file in the container it was first seen in, which can be gone when names are wanted.
+    pub debug_file: Option<std::fs::File>,
     pub python: PythonFile,
 }
 
@@ -51,10 +54,15 @@ impl File {
             },
             None => PythonFile::No,
         };
+        let debug_file = opened
+            .as_ref()
+            .filter(|_| headers.is_some())
+            .and_then(|file| symbolize::debug_file_in_container(pid, &path, file.file()));
         Some(Self {
             path,
             opened,
             headers,
+            debug_file,
             python,
         })
     }

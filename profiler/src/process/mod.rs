@@ -1,8 +1,11 @@
 //! Processes: which exist, what they have mapped, and which of them run a CPython.
 
 pub mod ancestry;
+pub mod cgroup;
 pub mod file;
 pub mod files;
 pub mod maps;
+pub mod perf_map;
+pub mod root;
 pub mod sideband;
 pub mod table;

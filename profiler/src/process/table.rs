@@ -1,6 +1,6 @@
 //! The processes of a recording and what is known of each.
 
-use std::{fs, ops::Range, rc::Rc};
+use std::{fs, mem, ops::Range, rc::Rc};
 
 use profiler_common::{
     python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
@@ -10,8 +10,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     process::{
+        cgroup::Cgroup,
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
+        perf_map::{PerfMap, PerfMapError},
     },
     python::{binary::PythonBinary, codes::CodeId},
     unwind,
@@ -25,8 +27,18 @@ pub struct Process {
     pub instance: u32,
     /// Name of its main thread.
     pub comm: String,
+    /// Where it was when it was first sampled, or where its parent was.
+    cgroup: Option<Cgroup>,
+    cgroup_is_own: bool,
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
+    /// Names of the code it generates.
+    perf_map: Option<PerfMap>,
+    /// It is the one that was open in the parent at the fork.
+    perf_map_is_inherited: bool,
+    perf_map_is_cut: bool,
+    /// Stacks that were met with generated code in them while there was no perf map.
+    without_perf_map: u32,
     pub python: Option<PythonIn>,
     /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
     /// other greenlets below those of the running one.
@@ -47,6 +59,8 @@ pub struct Mapping {
     /// What to add to an address in memory to have one in the ELF file.
     to_file: u64,
     pub vdso: bool,
+    /// It is of no ELF file: code in it was generated at run time.
+    pub generated: bool,
 }
 
 impl Mapping {
@@ -71,7 +85,13 @@ impl Process {
             pid,
             instance,
             comm,
+            cgroup: None,
+            cgroup_is_own: false,
             mappings: Vec::new(),
+            perf_map: None,
+            perf_map_is_inherited: false,
+            perf_map_is_cut: false,
+            without_perf_map: 0,
             python: None,
             has_greenlets: false,
             codes: FxHashMap::default(),
@@ -101,6 +121,59 @@ impl Process {
             reserved: 0,
         };
         self.mappings.iter().map(mapping).collect()
+    }
+
+    /// Its cgroup, looked up when it is first asked for: when the process is sampled, so it lives or did until just now.
+    pub fn cgroup(&mut self) -> Option<&Cgroup> {
+        if !mem::replace(&mut self.cgroup_is_own, true)
+            && let Some(cgroup) = Cgroup::of(self.pid)
+        {
+            self.cgroup = Some(cgroup);
+        }
+        self.cgroup.as_ref()
+    }
+
+    /// Whether there can be a name for an address in its perf map only.
+    pub fn is_generated(&self, address: u64) -> bool {
+        self.mapping(address).is_none_or(|mapping| mapping.generated)
+    }
+
+    /// Opens its perf map when generated code is met in a new stack: while the process lives. Returns why a map is not
+    /// believed.
+    ///
+    /// A program may begin to write it at any time, so a missing one is looked for again, after ever more stacks.
+    pub fn look_for_perf_map(&mut self, native: &[u64]) -> Option<PerfMapError> {
+        if self.perf_map.is_some() && !self.perf_map_is_inherited
+            || !native.iter().any(|&address| self.is_generated(address))
+        {
+            return None;
+        }
+        self.without_perf_map = self.without_perf_map.saturating_add(1);
+        if !self.without_perf_map.is_power_of_two() {
+            return None;
+        }
+        match PerfMap::open(self.pid) {
+            Ok(map) => {
+                self.perf_map = Some(map);
+                self.perf_map_is_inherited = false;
+                None
+            }
+            Err(PerfMapError::None) => None,
+            Err(error) => Some(error),
+        }
+    }
+
+    /// Brings its perf map up to date. Returns whether this is the first time that names are missing because it is too
+    /// large or cannot be read.
+    pub fn refresh_perf_map(&mut self) -> bool {
+        let Some(map) = &mut self.perf_map else { return false };
+        let is_cut = map.refresh().is_err() || map.is_truncated();
+        is_cut && !mem::replace(&mut self.perf_map_is_cut, true)
+    }
+
+    /// The name of generated code.
+    pub fn generated_name(&self, address: u64) -> Option<&str> {
+        self.perf_map.as_ref()?.find(address)
     }
 
     /// The files it has mapped as code.
@@ -137,6 +210,14 @@ impl Process {
         })
     }
 
+    /// Whether an address in a file is part of a handler of a tail-calling evaluation loop.
+    pub fn is_eval_handler(&self, file: FileId, address: u64) -> bool {
+        self.python.as_ref().is_some_and(|python| {
+            let handlers = &python.binary.eval_handlers;
+            python.file == file && handlers.iter().any(|range| range.contains(&address))
+        })
+    }
+
     /// Adds a mapping; what it covers of others is gone.
     fn map(&mut self, files: &mut Files, entry: &MapEntry) {
         if !entry.executable || entry.start >= entry.end {
@@ -145,12 +226,14 @@ impl Process {
         let file = files.of_mapping(self.pid, entry);
         let bias = file.and_then(|id| files.get(id).headers.as_ref()?.load_bias(entry));
         self.has_greenlets |= is_greenlet_module(entry);
+        let vdso = matches!(&entry.name, MapName::Special(name) if &**name == "[vdso]");
         let mapping = Mapping {
             range: entry.start..entry.end,
             file,
             // Without headers the offset in the file is the best there is.
             to_file: bias.map_or(entry.offset.wrapping_sub(entry.start), u64::wrapping_neg),
-            vdso: matches!(&entry.name, MapName::Special(name) if &**name == "[vdso]"),
+            vdso,
+            generated: bias.is_none() && !vdso,
         };
         self.insert(mapping);
         if let (Some(id), Some(bias), None) = (file, bias, &self.python)
@@ -221,7 +304,12 @@ impl Table {
     /// Starts a process anew: after `exec`, or when it is seen for the first time. Returns what was there before.
     pub fn begin(&mut self, pid: u32, comm: String) -> Option<Process> {
         self.last_instance += 1;
-        self.processes.insert(pid, Process::new(pid, self.last_instance, comm))
+        let process = Process {
+            // An exec does not change it.
+            cgroup: self.processes.get(&pid).and_then(|before| before.cgroup.clone()),
+            ..Process::new(pid, self.last_instance, comm)
+        };
+        self.processes.insert(pid, process)
     }
 
     /// A process that exists already: reads what /proc says of it.
@@ -245,7 +333,11 @@ impl Table {
                 if let Some(python) = &mut python {
                     python.facts.instance = instance;
                 }
+                let perf_map = parent.perf_map.as_ref().and_then(|map| map.for_child().ok());
                 Process {
+                    cgroup: parent.cgroup.clone(),
+                    perf_map_is_inherited: perf_map.is_some(),
+                    perf_map,
                     mappings: parent.mappings.clone(),
                     python,
                     has_greenlets: parent.has_greenlets,
@@ -270,7 +362,7 @@ impl Table {
 
     /// Takes all processes out, for the end of the recording.
     pub fn take_all(&mut self) -> impl Iterator<Item = Process> {
-        std::mem::take(&mut self.processes).into_values()
+        mem::take(&mut self.processes).into_values()
     }
 }
 
@@ -290,6 +382,7 @@ mod tests {
             file: None,
             to_file: 0,
             vdso: false,
+            generated: false,
         }
     }
 

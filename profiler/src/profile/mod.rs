@@ -98,6 +98,10 @@ pub struct Labels {
     pub comm: StringId,
     /// Name of the thread.
     pub thread: StringId,
+    /// The path of its cgroup; may be empty.
+    pub cgroup: StringId,
+    /// The id or name of its container; empty if it is in none.
+    pub container: StringId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -258,6 +262,8 @@ mod tests {
             tid: 2,
             comm: Profile::EMPTY,
             thread: Profile::EMPTY,
+            cgroup: Profile::EMPTY,
+            container: Profile::EMPTY,
         }
     }
 

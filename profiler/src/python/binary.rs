@@ -3,7 +3,7 @@
 //! These are facts of the file, the same for every process that maps it. A build whose layout is not known for sure is
 //! refused by name: a wrong stack is worse than none.
 
-use std::ops::Range;
+use std::{cmp::Reverse, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
 use profiler_common::python::{LAYOUT_FRAME_POINTERS, PythonProcess};
@@ -29,6 +29,9 @@ pub struct PythonBinary {
     /// The machine code of the evaluation loop, in order of address. Empty if it was not found, and then
     /// [`PythonBinary::no_eval_loop`] says why: Python and native frames cannot be merged, but both are right.
     pub eval_loop: Vec<Range<u64>>,
+    /// Address ranges of the handlers that a tail-calling loop (3.14 on, clang) is made of. One of them lies above each
+    /// frame of `eval_loop`, of which it is a part.
+    pub eval_handlers: Vec<Range<u64>>,
     pub no_eval_loop: Option<NoEvalLoop>,
     /// Built with `-fno-omit-frame-pointer`, judging by how its functions begin.
     pub frame_pointers: bool,
@@ -87,6 +90,7 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         Ok(ranges) => (ranges, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
+    let eval_handlers = eval_loop::handlers(&image, &eval_loop);
     Ok(PythonBinary {
         version,
         layout,
@@ -95,6 +99,7 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         code_type: code_type.address,
         thread_lookup,
         eval_loop,
+        eval_handlers,
         no_eval_loop,
         frame_pointers: has_frame_pointers(&image),
     })
@@ -108,7 +113,10 @@ impl PythonBinary {
         process.instance = instance;
         process.code_type = self.code_type.wrapping_add(bias);
         self.thread_lookup.fill(&mut process, bias);
-        for (index, range) in self.eval_loop.iter().enumerate().take(process.eval_start.len()) {
+        // The longest, where most samples fall. What does not fit is only not merged in the kernel.
+        let mut ranges: Vec<&Range<u64>> = self.eval_loop.iter().chain(&self.eval_handlers).collect();
+        ranges.sort_unstable_by_key(|range| Reverse(range.end - range.start));
+        for (index, range) in ranges.into_iter().enumerate().take(process.eval_start.len()) {
             process.eval_start[index] = range.start.wrapping_add(bias);
             process.eval_end[index] = range.end.wrapping_add(bias);
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | Python | `Session.get (requests/__init__.py:12)` |
 //! | native | `PyObject_Call (libpython3.11.so.1.0)`, without a symbol `[libfoo.so+0x1234]` |
+//! | generated code | `JS:*fib /x.js:3:14 ([JIT])` by its perf map, without one `[anonymous]` |
 //! | kernel | `do_sys_open_[k]`, without a symbol `[0xffffffff81000000]_[k]` |
 //! | marker | as it is: `[truncated]` |
 //!
@@ -74,8 +75,8 @@ fn native(function: &str, path: Option<&str>, address: u64) -> String {
         // `[vdso]` is already in brackets.
         ("", Some(file)) => format!("[{}+{address:#x}]", file.trim_start_matches('[').trim_end_matches(']')),
         ("", None) => format!("[{address:#x}]"),
-        // A function that is only known by where it begins: `[libfoo.so+0x1230]`.
-        (_, Some(_)) if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
+        // A function that is only known by where it begins, `[libfoo.so+0x1230]`, or not at all, `[anonymous]`.
+        _ if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
         (_, Some(file)) => format!("{function} ({file})"),
         // perf's word.
         (_, None) => format!("{function} ([unknown])"),
@@ -168,6 +169,11 @@ mod tests {
     fn native_code_names_its_file_or_its_address() {
         assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
         assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
+        assert_eq!(
+            native("JS:*fib /x.js:1:13", Some("[JIT]"), 0),
+            "JS:*fib /x.js:1:13 ([JIT])"
+        );
+        assert_eq!(native("[anonymous]", None, 1), "[anonymous]");
         assert_eq!(native("", Some("/lib/libfoo.so"), 0x1234), "[libfoo.so+0x1234]");
         assert_eq!(
             native("[libfoo.so+0x1230]", Some("/lib/libfoo.so"), 0x1234),

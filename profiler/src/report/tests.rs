@@ -387,8 +387,16 @@ fn contents(profile: &Profile) -> String {
     );
     let mut samples = BTreeMap::new();
     for (key, values) in profile.samples() {
-        let Labels { pid, tid, comm, thread } = key.labels;
-        let mut sample = format!("{pid} {tid} {:?} {:?}\n", profile.string(comm), profile.string(thread));
+        let Labels {
+            pid,
+            tid,
+            comm,
+            thread,
+            cgroup,
+            container,
+        } = key.labels;
+        let words = [comm, thread, cgroup, container].map(|id| profile.string(id));
+        let mut sample = format!("{pid} {tid} {words:?}\n");
         for id in profile.stack(key.stack) {
             let Frame {
                 kind,
@@ -539,6 +547,8 @@ fn add(profile: &mut Profile, leaf_first: &[FrameId], values: &[i64]) {
         tid: 1,
         comm: Profile::EMPTY,
         thread: Profile::EMPTY,
+        cgroup: Profile::EMPTY,
+        container: Profile::EMPTY,
     };
     profile.add(SampleKey { stack, labels }, values);
 }
@@ -666,6 +676,8 @@ fn mixed() -> Profile {
             tid,
             comm: profile.intern_string(comm),
             thread: profile.intern_string(thread),
+            cgroup: Profile::EMPTY,
+            container: Profile::EMPTY,
         };
         profile.add(SampleKey { stack, labels }, &[count, count * 10_101_010]);
     }

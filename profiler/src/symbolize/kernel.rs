@@ -26,6 +26,7 @@ pub(super) fn symbolize(addresses: &[u64]) -> (Vec<Vec<Symbol>>, Option<String>)
         let symbolizer = Symbolizer::builder()
             .enable_code_info(false)
             .enable_inlined_fns(false)
+            .enable_demangling(false)
             .build();
         let source = Kernel {
             vmlinux: MaybeDefault::None,

@@ -6,11 +6,16 @@
 //! **Return addresses:** an address that was found on a stack is where a call returns to, which can be the next line or
 //! even the next function. The caller passes such addresses less one, and only the sampled instruction itself as it is.
 
+mod debug_file;
+mod demangle;
+#[cfg(test)]
+mod fixtures;
 mod function_start;
 mod kernel;
 mod native;
 mod vdso;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The bytes of the vDSO: the same in every 64-bit process.
@@ -51,6 +56,15 @@ impl Default for Options {
     }
 }
 
+/// The debug file of `file`, which process `pid` calls `path`, where the process would find it: below its own
+/// `/usr/lib/debug`, or beside the file.
+///
+/// To be called while the process lives, for its mount namespace goes with it. `None` if it has our own root directory,
+/// where the debug file can be found whenever it is needed.
+pub fn debug_file_in_container(pid: u32, path: &Path, file: &File) -> Option<File> {
+    debug_file::in_container(pid, path, file, &Options::default().debug_dirs)
+}
+
 /// Finds names for addresses.
 ///
 /// Each address gets a list of functions, innermost first: those that were inlined there, then the one that has the
@@ -80,9 +94,10 @@ impl Symbolizer {
 
     /// Names addresses of the ELF file at `file`, given as the file's own virtual addresses (what `addr2line` takes).
     ///
-    /// For a file that cannot be found by its path any more, `/proc/self/fd/N` does as well.
-    pub fn native(&mut self, file: &Path, addresses: &[u64]) -> Vec<Vec<Symbol>> {
-        let (symbols, warning) = native::symbolize(file, addresses, &self.options);
+    /// For a file that cannot be found by its path any more, `/proc/self/fd/N` does as well. `debug_file` is what
+    /// [`debug_file_in_container`] has found for it; our own mount namespace is searched anyway.
+    pub fn native(&mut self, file: &Path, debug_file: Option<&File>, addresses: &[u64]) -> Vec<Vec<Symbol>> {
+        let (symbols, warning) = native::symbolize(file, debug_file, addresses, &self.options);
         self.warn(warning);
         symbols
     }

@@ -10,77 +10,155 @@ use memmap2::Mmap;
 use object::elf;
 use object::{CompressionFormat, Object as _, ObjectSection as _, SectionFlags};
 
+use super::debug_file::{self, Place, Wanted};
+use super::demangle::demangle;
 use super::{Options, Symbol};
+use crate::process::root::{LastLink, descriptor_path, open_regular};
 
 /// Debug information above this size is left out. blazesym reads what the addresses need, at up to one byte of memory
 /// for each byte (21 MiB for libpython3.12's 22 MiB, all of it touched), and unpacks compressed sections whole; a
 /// browser's gigabytes would take minutes and get us killed.
 const MOST_DEBUG_BYTES: u64 = 256 << 20;
 
-/// Names `addresses` of the ELF file at `path`; beside the names, why some are missing.
-pub(super) fn symbolize(path: &Path, addresses: &[u64], options: &Options) -> (Vec<Vec<Symbol>>, Option<String>) {
+/// Names `addresses` of the ELF file at `path`; beside the names, why some are missing. `kept` is a debug file from
+/// where the file came from, if one was found there: a container's own.
+pub(super) fn symbolize(
+    path: &Path,
+    kept: Option<&File>,
+    addresses: &[u64],
+    options: &Options,
+) -> (Vec<Vec<Symbol>>, Option<String>) {
     let mut symbols = vec![Vec::new(); addresses.len()];
     if addresses.is_empty() {
         return (symbols, None);
     }
-    let facts = match Facts::read(path) {
-        Ok(facts) => facts,
+    let opened = open_regular(path, LastLink::Follow).map_err(|error| error.to_string());
+    let source = match opened.and_then(|file| NameSource::new(file, path)) {
+        Ok(source) => source,
         Err(error) => return (symbols, Some(format!("no symbols from {}: {error}", path.display()))),
     };
 
     let mut warning = None;
+    let debug_dirs = Some(&*options.debug_dirs);
     if options.debug_info {
-        // A debug file has the symbol table that was stripped from the file itself as well, so it goes first. It is
-        // found here and not by blazesym, which asks for a debug link, and takes the build id from whatever file a path
-        // of another mount namespace leads to in ours.
-        if let Some(debug_file) = debug_file(&facts.build_id, &options.debug_dirs)
-            && let Ok(debug_facts) = Facts::read(&debug_file)
-            && debug_facts.build_id == facts.build_id
-        {
-            // An error here is not the end: the file itself may still do.
-            warning = fill(
-                &mut symbols,
-                &debug_file,
-                &debug_facts,
-                addresses,
-                Some(&options.debug_dirs),
-            )
-            .err();
+        if let Some(debug) = debug_source(path, kept, &source.facts, options) {
+            // Both: a function written in assembler is only in the symbol table, and a debug file can be damaged in
+            // part.
+            if debug.has_debug_info() {
+                warning = fill(&mut symbols, &debug, addresses, debug_dirs).err();
+                complete_names(&mut symbols, &debug, addresses);
+            }
+            if let Err(error) = fill(&mut symbols, &debug, addresses, None) {
+                warning.get_or_insert(error);
+            }
         }
-        if symbols.iter().all(Vec::is_empty) {
-            warning = fill(&mut symbols, path, &facts, addresses, Some(&options.debug_dirs))
-                .err()
-                .or(warning);
+        // An error above is not the end: the file itself may still do.
+        if symbols.iter().all(Vec::is_empty) && source.has_debug_info() {
+            warning = fill(&mut symbols, &source, addresses, debug_dirs).err().or(warning);
+            complete_names(&mut symbols, &source, addresses);
         }
     }
     // What has no debug information may be in a symbol table. This is also what is left if the debug information is
-    // damaged, or that of another build: the checksum of a debug link tells, and blazesym then gives up the whole file.
-    if symbols.iter().any(Vec::is_empty)
-        && let Err(error) = fill(&mut symbols, path, &facts, addresses, None)
-    {
+    // damaged.
+    if let Err(error) = fill(&mut symbols, &source, addresses, None) {
         warning.get_or_insert(error);
     }
     (symbols, warning)
+}
+
+/// The debug file that belongs to a file with these `facts`: an installed one if there is one, because it can be
+/// trusted, then the one that was kept.
+fn debug_source(path: &Path, kept: Option<&File>, facts: &Facts, options: &Options) -> Option<NameSource> {
+    let check = |place: &Place, file: File| {
+        let debug = NameSource::new(file, &place.path).ok()?;
+        let is_right = facts.wanted.matches(&debug.facts.wanted, &debug.map().ok()?);
+        is_right.then_some(NameSource {
+            is_installed: place.is_installed,
+            ..debug
+        })
+    };
+    let places = facts.wanted.places(Some(path), &options.debug_dirs);
+    debug_file::first(places, check).or_else(|| {
+        let place = Place {
+            path: path.to_owned(),
+            is_installed: false,
+        };
+        check(&place, kept?.try_clone().ok()?)
+    })
+}
+
+/// A file that is asked for names.
+struct NameSource {
+    file: File,
+    /// To be shown; to be opened only after a look at what is there.
+    path: PathBuf,
+    facts: Facts,
+    /// It was put where only root can put files.
+    is_installed: bool,
+}
+
+impl NameSource {
+    fn new(file: File, path: &Path) -> Result<Self, String> {
+        let facts = Facts::read(&file)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            facts,
+            is_installed: false,
+        })
+    }
+
+    fn map(&self) -> std::io::Result<Mmap> {
+        // SAFETY: the bytes can change meanwhile, as those of any file; they are foreign and only read with checks.
+        unsafe { Mmap::map(&self.file) }
+    }
+
+    /// Whether there is debug information to be read.
+    ///
+    /// blazesym follows references to further files and opens what it finds, wherever they lead. Those of an installed
+    /// debug file (dwz puts what several have in common into one of its own) are as good as it is; those of other files
+    /// are their owner's.
+    fn has_debug_info(&self) -> bool {
+        self.facts.debug_bytes > 0 && (self.is_installed || !self.facts.refers_to_others)
+    }
+
+    /// The path to be opened for debug information: not the name of the file, beside which blazesym looks for a `.dwp`
+    /// (split DWARF), unless there really is one, and one of reasonable size.
+    fn path_with_package(&self) -> PathBuf {
+        let mut package = self.path.as_os_str().to_owned();
+        package.push(".dwp");
+        let is_package = open_regular(package.as_ref(), LastLink::Follow)
+            .map_err(|error| error.to_string())
+            .and_then(|file| Facts::read(&file))
+            .is_ok_and(|facts| facts.debug_bytes <= MOST_DEBUG_BYTES && !facts.refers_to_others);
+        if is_package {
+            self.path.clone()
+        } else {
+            descriptor_path(&self.file)
+        }
+    }
 }
 
 /// Names those addresses that have no symbols yet. With `debug_dirs` from debug information, without from symbol
 /// tables.
 fn fill(
     symbols: &mut [Vec<Symbol>],
-    path: &Path,
-    facts: &Facts,
+    source: &NameSource,
     addresses: &[u64],
     debug_dirs: Option<&[PathBuf]>,
 ) -> Result<(), String> {
+    let missing: Vec<usize> = (0..addresses.len()).filter(|&at| symbols[at].is_empty()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let facts = &source.facts;
     if debug_dirs.is_some() && facts.debug_bytes > MOST_DEBUG_BYTES {
         let mebibytes = facts.debug_bytes >> 20;
         return Err(format!(
             "no lines from {}: {mebibytes} MiB of debug information are too many",
-            path.display()
+            source.path.display()
         ));
     }
-    let missing: Vec<usize> = (0..addresses.len()).filter(|&at| symbols[at].is_empty()).collect();
-    let inputs: Vec<u64> = missing.iter().map(|&at| addresses[at]).collect();
 
     // One symbolizer per file and question: when it goes, all that it read goes with it.
     let look_up = || {
@@ -88,28 +166,73 @@ fn fill(
             .enable_auto_reload(false)
             .enable_code_info(debug_dirs.is_some())
             .enable_inlined_fns(debug_dirs.is_some())
+            .enable_demangling(false)
             .set_debug_dirs(debug_dirs)
             .build();
+        let path = match debug_dirs {
+            Some(_) => source.path_with_package(),
+            None => descriptor_path(&source.file),
+        };
         let mut elf = Elf::new(path);
         elf.debug_syms = debug_dirs.is_some();
-        let results = symbolizer
-            .symbolize(&Source::Elf(elf), Input::VirtOffset(&inputs))
-            .map_err(|error| error.to_string())?;
-        for (&at, result) in missing.iter().zip(&results) {
+        let from = Source::Elf(elf);
+        let mut take = |at: usize, result: &Symbolized<'_>| {
             if let Symbolized::Sym(sym) = result
                 && facts.covers(sym, addresses[at])
             {
                 symbols[at] = functions(sym);
             }
+        };
+        let inputs: Vec<u64> = missing.iter().map(|&at| addresses[at]).collect();
+        let error = match symbolizer.symbolize(&from, Input::VirtOffset(&inputs)) {
+            Ok(results) => {
+                missing.iter().zip(&results).for_each(|(&at, result)| take(at, result));
+                return Ok(());
+            }
+            Err(error) => error.to_string(),
+        };
+        // One symbol that cannot be read (a name that is no UTF-8, one damaged unit) is an error for all. A file that
+        // cannot be read at all is one each time.
+        const MOST_FAILURES: usize = 16;
+        let mut failures = 0;
+        for (&at, &input) in missing.iter().zip(&inputs) {
+            match symbolizer.symbolize_single(&from, Input::VirtOffset(input)) {
+                Ok(result) => take(at, &result),
+                Err(_) => failures += 1,
+            }
+            if failures == MOST_FAILURES {
+                break;
+            }
         }
-        Ok(())
+        Err(error)
     };
     // The file is somebody else's, and blazesym trusts the indices in it more than we do.
     let outcome = catch_unwind(AssertUnwindSafe(look_up)).unwrap_or_else(|_| Err("damaged ELF file".into()));
     outcome.map_err(|error: String| {
         let what = if debug_dirs.is_some() { "lines" } else { "symbols" };
-        format!("no {what} from {}: {error}", path.display())
+        format!("no {what} from {}: {error}", source.path.display())
     })
+}
+
+/// Gives functions the names they have in the symbol table if those say more: debug information of C++ has no more than
+/// `run` for a static function or one in an unnamed namespace, where the symbol table has `server::run(int)` (GCC 12).
+/// Functions that are inlined everywhere are not in there, and keep theirs.
+fn complete_names(symbols: &mut [Vec<Symbol>], source: &NameSource, addresses: &[u64]) {
+    let is_plain = |name: &str| !name.contains("::") && !name.contains('(');
+    let plain: Vec<usize> = (0..addresses.len())
+        .filter(|&at| symbols[at].last().is_some_and(|symbol| is_plain(&symbol.function)))
+        .collect();
+    let inside: Vec<u64> = plain.iter().map(|&at| addresses[at]).collect();
+    let mut named = vec![Vec::new(); inside.len()];
+    // What cannot be read has been told of, or will be.
+    let _ = fill(&mut named, source, &inside, None);
+    for (at, named) in plain.into_iter().zip(named) {
+        if let (Some(symbol), Some(named)) = (symbols[at].last_mut(), named.into_iter().next_back())
+            && !is_plain(&named.function)
+        {
+            symbol.function = named.function;
+        }
+    }
 }
 
 /// Innermost first: blazesym gives the function that has the code, and those inlined into it from the outside in.
@@ -118,7 +241,7 @@ pub(super) fn functions(sym: &Sym<'_>) -> Vec<Symbol> {
         return Vec::new();
     }
     let symbol = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Symbol {
-        function: name.to_owned(),
+        function: demangle(name),
         file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
         line: code.and_then(|code| code.line).filter(|&line| line != 0),
         inlined,
@@ -135,25 +258,29 @@ pub(super) fn functions(sym: &Sym<'_>) -> Vec<Symbol> {
 
 /// What is needed to know of a file before blazesym reads it.
 struct Facts {
-    build_id: Vec<u8>,
+    wanted: Wanted,
     /// Size of its debug information, unpacked.
     debug_bytes: u64,
+    refers_to_others: bool,
     /// Address ranges of the sections with code.
     code: Vec<(u64, u64)>,
 }
 
 impl Facts {
-    fn read(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
+    fn read(file: &File) -> Result<Self, String> {
         // SAFETY: the bytes can change meanwhile, as those of any file; they are foreign and only read with checks.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(|error| error.to_string())?;
+        let bytes = unsafe { Mmap::map(file) }.map_err(|error| error.to_string())?;
         let file = object::File::parse(&*bytes).map_err(|_| "not an ELF file".to_owned())?;
-        let build_id = file.build_id().ok().flatten().unwrap_or_default().to_vec();
         let mut facts = Self {
-            build_id,
+            wanted: Wanted::of(&file),
             debug_bytes: 0,
+            refers_to_others: debug_file::refers_to_others(&file),
             code: Vec::new(),
         };
+        const TOO_LARGE: &str = "it has a section that is damaged or too large to be unpacked";
+        if !debug_file::mini_debug_info_fits(&file, MOST_DEBUG_BYTES) {
+            return Err(TOO_LARGE.to_owned());
+        }
         for section in file.sections() {
             if let SectionFlags::Elf { sh_flags } = section.flags()
                 && sh_flags & u64::from(elf::SHF_EXECINSTR) != 0
@@ -174,7 +301,7 @@ impl Facts {
                 .is_ok_and(|range| range.format != CompressionFormat::None)
                 && unpacked_bytes > MOST_DEBUG_BYTES
             {
-                return Err("it has a section that is too large to be unpacked".to_owned());
+                return Err(TOO_LARGE.to_owned());
             }
         }
         Ok(facts)
@@ -191,17 +318,6 @@ impl Facts {
             || sym.code_info.is_some()
             || section(sym.addr).is_some_and(|found| section(address) == Some(found))
     }
-}
-
-/// The debug file for a build id, if it is installed.
-fn debug_file(build_id: &[u8], debug_dirs: &[PathBuf]) -> Option<PathBuf> {
-    let (first, rest) = build_id.split_first().filter(|(_, rest)| !rest.is_empty())?;
-    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = format!(".build-id/{first:02x}/{rest}.debug");
-    debug_dirs
-        .iter()
-        .map(|directory| directory.join(&name))
-        .find(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -248,7 +364,7 @@ mod tests {
     #[test]
     fn an_inlined_function_comes_before_the_one_that_has_its_code() {
         let (path, addresses) = folding_addresses();
-        let (symbols, warning) = symbolize(&path, &addresses, &Options::default());
+        let (symbols, warning) = symbolize(&path, None, &addresses, &Options::default());
         assert_eq!(warning, None);
         for functions in &symbols {
             let last = functions.last().expect("a function");
@@ -274,7 +390,7 @@ mod tests {
     #[test]
     fn without_debug_information_there_are_functions_and_no_lines() {
         let (path, addresses) = folding_addresses();
-        let (symbols, warning) = symbolize(&path, &addresses, &without_debug_info());
+        let (symbols, warning) = symbolize(&path, None, &addresses, &without_debug_info());
         assert_eq!(warning, None);
         for functions in symbols {
             assert_eq!(functions.len(), 1);
@@ -291,8 +407,8 @@ mod tests {
         let (file, copied) = copy.into_parts();
         copied.close().expect("delete");
         let descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let expected = symbolize(&path, &addresses, &Options::default());
-        assert_eq!(symbolize(&descriptor, &addresses, &Options::default()), expected);
+        let expected = symbolize(&path, None, &addresses, &Options::default());
+        assert_eq!(symbolize(&descriptor, None, &addresses, &Options::default()), expected);
     }
 
     /// A copy of an ELF file that has no section headers, and with them no symbols of any kind.
@@ -310,7 +426,7 @@ mod tests {
     fn a_debug_file_is_found_by_build_id() {
         let (path, addresses) = folding_addresses();
         let stripped = stripped(&path);
-        let build_id = Facts::read(stripped.path()).expect("ELF").build_id;
+        let build_id = Facts::read(stripped.as_file()).expect("ELF").wanted.build_id;
         if build_id.is_empty() {
             eprintln!("skipped: the linker writes no build id");
             return;
@@ -320,7 +436,7 @@ mod tests {
             debug_dirs: vec![directory.path().into()],
             ..Options::default()
         };
-        let (symbols, _) = symbolize(stripped.path(), &addresses, &options);
+        let (symbols, _) = symbolize(stripped.path(), None, &addresses, &options);
         assert!(symbols.iter().all(Vec::is_empty));
 
         let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -331,14 +447,14 @@ mod tests {
             .join(format!("{}.debug", &hex[2..]));
         fs::create_dir_all(debug_file.parent().expect("a directory")).expect("create");
         std::os::unix::fs::symlink(&path, &debug_file).expect("link");
-        let expected = symbolize(&path, &addresses, &Options::default());
-        assert_eq!(symbolize(stripped.path(), &addresses, &options), expected);
+        let expected = symbolize(&path, None, &addresses, &Options::default());
+        assert_eq!(symbolize(stripped.path(), None, &addresses, &options), expected);
 
         // A debug file of another build is not believed.
         fs::remove_file(&debug_file).expect("remove");
         fs::copy("/bin/true", &debug_file).expect("copy");
         assert!(
-            symbolize(stripped.path(), &addresses, &options)
+            symbolize(stripped.path(), None, &addresses, &options)
                 .0
                 .iter()
                 .all(Vec::is_empty)
@@ -348,8 +464,9 @@ mod tests {
     #[test]
     fn a_stub_is_not_named_after_the_function_before_its_section() {
         let facts = Facts {
-            build_id: Vec::new(),
+            wanted: Wanted::default(),
             debug_bytes: 0,
+            refers_to_others: false,
             code: vec![(0x1000, 0x1017), (0x1020, 0x2000)],
         };
         let init = |size| Sym {
@@ -370,10 +487,10 @@ mod tests {
 
     #[test]
     fn what_is_not_elf_is_named_in_a_warning() {
-        let (symbols, warning) = symbolize(Path::new("/proc/self/cmdline"), &[1, 2], &Options::default());
+        let (symbols, warning) = symbolize(Path::new("/proc/self/cmdline"), None, &[1, 2], &Options::default());
         assert_eq!(symbols, [vec![], vec![]]);
         assert!(warning.expect("a warning").contains("/proc/self/cmdline"));
-        let (_, warning) = symbolize(Path::new("/no/such/file"), &[1], &Options::default());
+        let (_, warning) = symbolize(Path::new("/no/such/file"), None, &[1], &Options::default());
         assert!(warning.expect("a warning").contains("No such file"));
     }
 
@@ -397,7 +514,7 @@ mod tests {
             let file = tempfile::NamedTempFile::new().expect("file");
             fs::write(file.path(), bytes).expect("write");
             let addresses: Vec<u64> = addresses.into_iter().flat_map(|address| [address, address & 0xffff]).collect();
-            let (symbols, _) = symbolize(file.path(), &addresses, &Options::default());
+            let (symbols, _) = symbolize(file.path(), None, &addresses, &Options::default());
             prop_assert_eq!(symbols.len(), addresses.len());
         }
     }

@@ -16,6 +16,7 @@ pub(super) fn symbolize(addresses: &[u64], options: &Options) -> (Vec<Vec<Symbol
     match own_image().and_then(|image| in_memory(&image)) {
         Ok(file) => native::symbolize(
             format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref(),
+            None,
             addresses,
             options,
         ),

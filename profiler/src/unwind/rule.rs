@@ -8,7 +8,7 @@ use gimli::{
     UnwindContextStorage, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
 };
 use profiler_common::unwind::{
-    CFA_DEREF_FP, CFA_DEREF_SP, CFA_END, CFA_FP, CFA_NONE, CFA_PLT, CFA_REGISTER, CFA_SIGNAL, CFA_SP, CFA_UNSUPPORTED,
+    CFA_DEREF_FP, CFA_DEREF_SP, CFA_END, CFA_FP, CFA_FRAME_POINTER, CFA_NONE, CFA_PLT, CFA_REGISTER, CFA_SIGNAL, CFA_SP, CFA_UNSUPPORTED,
     FP_AT_CFA, FP_AT_FP, FP_LOST, FP_SAME, MAX_RULES, RA_AT_CFA, RA_IN_REGISTER, RULE_NONE, RULE_UNSUPPORTED,
     UCONTEXT_PC, UCONTEXT_SP, UnwindRule,
 };
@@ -35,6 +35,10 @@ pub type Row = UnwindTableRow<usize, Room>;
 pub const NONE: UnwindRule = of_kind(CFA_NONE);
 /// [`RULE_UNSUPPORTED`].
 pub const UNSUPPORTED: UnwindRule = of_kind(CFA_UNSUPPORTED);
+/// Code without unwind information that keeps frame pointers.
+pub const FRAME_POINTER: UnwindRule = of_kind(CFA_FRAME_POINTER);
+/// A first function.
+pub const END: UnwindRule = of_kind(CFA_END);
 /// Where a signal handler returns to, before the first instruction: the kernel's frame begins at the stack pointer once
 /// the handler's return address is popped, with the `ucontext_t`.
 pub const TRAMPOLINE: UnwindRule = of_kind(CFA_SIGNAL);

@@ -18,7 +18,7 @@ use gimli::{
     BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, FrameDescriptionEntry, LittleEndian,
     UnwindContext, UnwindOffset, UnwindSection,
 };
-use profiler_common::unwind::{PAGE_BITS, RULE_NONE, RULE_UNSUPPORTED, UnwindPage, UnwindRule, row, row_low, row_rule};
+use profiler_common::unwind::{CFA_END, PAGE_BITS, RULE_NONE, RULE_UNSUPPORTED, UnwindPage, UnwindRule, row, row_low, row_rule};
 
 use self::elf::Elf;
 use super::rule::{self, Bytes, Room, Rules};
@@ -157,13 +157,23 @@ fn write_entry<'a, S>(
     S: UnwindSection<Bytes<'a>>,
 {
     let mut at = addresses.start;
+    if at > 0 && elf.bytes(at..at.saturating_add(START_CONTEXT.len() as u32)) == Some(&START_CONTEXT) {
+        writer.push_rule(at - 1, rule::END);
+    }
     if let Ok(mut rows) = fde.rows(section, bases, context) {
         while at < addresses.end
             && let Ok(Some(row)) = rows.next_row()
             && let Some(end) = elf.offset(row.end_address())
         {
             if end > at {
-                writer.push_rule(at, rule::from_row(section, fde.cie(), row));
+                let rule = rule::from_row(section, fde.cie(), row);
+                // A thread's or context's first function can be made to look called (`makecontext`, glibc's
+                // `__start_context`). Such a return address is looked up one byte early, as each is, which is in the
+                // function before, unless that one ends in a call.
+                if rule.cfa == CFA_END && at == addresses.start && at > 0 && !elf.may_call_before(at) {
+                    writer.push_rule(at - 1, rule);
+                }
+                writer.push_rule(at, rule);
                 at = end;
             }
         }
@@ -172,6 +182,10 @@ fn write_entry<'a, S>(
         writer.push(at, RULE_UNSUPPORTED);
     }
 }
+
+/// How glibc's `__start_context` begins, to which the function of a context returns: `mov %rbx, %rsp; mov (%rsp), %rdi;
+/// test %rdi, %rdi`. Its unwind information (2.36) leads nowhere.
+const START_CONTEXT: [u8; 10] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff];
 
 /// An FDE, addresses relative to the table's base.
 #[derive(Clone, Copy)]
@@ -266,10 +280,12 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
     }
     known.sort_by_key(|(addresses, _)| addresses.start);
 
+    let keeps_frame_pointers = elf.is_go || gap.len() >= MIN_GENERATED_BYTES;
+    let otherwise = if keeps_frame_pointers { rule::FRAME_POINTER } else { rule::NONE };
     let mut from = gap.start;
     for (addresses, rule) in known {
         if from < addresses.start {
-            writer.push(from, RULE_NONE);
+            writer.push_rule(from, otherwise);
         }
         // A trampoline right after an entry has that entry's last byte as well. Stubs of several sections cannot
         // overlap, but may be said to.
@@ -279,10 +295,17 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
             from = addresses.end;
         }
     }
-    if from < gap.end || gap.is_empty() {
+    if from < gap.end {
+        writer.push_rule(from, otherwise);
+    } else if gap.is_empty() {
         writer.push(from, RULE_NONE);
     }
 }
+
+/// So much code without unwind information in a file that has it was not written by hand: a program generated it when
+/// the file was built, as V8 does its builtins (1.4 MB in node 20), and such code keeps frame pointers for its own
+/// walkers.
+const MIN_GENERATED_BYTES: usize = 64 << 10;
 
 /// Whether these bytes only move the next function to a round address. They are never executed, so whatever rule is in
 /// effect before them may stay, which saves most functions two rows: for "none" here, and for what most functions end and

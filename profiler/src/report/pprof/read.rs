@@ -12,7 +12,7 @@ use flate2::read::MultiGzDecoder;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
 
-use super::{COMM, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
+use super::{CGROUP, COMM, CONTAINER, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
 use crate::profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, ValueType};
 
 /// Reads a pprof file, compressed or not.
@@ -170,12 +170,16 @@ impl<'a> Reader<'a> {
             tid: 0,
             comm: Profile::EMPTY,
             thread: Profile::EMPTY,
+            cgroup: Profile::EMPTY,
+            container: Profile::EMPTY,
         };
         for label in labels {
             match string(self.strings, label.key)? {
                 PID => found.pid = number(label.num)?,
                 TID => found.tid = number(label.num)?,
                 COMM => found.comm = self.profile.intern_string(string(self.strings, label.str)?),
+                CGROUP => found.cgroup = self.profile.intern_string(string(self.strings, label.str)?),
+                CONTAINER => found.container = self.profile.intern_string(string(self.strings, label.str)?),
                 THREAD => found.thread = self.profile.intern_string(string(self.strings, label.str)?),
                 _ => {}
             }

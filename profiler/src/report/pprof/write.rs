@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use prost::Message as _;
 use rustc_hash::FxBuildHasher;
 
-use super::{COMM, KERNEL, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
+use super::{CGROUP, COMM, CONTAINER, KERNEL, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
 use crate::{
     profile::{Frame, FrameId, FrameKind, Labels, Profile, StringId, ValueType},
     report::{View, Writer},
@@ -137,8 +137,16 @@ impl<'a> Tables<'a> {
         }
     }
 
-    fn labels(&mut self, Labels { pid, tid, comm, thread }: &Labels) -> Vec<proto::Label> {
-        vec![
+    fn labels(&mut self, labels: &Labels) -> Vec<proto::Label> {
+        let Labels {
+            pid,
+            tid,
+            comm,
+            thread,
+            cgroup,
+            container,
+        } = labels;
+        let mut labels = vec![
             proto::Label {
                 key: self.string(PID),
                 str: 0,
@@ -159,7 +167,17 @@ impl<'a> Tables<'a> {
                 str: self.interned(*thread),
                 num: 0,
             },
-        ]
+        ];
+        for (key, value) in [(CGROUP, *cgroup), (CONTAINER, *container)] {
+            if value != Profile::EMPTY {
+                labels.push(proto::Label {
+                    key: self.string(key),
+                    str: self.interned(value),
+                    num: 0,
+                });
+            }
+        }
+        labels
     }
 
     /// The locations of a leaf-first stack, leaf first. They are numbered from the root on, so that the first mapping

@@ -35,6 +35,9 @@ pub struct Elf<'a> {
     pub code: Vec<Code<'a>>,
     /// Sections of stubs through which other files' functions are called, relative to the base.
     pub stubs: Vec<Range<u32>>,
+    /// It is a Go program, whose own code has its unwind information in a format of Go's, and keeps frame pointers
+    /// (amd64, Go 1.7).
+    pub is_go: bool,
 }
 
 /// An executable segment.
@@ -89,7 +92,11 @@ impl<'a> Elf<'a> {
             span: code.iter().map(|segment| segment.addresses.end).max().unwrap_or(0),
             code,
             stubs: Vec::new(),
+            is_go: false,
         };
+        elf.is_go = [".gopclntab", ".data.rel.ro.gopclntab", ".note.go.buildid"]
+            .iter()
+            .any(|name| elf.section(name).is_some());
         elf.stubs = [".plt", ".plt.sec", ".plt.got", ".iplt"]
             .into_iter()
             .filter_map(|name| elf.section(name))
@@ -110,6 +117,20 @@ impl<'a> Elf<'a> {
         let segment = self.code.iter().find(|segment| segment.addresses.contains(&start))?;
         let end = u64::from(start).saturating_add(len).min(segment.addresses.end.into()) as u32;
         (start < end).then_some((start, end))
+    }
+
+    /// Whether the bytes before an address can be a call: `call rel32`, or through a register or memory without or with
+    /// a displacement.
+    pub fn may_call_before(&self, address: u32) -> bool {
+        const LONGEST: u32 = 7;
+        let Some(bytes) = address
+            .checked_sub(LONGEST)
+            .and_then(|start| self.bytes(start..address))
+        else {
+            return true;
+        };
+        let at = |back: usize| bytes.get(LONGEST as usize - back).copied();
+        at(5) == Some(0xe8) || (2..=7).any(|back| at(back) == Some(0xff))
     }
 
     /// The file's bytes at addresses relative to the base.
