@@ -7,11 +7,11 @@ pub const MAX_PYTHON_FRAMES: usize = 512;
 pub const MAX_KERNEL_ADDRESSES: usize = 127;
 
 /// Native addresses kept of one stack, leaf side first; a deeper stack is marked truncated. Up to CPython 3.10 a Python
-/// call takes three native frames.
-pub const MAX_NATIVE_ADDRESSES: usize = 512;
+/// call takes three native frames, so these are [`MAX_PYTHON_FRAMES`] of them.
+pub const MAX_NATIVE_ADDRESSES: usize = 1536;
 
 /// Room for both: a power of two, to make the index maskable.
-pub const ADDRESS_SLOTS: usize = 1024;
+pub const ADDRESS_SLOTS: usize = 2048;
 
 /// Bytes of the native stack read at once. A read costs 77 ns whether it is of 8 bytes or of 80, and 100 ns of 2 KiB.
 pub const STACK_WINDOW_BYTES: usize = 2048;

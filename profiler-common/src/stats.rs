@@ -45,6 +45,8 @@ counters! {
     RunTimeNs = 11, "nanoseconds in the sampling program";
     /// A task outside the profiler's pid namespace was running.
     OutsideNamespace = 12, "clock ticks of processes outside the pid namespace";
+    /// The longest that one sample took, in nanoseconds: the largest of the CPUs', not their sum.
+    LongestNs = 13, "nanoseconds of the longest sample";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

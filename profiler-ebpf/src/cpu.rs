@@ -17,7 +17,7 @@ use crate::{
     code,
     maps::{Context, PERF_EVENT, PYTHONS, STACKS, scratch},
     native, output,
-    stats::{add, count},
+    stats::{add, count, raise},
     task::{self, Task, config},
     walk,
 };
@@ -43,10 +43,9 @@ pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     python()?;
     let sent = send();
     // SAFETY: a plain helper call.
-    add(
-        Counter::RunTimeNs,
-        unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns),
-    );
+    let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns);
+    add(Counter::RunTimeNs, took_ns);
+    raise(Counter::LongestNs, took_ns);
     sent
 }
 

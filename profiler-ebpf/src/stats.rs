@@ -9,6 +9,19 @@ pub fn count(counter: Counter) {
     add(counter, 1);
 }
 
+/// Raises a counter that keeps a maximum.
+#[inline(always)]
+pub fn raise(counter: Counter, value: u64) {
+    if let Some(slot) = STATS.get_ptr_mut(counter as u32) {
+        // SAFETY: as in `add`.
+        unsafe {
+            if value > *slot {
+                *slot = value;
+            }
+        }
+    }
+}
+
 #[inline(always)]
 pub fn add(counter: Counter, amount: u64) {
     if let Some(slot) = STATS.get_ptr_mut(counter as u32) {

@@ -437,3 +437,6 @@ fn set<T: Copy>(place: &mut T, value: T) {
     // SAFETY: a reference is valid for writes. Volatile: see the crate's documentation.
     unsafe { write_volatile(place, value) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,9 @@ pub struct Tally {
     pub malformed: u64,
     /// CPython processes the kernel side had no room for.
     pub not_walked: u64,
+    /// Processes whose mappings, and files whose unwind tables it had no room for.
+    pub not_unwound: u64,
+    pub tables_without_room: u64,
     /// Side-band events the kernel had no room for: processes or mappings may be missing.
     pub lost_events: u64,
     /// Different stacks under one key: should never be seen.

@@ -42,7 +42,10 @@ use crate::{
     report::View,
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
-    unwind::{Unwinder, store::Sizes},
+    unwind::{
+        Unwinder,
+        store::{Sizes, StoreTally},
+    },
 };
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads (`2>&1 | head`): the profile
@@ -224,6 +227,11 @@ async fn run(
     {
         child.wait().context("failed to wait for the command")?;
     }
+    let StoreTally {
+        not_unwound, no_room, ..
+    } = unwinder.tally();
+    recording.ledger.tally.not_unwound = not_unwound;
+    recording.ledger.tally.tables_without_room = no_room;
     let first_sample_ns = recording.ledger.tally.first_sample_ns;
     let cost = Cost {
         start_up_cpu_s: start_up_cpu.as_secs_f64(),
@@ -231,6 +239,10 @@ async fn run(
         recording_cpu_s: cost::cpu_time().saturating_sub(start_up_cpu).as_secs_f64(),
         resident_bytes: cost::resident_bytes().1,
         map_bytes: source.kernel.map_bytes() + source.sideband_bytes(),
+        unwind_tables: unwinder.tally().tables,
+        unwind_cpu_s: unwinder.cost().cpu.as_secs_f64(),
+        unwind_longest_s: unwinder.cost().longest.as_secs_f64(),
+        unwind_bytes: unwinder.cost().bytes,
         ..Cost::default()
     };
     Ok(Recorded {

@@ -73,6 +73,13 @@ pub struct Cost {
     /// In the sampling program, as it measures itself.
     pub bpf_ns_per_sample: f64,
     pub bpf_cpu_share: f64,
+    /// The longest that one sample took.
+    pub bpf_longest_ns: u64,
+    /// Making unwind tables: how many, CPU time in all and for the largest, and the memory their rows take up.
+    pub unwind_tables: u64,
+    pub unwind_cpu_s: f64,
+    pub unwind_longest_s: f64,
+    pub unwind_bytes: u64,
     /// Our own CPU time from the start of the process to the start of sampling.
     pub start_up_cpu_s: f64,
     /// From the start of the process to the first sample.
@@ -123,6 +130,14 @@ impl Summary {
                 tally.not_walked,
                 "Python processes not walked because the table was full",
             ),
+            (
+                tally.not_unwound,
+                "processes not unwound because the table of mappings was full",
+            ),
+            (
+                tally.tables_without_room,
+                "unwind tables for which there was no room",
+            ),
             (tally.collisions, "stacks with colliding keys"),
             (tally.perf_maps_cut, "perf maps that are too large, in part"),
             (tally.lost_events, "process events because the side band was full"),
@@ -160,6 +175,7 @@ impl Summary {
             warnings: Vec::new(),
             cost: Cost {
                 bpf_ns_per_sample: run_time_ns / counter(Counter::Samples).max(1) as f64,
+                bpf_longest_ns: counter(Counter::LongestNs),
                 bpf_cpu_share: run_time_ns / 1e9 / length.as_secs_f64().max(1e-9),
                 ..cost
             },
@@ -262,10 +278,11 @@ impl Cost {
     fn line(&self, length: Duration) -> String {
         let seconds = length.as_secs_f64().max(1e-9);
         format!(
-            "cost: {:.1} µs per sample in the kernel ({} of a CPU); the profiler itself {} of a CPU, {} and {} of kernel \
-             maps; start-up {}, names {}",
+            "cost: {:.1} µs per sample in the kernel ({} of a CPU), {:.0} µs at most; the profiler itself {} of a CPU, {} \
+             and {} of kernel maps; start-up {}, names {}",
             self.bpf_ns_per_sample / 1e3,
             percent(self.bpf_cpu_share),
+            self.bpf_longest_ns as f64 / 1e3,
             percent(self.recording_cpu_s / seconds),
             bytes(self.peak_bytes),
             bytes(self.map_bytes),
@@ -279,7 +296,7 @@ impl Cost {
 fn native_incomplete(tally: &Tally) -> [(u64, &'static str); 13] {
     let ended = |status: u32, what| (tally.native[status as usize], what);
     [
-        ended(NATIVE_TRUNCATED, "truncated at 512 frames"),
+        ended(NATIVE_TRUNCATED, "truncated at 1,536 frames"),
         ended(NATIVE_UNKNOWN_PROCESS, "of processes that had just started"),
         ended(NATIVE_TABLE_NOT_READY, "before an unwind table was ready"),
         ended(NATIVE_NO_ROOM, "without room for an unwind table"),

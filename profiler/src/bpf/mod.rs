@@ -189,13 +189,16 @@ impl Kernel {
         self.ring.as_fd()
     }
 
-    /// The kernel side's counters, summed over CPUs.
+    /// The kernel side's counters of all CPUs together.
     pub fn counters(&self) -> anyhow::Result<[u64; COUNTERS]> {
         let mut sums = [0; COUNTERS];
         for counter in Counter::ALL {
             let index = *counter as u32;
             let values = self.stats.get(&index, 0).context("failed to read map STATS")?;
-            sums[index as usize] = values.iter().sum();
+            sums[index as usize] = match counter {
+                Counter::LongestNs => values.iter().copied().max().unwrap_or(0),
+                _ => values.iter().sum(),
+            };
         }
         Ok(sums)
     }

@@ -3,14 +3,16 @@
 use std::{
     io,
     ops::Deref as _,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use memmap2::Mmap;
 
 use super::table::{NoTable, Table, build};
+use crate::cost;
 
 /// The bytes of a file to make a table of.
 pub enum Image {
@@ -23,6 +25,8 @@ pub enum Image {
 pub struct Built {
     pub file: u32,
     pub table: Result<Table, NoTable>,
+    /// CPU time it took.
+    pub took: Duration,
 }
 
 /// A thread that makes tables, in the order in which they are asked for.
@@ -40,11 +44,15 @@ impl Builder {
         // It ends when the other ends of the channels are dropped.
         thread::Builder::new().name("unwind-tables".to_owned()).spawn(move || {
             for (file, image) in to_do {
-                let table = match &image {
+                let started = cost::thread_cpu_time();
+                // Whatever is wrong with one file, the others want their tables. Nothing outlives the call but its result.
+                let table = catch_unwind(AssertUnwindSafe(|| match &image {
                     Image::Mapped(bytes) => build(bytes.deref()),
                     Image::Owned(bytes) => build(bytes),
-                };
-                if done.send(Built { file, table }).is_err() {
+                }))
+                .unwrap_or(Err(NoTable::Damaged));
+                let took = cost::thread_cpu_time().saturating_sub(started);
+                if done.send(Built { file, table, took }).is_err() {
                     break;
                 }
             }
@@ -69,21 +77,25 @@ impl Builder {
             return None;
         }
         let built = match deadline {
-            None => self.built.try_recv().ok(),
+            None => self.built.try_recv().map_err(|error| error == TryRecvError::Disconnected),
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                match self.built.recv_timeout(left) {
-                    Ok(built) => Some(built),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        self.waiting = 0;
-                        None
-                    }
-                }
+                let built = self.built.recv_timeout(left);
+                built.map_err(|error| error == RecvTimeoutError::Disconnected)
             }
         };
-        self.waiting -= usize::from(built.is_some());
-        built
+        match built {
+            Ok(built) => {
+                self.waiting -= 1;
+                Some(built)
+            }
+            Err(is_dead) => {
+                if is_dead {
+                    self.waiting = 0;
+                }
+                None
+            }
+        }
     }
 
     pub fn waiting(&self) -> usize {

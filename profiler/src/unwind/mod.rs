@@ -9,7 +9,7 @@ pub mod runs;
 pub mod store;
 pub mod table;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use profiler_common::unwind::UnwindMapping;
 
@@ -38,6 +38,22 @@ pub struct Unwinder<M> {
     /// Files whose table is there or on its way, by index.
     asked: Vec<bool>,
     build_ids: Vec<String>,
+    cost: TableCost,
+    room_looked_for: Instant,
+}
+
+/// How often to look whether there is room now for what found none before.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
+
+/// What making the tables has cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TableCost {
+    /// CPU time in all.
+    pub cpu: Duration,
+    /// CPU time for the largest one.
+    pub longest: Duration,
+    /// Memory the rows take up.
+    pub bytes: u64,
 }
 
 impl<M: TableMemory> Unwinder<M> {
@@ -47,25 +63,40 @@ impl<M: TableMemory> Unwinder<M> {
             builder: Builder::start()?,
             asked: Vec::new(),
             build_ids: Vec::new(),
+            cost: TableCost::default(),
+            room_looked_for: Instant::now(),
         })
     }
 
     /// Says what a process has mapped as code, in order of address.
     pub fn set_mappings(&mut self, files: &Files, pid: u32, mappings: &[UnwindMapping]) {
+        let now = Instant::now();
+        self.store.advance(now);
         self.store.set_mappings(pid, mappings);
         for mapping in mappings {
             self.want(files, mapping.file);
+        }
+        if now.duration_since(self.room_looked_for) >= LOOK_FOR_ROOM {
+            self.room_looked_for = now;
+            self.store.retry();
+            for file in self.store.without_room() {
+                self.want(files, file);
+            }
         }
     }
 
     /// Forgets a process.
     pub fn remove(&mut self, pid: u32) {
+        self.store.advance(Instant::now());
         self.store.remove(pid);
     }
 
     /// Hands over the tables that are made; those that are asked for are waited for until `deadline`.
     pub fn install(&mut self, deadline: Option<Instant>) {
         while let Some(built) = self.builder.next(deadline) {
+            self.cost.cpu += built.took;
+            self.cost.longest = self.cost.longest.max(built.took);
+            self.store.advance(Instant::now());
             let build_id = self.build_ids.get(built.file as usize).map_or("", String::as_str);
             self.store.install(built.file, build_id, built.table);
         }
@@ -75,8 +106,12 @@ impl<M: TableMemory> Unwinder<M> {
         self.store.tally
     }
 
-    pub fn row_bytes(&self) -> u64 {
-        self.store.row_bytes()
+    /// What making the tables has cost.
+    pub fn cost(&self) -> TableCost {
+        TableCost {
+            bytes: self.store.row_bytes(),
+            ..self.cost
+        }
     }
 
     /// Tables that are asked for and not there yet.
@@ -93,11 +128,10 @@ impl<M: TableMemory> Unwinder<M> {
             self.asked.resize(count, false);
             self.build_ids.resize(count, String::new());
         }
-        let asked = &mut self.asked[index as usize];
-        if *asked && !self.store.was_evicted(index) {
+        if self.asked[index as usize] && !self.store.take_missing(index) {
             return;
         }
-        *asked = true;
+        self.asked[index as usize] = true;
         if index == VDSO {
             match vdso_image() {
                 Ok(bytes) => self.builder.ask(VDSO, Image::Owned(bytes)),
@@ -111,9 +145,17 @@ impl<M: TableMemory> Unwinder<M> {
             return;
         }
         build_id.clone_into(&mut self.build_ids[index as usize]);
-        match file.opened.as_ref().map(|opened| opened.map()) {
-            Some(Ok(bytes)) => self.builder.ask(index, Image::Mapped(bytes)),
-            Some(Err(_)) | None => self.store.install(index, "", Err(NoTable::NotElf)),
+        let Some(opened) = &file.opened else {
+            // The next process that maps it may show the way to it.
+            self.asked[index as usize] = false;
+            self.store.install(index, "", Err(NoTable::NotElf));
+            return;
+        };
+        match opened.map() {
+            // A table that the kernel side cannot be told of need not be made.
+            Ok(bytes) if self.store.has_place(index) => self.builder.ask(index, Image::Mapped(bytes)),
+            Ok(_) => self.store.refuse(),
+            Err(_) => self.store.install(index, "", Err(NoTable::NotElf)),
         }
     }
 }

@@ -3,9 +3,14 @@
 //! The memory is the kernel's and bounded. Tables are shared by all processes that map a file, and by all files with
 //! the same build id; lists of mappings are shared by processes that have the same (forked workers do). A table that no
 //! process needs stays until its room is needed.
+//!
+//! What finds no room is tried again: a recording goes on for hours, and the crowd that took the room is gone in minutes.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    mem,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -15,7 +20,7 @@ use profiler_common::unwind::{
     RULE_UNSUPPORTED, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule, row, row_low,
     row_rule,
 };
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::{
     runs::Runs,
@@ -66,20 +71,43 @@ impl Sizes {
 /// is interrupted by the hypervisor in the middle can take milliseconds.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// How long a file whose table found no room is left alone: making it again can take a second of CPU. Doubled each time.
+const RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DOUBLINGS: u32 = 8;
+
+/// One process may have a quarter of all mappings: it can map 65,530 pieces (`vm.max_map_count`), and if it does, that
+/// should not cost all others their stacks.
+const MAPPINGS_SHARE: u32 = 4;
+
+/// Processes without room that are tried again at a time.
+const RETRIED_AT_ONCE: usize = 64;
+
 #[derive(Debug)]
 pub struct Store<M> {
     memory: M,
+    /// See [`Store::advance`].
+    now: Instant,
     rows: Runs,
     pages: Runs,
     mappings: Runs,
     rules: FxHashMap<UnwindRule, u16>,
     tables: Vec<Option<Installed>>,
+    /// Indices in `tables` that hold none.
+    unused: Vec<usize>,
+    /// Tables that no process needs, oldest first.
+    idle: BTreeSet<(u64, usize)>,
+    idle_rows: u64,
+    idle_pages: u64,
     by_build_id: FxHashMap<String, usize>,
     files: FxHashMap<u32, FileState>,
+    /// Those that are [`Missing::NoRoom`].
+    no_room: FxHashSet<u32>,
     lists: IndexMap<Box<[UnwindMapping]>, List, FxBuildHasher>,
     processes: FxHashMap<u32, Box<[UnwindMapping]>>,
-    /// Replaced, but perhaps still being read.
-    retired: Vec<(Instant, Retired)>,
+    /// Processes that found no room, and what they have mapped.
+    refused: IndexMap<u32, Box<[UnwindMapping]>, FxBuildHasher>,
+    /// Mappings (since when, where, how many) that were replaced, but are perhaps still being read. Oldest first.
+    retired: VecDeque<(Instant, u32, u32)>,
     /// Counts what was released, to evict the oldest first.
     clock: u64,
     pub tally: StoreTally,
@@ -92,8 +120,10 @@ pub struct StoreTally {
     pub evicted: u64,
     /// Files whose table found no room.
     pub no_room: u64,
-    /// Processes whose mappings found no room.
+    /// Times that a process's mappings found no room.
     pub not_unwound: u64,
+    /// Rules there was no number left for: addresses of theirs count as unsupported.
+    pub rules_refused: u64,
 }
 
 /// A file as the store knows it.
@@ -102,8 +132,18 @@ struct FileState {
     table: Option<usize>,
     /// Lists of mappings it occurs in.
     users: u32,
-    released: u64,
-    evicted: bool,
+    missing: Option<Missing>,
+    /// How often its table has found no room.
+    refusals: u32,
+}
+
+/// Why a file has no table (any more).
+#[derive(Clone, Copy, Debug)]
+enum Missing {
+    Evicted,
+    NoRoom { rows: u64, pages: u64, again_at: Instant },
+    /// It does not fit at all.
+    TooLarge,
 }
 
 /// A table in the kernel side's memory.
@@ -113,6 +153,19 @@ struct Installed {
     /// First row and number of rows of each piece.
     rows: Vec<(u32, u32)>,
     build_id: String,
+    /// Those that have this table: one, or several with the same build id.
+    files: Vec<u32>,
+    /// The sum of theirs.
+    users: u32,
+    /// When the last of them was gone.
+    released: u64,
+    idle_since: Instant,
+}
+
+impl Installed {
+    fn rows(&self) -> u64 {
+        self.rows.iter().map(|&(_, rows)| u64::from(rows)).sum()
+    }
 }
 
 /// Mappings in the kernel side's memory.
@@ -121,12 +174,6 @@ struct List {
     at: u32,
     /// Processes that have exactly these.
     users: u32,
-}
-
-#[derive(Debug)]
-enum Retired {
-    Mappings(u32, u32),
-    Table(Installed),
 }
 
 impl<M: TableMemory> Store<M> {
@@ -144,18 +191,37 @@ impl<M: TableMemory> Store<M> {
         memory.write_rule(RULE_UNSUPPORTED.into(), unsupported);
         Self {
             memory,
+            now: Instant::now(),
             rows: Runs::new(sizes.row_shards, SHARD_ROWS as u32),
             pages: Runs::new(1, sizes.pages),
             mappings: Runs::new(1, sizes.mappings),
             rules: FxHashMap::from_iter([(none, RULE_NONE), (unsupported, RULE_UNSUPPORTED)]),
             tables: Vec::new(),
+            unused: Vec::new(),
+            idle: BTreeSet::new(),
+            idle_rows: 0,
+            idle_pages: 0,
             by_build_id: FxHashMap::default(),
             files: FxHashMap::default(),
+            no_room: FxHashSet::default(),
             lists: IndexMap::default(),
             processes: FxHashMap::default(),
-            retired: Vec::new(),
+            refused: IndexMap::default(),
+            retired: VecDeque::new(),
             clock: 0,
             tally: StoreTally::default(),
+        }
+    }
+
+    /// Says how late it is; to be called before anything else that has happened since. What was replaced long enough ago
+    /// makes room.
+    pub fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        while let Some(&(since, at, len)) = self.retired.front()
+            && self.now.duration_since(since) >= GRACE
+        {
+            self.mappings.give(at, len);
+            self.retired.pop_front();
         }
     }
 
@@ -164,82 +230,138 @@ impl<M: TableMemory> Store<M> {
         if self.processes.get(&pid).is_some_and(|known| **known == *mappings) {
             return;
         }
-        let at = match self.lists.get_mut(mappings) {
-            Some(list) => {
-                list.users += 1;
-                list.at
-            }
-            None => {
-                self.reclaim();
-                let Some(at) = self.mappings.take(mappings.len() as u32) else {
-                    self.tally.not_unwound += 1;
-                    self.remove(pid);
-                    return;
-                };
-                self.memory.write_mappings(at, mappings);
-                for file in files_of(mappings) {
-                    self.files.entry(file).or_default().users += 1;
+        self.refused.swap_remove(&pid);
+        // Without any code (yet) it is unknown. The kernel side need not tell a list of none from its neighbour's.
+        if mappings.is_empty() {
+            self.remove(pid);
+            return;
+        }
+        match self.try_set_mappings(pid, mappings) {
+            Ok(()) => {}
+            Err(again) => {
+                self.tally.not_unwound += 1;
+                self.remove(pid);
+                if again {
+                    self.refused.insert(pid, mappings.into());
                 }
-                self.lists.insert(mappings.into(), List { at, users: 1 });
-                at
             }
+        }
+    }
+
+    /// The error is whether there can be room another time.
+    fn try_set_mappings(&mut self, pid: u32, mappings: &[UnwindMapping]) -> Result<(), bool> {
+        let len = mappings.len() as u32;
+        if mappings.len() > (self.memory.sizes().mappings / MAPPINGS_SHARE) as usize {
+            return Err(false);
+        }
+        let known = self.lists.get(mappings).map(|list| list.at);
+        let at = match known {
+            Some(at) => at,
+            None => self.mappings.take(len).ok_or(true)?,
         };
+        if known.is_none() {
+            self.memory.write_mappings(at, mappings);
+        }
         let process = UnwindProcess {
             first_mapping: at,
-            mappings: mappings.len() as u32,
+            mappings: len,
         };
         if !self.memory.set_process(pid, process) {
-            self.tally.not_unwound += 1;
+            if known.is_none() {
+                self.mappings.give(at, len);
+            }
+            return Err(true);
+        }
+        match self.lists.get_mut(mappings) {
+            Some(list) => list.users += 1,
+            None => {
+                self.lists.insert(mappings.into(), List { at, users: 1 });
+                for file in files_of(mappings) {
+                    self.use_file(file);
+                }
+            }
         }
         if let Some(before) = self.processes.insert(pid, mappings.into()) {
             self.release(&before);
         }
+        Ok(())
     }
 
     /// Forgets a process.
     pub fn remove(&mut self, pid: u32) {
+        self.refused.swap_remove(&pid);
         if let Some(before) = self.processes.remove(&pid) {
             self.memory.remove_process(pid);
             self.release(&before);
         }
     }
 
+    /// Tries processes again that found no room.
+    pub fn retry(&mut self) {
+        for _ in 0..self.refused.len().min(RETRIED_AT_ONCE) {
+            // If it finds none again, it goes to the end of the queue.
+            let Some((pid, mappings)) = self.refused.shift_remove_index(0) else { return };
+            if self.try_set_mappings(pid, &mappings).is_err() {
+                self.refused.insert(pid, mappings);
+                return;
+            }
+        }
+    }
+
     /// Whether a file has a table, because another one with the same build id has.
     pub fn adopt(&mut self, file: u32, build_id: &str) -> bool {
+        if self.has_table(file) {
+            return true;
+        }
         let Some(&table) = self.by_build_id.get(build_id).filter(|_| !build_id.is_empty()) else {
             return false;
         };
-        let Some(Some(installed)) = self.tables.get(table) else { return false };
-        self.memory.write_file(file, installed.file);
-        let state = self.files.entry(file).or_default();
-        state.table = Some(table);
-        state.evicted = false;
+        if !self.has_place(file) {
+            return false;
+        }
+        self.assign(file, table);
         true
+    }
+
+    fn has_table(&self, file: u32) -> bool {
+        self.files.get(&file).is_some_and(|state| state.table.is_some())
     }
 
     /// Hands a file's table to the kernel side.
     pub fn install(&mut self, file: u32, build_id: &str, table: Result<Table, NoTable>) {
+        // It may have been asked for twice, and so may files with the same build id.
+        if self.adopt(file, build_id) {
+            return;
+        }
         let state = |state| UnwindFile {
             state,
             ..UnwindFile::default()
         };
         match table {
+            Ok(_) if !self.has_place(file) => self.tally.no_room += 1,
             Ok(table) => match self.place(&table) {
-                Some(mut installed) => {
+                Ok(mut installed) => {
                     installed.build_id = build_id.to_owned();
                     self.tally.tables += 1;
-                    self.memory.write_file(file, installed.file);
-                    self.tables.push(Some(installed));
-                    let index = self.tables.len() - 1;
-                    let state = self.files.entry(file).or_default();
-                    state.table = Some(index);
-                    state.evicted = false;
+                    let index = self.unused.pop().unwrap_or_else(|| {
+                        self.tables.push(None);
+                        self.tables.len() - 1
+                    });
+                    self.tables[index] = Some(installed);
+                    self.rest(index);
                     if !build_id.is_empty() {
                         self.by_build_id.insert(build_id.to_owned(), index);
                     }
+                    self.assign(file, index);
                 }
-                None => {
+                Err(missing) => {
                     self.tally.no_room += 1;
+                    let known = self.files.entry(file).or_default();
+                    known.missing = Some(missing);
+                    known.refusals += 1;
+                    if matches!(missing, Missing::NoRoom { .. }) {
+                        self.no_room.insert(file);
+                    }
                     self.memory.write_file(file, state(FILE_NO_ROOM));
                 }
             },
@@ -249,9 +371,63 @@ impl<M: TableMemory> Store<M> {
         }
     }
 
-    /// Finds room for a table and writes it; `None` if there is none.
-    fn place(&mut self, table: &Table) -> Option<Installed> {
-        self.reclaim();
+    /// This file has that table from now on.
+    fn assign(&mut self, file: u32, table: usize) {
+        let Some(Some(installed)) = self.tables.get_mut(table) else { return };
+        let state = self.files.entry(file).or_default();
+        state.table = Some(table);
+        state.missing = None;
+        state.refusals = 0;
+        self.no_room.remove(&file);
+        let users = state.users;
+        installed.files.push(file);
+        self.memory.write_file(file, installed.file);
+        self.add_users(table, users);
+    }
+
+    /// One list more has this file.
+    fn use_file(&mut self, file: u32) {
+        let state = self.files.entry(file).or_default();
+        state.users += 1;
+        if let Some(table) = state.table {
+            self.add_users(table, 1);
+        }
+    }
+
+    fn add_users(&mut self, table: usize, users: u32) {
+        let Some(Some(installed)) = self.tables.get_mut(table) else { return };
+        installed.users += users;
+        if installed.users > 0 && self.idle.remove(&(installed.released, table)) {
+            self.idle_rows -= installed.rows();
+            self.idle_pages -= u64::from(installed.file.pages);
+        }
+    }
+
+    /// One list less has this file.
+    fn disuse_file(&mut self, file: u32) {
+        let Some(state) = self.files.get_mut(&file) else { return };
+        state.users -= 1;
+        let Some(table) = state.table else { return };
+        if let Some(Some(installed)) = self.tables.get_mut(table) {
+            installed.users -= 1;
+            if installed.users == 0 {
+                self.rest(table);
+            }
+        }
+    }
+
+    /// No process needs this table now.
+    fn rest(&mut self, table: usize) {
+        let Some(Some(installed)) = self.tables.get_mut(table) else { return };
+        installed.released = self.clock;
+        installed.idle_since = self.now;
+        self.idle_rows += installed.rows();
+        self.idle_pages += u64::from(installed.file.pages);
+        self.idle.insert((self.clock, table));
+    }
+
+    /// Finds room for a table and writes it.
+    fn place(&mut self, table: &Table) -> Result<Installed, Missing> {
         // Pages that are neighbours stay together, as far as a shard reaches.
         let mut pieces: Vec<(u32, u32)> = Vec::new();
         for page in &table.pages {
@@ -266,6 +442,17 @@ impl<M: TableMemory> Store<M> {
                 _ => pieces.push((page.first, page.rows)),
             }
         }
+        let (wanted_rows, wanted_pages) = (
+            pieces.iter().map(|&(_, rows)| u64::from(rows)).sum::<u64>(),
+            table.pages.len() as u64,
+        );
+        let sizes = self.memory.sizes();
+        if wanted_rows > u64::from(sizes.row_shards) * SHARD_ROWS as u64 || wanted_pages > u64::from(sizes.pages) {
+            return Err(Missing::TooLarge);
+        }
+        // What cannot succeed should not throw out anything.
+        let possible =
+            wanted_rows <= self.rows.free() + self.idle_rows && wanted_pages <= self.pages.free() + self.idle_pages;
         let mut placed: Vec<(u32, u32)> = Vec::new();
         let room = 'room: loop {
             if let Some(first_page) = self.pages.take(table.pages.len() as u32) {
@@ -283,11 +470,15 @@ impl<M: TableMemory> Store<M> {
                 }
                 self.pages.give(first_page, table.pages.len() as u32);
             }
-            if !self.evict() {
+            if !possible || !self.evict() {
                 break None;
             }
         };
-        let first_page = room?;
+        let first_page = room.ok_or(Missing::NoRoom {
+            rows: wanted_rows,
+            pages: wanted_pages,
+            again_at: self.now + RETRY,
+        })?;
 
         let rules: Vec<u16> = table.rules.iter().map(|rule| self.intern_rule(*rule)).collect();
         let global = |local: u32| {
@@ -311,7 +502,7 @@ impl<M: TableMemory> Store<M> {
         };
         let pages: Vec<UnwindPage> = table.pages.iter().map(place).collect();
         self.memory.write_pages(first_page, &pages);
-        Some(Installed {
+        Ok(Installed {
             file: UnwindFile {
                 base: table.base,
                 first_page,
@@ -321,6 +512,10 @@ impl<M: TableMemory> Store<M> {
             },
             rows: placed,
             build_id: String::new(),
+            files: Vec::new(),
+            users: 0,
+            released: 0,
+            idle_since: self.now,
         })
     }
 
@@ -331,6 +526,7 @@ impl<M: TableMemory> Store<M> {
         }
         let index = self.rules.len();
         if index >= MAX_RULES {
+            self.tally.rules_refused += 1;
             return RULE_UNSUPPORTED;
         }
         self.memory.write_rule(index as u32, rule);
@@ -345,76 +541,77 @@ impl<M: TableMemory> Store<M> {
         if list.users > 0 {
             return;
         }
-        let retired = Retired::Mappings(list.at, mappings.len() as u32);
+        self.retired.push_back((self.now, list.at, mappings.len() as u32));
         self.lists.swap_remove(mappings);
-        self.retired.push((Instant::now(), retired));
         self.clock += 1;
         for file in files_of(mappings) {
-            if let Some(state) = self.files.get_mut(&file) {
-                state.users -= 1;
-                state.released = self.clock;
-            }
+            self.disuse_file(file);
         }
     }
 
-    /// Throws out the table that was needed least recently, if any is not needed now.
+    /// Throws out the table that has not been needed for longest, if there is one that the kernel side cannot be reading
+    /// any more.
     fn evict(&mut self) -> bool {
-        let in_use = |table: usize| {
-            self.files
-                .values()
-                .any(|state| state.table == Some(table) && state.users > 0)
-        };
-        let oldest = self
-            .files
-            .values()
-            .filter(|state| state.users == 0)
-            .filter_map(|state| Some((state.released, state.table?)))
-            .filter(|&(_, table)| !in_use(table))
-            .min();
-        let Some((_, table)) = oldest else { return false };
-        for (&file, state) in &mut self.files {
-            if state.table == Some(table) {
+        let Some(&(_, table)) = self.idle.first() else { return false };
+        let evictable = |installed: &mut Installed| self.now.duration_since(installed.idle_since) >= GRACE;
+        let Some(installed) = self.tables[table].take_if(evictable) else { return false };
+        self.idle.pop_first();
+        self.unused.push(table);
+        self.idle_rows -= installed.rows();
+        self.idle_pages -= u64::from(installed.file.pages);
+        for file in installed.files {
+            if let Some(state) = self.files.get_mut(&file) {
                 state.table = None;
-                state.evicted = true;
-                self.memory.write_file(file, UnwindFile::default());
+                state.missing = Some(Missing::Evicted);
             }
+            self.memory.write_file(file, UnwindFile::default());
         }
-        if let Some(installed) = self.tables[table].take() {
+        if self.by_build_id.get(&installed.build_id) == Some(&table) {
             self.by_build_id.remove(&installed.build_id);
-            // No process maps it, so the kernel side finds no way to it any more, and none was found lately.
-            self.free(Retired::Table(installed));
-            self.tally.evicted += 1;
         }
+        self.pages.give(installed.file.first_page, installed.file.pages);
+        for (at, len) in installed.rows {
+            self.rows.give(at, len);
+        }
+        self.tally.evicted += 1;
         true
     }
 
-    /// Makes room of what was replaced long enough ago.
-    fn reclaim(&mut self) {
-        let now = Instant::now();
-        let (old, young) = mem::take(&mut self.retired)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(since, _)| now.duration_since(*since) >= GRACE);
-        self.retired = young;
-        for (_, retired) in old {
-            self.free(retired);
-        }
-    }
-
-    fn free(&mut self, retired: Retired) {
-        match retired {
-            Retired::Mappings(at, len) => self.mappings.give(at, len),
-            Retired::Table(installed) => {
-                self.pages.give(installed.file.first_page, installed.file.pages);
-                for (at, len) in installed.rows {
-                    self.rows.give(at, len);
-                }
+    /// Whether a file's table should be made again, because it was thrown out or found no room. `true` only once: it is
+    /// up to who asked.
+    pub fn take_missing(&mut self, file: u32) -> bool {
+        let free = self.rows.free() + self.idle_rows;
+        let free_pages = self.pages.free() + self.idle_pages;
+        let Some(state) = self.files.get_mut(&file) else { return false };
+        let again = match state.missing {
+            Some(Missing::Evicted) => true,
+            Some(Missing::NoRoom { rows, pages, again_at }) => {
+                let wait = RETRY * (1 << state.refusals.saturating_sub(1).min(MAX_RETRY_DOUBLINGS)) - RETRY;
+                self.now >= again_at + wait && rows <= free && pages <= free_pages
             }
+            Some(Missing::TooLarge) | None => false,
+        };
+        if again {
+            state.missing = None;
+            self.no_room.remove(&file);
         }
+        again
     }
 
-    /// Whether a file had a table and has none now.
-    pub fn was_evicted(&self, file: u32) -> bool {
-        self.files.get(&file).is_some_and(|state| state.evicted)
+    /// Files that processes have mapped and whose table found no room.
+    pub fn without_room(&self) -> Vec<u32> {
+        let needed = |file: &&u32| self.files.get(file).is_some_and(|state| state.users > 0);
+        self.no_room.iter().filter(needed).copied().collect()
+    }
+
+    /// Counts a file that the kernel side cannot be told of.
+    pub fn refuse(&mut self) {
+        self.tally.no_room += 1;
+    }
+
+    /// Whether the kernel side can be told of a file.
+    pub fn has_place(&self, file: u32) -> bool {
+        file < self.memory.sizes().files
     }
 
     /// Bytes of rows in use.

@@ -72,22 +72,71 @@ const MAX_ROWS: usize = 16 << 20;
 
 /// Makes the table of the ELF file with these bytes.
 pub fn build(file: &[u8]) -> Result<Table, NoTable> {
-    let elf = Elf::parse(file)?;
-    if let Some((address, bytes)) = elf.eh_frame()
-        && !is_empty(bytes)
-    {
-        let mut section = EhFrame::new(checked(bytes)?, LittleEndian);
-        section.set_address_size(8);
-        return build_from(&elf, &section, bytes.len(), &elf.bases(address));
+    let mut elf = Elf::parse(file)?;
+    let mut found = Found::default();
+    let eh_frame = match elf.eh_frame().filter(|(_, bytes)| !is_empty(bytes)) {
+        Some((address, bytes)) => {
+            let mut section = EhFrame::new(checked(bytes)?, LittleEndian);
+            section.set_address_size(8);
+            Some(Source::read(&elf, section, bytes.len(), elf.bases(address), &mut found)?)
+        }
+        None => None,
+    };
+    // A program that was built without still has the C library's start-up code in it, which was not. What the debugger
+    // would use may be there then.
+    let debug_bytes = match elf.is_mostly(found.covered()) {
+        true => None,
+        false => elf.debug_frame().filter(|bytes| !is_empty(bytes)),
+    };
+    let debug_frame = match &debug_bytes {
+        Some(bytes) => {
+            let mut section = DebugFrame::new(checked(bytes)?, LittleEndian);
+            section.set_address_size(8);
+            found.of = Of::DebugFrame;
+            Some(Source::read(&elf, section, bytes.len(), elf.bases(0), &mut found)?)
+        }
+        None => None,
+    };
+    if found.entries.is_empty() {
+        return Err(if found.unreadable > 0 {
+            NoTable::Damaged
+        } else {
+            NoTable::NoUnwindInformation
+        });
     }
-    if let Some(bytes) = elf.debug_frame()
-        && !is_empty(&bytes)
-    {
-        let mut section = DebugFrame::new(checked(&bytes)?, LittleEndian);
-        section.set_address_size(8);
-        return build_from(&elf, &section, bytes.len(), &elf.bases(0));
+    found.sort();
+    elf.keeps_frame_pointers |= !elf.is_mostly(found.covered());
+
+    let mut writer = Writer::new(elf.base);
+    let mut context = UnwindContext::<usize, Room>::new_in();
+    let mut unreadable = found.unreadable;
+    let mut covered = 0;
+    for (i, entry) in found.entries.iter().enumerate() {
+        if entry.start > covered {
+            fill_gap(&elf, &mut writer, covered..entry.start);
+        }
+        // An entry ends where the next one starts: who searches the file's own index (.eh_frame_hdr), as the C++ run
+        // time does, takes the last entry that starts at or before an address, and no other.
+        let next = found.entries.get(i + 1);
+        let end = next.map_or(entry.end, |next| entry.end.min(next.start));
+        covered = end;
+        let addresses = entry.start..end;
+        let written = match (entry.of, &eh_frame, &debug_frame) {
+            (Of::EhFrame, Some(source), _) => source.write(&elf, &mut context, entry, addresses, &mut writer),
+            (Of::DebugFrame, _, Some(source)) => source.write(&elf, &mut context, entry, addresses, &mut writer),
+            _ => false,
+        };
+        if !written {
+            // It could be read the first time.
+            unreadable += 1;
+            writer.push(entry.start, RULE_UNSUPPORTED);
+        }
+        if writer.rows.len() > MAX_ROWS {
+            return Err(NoTable::TooLarge);
+        }
     }
-    Err(NoTable::NoUnwindInformation)
+    fill_gap(&elf, &mut writer, covered..elf.span);
+    Ok(writer.finish(unreadable))
 }
 
 /// Nothing but the terminator that crtend.o brings, if anything.
@@ -102,46 +151,75 @@ fn checked(section: &[u8]) -> Result<&[u8], NoTable> {
     Ok(section)
 }
 
-fn build_from<'a, S>(elf: &Elf<'_>, section: &S, len: usize, bases: &BaseAddresses) -> Result<Table, NoTable>
+/// One of the sections that hold unwind information.
+struct Source<'a, S> {
+    section: S,
+    bases: BaseAddresses,
+    cies: Cies<'a>,
+}
+
+impl<'a, S> Source<'a, S>
 where
     S: UnwindSection<Bytes<'a>>,
 {
-    let (cies, entries, mut unreadable) = read_entries(elf, section, len, bases)?;
-    if entries.is_empty() {
-        return Err(if unreadable > 0 {
-            NoTable::Damaged
-        } else {
-            NoTable::NoUnwindInformation
-        });
+    /// Adds the section's entries to those that are found.
+    fn read(elf: &Elf<'_>, section: S, len: usize, bases: BaseAddresses, found: &mut Found) -> Result<Self, NoTable> {
+        let cies = read_entries(elf, &section, len, &bases, found)?;
+        Ok(Self { section, bases, cies })
     }
 
-    let mut writer = Writer::new(elf.base);
-    let mut context = UnwindContext::<usize, Room>::new_in();
-    let mut covered = 0;
-    for (i, entry) in entries.iter().enumerate() {
-        if entry.start > covered {
-            fill_gap(elf, &mut writer, covered..entry.start);
-        }
-        // An entry ends where the next one starts: who searches the file's own index (.eh_frame_hdr), as the C++ run
-        // time does, takes the last entry that starts at or before an address, and no other.
-        let end = entries.get(i + 1).map_or(entry.end, |next| entry.end.min(next.start));
-        covered = end;
-        let fde = section
-            .partial_fde_from_offset(bases, S::Offset::from(entry.offset as usize))
-            .and_then(|fde| fde.parse(|_, _, offset| cies.get(UnwindOffset::into(offset))));
-        let Ok(fde) = fde else {
-            // It could be read the first time.
-            unreadable += 1;
-            writer.push(entry.start, RULE_UNSUPPORTED);
-            continue;
-        };
-        write_entry(elf, section, bases, &mut context, &fde, entry.start..end, &mut writer);
-        if writer.rows.len() > MAX_ROWS {
-            return Err(NoTable::TooLarge);
-        }
+    /// Writes the rows of an entry; `false` if it cannot be read.
+    fn write(
+        &self,
+        elf: &Elf<'_>,
+        context: &mut UnwindContext<usize, Room>,
+        entry: &Entry,
+        addresses: Range<u32>,
+        writer: &mut Writer,
+    ) -> bool {
+        let fde = self
+            .section
+            .partial_fde_from_offset(&self.bases, S::Offset::from(entry.offset as usize))
+            .and_then(|fde| fde.parse(|_, _, offset| self.cies.get(UnwindOffset::into(offset))));
+        let Ok(fde) = fde else { return false };
+        write_entry(elf, &self.section, &self.bases, context, &fde, addresses, writer);
+        true
     }
-    fill_gap(elf, &mut writer, covered..elf.span);
-    Ok(writer.finish(unreadable))
+}
+
+/// Entries of all sections.
+#[derive(Default)]
+struct Found {
+    entries: Vec<Entry>,
+    /// Entries that could not be read.
+    unreadable: usize,
+    /// What is being read.
+    of: Of,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    #[default]
+    EhFrame,
+    DebugFrame,
+}
+
+impl Found {
+    /// In order of address. Of several that begin together, the first counts, and `.eh_frame` goes before `.debug_frame`:
+    /// it is what the program itself unwinds with.
+    fn sort(&mut self) {
+        self.entries
+            .sort_unstable_by_key(|entry| (entry.start, entry.of, entry.offset));
+        self.entries.dedup_by_key(|entry| entry.start);
+    }
+
+    /// Bytes of code that the entries are about.
+    fn covered(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| u64::from(entry.end - entry.start))
+            .sum()
+    }
 }
 
 /// The rows of one entry, which has these addresses.
@@ -194,6 +272,7 @@ struct Entry {
     end: u32,
     /// In the section.
     offset: u32,
+    of: Of,
 }
 
 type Cie<'a> = CommonInformationEntry<Bytes<'a>>;
@@ -214,19 +293,19 @@ impl<'a> Cies<'a> {
     }
 }
 
-/// All entries that cover code, sorted, and how many could not be read.
+/// Finds all entries of a section that cover code.
 fn read_entries<'a, S>(
     elf: &Elf<'_>,
     section: &S,
     len: usize,
     bases: &BaseAddresses,
-) -> Result<(Cies<'a>, Vec<Entry>, usize), NoTable>
+    found: &mut Found,
+) -> Result<Cies<'a>, NoTable>
 where
     S: UnwindSection<Bytes<'a>>,
 {
     let mut cies = Cies(Vec::new());
-    let mut found = Vec::new();
-    let mut unreadable = 0;
+    let of = found.of;
     let mut work_left = len.saturating_mul(MAX_SHARED_WORK);
     let mut walk = section.entries(bases);
     loop {
@@ -239,11 +318,11 @@ where
             }
             Ok(Some(CieOrFde::Fde(partial))) => {
                 let Ok(fde) = partial.parse(|_, _, offset| cies.get(UnwindOffset::into(offset))) else {
-                    unreadable += 1;
+                    found.unreadable += 1;
                     continue;
                 };
                 work_left = work_left.checked_sub(fde.cie().entry_len()).ok_or(NoTable::TooLarge)?;
-                if found.len() >= MAX_ENTRIES {
+                if found.entries.len() >= MAX_ENTRIES {
                     return Err(NoTable::TooLarge);
                 }
                 // What the linker dropped from the program stays in .debug_frame, at address 0.
@@ -251,19 +330,17 @@ where
                     continue;
                 };
                 let offset = u32::try_from(fde.offset()).map_err(|_| NoTable::TooLarge)?;
-                found.push(Entry { start, end, offset });
+                found.entries.push(Entry { start, end, offset, of });
             }
             Ok(None) => break,
             // There is no telling where the next one begins.
             Err(_) => {
-                unreadable += 1;
+                found.unreadable += 1;
                 break;
             }
         }
     }
-    found.sort_unstable_by_key(|entry| (entry.start, entry.offset));
-    found.dedup_by_key(|entry| entry.start);
-    Ok((cies, found, unreadable))
+    Ok(cies)
 }
 
 /// Says of addresses without an entry that there is none, except of code that is known without one.
@@ -280,7 +357,7 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
     }
     known.sort_by_key(|(addresses, _)| addresses.start);
 
-    let keeps_frame_pointers = elf.is_go || gap.len() >= MIN_GENERATED_BYTES;
+    let keeps_frame_pointers = elf.keeps_frame_pointers || gap.len() >= MIN_GENERATED_BYTES;
     let otherwise = if keeps_frame_pointers { rule::FRAME_POINTER } else { rule::NONE };
     let mut from = gap.start;
     for (addresses, rule) in known {

@@ -55,7 +55,23 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         None,
     );
     row("in its own words, at most", summary.number("/cost/peak_bytes")?, None);
+    row("unwind tables", summary.number("/cost/unwind_bytes")?, Some(80.0));
     table.figure("samples", Unit::Number, vec![summary.samples()?], None);
+    let mut milliseconds = |what: &str, pointer: &str, goal: Option<f64>| -> Result<()> {
+        table.figure(what, Unit::Milliseconds, vec![summary.number(pointer)? * 1e3], goal);
+        Ok(())
+    };
+    milliseconds(
+        "CPU time for the unwind tables of all binaries",
+        "/cost/unwind_cpu_s",
+        Some(2000.0),
+    )?;
+    milliseconds(
+        "CPU time for the slowest of them",
+        "/cost/unwind_longest_s",
+        None,
+    )?;
+    table.figure("unwind tables", Unit::Number, vec![summary.number("/cost/unwind_tables")?], None);
     let processes = summary.number("/processes")?;
     table.figure("processes sampled", Unit::Number, vec![processes], None);
     if processes < f64::from(PROCESSES) {

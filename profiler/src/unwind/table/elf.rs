@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::Read as _, ops::Range};
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
 use object::elf::{
     ELFCLASS64, ELFCOMPRESS_ZLIB, ELFDATA2LSB, EM_X86_64, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD,
-    ProgramHeader64, SHF_COMPRESSED,
+    ProgramHeader64, SHF_COMPRESSED, SHF_EXECINSTR,
 };
 use object::read::elf::{CompressionHeader as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use profiler_common::unwind::PAGE_BITS;
@@ -35,9 +35,11 @@ pub struct Elf<'a> {
     pub code: Vec<Code<'a>>,
     /// Sections of stubs through which other files' functions are called, relative to the base.
     pub stubs: Vec<Range<u32>>,
-    /// It is a Go program, whose own code has its unwind information in a format of Go's, and keeps frame pointers
-    /// (amd64, Go 1.7).
-    pub is_go: bool,
+    /// Bytes of the sections that hold code; 0 if there are no section headers.
+    code_bytes: u64,
+    /// Its code without unwind information is expected to keep frame pointers: it is a Go program, whose own code has
+    /// its unwind information in a format of Go's (amd64, Go 1.7), or most of its code has none.
+    pub keeps_frame_pointers: bool,
 }
 
 /// An executable segment.
@@ -92,9 +94,11 @@ impl<'a> Elf<'a> {
             span: code.iter().map(|segment| segment.addresses.end).max().unwrap_or(0),
             code,
             stubs: Vec::new(),
-            is_go: false,
+            code_bytes: 0,
+            keeps_frame_pointers: false,
         };
-        elf.is_go = [".gopclntab", ".data.rel.ro.gopclntab", ".note.go.buildid"]
+        elf.code_bytes = elf.section_bytes();
+        elf.keeps_frame_pointers = [".gopclntab", ".data.rel.ro.gopclntab", ".note.go.buildid"]
             .iter()
             .any(|name| elf.section(name).is_some());
         elf.stubs = [".plt", ".plt.sec", ".plt.got", ".iplt"]
@@ -117,6 +121,21 @@ impl<'a> Elf<'a> {
         let segment = self.code.iter().find(|segment| segment.addresses.contains(&start))?;
         let end = u64::from(start).saturating_add(len).min(segment.addresses.end.into()) as u32;
         (start < end).then_some((start, end))
+    }
+
+    /// Whether so many bytes are most of its code.
+    pub fn is_mostly(&self, bytes: u64) -> bool {
+        bytes > 0 && self.code_bytes <= bytes.saturating_mul(2)
+    }
+
+    fn section_bytes(&self) -> u64 {
+        let Ok(sections) = self.header.sections(ENDIAN, self.file) else {
+            return 0;
+        };
+        sections
+            .iter()
+            .filter(|section| section.sh_flags(ENDIAN) & u64::from(SHF_EXECINSTR) != 0)
+            .fold(0, |sum, section| sum.saturating_add(section.sh_size(ENDIAN)))
     }
 
     /// Whether the bytes before an address can be a call: `call rel32`, or through a register or memory without or with

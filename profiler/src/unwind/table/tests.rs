@@ -365,7 +365,10 @@ fn a_trampoline_without_an_entry_is_known_by_its_bytes() {
 
 #[test]
 fn stubs_without_an_entry_are_known_by_their_section() {
-    let mut elf = FakeElf::new(64).with_eh_frame(EhFrameBytes::new().fde(CODE..CODE + 8, &[]));
+    let eh_frame = EhFrameBytes::new()
+        .fde(CODE..CODE + 8, &[])
+        .fde(CODE + 50..CODE + 64, &[]);
+    let mut elf = FakeElf::new(64).with_eh_frame(eh_frame);
     elf.sections.push((".plt", CODE + 16, 6, vec![0xc3; 32]));
     let expected = [(8, rule::NONE), (16, rule::STUB), (47, rule::STUB), (48, rule::NONE)];
     for (at, rule) in expected {
@@ -373,6 +376,16 @@ fn stubs_without_an_entry_are_known_by_their_section() {
     }
     elf.sections[0].3 = EhFrameBytes::new().fde(CODE..CODE + 64, &[]).finish();
     assert_eq!(*elf.table().lookup(CODE + 16), sp(8), "what the file says goes first");
+}
+
+#[test]
+fn a_file_most_of_whose_code_has_no_entry_was_built_without_and_keeps_frame_pointers() {
+    for (covered, expected) in [(31, rule::FRAME_POINTER), (32, rule::NONE)] {
+        let eh_frame = EhFrameBytes::new().fde(CODE..CODE + covered, &[]);
+        let mut elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + covered, &[0xc3]);
+        elf.sections.push((".text", CODE, 6, vec![0xc3; 64]));
+        assert_eq!(*elf.table().lookup(CODE + 40), expected);
+    }
 }
 
 #[test]
