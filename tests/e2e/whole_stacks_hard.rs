@@ -137,15 +137,19 @@ fn stubs_of_the_linkage_table_have_callers() -> Result<()> {
 }
 
 #[test]
-fn a_function_that_is_being_resolved_has_callers() -> Result<()> {
+fn a_function_that_is_being_resolved_has_callers_or_says_why_not() -> Result<()> {
     let _serial = serial();
     let build = Build::with_library(&["-fplt", "-Wl,-z,lazy"])?;
     let folded = build.record(&["resolve"])?;
     // The stub, the code that saves the registers, and the search for the symbol.
     let resolving = format!("{START} hard_resolve library_many *");
-    ensure_shapes(&folded, &[&resolving, &format!("{START} hard_resolve *")], 0.99)?;
+    // The code that saves the registers finds its caller through `rbx`, which is not followed from frame to frame: it
+    // would cost every stack something, and a function is resolved once. perf's unwinder, which has all of the stack
+    // and all registers, gets these right.
+    let cut = "[native% _dl_runtime_resolve% *";
+    ensure_shapes(&folded, &[&resolving, &format!("{START} hard_resolve *"), cut], 0.99)?;
     let in_loader = folded.only(|stack| stack.last().is_some_and(|leaf| leaf.contains("ld-linux")));
-    ensure_shapes(&in_loader, &[&resolving], 0.99)
+    ensure_shapes(&in_loader, &[&resolving, cut], 0.99)
 }
 
 #[test]
@@ -242,7 +246,7 @@ fn check_chain(workload: &Workload, start: &str) -> Result<()> {
 
 #[test]
 fn generated_code_with_frame_pointers_has_callers_and_callees() -> Result<()> {
-    let pattern = format!("{START} hard_jit ! ! jit_callback chain_inner spin");
+    let pattern = format!("{START} hard_jit [anonymous] [anonymous] jit_callback chain_inner spin");
     check(&["jit"], &[&pattern], 0.99)
 }
 

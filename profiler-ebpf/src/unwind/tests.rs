@@ -4,9 +4,7 @@ use std::{cell::Cell, ops::Range};
 
 use profiler_common::{
     record::StackKey,
-    unwind::{
-        CFA_UNSUPPORTED, FILE_NOT_READY, FP_SAME, RA_AT_CFA, RULE_NONE, RULE_UNSUPPORTED, row,
-    },
+    unwind::{CFA_UNSUPPORTED, FILE_NOT_READY, FP_SAME, RA_AT_CFA, RULE_NONE, RULE_UNSUPPORTED, row},
 };
 use proptest::prelude::*;
 
@@ -301,7 +299,13 @@ fn a_stub_has_pushed_a_word_from_its_second_instruction_on() {
         cfa_extra: 11,
         ..rule(CFA_PLT, 8)
     };
-    for (low, frame) in [(0x20, SP + 8), (0x2a, SP + 8), (0x2b, SP + 16), (0x2f, SP + 16), (0x30, SP + 8)] {
+    for (low, frame) in [
+        (0x20, SP + 8),
+        (0x2a, SP + 8),
+        (0x2b, SP + 16),
+        (0x2f, SP + 16),
+        (0x30, SP + 8),
+    ] {
         let mut thread = Thread::with(stub);
         thread.set(REGISTER_PC, CODE + low);
         thread.put(SP, RETURN);
@@ -385,7 +389,10 @@ fn interrupted(rule_at_interrupted: UnwindRule) -> Thread {
     tables.map_code(HANDLER..HANDLER + 0x1000, rule(CFA_SP, 8));
     // Its rule begins a byte early, in what is another function's code.
     let trampoline = tables.add_rule(rule(CFA_SIGNAL, 0));
-    let file = tables.add_file(0, &[vec![row(0, RULE_NONE), row(0xf, trampoline), row(0x20, RULE_NONE)]]);
+    let file = tables.add_file(
+        0,
+        &[vec![row(0, RULE_NONE), row(0xf, trampoline), row(0x20, RULE_NONE)]],
+    );
     tables.map(CODE..CODE + 0x1000, file);
     tables.map_code(ROOT..ROOT + 0x1000, rule_at_interrupted);
     let mut thread = Thread::new(tables);
@@ -406,7 +413,10 @@ fn a_signal_leads_back_to_the_very_instruction_it_interrupted_on_whatever_stack(
     assert_eq!(addresses, [0x5554_0000_0005, CODE + 0x10, ROOT + 0x10]);
     assert_eq!(status, NATIVE_COMPLETE);
     let unwind = &thread.scratch.unwind;
-    assert_eq!((unwind.sp, unwind.fp, unwind.exact, unwind.leaf), (SP - 0x800, FP, 1, 0));
+    assert_eq!(
+        (unwind.sp, unwind.fp, unwind.exact, unwind.leaf),
+        (SP - 0x800, FP, 1, 0)
+    );
 }
 
 #[test]
@@ -452,7 +462,11 @@ fn frame_pointers(tables: &mut Tables, file: u32) {
 fn code_without_unwind_information_is_followed_by_its_frame_pointers() {
     for of_file in [false, true] {
         let mut tables = Tables::default();
-        let file = if of_file { tables.add_state(FILE_FRAME_POINTERS) } else { NO_FILE };
+        let file = if of_file {
+            tables.add_state(FILE_FRAME_POINTERS)
+        } else {
+            NO_FILE
+        };
         frame_pointers(&mut tables, file);
         let mut thread = Thread::new(tables);
         thread.set(REGISTER_FP, FP);
@@ -479,9 +493,17 @@ fn a_frame_pointer_that_is_none_ends_the_stack() {
     assert_eq!(status(0), NATIVE_COMPLETE);
     assert_eq!(status(SP - 8), NATIVE_BAD_FRAME_POINTER);
     assert_eq!(status(SP + 4), NATIVE_BAD_FRAME_POINTER, "not aligned");
-    assert_eq!(status(STACK + STACK_BYTES as u64), NATIVE_BAD_FRAME_POINTER, "not readable");
+    assert_eq!(
+        status(STACK + STACK_BYTES as u64),
+        NATIVE_BAD_FRAME_POINTER,
+        "not readable"
+    );
     assert_eq!(status(u64::MAX - 7), NATIVE_BAD_FRAME_POINTER);
-    assert_eq!(status(STACK + STACK_BYTES as u64 - 8), NATIVE_UNREADABLE, "no return address behind it");
+    assert_eq!(
+        status(STACK + STACK_BYTES as u64 - 8),
+        NATIVE_UNREADABLE,
+        "no return address behind it"
+    );
     // At the stack pointer itself, right after `push %rbp`: zero is what the fake stack returns to.
     assert_eq!(status(SP), NATIVE_COMPLETE);
 }
@@ -513,7 +535,11 @@ fn each_reason_to_end_has_its_status_and_keeps_the_frames_before() {
     assert_eq!(of_rule(rule(CFA_SP, -8)), (leaf.clone(), NATIVE_NOT_ADVANCING));
     // Fresh memory is zero, and zero is where chains end.
     assert_eq!(of_rule(rule(CFA_SP, 8)), (leaf.clone(), NATIVE_COMPLETE));
-    assert_eq!(of_rule(rule(CFA_SP, 12)), (leaf.clone(), NATIVE_UNREADABLE), "not aligned");
+    assert_eq!(
+        of_rule(rule(CFA_SP, 12)),
+        (leaf.clone(), NATIVE_UNREADABLE),
+        "not aligned"
+    );
     assert_eq!(of_rule(rule(CFA_SP, i32::MAX)), (leaf.clone(), NATIVE_UNREADABLE));
     assert_eq!(of_rule(rule(CFA_DEREF_FP, 0)), (leaf.clone(), NATIVE_UNREADABLE));
 
@@ -523,10 +549,24 @@ fn each_reason_to_end_has_its_status_and_keeps_the_frames_before() {
         tables.map(CODE..CODE + 0x1000, file);
         Thread::new(tables).unwind()
     };
-    assert_eq!(of_file(|tables| tables.add_state(FILE_NOT_READY)), (leaf.clone(), NATIVE_TABLE_NOT_READY));
-    assert_eq!(of_file(|_| 4711), (leaf.clone(), NATIVE_TABLE_NOT_READY), "no such file");
-    assert_eq!(of_file(|tables| tables.add_state(FILE_NO_ROOM)), (leaf.clone(), NATIVE_NO_ROOM));
-    assert_eq!(of_file(|tables| tables.add_state(FILE_TABLE)), (leaf.clone(), NATIVE_NOT_COVERED), "no page");
+    assert_eq!(
+        of_file(|tables| tables.add_state(FILE_NOT_READY)),
+        (leaf.clone(), NATIVE_TABLE_NOT_READY)
+    );
+    assert_eq!(
+        of_file(|_| 4711),
+        (leaf.clone(), NATIVE_TABLE_NOT_READY),
+        "no such file"
+    );
+    assert_eq!(
+        of_file(|tables| tables.add_state(FILE_NO_ROOM)),
+        (leaf.clone(), NATIVE_NO_ROOM)
+    );
+    assert_eq!(
+        of_file(|tables| tables.add_state(FILE_TABLE)),
+        (leaf.clone(), NATIVE_NOT_COVERED),
+        "no page"
+    );
     let none = |tables: &mut Tables| tables.add_file(0, &[vec![row(0, RULE_NONE)]]);
     assert_eq!(of_file(none), (leaf.clone(), NATIVE_NOT_COVERED));
     let unsupported = |tables: &mut Tables| tables.add_file(0, &[vec![row(0, RULE_UNSUPPORTED)]]);
@@ -559,7 +599,10 @@ fn a_leaf_alone_is_recorded_with_its_status() {
     let mut thread = Thread::with(END);
     thread.start();
     leaf(&mut thread.scratch, NATIVE_TABLE_NOT_READY);
-    assert_eq!((thread.addresses(), thread.status()), (vec![CODE + 0x10], NATIVE_TABLE_NOT_READY));
+    assert_eq!(
+        (thread.addresses(), thread.status()),
+        (vec![CODE + 0x10], NATIVE_TABLE_NOT_READY)
+    );
 }
 
 /// Memory that keeps account of its reads.
@@ -597,7 +640,10 @@ fn neighbouring_frames_are_read_at_once() {
     };
     start(&mut thread.scratch);
     while step(&counted, &thread.tables, &mut thread.scratch) {}
-    assert_eq!((thread.scratch.record.native_len, thread.scratch.record.native_status), (64, NATIVE_COMPLETE));
+    assert_eq!(
+        (thread.scratch.record.native_len, thread.scratch.record.native_status),
+        (64, NATIVE_COMPLETE)
+    );
     assert_eq!(counted.reads.get(), 1);
 }
 
@@ -607,7 +653,11 @@ fn every_word_is_found_wherever_the_window_ends() {
         let depth = 20;
         let mut thread = recursive(depth, words, STACK + 8 * 513);
         let (addresses, status) = thread.unwind();
-        assert_eq!((addresses.len(), status), (depth as usize + 1, NATIVE_COMPLETE), "{words} words");
+        assert_eq!(
+            (addresses.len(), status),
+            (depth as usize + 1, NATIVE_COMPLETE),
+            "{words} words"
+        );
         assert_eq!(addresses.last(), Some(&(RETURN - 1)));
     }
 }
@@ -767,7 +817,11 @@ fn a_deeper_stack_is_truncated_and_its_leaf_side_kept() {
     }
     let mut thread = recursive(511, 1, SP);
     let (addresses, status) = thread.unwind();
-    assert_eq!((addresses.len(), status), (MAX_NATIVE_ADDRESSES, NATIVE_COMPLETE), "just not");
+    assert_eq!(
+        (addresses.len(), status),
+        (MAX_NATIVE_ADDRESSES, NATIVE_COMPLETE),
+        "just not"
+    );
 }
 
 /// What a thread hashes to and where it was, with evaluation loops at the start of [`CODE`] and of [`ROOT`].
@@ -809,7 +863,11 @@ fn stacks_that_differ_in_one_address_have_different_keys() {
     ]
     .map(|(key, _)| key.hash);
     for (index, key) in keys.iter().enumerate() {
-        assert!(keys[..index].iter().all(|other| key[0] != other[0] && key[1] != other[1]));
+        assert!(
+            keys[..index]
+                .iter()
+                .all(|other| key[0] != other[0] && key[1] != other[1])
+        );
     }
 }
 
@@ -840,19 +898,24 @@ fn place() -> impl Strategy<Value = u64> {
 fn any_rule() -> impl Strategy<Value = UnwindRule> {
     let small = || prop_oneof![8 => (-8i32..40).prop_map(|words| words * 8), 1 => any::<i32>()];
     (
-        (prop_oneof![9 => 2u8..9, 1 => any::<u8>()], prop_oneof![9 => 0u8..4, 1 => any::<u8>()]),
+        (
+            prop_oneof![9 => 2u8..9, 1 => any::<u8>()],
+            prop_oneof![9 => 0u8..4, 1 => any::<u8>()],
+        ),
         (prop_oneof![9 => Just(0u8), 1 => any::<u8>()], any::<u8>()),
         (small(), small(), small()),
     )
-        .prop_map(|((cfa, fp), (ra, register), (cfa_offset, cfa_extra, fp_offset))| UnwindRule {
-            cfa,
-            fp,
-            ra,
-            register,
-            cfa_offset,
-            cfa_extra,
-            fp_offset,
-        })
+        .prop_map(
+            |((cfa, fp), (ra, register), (cfa_offset, cfa_extra, fp_offset))| UnwindRule {
+                cfa,
+                fp,
+                ra,
+                register,
+                cfa_offset,
+                cfa_extra,
+                fp_offset,
+            },
+        )
 }
 
 prop_compose! {

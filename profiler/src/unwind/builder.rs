@@ -77,7 +77,10 @@ impl Builder {
             return None;
         }
         let built = match deadline {
-            None => self.built.try_recv().map_err(|error| error == TryRecvError::Disconnected),
+            None => self
+                .built
+                .try_recv()
+                .map_err(|error| error == TryRecvError::Disconnected),
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let built = self.built.recv_timeout(left);

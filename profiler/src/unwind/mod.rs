@@ -4,6 +4,8 @@
 //! recording, and `store` keeps them in the kernel side's memory, with who maps what.
 
 mod builder;
+#[cfg(test)]
+mod own_stack;
 mod rule;
 pub mod runs;
 pub mod store;

@@ -7,6 +7,8 @@
 //! What finds no room is tried again: a recording goes on for hours, and the crowd that took the room is gone in minutes.
 
 #[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -104,8 +106,8 @@ pub struct Store<M> {
     no_room: FxHashSet<u32>,
     lists: IndexMap<Box<[UnwindMapping]>, List, FxBuildHasher>,
     processes: FxHashMap<u32, Box<[UnwindMapping]>>,
-    /// Processes that found no room, and what they have mapped.
-    refused: IndexMap<u32, Box<[UnwindMapping]>, FxBuildHasher>,
+    /// Processes that found no room, and what they have mapped, unless it is more than there can ever be room for.
+    refused: IndexMap<u32, Option<Box<[UnwindMapping]>>, FxBuildHasher>,
     /// Mappings (since when, where, how many) that were replaced, but are perhaps still being read. Oldest first.
     retired: VecDeque<(Instant, u32, u32)>,
     /// Counts what was released, to evict the oldest first.
@@ -118,9 +120,9 @@ pub struct Store<M> {
 pub struct StoreTally {
     pub tables: u64,
     pub evicted: u64,
-    /// Files whose table found no room.
+    /// Files whose table found no room, at first or ever.
     pub no_room: u64,
-    /// Times that a process's mappings found no room.
+    /// Processes whose mappings found no room, at first or ever.
     pub not_unwound: u64,
     /// Rules there was no number left for: addresses of theirs count as unsupported.
     pub rules_refused: u64,
@@ -141,7 +143,11 @@ struct FileState {
 #[derive(Clone, Copy, Debug)]
 enum Missing {
     Evicted,
-    NoRoom { rows: u64, pages: u64, again_at: Instant },
+    NoRoom {
+        rows: u64,
+        pages: u64,
+        again_at: Instant,
+    },
     /// It does not fit at all.
     TooLarge,
 }
@@ -230,7 +236,7 @@ impl<M: TableMemory> Store<M> {
         if self.processes.get(&pid).is_some_and(|known| **known == *mappings) {
             return;
         }
-        self.refused.swap_remove(&pid);
+        let was_refused = self.refused.swap_remove(&pid).is_some();
         // Without any code (yet) it is unknown. The kernel side need not tell a list of none from its neighbour's.
         if mappings.is_empty() {
             self.remove(pid);
@@ -239,11 +245,9 @@ impl<M: TableMemory> Store<M> {
         match self.try_set_mappings(pid, mappings) {
             Ok(()) => {}
             Err(again) => {
-                self.tally.not_unwound += 1;
+                self.tally.not_unwound += u64::from(!was_refused);
                 self.remove(pid);
-                if again {
-                    self.refused.insert(pid, mappings.into());
-                }
+                self.refused.insert(pid, again.then(|| mappings.into()));
             }
         }
     }
@@ -300,9 +304,14 @@ impl<M: TableMemory> Store<M> {
     pub fn retry(&mut self) {
         for _ in 0..self.refused.len().min(RETRIED_AT_ONCE) {
             // If it finds none again, it goes to the end of the queue.
-            let Some((pid, mappings)) = self.refused.shift_remove_index(0) else { return };
-            if self.try_set_mappings(pid, &mappings).is_err() {
+            let Some((pid, mappings)) = self.refused.shift_remove_index(0) else {
+                return;
+            };
+            let tried = mappings.as_ref().map(|mappings| self.try_set_mappings(pid, mappings));
+            if !matches!(tried, Some(Ok(()))) {
                 self.refused.insert(pid, mappings);
+            }
+            if matches!(tried, Some(Err(_))) {
                 return;
             }
         }
@@ -355,8 +364,8 @@ impl<M: TableMemory> Store<M> {
                     self.assign(file, index);
                 }
                 Err(missing) => {
-                    self.tally.no_room += 1;
                     let known = self.files.entry(file).or_default();
+                    self.tally.no_room += u64::from(known.refusals == 0);
                     known.missing = Some(missing);
                     known.refusals += 1;
                     if matches!(missing, Missing::NoRoom { .. }) {
@@ -373,7 +382,9 @@ impl<M: TableMemory> Store<M> {
 
     /// This file has that table from now on.
     fn assign(&mut self, file: u32, table: usize) {
-        let Some(Some(installed)) = self.tables.get_mut(table) else { return };
+        let Some(Some(installed)) = self.tables.get_mut(table) else {
+            return;
+        };
         let state = self.files.entry(file).or_default();
         state.table = Some(table);
         state.missing = None;
@@ -395,7 +406,9 @@ impl<M: TableMemory> Store<M> {
     }
 
     fn add_users(&mut self, table: usize, users: u32) {
-        let Some(Some(installed)) = self.tables.get_mut(table) else { return };
+        let Some(Some(installed)) = self.tables.get_mut(table) else {
+            return;
+        };
         installed.users += users;
         if installed.users > 0 && self.idle.remove(&(installed.released, table)) {
             self.idle_rows -= installed.rows();
@@ -418,7 +431,9 @@ impl<M: TableMemory> Store<M> {
 
     /// No process needs this table now.
     fn rest(&mut self, table: usize) {
-        let Some(Some(installed)) = self.tables.get_mut(table) else { return };
+        let Some(Some(installed)) = self.tables.get_mut(table) else {
+            return;
+        };
         installed.released = self.clock;
         installed.idle_since = self.now;
         self.idle_rows += installed.rows();
@@ -432,7 +447,10 @@ impl<M: TableMemory> Store<M> {
         let mut pieces: Vec<(u32, u32)> = Vec::new();
         for page in &table.pages {
             // Pages without code share a row.
-            if pieces.iter().any(|(first, rows)| (*first..*first + *rows).contains(&page.first)) {
+            if pieces
+                .iter()
+                .any(|(first, rows)| (*first..*first + *rows).contains(&page.first))
+            {
                 continue;
             }
             match pieces.last_mut() {
@@ -486,7 +504,10 @@ impl<M: TableMemory> Store<M> {
             row(row_low(local), rule.unwrap_or(RULE_UNSUPPORTED))
         };
         for (&(from, len), &(at, _)) in pieces.iter().zip(&placed) {
-            let from = table.rows.get(from as usize..).and_then(|rows| rows.get(..len as usize));
+            let from = table
+                .rows
+                .get(from as usize..)
+                .and_then(|rows| rows.get(..len as usize));
             let rows: Vec<u32> = from.unwrap_or_default().iter().map(|&local| global(local)).collect();
             self.memory.write_rows(at, &rows);
         }
@@ -536,7 +557,9 @@ impl<M: TableMemory> Store<M> {
 
     /// One process less has these mappings.
     fn release(&mut self, mappings: &[UnwindMapping]) {
-        let Some(list) = self.lists.get_mut(mappings) else { return };
+        let Some(list) = self.lists.get_mut(mappings) else {
+            return;
+        };
         list.users -= 1;
         if list.users > 0 {
             return;
@@ -552,9 +575,13 @@ impl<M: TableMemory> Store<M> {
     /// Throws out the table that has not been needed for longest, if there is one that the kernel side cannot be reading
     /// any more.
     fn evict(&mut self) -> bool {
-        let Some(&(_, table)) = self.idle.first() else { return false };
+        let Some(&(_, table)) = self.idle.first() else {
+            return false;
+        };
         let evictable = |installed: &mut Installed| self.now.duration_since(installed.idle_since) >= GRACE;
-        let Some(installed) = self.tables[table].take_if(evictable) else { return false };
+        let Some(installed) = self.tables[table].take_if(evictable) else {
+            return false;
+        };
         self.idle.pop_first();
         self.unused.push(table);
         self.idle_rows -= installed.rows();
@@ -582,7 +609,9 @@ impl<M: TableMemory> Store<M> {
     pub fn take_missing(&mut self, file: u32) -> bool {
         let free = self.rows.free() + self.idle_rows;
         let free_pages = self.pages.free() + self.idle_pages;
-        let Some(state) = self.files.get_mut(&file) else { return false };
+        let Some(state) = self.files.get_mut(&file) else {
+            return false;
+        };
         let again = match state.missing {
             Some(Missing::Evicted) => true,
             Some(Missing::NoRoom { rows, pages, again_at }) => {
