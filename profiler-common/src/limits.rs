@@ -42,6 +42,9 @@ pub const MAX_THREAD_STATE_BYTES: usize = 192;
 /// The most of a code object that any supported layout needs.
 pub const MAX_CODE_OBJECT_BYTES: usize = 256;
 
+/// Programs that can be at work on one CPU at the same time: one of the CPU clock, one at a tracepoint, four at uprobes.
+pub const CONTEXTS: u32 = 6;
+
 /// Length of a thread's name, NUL included (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 

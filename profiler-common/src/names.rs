@@ -4,6 +4,7 @@
 //! `profiler` checks that every name here exists in the object.
 
 pub const PROGRAM_SAMPLE_CPU: &str = "sample_cpu";
+pub const PROGRAM_SAMPLE_PROBE: &str = "sample_probe";
 pub const PROGRAM_TRACK_FORK: &str = "track_fork";
 
 pub const MAP_EVENTS: &str = "EVENTS";
@@ -19,6 +20,8 @@ pub const MAP_UNWIND_FILES: &str = "UNWIND_FILES";
 pub const MAP_UNWIND_PAGES: &str = "UNWIND_PAGES";
 pub const MAP_UNWIND_ROWS: &str = "UNWIND_ROWS";
 pub const MAP_UNWIND_RULES: &str = "UNWIND_RULES";
+pub const MAP_SCRATCH: &str = "SCRATCH";
+pub const MAP_CODE_SCRATCH: &str = "CODE_SCRATCH";
 
 pub const GLOBAL_CONFIG: &str = "CONFIG";
 
@@ -28,6 +31,7 @@ const fn fits(name: &str) -> bool {
 
 const _: () = assert!(
     fits(PROGRAM_SAMPLE_CPU)
+        && fits(PROGRAM_SAMPLE_PROBE)
         && fits(PROGRAM_TRACK_FORK)
         && fits(MAP_EVENTS)
         && fits(MAP_PYTHONS)
@@ -42,4 +46,6 @@ const _: () = assert!(
         && fits(MAP_UNWIND_PAGES)
         && fits(MAP_UNWIND_ROWS)
         && fits(MAP_UNWIND_RULES)
+        && fits(MAP_SCRATCH)
+        && fits(MAP_CODE_SCRATCH)
 );

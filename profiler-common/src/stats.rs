@@ -47,6 +47,10 @@ counters! {
     OutsideNamespace = 12, "clock ticks of processes outside the pid namespace";
     /// The longest that one sample took, in nanoseconds: the largest of the CPUs', not their sum.
     LongestNs = 13, "nanoseconds of the longest sample";
+    /// A wanted task came to the instruction that is probed.
+    Probes = 14, "samples at the probe";
+    /// Too many programs were at work on the CPU at once.
+    LostNoContext = 15, "samples lost: too many unfinished ones on one CPU";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

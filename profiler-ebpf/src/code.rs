@@ -23,7 +23,8 @@ use profiler_ebpf::{
 };
 
 use crate::{
-    maps::{CODES, Context, code_scratch, scratch},
+    context::Context,
+    maps::{CODES, code_scratch, scratch},
     output,
     stats::count,
     user_memory::UserMemory,

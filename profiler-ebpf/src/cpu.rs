@@ -1,28 +1,9 @@
 //! One tick of the CPU clock.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
-    programs::PerfEventContext,
-};
-use profiler_common::{
-    limits::COMM_BYTES,
-    python::PythonProcess,
-    record::{PYTHON_NONE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey},
-    stats::Counter,
-};
-use profiler_ebpf::{hash::mix, scratch::Scratch};
+use aya_ebpf::{EbpfContext as _, programs::PerfEventContext};
+use profiler_common::stats::Counter;
 
-use crate::{
-    code,
-    maps::{Context, PERF_EVENT, PYTHONS, STACKS, scratch},
-    native, output,
-    stats::{add, count, raise},
-    task::{self, Task, config},
-    walk,
-};
-
-const CONTEXT: Context = PERF_EVENT;
+use crate::{context::PERF_EVENT, sample, stats::count, task};
 
 /// Samples what this CPU runs. An error is the name under which the sample is lost.
 #[inline(always)]
@@ -33,111 +14,5 @@ pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     if !task::is_wanted(task, comm) {
         return Ok(());
     }
-    // SAFETY: a plain helper call.
-    let started_ns = unsafe { bpf_ktime_get_ns() };
-    count(Counter::Samples);
-    let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
-    begin(scratch, task, comm, started_ns);
-    find_python(scratch, task);
-    native::capture(ctx.as_ptr(), CONTEXT)?;
-    python()?;
-    let sent = send();
-    // SAFETY: a plain helper call.
-    let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns);
-    add(Counter::RunTimeNs, took_ns);
-    raise(Counter::LongestNs, took_ns);
-    sent
-}
-
-#[inline(always)]
-fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
-    let header: &mut SampleHeader = &mut scratch.record.header;
-    // SAFETY: a plain helper call.
-    header.cpu = unsafe { bpf_get_smp_processor_id() };
-    header.pid = task.pid;
-    header.tid = task.tid;
-    header.time_ns = time_ns;
-    header.instance = 0;
-    header.python = PYTHON_NONE;
-    // SAFETY: two words are 16 bytes.
-    header.comm = unsafe { core::mem::transmute::<[u64; 2], [u8; COMM_BYTES]>(comm) };
-    header.stack = StackKey {
-        hash: config::hash_seed(),
-    };
-    mix(&mut header.stack, u64::from(task.pid));
-    scratch.record.python_len = 0;
-    scratch.record.python_flags = 0;
-}
-
-/// Looks up whether the process is known to be a CPython.
-#[inline(always)]
-fn find_python(scratch: &mut Scratch, task: Task) {
-    // SAFETY: copied out at once.
-    let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
-        return;
-    };
-    copy(process, &mut scratch.process);
-    scratch.record.header.instance = scratch.process.instance;
-}
-
-/// The Python stack, if the process is known to be a CPython.
-#[inline(always)]
-fn python() -> Result<(), Counter> {
-    if scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record.header.instance == 0 {
-        return Ok(());
-    }
-    walk::capture(CONTEXT);
-    let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
-    let status = u64::from(scratch.record.header.python) << 32 | u64::from(scratch.record.python_flags);
-    mix(&mut scratch.record.header.stack, status);
-    mix(&mut scratch.record.header.stack, u64::from(scratch.process.instance));
-    Ok(())
-}
-
-/// Copies word by word: `memcpy` is a loop over bytes in BPF.
-#[inline(always)]
-fn copy(from: &PythonProcess, to: &mut PythonProcess) {
-    const WORDS: usize = size_of::<PythonProcess>() / 8;
-    let from = (&raw const *from).cast::<u64>();
-    let to = (&raw mut *to).cast::<u64>();
-    let mut i = 0;
-    while i < WORDS {
-        // SAFETY: both are `WORDS` words long and aligned (asserted below). Volatile: keeps LLVM from turning the loop
-        // into a call of `memcpy`.
-        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
-        i += 1;
-    }
-}
-
-const _: () = assert!(size_of::<PythonProcess>() % 8 == 0 && align_of::<PythonProcess>() == 8);
-
-#[inline(always)]
-fn send() -> Result<(), Counter> {
-    let key = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record.header.stack;
-    // SAFETY: the value is not kept.
-    if unsafe { STACKS.get(key) }.is_some() {
-        code::check_some(CONTEXT);
-        let header = &mut scratch(CONTEXT).ok_or(Counter::LostNoScratch)?.record.header;
-        header.kind = RECORD_SAMPLE;
-        return if output::send_sample(header) {
-            Ok(())
-        } else {
-            Err(Counter::LostRingFull)
-        };
-    }
-    // Code objects first: when user space reads the stack, it has their names.
-    let complete = code::send_missing(CONTEXT);
-    let scratch = scratch(CONTEXT).ok_or(Counter::LostNoScratch)?;
-    scratch.record.header.kind = RECORD_STACK;
-    // The process may be gone soon, and what is missing with it.
-    if !output::send_stack(scratch, !complete) {
-        return Err(Counter::LostRingFull);
-    }
-    count(Counter::StacksSent);
-    // Known only when nothing of it is missing: otherwise the next sample of this stack brings more of its code.
-    if complete {
-        // A failure means that it is sent once more.
-        let _ = STACKS.insert(key, 1, 0);
-    }
-    Ok(())
+    sample::take(ctx.as_ptr(), PERF_EVENT, task, comm)
 }

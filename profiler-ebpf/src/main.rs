@@ -3,14 +3,21 @@
 //! | program | hook | does |
 //! |---|---|---|
 //! | `sample_cpu` | perf event (software CPU clock), one per CPU | sends who runs and its stacks |
+//! | `sample_probe` | uprobe, for tests | the same, at an instruction |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
 //! Every fault ends in a counter of `STATS`; nothing is logged per sample.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
+// For `atomic`. Stable compilers allow it to crates that RUSTC_BOOTSTRAP names, as `profiler/build.rs` does.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
 mod code;
+#[cfg(target_arch = "bpf")]
+mod context;
 #[cfg(target_arch = "bpf")]
 mod cpu;
 #[cfg(target_arch = "bpf")]
@@ -22,7 +29,11 @@ mod native;
 #[cfg(target_arch = "bpf")]
 mod output;
 #[cfg(target_arch = "bpf")]
+mod probe;
+#[cfg(target_arch = "bpf")]
 mod process;
+#[cfg(target_arch = "bpf")]
+mod sample;
 #[cfg(target_arch = "bpf")]
 mod stats;
 #[cfg(target_arch = "bpf")]
@@ -35,15 +46,23 @@ mod walk;
 #[cfg(target_arch = "bpf")]
 mod entry {
     use aya_ebpf::{
-        macros::{perf_event, raw_tracepoint},
-        programs::{PerfEventContext, RawTracePointContext},
+        macros::{perf_event, raw_tracepoint, uprobe},
+        programs::{PerfEventContext, ProbeContext, RawTracePointContext},
     };
 
-    use crate::{cpu, process, stats};
+    use crate::{cpu, probe, process, stats};
 
     #[perf_event]
     pub fn sample_cpu(ctx: PerfEventContext) -> u32 {
         if let Err(lost) = cpu::try_sample(&ctx) {
+            stats::count(lost);
+        }
+        0
+    }
+
+    #[uprobe]
+    pub fn sample_probe(ctx: ProbeContext) -> u32 {
+        if let Err(lost) = probe::try_sample(&ctx) {
             stats::count(lost);
         }
         0

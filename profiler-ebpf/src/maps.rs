@@ -1,11 +1,12 @@
 //! Every map: who writes, who reads, how big, why. Sizes that depend on the machine are set by user space at load.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-    bindings::BPF_F_MMAPABLE,
 };
 use profiler_common::{
+    limits::CONTEXTS,
     python::{CodeKey, PythonProcess},
     record::StackKey,
     stats::COUNTERS,
@@ -13,7 +14,7 @@ use profiler_common::{
 };
 use profiler_ebpf::{scratch::Scratch, unwind::UnwindTables};
 
-use crate::code::CodeScratch;
+use crate::{code::CodeScratch, context::Context};
 
 /// Kernel → user: samples, stacks, code objects. Resized at load to the number of CPUs.
 #[map]
@@ -100,19 +101,13 @@ impl UnwindTables for Tables {
     }
 }
 
-/// Working memory by [`Context`]: a CPU sample may interrupt a program that runs in another kind of context on the same
-/// CPU, and must not write where that one works. Interrupts nest last in, first out, so one slot per kind is enough.
+/// Kernel only: working memory by [`Context`]. Cut down to one entry at load where only the CPU clock is used.
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(CONTEXTS, 0);
 
-/// The same for code objects being copied.
+/// Kernel only: the same for code objects being copied.
 #[map]
-static CODE_SCRATCH: PerCpuArray<CodeScratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// In which kind of kernel context a program runs: the index of its working memory. A plain integer, because global
-/// functions (`walk::walk_some`, `code::check`) take no other arguments.
-pub type Context = u32;
-pub const PERF_EVENT: Context = 0;
+static CODE_SCRATCH: PerCpuArray<CodeScratch> = PerCpuArray::with_max_entries(CONTEXTS, 0);
 
 /// The working memory of `context`.
 ///
@@ -122,8 +117,7 @@ pub const PERF_EVENT: Context = 0;
 #[inline(always)]
 pub fn scratch(context: Context) -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(context)?;
-    // SAFETY: a per-CPU slot is used by one program at a time: perf-event programs do not interrupt each other
-    // (`bpf_prog_active`), and each other context has a slot of its own.
+    // SAFETY: a per-CPU slot is used by one program at a time (see `context`).
     Some(unsafe { &mut *scratch })
 }
 

@@ -16,7 +16,8 @@ use profiler_common::{
 use profiler_ebpf::{hash::mix, scratch::Scratch, unwind};
 
 use crate::{
-    maps::{Context, PROCESSES, Tables, scratch},
+    context::Context,
+    maps::{PROCESSES, Tables, scratch},
     stats::count,
     task::{self, config},
     user_memory::UserMemory,

@@ -2,18 +2,19 @@
 
 use profiler_common::stats::Counter;
 
-use crate::maps::STATS;
+use crate::{atomic, maps::STATS};
 
 #[inline(always)]
 pub fn count(counter: Counter) {
     add(counter, 1);
 }
 
-/// Raises a counter that keeps a maximum.
+/// Raises a counter that keeps a maximum. Of two programs at the same time, the smaller may win: no atomic operation
+/// of old kernels does this, and a maximum that long comes again.
 #[inline(always)]
 pub fn raise(counter: Counter, value: u64) {
     if let Some(slot) = STATS.get_ptr_mut(counter as u32) {
-        // SAFETY: as in `add`.
+        // SAFETY: as in `add`, but for being atomic.
         unsafe {
             if value > *slot {
                 *slot = value;
@@ -25,9 +26,7 @@ pub fn raise(counter: Counter, value: u64) {
 #[inline(always)]
 pub fn add(counter: Counter, amount: u64) {
     if let Some(slot) = STATS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot is this CPU's, and every program that writes it runs with preemption off. An interrupt
-        // between load and store could lose one count of a program it interrupts; counters of different programs are
-        // different slots.
-        unsafe { *slot = (*slot).wrapping_add(amount) };
+        // SAFETY: the pointer is to a map value. The slot is this CPU's, but programs interrupt each other.
+        unsafe { atomic::add(slot, amount) };
     }
 }

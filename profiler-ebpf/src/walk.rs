@@ -7,11 +7,7 @@
 use profiler_common::{limits::MAX_PYTHON_FRAMES, record::PYTHON_COMPLETE};
 use profiler_ebpf::python::{frames, thread};
 
-use crate::{
-    maps::{Context, scratch},
-    task,
-    user_memory::UserMemory,
-};
+use crate::{context::Context, maps::scratch, task, user_memory::UserMemory};
 
 const FRAMES_PER_CALL: u32 = 8;
 

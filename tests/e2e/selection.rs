@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     folded::{Folded, has},
+    pprof,
     profiler::Profiler,
     python,
     serial::serial,
@@ -110,7 +111,7 @@ fn comm_records_threads_of_that_name_only() -> Result<()> {
 #[test]
 fn cgroup_records_what_is_in_it_and_below() -> Result<()> {
     let _serial = serial();
-    let Some(cgroup) = TestCgroup::new()? else {
+    let Some(cgroup) = TestCgroup::new("below")? else {
         return Ok(());
     };
     let python = python::any()?;
@@ -150,6 +151,34 @@ fn cgroup_records_what_is_in_it_and_below() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn samples_of_a_container_are_labelled_with_its_id_and_cgroup() -> Result<()> {
+    let _serial = serial();
+    let id = "0123456789abcdef".repeat(4);
+    let Some(cgroup) = TestCgroup::new(&format!("docker-{id}.scope"))? else {
+        return Ok(());
+    };
+    let python = python::any()?;
+    let workload = Workload::python(&python, "spin.py", &[])?;
+    cgroup.take(&cgroup.below, &workload)?;
+
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("out.pb.gz");
+    let path = file.to_str().context("not UTF-8")?;
+    let pid = workload.pid.to_string();
+    Profiler::record(&["-p", &pid, "-d", "1", "-r", RATE, "-o", path]).succeed()?;
+    let profile = pprof::load(&file)?;
+    ensure!(profile.samples().next().is_some(), "no samples");
+    for (key, _) in profile.samples() {
+        let (found, container) = (profile.string(key.labels.cgroup), profile.string(key.labels.container));
+        ensure!(
+            container == id && found.ends_with(&format!("/docker-{id}.scope")),
+            "labels {container:?} and {found:?}"
+        );
+    }
+    Ok(())
+}
+
 fn start(python: &python::Python) -> Result<(Workload, Vec<u64>)> {
     let workload = Workload::python(python, "threads.py", &[])?;
     let tids = workload.truth[0]
@@ -177,7 +206,7 @@ struct TestCgroup {
 }
 
 impl TestCgroup {
-    fn new() -> Result<Option<Self>> {
+    fn new(below: &str) -> Result<Option<Self>> {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let mount = mounts.lines().find_map(|line| {
             let mut fields = line.split(' ');
@@ -189,7 +218,7 @@ impl TestCgroup {
             return Ok(None);
         };
         let path = root.join(format!("profiler-e2e-{}", std::process::id()));
-        let below = path.join("below");
+        let below = path.join(below);
         if let Err(error) = fs::create_dir_all(&below) {
             skip(format!("cannot make a cgroup in {}: {error}", root.display()));
             return Ok(None);

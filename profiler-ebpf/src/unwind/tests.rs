@@ -760,7 +760,7 @@ fn a_row_holds_from_its_address_to_the_next_and_a_page_begins_with_its_own() {
     let mut tables = Tables::default();
     let [a, b, c, d] = [1, 2, 3, 4].map(|at| tables.add_rule(rule(CFA_SP, at)));
     let others = vec![row(0, RULE_NONE); 5];
-    tables.add_file(0, &[others.clone()]);
+    tables.add_file(0, std::slice::from_ref(&others));
     let pages = [
         vec![row(0, a), row(1, b), row(0xffff, c)],
         vec![row(0, c)],
@@ -804,7 +804,8 @@ fn a_page_with_a_row_for_each_address_fills_a_shard_and_is_searched_whole() {
 
 #[test]
 fn a_deeper_stack_is_truncated_and_its_leaf_side_kept() {
-    for (kernel_len, depth) in [(0, 600), (127, 600), (127, 512)] {
+    let most = MAX_NATIVE_ADDRESSES as u64;
+    for (kernel_len, depth) in [(0, most + 100), (127, most + 100), (127, most)] {
         let mut thread = recursive(depth, 1, SP);
         thread.scratch.record.kernel_len = kernel_len;
         thread.scratch.record.words.fill(0xdead);
@@ -815,7 +816,7 @@ fn a_deeper_stack_is_truncated_and_its_leaf_side_kept() {
         assert!(words[..first].iter().all(|word| *word == 0xdead));
         assert!(words[first + MAX_NATIVE_ADDRESSES..].iter().all(|word| *word == 0xdead));
     }
-    let mut thread = recursive(511, 1, SP);
+    let mut thread = recursive(most - 1, 1, SP);
     let (addresses, status) = thread.unwind();
     assert_eq!(
         (addresses.len(), status),

@@ -80,8 +80,9 @@ impl<M: TableMemory> Unwinder<M> {
         }
         if now.duration_since(self.room_looked_for) >= LOOK_FOR_ROOM {
             self.room_looked_for = now;
-            self.store.retry();
-            for file in self.store.without_room() {
+            let mut again = self.store.retry();
+            again.extend(self.store.without_room());
+            for file in again {
                 self.want(files, file);
             }
         }

@@ -300,21 +300,29 @@ impl<M: TableMemory> Store<M> {
         }
     }
 
-    /// Tries processes again that found no room.
-    pub fn retry(&mut self) {
+    /// Tries processes again that found no room. Returns the files of those that found some: their tables may have been
+    /// thrown out meanwhile.
+    pub fn retry(&mut self) -> Vec<u32> {
+        let mut files = Vec::new();
         for _ in 0..self.refused.len().min(RETRIED_AT_ONCE) {
             // If it finds none again, it goes to the end of the queue.
             let Some((pid, mappings)) = self.refused.shift_remove_index(0) else {
-                return;
+                break;
             };
             let tried = mappings.as_ref().map(|mappings| self.try_set_mappings(pid, mappings));
-            if !matches!(tried, Some(Ok(()))) {
-                self.refused.insert(pid, mappings);
-            }
-            if matches!(tried, Some(Err(_))) {
-                return;
+            match (tried, mappings) {
+                (Some(Ok(())), Some(mappings)) => files.extend(files_of(&mappings)),
+                (tried, mappings) => {
+                    self.refused.insert(pid, mappings);
+                    if tried.is_some() {
+                        break;
+                    }
+                }
             }
         }
+        files.sort_unstable();
+        files.dedup();
+        files
     }
 
     /// Whether a file has a table, because another one with the same build id has.

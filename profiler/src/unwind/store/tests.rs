@@ -194,7 +194,7 @@ fn a_process_without_room_is_unknown_and_gets_it_when_there_is() {
     store.retry();
     assert!(!store.memory.processes.contains_key(&4));
     store.remove(2);
-    store.retry();
+    assert_eq!(store.retry(), []);
     assert_eq!(store.memory.processes[&4], store.memory.processes[&1]);
 
     for pid in [1, 3, 4] {
@@ -219,6 +219,20 @@ fn a_process_that_is_gone_does_not_come_back() {
     store.remove(1);
     store.retry();
     assert!(!store.memory.processes.contains_key(&4));
+}
+
+#[test]
+fn a_process_that_had_to_wait_says_which_files_it_needs() {
+    let mut store = store(SMALL);
+    for pid in 1..=3 {
+        store.set_mappings(pid, &[nameless(1)]);
+    }
+    let list = [2, 0, 1].map(|file| mapping(file, &table(file, &[1]), 0));
+    store.set_mappings(4, &list);
+    assert_eq!(store.retry(), []);
+    store.remove(1);
+    assert_eq!(store.retry(), [0, 1, 2]);
+    assert_eq!(store.retry(), []);
 }
 
 #[test]
@@ -607,7 +621,9 @@ proptest! {
                     store.adopt(file, tables[file as usize].0);
                 }
                 Step::Later { ms } => later(&mut store, Duration::from_millis(ms)),
-                Step::Retry => store.retry(),
+                Step::Retry => {
+                    store.retry();
+                }
             }
             for (pid, process) in before {
                 if store.memory.processes.get(&pid) != Some(&process) {

@@ -1,0 +1,22 @@
+//! The one atomic operation that every kernel has.
+
+use core::arch::asm;
+
+/// Adds `amount`, in one piece whatever interrupts, and wraps around.
+///
+/// In assembly: the compiler offers this target no more than atomic loads and stores (`atomic-cas` is false for it).
+///
+/// # Safety
+/// `place` must point to a map value.
+#[inline(always)]
+pub unsafe fn add(place: *mut u64, amount: u64) {
+    // SAFETY: by contract; the instruction reads and writes those eight bytes.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({place} + 0) += {amount}",
+            place = in(reg) place,
+            amount = in(reg) amount,
+            options(nostack),
+        );
+    }
+}

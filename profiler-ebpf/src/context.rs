@@ -1,0 +1,79 @@
+//! Which working memory a program may write to while others run on the same CPU.
+//!
+//! A CPU sample interrupts programs that hang on other events, and a task that runs one can be preempted by a task that
+//! runs the same one. Measured with one slot for all: 5,342 of 18,346 uprobe hits had their memory overwritten by CPU
+//! samples, and 1,307 of 10,119 by another task's hit (Linux 6.8, `preempt=full`). So there are several slots:
+//!
+//! | slot | of | because |
+//! |---|---|---|
+//! | 0 | perf events: the CPU clock, page faults | the kernel runs one at a time on a CPU (`bpf_prog_active`), without preemption |
+//! | 1 | tracepoints, raw or not | no preemption, but an interrupt can bring another tracepoint |
+//! | 2 – 5 | uprobes | from Linux 6.0 on (sleepable uprobes) with preemption, though not with migration to another CPU |
+//!
+//! Slot 0 is simply used: nothing can come twice. The others are claimed first, so that whatever nests in whatever way
+//! costs a sample, which is counted, and never mixes two.
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use profiler_common::{limits::CONTEXTS, stats::Counter};
+
+use crate::atomic;
+
+/// Index of a program's working memory. A plain integer, because global functions (`walk::walk_some`, `code::check`)
+/// take no other arguments.
+pub type Context = u32;
+
+pub const PERF_EVENT: Context = 0;
+const TRACEPOINT: Context = 1;
+const FIRST_UPROBE: Context = 2;
+const LAST_UPROBE: Context = CONTEXTS - 1;
+const _: () = assert!(PERF_EVENT < TRACEPOINT && TRACEPOINT < FIRST_UPROBE && FIRST_UPROBE + 3 == LAST_UPROBE);
+
+/// Kernel only: how many programs hold, or are just trying to get, each slot.
+#[map]
+static CLAIMS: PerCpuArray<u64> = PerCpuArray::with_max_entries(CONTEXTS, 0);
+
+/// Runs `program` with a slot that is the caller's alone.
+#[inline(always)]
+pub fn in_uprobe(program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
+    let mut context = FIRST_UPROBE;
+    while context <= LAST_UPROBE {
+        if claim(context) {
+            let outcome = program(context);
+            release(context);
+            return outcome;
+        }
+        context += 1;
+    }
+    Err(Counter::LostNoContext)
+}
+
+/// Whoever adds itself and then finds itself alone has the slot: as long as it stays added, nobody else can find that.
+/// Two that add themselves at the same moment may both go without; there are other slots.
+///
+/// Test-and-set would be plainer, but atomic operations that return something need Linux 5.12, and adding has been there
+/// from the first. That all contenders run on one CPU, and so in some order, is what makes the separate load right.
+#[inline(always)]
+fn claim(context: Context) -> bool {
+    let Some(holders) = CLAIMS.get_ptr_mut(context) else {
+        return false;
+    };
+    // SAFETY: the pointer is to a map value, which is never freed. Volatile: others change it.
+    unsafe {
+        atomic::add(holders, 1);
+        if holders.read_volatile() == 1 {
+            return true;
+        }
+        atomic::add(holders, MINUS_ONE);
+    }
+    false
+}
+
+#[inline(always)]
+fn release(context: Context) {
+    if let Some(holders) = CLAIMS.get_ptr_mut(context) {
+        // SAFETY: as in `claim`.
+        unsafe { atomic::add(holders, MINUS_ONE) };
+    }
+}
+
+const MINUS_ONE: u64 = u64::MAX;

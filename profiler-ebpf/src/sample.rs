@@ -1,0 +1,139 @@
+//! One sample of the running task, whatever event it is taken at: a service for every program of this object.
+//!
+//! `take` is all of it. A program brings its event's context, for the kernel's stack, and the [`Context`] whose working
+//! memory it may use.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use profiler_common::{
+    limits::COMM_BYTES,
+    python::PythonProcess,
+    record::{PYTHON_NONE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey},
+    stats::Counter,
+};
+use profiler_ebpf::{hash::mix, scratch::Scratch};
+
+use crate::{
+    code,
+    context::Context,
+    maps::{PYTHONS, STACKS, scratch},
+    native, output,
+    stats::{add, count, raise},
+    task::{self, Task, config},
+    walk,
+};
+
+/// Samples `task`, which is the running one and wanted; `comm` is its name. An error is the name under which the sample
+/// is lost.
+#[inline(always)]
+pub fn take(event: *mut c_void, context: Context, task: Task, comm: [u64; 2]) -> Result<(), Counter> {
+    // SAFETY: a plain helper call.
+    let started_ns = unsafe { bpf_ktime_get_ns() };
+    count(Counter::Samples);
+    let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
+    begin(scratch, task, comm, started_ns);
+    find_python(scratch, task);
+    native::capture(event, context)?;
+    python(context)?;
+    let sent = send(context);
+    // Of a program that was interrupted, with the interruption.
+    // SAFETY: a plain helper call.
+    let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns);
+    add(Counter::RunTimeNs, took_ns);
+    raise(Counter::LongestNs, took_ns);
+    sent
+}
+
+#[inline(always)]
+fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
+    let header: &mut SampleHeader = &mut scratch.record.header;
+    // SAFETY: a plain helper call.
+    header.cpu = unsafe { bpf_get_smp_processor_id() };
+    header.pid = task.pid;
+    header.tid = task.tid;
+    header.time_ns = time_ns;
+    header.instance = 0;
+    header.python = PYTHON_NONE;
+    // SAFETY: two words are 16 bytes.
+    header.comm = unsafe { core::mem::transmute::<[u64; 2], [u8; COMM_BYTES]>(comm) };
+    header.stack = StackKey {
+        hash: config::hash_seed(),
+    };
+    mix(&mut header.stack, u64::from(task.pid));
+    scratch.record.python_len = 0;
+    scratch.record.python_flags = 0;
+}
+
+/// Looks up whether the process is known to be a CPython.
+#[inline(always)]
+fn find_python(scratch: &mut Scratch, task: Task) {
+    // SAFETY: copied out at once.
+    let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
+        return;
+    };
+    copy(process, &mut scratch.process);
+    scratch.record.header.instance = scratch.process.instance;
+}
+
+/// The Python stack, if the process is known to be a CPython.
+#[inline(always)]
+fn python(context: Context) -> Result<(), Counter> {
+    if scratch(context).ok_or(Counter::LostNoScratch)?.record.header.instance == 0 {
+        return Ok(());
+    }
+    walk::capture(context);
+    let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
+    let status = u64::from(scratch.record.header.python) << 32 | u64::from(scratch.record.python_flags);
+    mix(&mut scratch.record.header.stack, status);
+    mix(&mut scratch.record.header.stack, u64::from(scratch.process.instance));
+    Ok(())
+}
+
+/// Copies word by word: `memcpy` is a loop over bytes in BPF.
+#[inline(always)]
+fn copy(from: &PythonProcess, to: &mut PythonProcess) {
+    const WORDS: usize = size_of::<PythonProcess>() / 8;
+    let from = (&raw const *from).cast::<u64>();
+    let to = (&raw mut *to).cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: both are `WORDS` words long and aligned (asserted below). Volatile: keeps LLVM from turning the loop
+        // into a call of `memcpy`.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+}
+
+const _: () = assert!(size_of::<PythonProcess>() % 8 == 0 && align_of::<PythonProcess>() == 8);
+
+#[inline(always)]
+fn send(context: Context) -> Result<(), Counter> {
+    let key = scratch(context).ok_or(Counter::LostNoScratch)?.record.header.stack;
+    // SAFETY: the value is not kept.
+    if unsafe { STACKS.get(key) }.is_some() {
+        code::check_some(context);
+        let header = &mut scratch(context).ok_or(Counter::LostNoScratch)?.record.header;
+        header.kind = RECORD_SAMPLE;
+        return if output::send_sample(header) {
+            Ok(())
+        } else {
+            Err(Counter::LostRingFull)
+        };
+    }
+    // Code objects first: when user space reads the stack, it has their names.
+    let complete = code::send_missing(context);
+    let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
+    scratch.record.header.kind = RECORD_STACK;
+    // The process may be gone soon, and what is missing with it.
+    if !output::send_stack(scratch, !complete) {
+        return Err(Counter::LostRingFull);
+    }
+    count(Counter::StacksSent);
+    // Known only when nothing of it is missing: otherwise the next sample of this stack brings more of its code.
+    if complete {
+        // A failure means that it is sent once more.
+        let _ = STACKS.insert(key, 1, 0);
+    }
+    Ok(())
+}
