@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
-use super::table::{NoTable, Table, build};
+use super::table::{NoTable, Table, build, build_and};
 use crate::cost;
 
 /// The bytes of a file to make a table of.
@@ -37,6 +37,13 @@ pub struct Builder {
     waiting: usize,
 }
 
+/// Drops the file's pages from our memory; the page cache keeps them.
+fn let_go(bytes: &Mmap) {
+    // SAFETY: the map is a shared one of a file and never written, so a page that is touched again is the same again.
+    // Failing costs memory only.
+    let _ = unsafe { bytes.unchecked_advise(UncheckedAdvice::DontNeed) };
+}
+
 impl Builder {
     pub fn start() -> io::Result<Self> {
         let (jobs, to_do) = channel::<(u32, Image)>();
@@ -47,7 +54,7 @@ impl Builder {
                 let started = cost::thread_cpu_time();
                 // Whatever is wrong with one file, the others want their tables. Nothing outlives the call but its result.
                 let table = catch_unwind(AssertUnwindSafe(|| match &image {
-                    Image::Mapped(bytes) => build(bytes.deref()),
+                    Image::Mapped(bytes) => build_and(bytes.deref(), &|| let_go(bytes)),
                     Image::Owned(bytes) => build(bytes),
                 }))
                 .unwrap_or(Err(NoTable::Damaged));

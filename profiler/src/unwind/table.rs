@@ -72,6 +72,15 @@ const MAX_ROWS: usize = 16 << 20;
 
 /// Makes the table of the ELF file with these bytes.
 pub fn build(file: &[u8]) -> Result<Table, NoTable> {
+    build_and(file, &|| {})
+}
+
+/// After so much code, what was read of the file is let go.
+const LET_GO_EVERY: u32 = 8 << 20;
+
+/// The same, and calls `let_go` every now and then: nothing that was read is needed in memory any more. Of rustc's driver
+/// 120 MB are touched.
+pub fn build_and(file: &[u8], let_go: &dyn Fn()) -> Result<Table, NoTable> {
     let mut elf = Elf::parse(file)?;
     let mut found = Found::default();
     let eh_frame = match elf.eh_frame().filter(|(_, bytes)| !is_empty(bytes)) {
@@ -111,7 +120,12 @@ pub fn build(file: &[u8]) -> Result<Table, NoTable> {
     let mut context = UnwindContext::<usize, Room>::new_in();
     let mut unreadable = found.unreadable;
     let mut covered = 0;
+    let mut let_go_at = LET_GO_EVERY;
     for (i, entry) in found.entries.iter().enumerate() {
+        if entry.start >= let_go_at {
+            let_go();
+            let_go_at = entry.start.saturating_add(LET_GO_EVERY);
+        }
         if entry.start > covered {
             fill_gap(&elf, &mut writer, covered..entry.start);
         }
