@@ -369,6 +369,7 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
             known.push((start..end, rule::STUB));
         }
     }
+    known.extend(start_up(elf, &gap).map(|addresses| (addresses, rule::END)));
     known.sort_by_key(|(addresses, _)| addresses.start);
 
     let keeps_frame_pointers = elf.keeps_frame_pointers || gap.len() >= MIN_GENERATED_BYTES;
@@ -397,6 +398,15 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
 /// the file was built, as V8 does its builtins (1.4 MB in node 20), and such code keeps frame pointers for its own
 /// walkers.
 const MIN_GENERATED_BYTES: usize = 64 << 10;
+
+/// The part of these addresses that is the code a process begins with, and its entry point: the dynamic linker has no
+/// unwind information for it (glibc 2.36), nor do musl and Go. It has no caller.
+fn start_up(elf: &Elf<'_>, gap: &Range<u32>) -> Option<Range<u32>> {
+    /// glibc's, with what it does after the libraries are loaded, has 80.
+    const MOST_BYTES: u32 = 256;
+    let entry = elf.entry.filter(|entry| gap.contains(entry))?;
+    Some(entry..gap.end.min(entry.saturating_add(MOST_BYTES)))
+}
 
 /// Whether these bytes only move the next function to a round address. They are never executed, so whatever rule is in
 /// effect before them may stay, which saves most functions two rows: for "none" here, and for what most functions end and

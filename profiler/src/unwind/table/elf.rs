@@ -35,6 +35,8 @@ pub struct Elf<'a> {
     pub code: Vec<Code<'a>>,
     /// Sections of stubs through which other files' functions are called, relative to the base.
     pub stubs: Vec<Range<u32>>,
+    /// Where a process begins to run it, relative to the base.
+    pub entry: Option<u32>,
     /// Bytes of the sections that hold code; 0 if there are no section headers.
     code_bytes: u64,
     /// Its code without unwind information is expected to keep frame pointers: it is a Go program, whose own code has
@@ -94,9 +96,11 @@ impl<'a> Elf<'a> {
             span: code.iter().map(|segment| segment.addresses.end).max().unwrap_or(0),
             code,
             stubs: Vec::new(),
+            entry: None,
             code_bytes: 0,
             keeps_frame_pointers: false,
         };
+        elf.entry = elf.code_range(header.e_entry(ENDIAN), 1).map(|(start, _)| start);
         elf.code_bytes = elf.section_bytes();
         elf.keeps_frame_pointers = [".gopclntab", ".data.rel.ro.gopclntab", ".note.go.buildid"]
             .iter()

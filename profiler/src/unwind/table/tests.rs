@@ -334,6 +334,21 @@ fn a_first_function_that_looks_called_is_found_one_byte_early_unless_a_call_prec
 }
 
 #[test]
+fn a_process_begins_at_the_entry_point_which_need_not_have_an_entry() {
+    let eh_frame = EhFrameBytes::new().fde(CODE..CODE + 32, &[]);
+    let elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + 32, &[0xc3; 32]);
+    let mut bytes = elf.bytes();
+    bytes[24..32].copy_from_slice(&(CODE + 40).to_le_bytes());
+    let table = build(&bytes).expect("a table");
+    assert_eq!(*table.lookup(CODE + 39), rule::NONE);
+    assert_eq!(*table.lookup(CODE + 40), rule::END);
+    assert_eq!(*table.lookup(CODE + 63), rule::END);
+    // What the file says goes first.
+    bytes[24..32].copy_from_slice(&(CODE + 8).to_le_bytes());
+    assert_eq!(*build(&bytes).expect("a table").lookup(CODE + 8), sp(8));
+}
+
+#[test]
 fn the_function_that_contexts_return_to_ends_a_stack_whatever_its_entry_says() {
     let eh_frame = EhFrameBytes::new().fde(CODE + 32..CODE + 64, &[]);
     let elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + 32, &START_CONTEXT);

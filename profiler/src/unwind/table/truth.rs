@@ -59,7 +59,15 @@ fn check(elf: &Elf<'_>, index: &Index<'_>, table: &Table, relative: u32, path: &
     let address = elf.base + u64::from(relative);
     let rule = table.lookup(address);
     let at = format!("{path} {address:#x} {rule:?}");
-    let none = [rule::NONE, rule::TRAMPOLINE, rule::STUB].contains(rule) && !index.covers(address);
+    // What is known of code without an entry.
+    let known = [
+        rule::NONE,
+        rule::TRAMPOLINE,
+        rule::STUB,
+        rule::END,
+        rule::FRAME_POINTER,
+    ];
+    let none = known.contains(rule) && !index.covers(address);
     let fde = match index.find(address) {
         Some(fde) => fde,
         None if none || in_padding(elf, index, relative) => return false,
