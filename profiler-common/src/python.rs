@@ -26,6 +26,48 @@ pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
 /// by frame pointers, and following what the register happens to hold costs as much as a whole Python walk.
 pub const LAYOUT_FRAME_POINTERS: u32 = 1 << 5;
 
+/// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
+/// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the
+/// chain begins with is not filled in. The sampled instruction tells, exactly, and what to do instead is said here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainGap {
+    /// Where it starts, counted from [`PythonProcess::eval_frame`].
+    pub start: i32,
+    /// How long it is; 0 for an entry that is not in use.
+    pub bytes: u8,
+    /// `GAP_…`: where the innermost frame is found.
+    pub place: u8,
+    /// Added to the register, before [`GAP_READ`].
+    pub offset: i16,
+}
+
+impl ChainGap {
+    /// An entry that is not in use.
+    pub const NONE: Self = Self {
+        start: 0,
+        bytes: 0,
+        place: 0,
+        offset: 0,
+    };
+}
+
+/// A register by its index in the kernel's `struct pt_regs`, counted in words.
+pub const GAP_REGISTER: u8 = 0x1f;
+/// In place of a register: where it always is, in the thread state.
+pub const GAP_IN_CHAIN: u8 = 0x1f;
+/// In place of a register: nowhere.
+pub const GAP_NOWHERE: u8 = 0x1e;
+/// Not the register (and offset) is the frame but the word there …
+pub const GAP_READ: u8 = 0x20;
+/// … or that word is a `_PyCFrame`, whose `current_frame` it is.
+pub const GAP_READ_CFRAME: u8 = 0x40;
+/// The innermost loop has no frame.
+pub const GAP_FRAMELESS: u8 = 0x80;
+
+/// Known builds have 3 to 9.
+pub const CHAIN_GAPS: usize = 16;
+
 /// Everything needed to walk the Python stacks of one process. One cache-friendly record: the sampling program
 /// looks it up once per sample.
 #[repr(C)]
@@ -47,6 +89,8 @@ pub struct PythonProcess {
     /// Starts and ends of the evaluation loop's machine code (its hot and its cold part); empty where not known.
     pub eval_start: [u64; 2],
     pub eval_end: [u64; 2],
+    /// `_PyEval_EvalFrameDefault`.
+    pub eval_frame: u64,
 
     /// Distance from `gilstate.tstate_current` up to `autoTSSkey` (`LAYOUT_GIL_HOLDER`).
     pub gilstate_gap: u16,
@@ -92,9 +136,13 @@ pub struct PythonProcess {
     /// A word that no two code objects share: the one with `co_version` (3.12+), or 0 where the version has none.
     pub code_version: u16,
     pub reserved: [u16; 3],
+
+    /// In the order in which they are searched: those not in use come last.
+    pub chain_gaps: [ChainGap; CHAIN_GAPS],
 }
 
-const _: () = assert!(size_of::<PythonProcess>() == 64 + 28 * 2);
+const _: () = assert!(size_of::<ChainGap>() == 8);
+const _: () = assert!(size_of::<PythonProcess>() == 72 + 28 * 2 + CHAIN_GAPS * 8);
 
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,

@@ -35,16 +35,22 @@ static CLAIMS: PerCpuArray<u64> = PerCpuArray::with_max_entries(CONTEXTS, 0);
 /// Runs `program` with a slot that is the caller's alone.
 #[inline(always)]
 pub fn in_uprobe(program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
+    let context = claim_uprobe().ok_or(Counter::LostNoContext)?;
+    let outcome = program(context);
+    release(context);
+    outcome
+}
+
+#[inline(always)]
+fn claim_uprobe() -> Option<Context> {
     let mut context = FIRST_UPROBE;
     while context <= LAST_UPROBE {
         if claim(context) {
-            let outcome = program(context);
-            release(context);
-            return outcome;
+            return Some(context);
         }
         context += 1;
     }
-    Err(Counter::LostNoContext)
+    None
 }
 
 /// Whoever adds itself and then finds itself alone has the slot: as long as it stays added, nobody else can find that.

@@ -20,7 +20,7 @@ use crate::{
     maps::{PYTHONS, STACKS, scratch},
     native, output,
     stats::{add, count, raise},
-    task::{self, Task, config},
+    task::{Task, config},
     walk,
 };
 

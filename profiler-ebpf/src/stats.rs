@@ -9,8 +9,8 @@ pub fn count(counter: Counter) {
     add(counter, 1);
 }
 
-/// Raises a counter that keeps a maximum. Of two programs at the same time, the smaller may win: no atomic operation
-/// of old kernels does this, and a maximum that long comes again.
+/// Raises a counter that keeps a maximum. Of two programs that do so at the same moment the smaller may win: old kernels
+/// have no atomic operation for it.
 #[inline(always)]
 pub fn raise(counter: Counter, value: u64) {
     if let Some(slot) = STATS.get_ptr_mut(counter as u32) {

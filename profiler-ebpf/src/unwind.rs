@@ -155,6 +155,10 @@ const MAX_SEARCH: u32 = 17;
 /// Makes `mapping` the one that holds `address`.
 #[inline(always)]
 fn find_mapping<T: UnwindTables>(tables: &T, scratch: &mut Scratch, address: u64) -> bool {
+    // A list of none is not told from its neighbour's by where it begins.
+    if scratch.unwind.process.mappings == 0 {
+        return false;
+    }
     set(&mut scratch.unwind.low, scratch.unwind.process.first_mapping);
     set(&mut scratch.unwind.count, scratch.unwind.process.mappings);
     let mut i = 0;
@@ -196,7 +200,8 @@ fn find_rule<'t, T: UnwindTables>(
     if file == NO_FILE {
         return Ok(None);
     }
-    let file = tables.file(file).ok_or(NATIVE_TABLE_NOT_READY)?;
+    // More files than there are places for.
+    let file = tables.file(file).ok_or(NATIVE_NO_ROOM)?;
     match file.state {
         FILE_TABLE => {}
         FILE_FRAME_POINTERS => return Ok(None),
@@ -319,6 +324,7 @@ fn leave_generated<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> Result<(
         && let Some(code) = memory.read_u64(get(&scratch.unwind.pc))
         && code & 0x00ff_ffff == ADD_TO_SP
         && code >> 32 & 0xff == RET
+        && code >> 24 & 0x80 == 0
     {
         let taken_off = code >> 24 & 0x7f;
         let cfa = get(&scratch.unwind.sp).wrapping_add(taken_off + 8);

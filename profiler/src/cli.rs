@@ -108,6 +108,11 @@ pub struct Record {
     #[arg(long, help_heading = "Recording")]
     pub no_native: bool,
 
+    /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
+    // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
+    #[arg(long, value_name = "FILE:PLACE", value_parser = parse_probe, hide = true)]
+    pub probe: Option<Probe>,
+
     /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
@@ -144,6 +149,22 @@ pub struct Record {
 pub enum Limit {
     Unlimited,
     After(Duration),
+}
+
+/// An instruction to sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub file: PathBuf,
+    pub place: Place,
+}
+
+/// Where in its file an instruction is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In bytes from the file's beginning.
+    Offset(u64),
+    /// A function's first instruction.
+    Symbol(String),
 }
 
 /// Reads the command line. Ends the process with status 2 if it makes no sense, and with 0 after `--help`.
@@ -257,6 +278,26 @@ fn parse_duration(text: &str) -> Result<Limit, String> {
         });
     }
     Ok(Limit::After(total))
+}
+
+fn parse_probe(text: &str) -> Result<Probe, String> {
+    let wrong = || "expected FILE:0xOFFSET or FILE:SYMBOL, such as /usr/lib/libc.so.6:malloc".to_owned();
+    let (file, place) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if file.is_empty() || place.is_empty() {
+        return Err(wrong());
+    }
+    let place = match place.strip_prefix("0x") {
+        // `from_str_radix` would let a sign through.
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Place::Offset(u64::from_str_radix(digits, 16).map_err(|_| wrong())?)
+        }
+        Some(_) => return Err(wrong()),
+        None => Place::Symbol(place.to_owned()),
+    };
+    Ok(Probe {
+        file: PathBuf::from(file),
+        place,
+    })
 }
 
 /// Splits digits (and points) from what follows them.
@@ -394,6 +435,21 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_is_a_file_and_a_place_in_it() {
+        let probe = |file: &str, place| {
+            Ok(Probe {
+                file: file.into(),
+                place,
+            })
+        };
+        assert_eq!(parse_probe("/a/b:c.so:0x1f"), probe("/a/b:c.so", Place::Offset(0x1f)));
+        assert_eq!(parse_probe("a:malloc"), probe("a", Place::Symbol("malloc".to_owned())));
+        for text in ["", "a", ":", "a:", ":b", "a:0x", "a:0x+1", "a:0xg", "a:0x10000000000000000"] {
+            assert!(parse_probe(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn verbosity_is_counted_and_excludes_quiet() {
         assert_eq!(record("-vv").unwrap().verbose, 2);
         assert_eq!(record("-q -v").unwrap_err().kind(), ErrorKind::ArgumentConflict);
@@ -425,7 +481,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
-            let _ = (parse_pid(&text), parse_rate(&text), parse_duration(&text));
+            let _ = (parse_pid(&text), parse_rate(&text), parse_duration(&text), parse_probe(&text));
         }
 
         #[test]

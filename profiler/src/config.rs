@@ -14,6 +14,7 @@ use std::{
 
 use thiserror::Error;
 
+pub use crate::cli::{Place, Probe};
 use crate::{
     cli::{Limit, Record},
     exit,
@@ -49,6 +50,8 @@ pub struct Config {
     pub duration: Option<Duration>,
     pub kernel_stacks: bool,
     pub native_stacks: bool,
+    /// Sample here as well as by the clock.
+    pub probe: Option<Probe>,
     pub output: OutputChoice,
     pub format: Format,
     /// Split stacks by thread.
@@ -144,6 +147,7 @@ impl Config {
             duration,
             no_kernel,
             no_native,
+            probe,
             output,
             format,
             force,
@@ -197,6 +201,7 @@ impl Config {
             }),
             kernel_stacks: !no_kernel,
             native_stacks: !no_native,
+            probe,
             output,
             format,
             threads,
@@ -386,6 +391,7 @@ mod tests {
             duration: None,
             kernel_stacks: true,
             native_stacks: true,
+            probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
             threads: false,

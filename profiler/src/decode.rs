@@ -49,6 +49,13 @@ pub struct RawStack {
     pub python_status: u32,
 }
 
+impl RawStack {
+    /// Memory it takes up, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + 8 * (self.kernel.len() + self.native.len()) + size_of_val(&*self.python)
+    }
+}
+
 /// A code object, still undecoded: the text's layout depends on the interpreter.
 #[derive(Debug)]
 pub struct RawCode<'a> {

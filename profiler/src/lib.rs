@@ -36,4 +36,5 @@ pub mod source;
 pub mod stitch;
 pub mod summary;
 pub mod symbolize;
+pub mod truncated;
 pub mod unwind;

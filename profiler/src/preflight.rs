@@ -553,6 +553,7 @@ mod tests {
             duration: None,
             kernel_stacks: true,
             native_stacks: true,
+            probe: None,
             output: OutputChoice::Stdout,
             format: Format::Folded,
             threads: false,

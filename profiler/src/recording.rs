@@ -110,11 +110,16 @@ pub struct Sampled {
     pub container: u32,
 }
 
+/// When to forget the raw stacks: a few minutes' of a varied machine, some 60,000 of 500 bytes each.
+const MOST_STACK_BYTES: usize = 32 << 20;
+
 /// What has been met, and how often: everything here outlives the processes.
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub codes: Codes,
     stacks: IndexMap<StackKey, RawStack, FxBuildHasher>,
+    /// Memory those take up.
+    stack_bytes: usize,
     names: IndexSet<Box<str>, FxBuildHasher>,
     pub resolved: Resolved,
     pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
@@ -128,6 +133,8 @@ pub struct Recording {
     pub files: Files,
     table: Table,
     pub ledger: Ledger,
+    /// While raw stacks are being forgotten: those that came in since the kernel side has forgotten them.
+    kept: Option<FxHashSet<StackKey>>,
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
@@ -146,6 +153,7 @@ impl Recording {
             files: Files::default(),
             table: Table::default(),
             ledger: Ledger::default(),
+            kept: None,
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
             remapped: FxHashSet::default(),
@@ -242,6 +250,31 @@ impl Recording {
         }
     }
 
+    /// Stacks as the kernel side sends them are kept so that it need not send them again. In a recording of hours most
+    /// are never met again, and they would fill the memory: from time to time all are forgotten, on both sides. Their
+    /// samples are resolved before, and stay.
+    ///
+    /// Call this after everything that waited was taken in. Returns the stacks that the kernel side must forget.
+    pub fn forget_stacks(&mut self) -> Vec<StackKey> {
+        match self.kept.take() {
+            None if self.ledger.stack_bytes > MOST_STACK_BYTES => {
+                self.kept = Some(FxHashSet::default());
+                self.ledger.stacks.keys().copied().collect()
+            }
+            None => Vec::new(),
+            // Samples that referred to them were on their way when the kernel side forgot them, and have arrived.
+            Some(kept) => {
+                for process in self.table.iter_mut() {
+                    self.ledger.seal(process);
+                }
+                self.ledger.stacks.retain(|key, _| kept.contains(key));
+                self.ledger.stacks.shrink_to_fit();
+                self.ledger.stack_bytes = self.ledger.stacks.values().map(RawStack::bytes).sum();
+                Vec::new()
+            }
+        }
+    }
+
     /// What the kernel side must be told since the last call.
     pub fn drain_facts(&mut self) -> Vec<Fact> {
         let mut facts = mem::take(&mut self.facts);
@@ -332,6 +365,9 @@ impl Recording {
 
     fn take_stack(&mut self, header: &SampleHeader, stack: RawStack) {
         self.read_missing_codes(header, &stack);
+        if let Some(kept) = &mut self.kept {
+            kept.insert(header.stack);
+        }
         match self.ledger.stacks.get_mut(&header.stack) {
             Some(known) if *known == stack => {}
             Some(known) => {
@@ -344,6 +380,7 @@ impl Recording {
                 {
                     self.refused_maps.insert(error.to_string());
                 }
+                self.ledger.stack_bytes += stack.bytes();
                 self.ledger.stacks.insert(header.stack, stack);
             }
         }
@@ -483,4 +520,64 @@ fn intern(names: &mut IndexSet<Box<str>, FxBuildHasher>, name: &str) -> u32 {
 fn text(comm: &[u8]) -> String {
     let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
     String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_common::record::NATIVE_COMPLETE;
+
+    use super::*;
+
+    /// A sample of this very process, of one of many long stacks.
+    fn header(stack: u64) -> SampleHeader {
+        SampleHeader {
+            kind: 0,
+            cpu: 0,
+            pid: std::process::id(),
+            tid: std::process::id(),
+            time_ns: stack,
+            stack: StackKey { hash: [stack, 0] },
+            comm: [0; 16],
+            instance: 0,
+            python: PYTHON_NONE,
+        }
+    }
+
+    fn stack(number: u64) -> RawStack {
+        RawStack {
+            kernel: Box::default(),
+            native: (0..4096).map(|frame| number << 32 | frame).collect(),
+            native_status: NATIVE_COMPLETE,
+            python: Box::default(),
+            python_flags: 0,
+            python_status: PYTHON_NONE,
+        }
+    }
+
+    fn counted(recording: &Recording) -> u64 {
+        let resolved: u64 = recording.ledger.samples.values().sum();
+        let waiting: u64 = recording.table.iter().flat_map(|process| process.counts.values()).sum();
+        resolved + waiting
+    }
+
+    #[test]
+    fn raw_stacks_are_forgotten_when_there_are_too_many_and_their_samples_stay() {
+        let mut recording = Recording::new(Scope::All);
+        let mut stacks = 0;
+        while recording.forget_stacks().is_empty() {
+            assert!(recording.ledger.stack_bytes <= MOST_STACK_BYTES);
+            recording.take(RawRecord::Stack(header(stacks), stack(stacks)));
+            stacks += 1;
+        }
+        // What was on its way when the kernel side forgot: one stack by its key, and one that it sends again.
+        recording.take(RawRecord::Sample(header(0)));
+        recording.take(RawRecord::Stack(header(1), stack(1)));
+        assert!(recording.forget_stacks().is_empty());
+        assert!(recording.ledger.stack_bytes < MOST_STACK_BYTES / 100);
+
+        recording.take(RawRecord::Sample(header(1)));
+        assert_eq!((recording.ledger.tally.lost_stacks, counted(&recording)), (0, stacks + 3));
+        recording.take(RawRecord::Sample(header(0)));
+        assert_eq!((recording.ledger.tally.lost_stacks, counted(&recording)), (1, stacks + 3));
+    }
 }

@@ -42,6 +42,7 @@ use crate::{
     report::View,
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
+    truncated,
     unwind::{
         Unwinder,
         store::{Sizes, StoreTally},
@@ -75,6 +76,7 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let roots = Roots::default();
     let findings = preflight::check(config, &roots)?;
     raise_file_limit();
+    truncated::survive().context("failed to prepare for files that shrink while they are read")?;
     let invoker = Invoker::of_this_process()?;
     let stopped = match &config.target {
         Target::Command(command) => Some(launch::prepare(
@@ -153,6 +155,10 @@ async fn run(
     tell(&mut source.kernel, &mut unwinder, &mut recording)?;
     unwinder.install(Some(Instant::now() + TABLES_WAIT));
     source.start()?;
+    if let Some(probe) = &config.probe {
+        let pids = probed(config, command_pid);
+        source.kernel.attach_probe(probe, &pids)?;
+    }
     let started_at = SystemTime::now();
     let started = Instant::now();
     let start_up_cpu = cost::cpu_time();
@@ -288,6 +294,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     summary.warnings = warnings;
     summary.warnings.extend(unopened(&recording));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
+    summary.warnings.extend(shrunk());
     let lines = summary.lines();
     profile.started_at_ns = started_at
         .duration_since(UNIX_EPOCH)
@@ -340,6 +347,8 @@ fn take_in(source: &mut Source, unwinder: &mut Unwinder<Tables>, recording: &mut
         Event::Record(record) => recording.take(record),
         Event::Malformed => recording.ledger.tally.malformed += 1,
     });
+    let forgotten = recording.forget_stacks();
+    source.kernel.forget_stacks(&forgotten);
     tell(&mut source.kernel, unwinder, recording)?;
     unwinder.install(None);
     Ok(())
@@ -363,6 +372,12 @@ fn tell(kernel: &mut Kernel, unwinder: &mut Unwinder<Tables>, recording: &mut Re
         }
     }
     Ok(())
+}
+
+/// Names may be missing, or wrong, of files that were cut short while they were read.
+fn shrunk() -> Option<String> {
+    let pages = truncated::pages();
+    (pages > 0).then(|| format!("files shrank while they were read ({})", summary::many(pages, "page")))
 }
 
 fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOptions {
@@ -393,6 +408,7 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         ring_bytes: ring_bytes(cpus),
         log: config.verbosity >= Verbosity::Debug,
         follow_forks: config.subprocesses && !matches!(config.target, Target::All),
+        probe: config.probe.is_some(),
         unwind: match &config.target {
             Target::All => Sizes::MACHINE,
             Target::Pids(_) | Target::Command(_) => Sizes::PROCESSES,
@@ -423,6 +439,17 @@ fn ring_bytes(cpus: usize) -> u32 {
     const MOST_BYTES: u32 = 64 << 20;
     let bytes = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(512 << 10);
     bytes.clamp(4 << 20, MOST_BYTES).next_power_of_two()
+}
+
+/// The processes to probe; none for any. Which samples are wanted is the kernel side's affair.
+fn probed(config: &Config, command_pid: Option<u32>) -> Vec<u32> {
+    match &config.target {
+        // Children have to be probed as well.
+        _ if config.subprocesses => Vec::new(),
+        Target::All => Vec::new(),
+        Target::Pids(pids) => pids.clone(),
+        Target::Command(_) => command_pid.into_iter().collect(),
+    }
 }
 
 /// Tells the kernel side its targets and says which processes the recording is about.

@@ -123,6 +123,10 @@ impl Summary {
                 "samples because the ring buffer was full",
             ),
             (counter(Counter::LostNoScratch), "samples without working memory"),
+            (
+                counter(Counter::LostNoContext),
+                "samples because too many were unfinished on one CPU",
+            ),
             (tally.lost_stacks, "samples whose stack was lost"),
             (tally.stale, "samples of processes that were just gone"),
             (tally.malformed, "malformed records"),

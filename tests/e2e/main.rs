@@ -13,6 +13,7 @@ mod formats;
 mod hosts;
 mod machine;
 mod native;
+mod reentrancy;
 mod safety;
 mod selection;
 mod shares;

@@ -93,7 +93,7 @@ fn start_tree(workshop: &Workshop, version: &str, prefix: &Path, arguments: &[&s
 }
 
 /// Where pyenv has this version, if with a shared library.
-fn prefix(version: &str) -> Option<PathBuf> {
+pub fn prefix(version: &str) -> Option<PathBuf> {
     let prefix = python::pyenv(version)?.parent()?.parent()?.to_owned();
     let library = prefix.join(format!("lib/libpython{version}.so.1.0"));
     library.exists().then_some(prefix)

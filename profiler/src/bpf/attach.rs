@@ -1,12 +1,20 @@
 //! Opening the sampling event ourselves: aya's `PerfEvent::attach` fixes the attributes, and idle CPUs must not tick.
+//! A probe is left to aya.
 
 use std::{
-    io,
+    fmt, io,
+    num::NonZeroU32,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 use anyhow::Context as _;
+use aya::programs::{
+    UProbe,
+    uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+};
 use perf_event_open_sys as sys;
+
+use crate::config::{Place, Probe};
 
 /// Opens the software CPU clock on `cpu` with `period_ns` and runs `program` at each tick. Closing it detaches.
 ///
@@ -35,6 +43,47 @@ pub(super) fn cpu_clock(program: BorrowedFd<'_>, cpu: u32, period_ns: u64) -> an
     let enabled = unsafe { sys::ioctls::ENABLE(event.as_raw_fd(), 0) };
     check(enabled).with_context(|| format!("failed to start the CPU clock on CPU {cpu}"))?;
     Ok(event)
+}
+
+/// Runs `program` whenever one of these processes, or any if there are none, comes to an instruction. Dropping a link
+/// takes the probe away.
+///
+/// A process each, so that others that have the file mapped do not stop there for nothing. What a process starts later
+/// is not probed then.
+pub(super) fn probe(program: &mut UProbe, probe: &Probe, pids: &[u32]) -> anyhow::Result<Vec<UProbeLink>> {
+    let mut scopes: Vec<UProbeScope> = pids
+        .iter()
+        .filter_map(|&pid| NonZeroU32::new(pid))
+        .map(UProbeScope::OneProcess)
+        .collect();
+    if scopes.is_empty() {
+        scopes.push(UProbeScope::AllProcesses);
+    }
+    let mut attach = |scope| -> anyhow::Result<UProbeLink> {
+        let location = match &probe.place {
+            Place::Offset(offset) => UProbeAttachLocation::AbsoluteOffset(*offset),
+            Place::Symbol(symbol) => UProbeAttachLocation::Symbol(symbol),
+        };
+        let link = program.attach(location, &probe.file, scope)?;
+        Ok(program.take_link(link)?)
+    };
+    scopes
+        .into_iter()
+        .map(|scope| attach(scope).with_context(|| format!("failed to attach `sample_probe` to {}", Shown(probe))))
+        .collect()
+}
+
+/// As it is typed.
+struct Shown<'a>(&'a Probe);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.0.file.display())?;
+        match &self.0.place {
+            Place::Offset(offset) => write!(f, "{offset:#x}"),
+            Place::Symbol(symbol) => f.write_str(symbol),
+        }
+    }
 }
 
 fn owned(fd: i32) -> io::Result<OwnedFd> {

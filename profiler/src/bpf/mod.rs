@@ -16,18 +16,21 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{PerfEvent, ProgramError, RawTracePoint},
+    programs::{PerfEvent, ProgramError, RawTracePoint, UProbe, uprobe::UProbeLink},
 };
 use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
+    limits::CONTEXTS,
     names,
     python::PythonProcess,
+    record::StackKey,
     stats::{COUNTERS, Counter},
 };
 
 pub use self::tables::Tables;
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
+    config::Probe,
     unwind::store::Sizes,
 };
 
@@ -45,6 +48,8 @@ pub struct LoadOptions {
     pub log: bool,
     /// Load `track_fork`.
     pub follow_forks: bool,
+    /// Load `sample_probe`.
+    pub probe: bool,
     /// Of the unwind tables.
     pub unwind: Sizes,
 }
@@ -54,12 +59,15 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
+    stacks: HashMap<MapData, StackKey, u32>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
     stats: PerCpuArray<MapData, u64>,
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
+    /// Where `sample_probe` hangs.
+    probes: Vec<UProbeLink>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
     map_bytes: u64,
 }
@@ -73,12 +81,16 @@ impl Kernel {
         }
         let config = with_offsets(options.config)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
+        // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
+        let contexts = if options.probe { CONTEXTS } else { 1 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(names::GLOBAL_CONFIG, &config, true)
             // With the level fixed to 0 the verifier prunes every logging branch.
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::MAP_EVENTS, options.ring_bytes)
+            .map_max_entries(names::MAP_SCRATCH, contexts)
+            .map_max_entries(names::MAP_CODE_SCRATCH, contexts)
             .map_max_entries(names::MAP_UNWIND_ROWS, options.unwind.row_shards)
             .map_max_entries(names::MAP_UNWIND_PAGES, options.unwind.pages)
             .map_max_entries(names::MAP_UNWIND_FILES, options.unwind.files)
@@ -100,15 +112,24 @@ impl Kernel {
                 .attach("sched_process_fork")
                 .context("failed to attach `track_fork`")?;
         }
+        if options.probe {
+            let program: &mut UProbe = self::program(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
+            program
+                .load()
+                .map_err(verifier_error)
+                .context("failed to load program `sample_probe`")?;
+        }
         Ok(Self {
             map_bytes: map_bytes(&ebpf),
             ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
+            stacks: HashMap::try_from(take_map(&mut ebpf, names::MAP_STACKS)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
             stats: PerCpuArray::try_from(take_map(&mut ebpf, names::MAP_STATS)?)?,
             events: BTreeMap::new(),
+            probes: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
         })
@@ -130,6 +151,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// Starts sampling at an instruction: in these processes, or in all if there are none.
+    pub fn attach_probe(&mut self, probe: &Probe, pids: &[u32]) -> anyhow::Result<()> {
+        let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_SAMPLE_PROBE)?;
+        self.probes.extend(attach::probe(program, probe, pids)?);
+        Ok(())
+    }
+
     /// Stops sampling on one CPU.
     pub fn detach_cpu(&mut self, cpu: u32) {
         self.events.remove(&cpu);
@@ -138,6 +166,7 @@ impl Kernel {
     /// Stops sampling everywhere. What is in the ring buffer stays.
     pub fn detach_all(&mut self) {
         self.events.clear();
+        self.probes.clear();
     }
 
     pub fn sampled_cpus(&self) -> impl Iterator<Item = u32> + '_ {
@@ -155,6 +184,14 @@ impl Kernel {
     pub fn remove_python(&mut self, pid: u32) {
         // Not there: that is what was wanted.
         let _ = self.pythons.remove(&pid);
+    }
+
+    /// Forgets stacks: the next sample of each brings it again.
+    pub fn forget_stacks(&mut self, stacks: &[StackKey]) {
+        for stack in stacks {
+            // The kernel side may have forgotten it before us.
+            let _ = self.stacks.remove(stack);
+        }
     }
 
     pub fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
@@ -322,6 +359,7 @@ mod tests {
         let symbols: Vec<&str> = object.symbols().filter_map(|symbol| symbol.name().ok()).collect();
         for name in [
             names::PROGRAM_SAMPLE_CPU,
+            names::PROGRAM_SAMPLE_PROBE,
             names::PROGRAM_TRACK_FORK,
             names::MAP_EVENTS,
             names::MAP_PYTHONS,
@@ -336,6 +374,8 @@ mod tests {
             names::MAP_UNWIND_PAGES,
             names::MAP_UNWIND_ROWS,
             names::MAP_UNWIND_RULES,
+            names::MAP_SCRATCH,
+            names::MAP_CODE_SCRATCH,
             names::GLOBAL_CONFIG,
         ] {
             assert!(symbols.contains(&name), "the object has no `{name}`");

@@ -150,9 +150,8 @@ impl MappedFile {
 
     /// The whole file as memory.
     ///
-    /// Reading past the end of a file that was truncated meanwhile kills the reader (SIGBUS), and whoever may write to
-    /// the file can do that to us. So read what is needed and drop the map; what is in [`ElfHeaders`] is read without
-    /// one.
+    /// What is cut off the file meanwhile reads as zeroes, after [`crate::truncated::survive`]; without, it kills the
+    /// reader (SIGBUS).
     ///
     /// # Errors
     /// As mmap.

@@ -297,6 +297,10 @@ impl Table {
         self.processes.get_mut(&pid)
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.processes.values_mut()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Process> {
         self.processes.values()
     }

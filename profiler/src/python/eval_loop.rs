@@ -321,14 +321,14 @@ fn piece_of(pieces: &[Range<u64>], address: u64) -> Option<Range<u64>> {
 
 /// What stands in `piece`; nothing if the file has not got all of it. Jump tables lie outside the code in everything
 /// gcc and clang emit, so reading it from one end to the other stays in step.
-fn instructions<'a>(image: &Image<'a>, piece: &Range<u64>) -> Decoder<'a> {
+pub fn instructions<'a>(image: &Image<'a>, piece: &Range<u64>) -> Decoder<'a> {
     let bytes = usize::try_from(piece.end.saturating_sub(piece.start)).unwrap_or(usize::MAX);
     let code = image.bytes(piece.start, bytes).unwrap_or_default();
     Decoder::with_ip(64, code, piece.start, DecoderOptions::NONE)
 }
 
 /// The targets of the direct jumps in `piece`.
-fn jumps(image: &Image<'_>, piece: &Range<u64>) -> Vec<u64> {
+pub fn jumps(image: &Image<'_>, piece: &Range<u64>) -> Vec<u64> {
     instructions(image, piece)
         .into_iter()
         .filter(|instruction| {

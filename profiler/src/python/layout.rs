@@ -7,7 +7,8 @@
 
 use profiler_common::limits::{MAX_CODE_OBJECT_BYTES, MAX_FRAME_BYTES, MAX_THREAD_STATE_BYTES};
 use profiler_common::python::{
-    LAYOUT_CFRAME, LAYOUT_ENTRY_FLAG, LAYOUT_GIL_HOLDER, LAYOUT_HEAP_FRAMES, LAYOUT_TAGGED_EXECUTABLE, PythonProcess,
+    CHAIN_GAPS, ChainGap, LAYOUT_CFRAME, LAYOUT_ENTRY_FLAG, LAYOUT_GIL_HOLDER, LAYOUT_HEAP_FRAMES,
+    LAYOUT_TAGGED_EXECUTABLE, PythonProcess,
 };
 
 use super::linetable::LineTableFormat;
@@ -129,6 +130,7 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     code_type: 0,
     eval_start: [0; 2],
     eval_end: [0; 2],
+    eval_frame: 0,
     gilstate_gap: 0,
     thread_frame: 24,
     thread_id: 176,
@@ -155,6 +157,7 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     code_bytes: 128,
     code_version: 0,
     reserved: [0; 3],
+    chain_gaps: [ChainGap::NONE; CHAIN_GAPS],
 };
 
 /// 3.8.18, `offsetof`.

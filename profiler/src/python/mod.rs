@@ -5,6 +5,7 @@
 //! with; [`code::Code`] turns what the kernel side copied into names and lines.
 
 pub mod binary;
+pub mod chain_gaps;
 pub mod code;
 pub mod codes;
 pub mod eval_loop;

@@ -138,7 +138,7 @@ impl<M: TableMemory> Unwinder<M> {
         if index == VDSO {
             match vdso_image() {
                 Ok(bytes) => self.builder.ask(VDSO, Image::Owned(bytes)),
-                Err(_) => self.store.install(VDSO, "", Err(NoTable::NotElf)),
+                Err(_) => self.store.install(VDSO, "", Err(NoTable::Damaged)),
             }
             return;
         }
@@ -151,14 +151,14 @@ impl<M: TableMemory> Unwinder<M> {
         let Some(opened) = &file.opened else {
             // The next process that maps it may show the way to it.
             self.asked[index as usize] = false;
-            self.store.install(index, "", Err(NoTable::NotElf));
+            self.store.install(index, "", Err(NoTable::Damaged));
             return;
         };
         match opened.map() {
             // A table that the kernel side cannot be told of need not be made.
             Ok(bytes) if self.store.has_place(index) => self.builder.ask(index, Image::Mapped(bytes)),
             Ok(_) => self.store.refuse(),
-            Err(_) => self.store.install(index, "", Err(NoTable::NotElf)),
+            Err(_) => self.store.install(index, "", Err(NoTable::Damaged)),
         }
     }
 }
