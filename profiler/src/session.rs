@@ -18,7 +18,7 @@ use profiler_common::{
     limits::COMM_BYTES,
     stats::Counter,
 };
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -36,7 +36,7 @@ use crate::{
     name,
     output::Output,
     preflight::{self, Findings, Roots},
-    process::ancestry,
+    process::{ancestry, file::FileKey, maps},
     progress::Progress,
     recording::{Fact, Recording, Scope},
     report::View,
@@ -380,6 +380,17 @@ fn shrunk() -> Option<String> {
     (pages > 0).then(|| format!("files shrank while they were read ({})", summary::many(pages, "page")))
 }
 
+/// Bytes of the files that these processes have mapped as code.
+fn code_bytes(pids: &[u32]) -> u64 {
+    let maps = pids.iter().filter_map(|&pid| maps::read(pid).ok());
+    let files: FxHashMap<FileKey, u64> = maps
+        .flat_map(|maps| maps.entries)
+        .filter(|entry| entry.executable)
+        .filter_map(|entry| Some((FileKey::of(&entry)?, entry.end.saturating_sub(entry.start))))
+        .collect();
+    files.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+}
+
 fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOptions {
     let mut kernel = KernelConfig {
         own_pid: std::process::id(),
@@ -411,7 +422,8 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         probe: config.probe.is_some(),
         unwind: match &config.target {
             Target::All => Sizes::MACHINE,
-            Target::Pids(_) | Target::Command(_) => Sizes::PROCESSES,
+            Target::Pids(pids) => Sizes::for_code(code_bytes(pids)),
+            Target::Command(_) => Sizes::for_code(0),
         },
     }
 }

@@ -52,7 +52,7 @@ impl TableMemory for Shared {
 
 /// What the kernel side would be told of this process.
 fn tables() -> Fake {
-    let memory = Shared(Arc::new(Mutex::new(Fake::new(Sizes::PROCESSES, 16))));
+    let memory = Shared(Arc::new(Mutex::new(Fake::new(Sizes::for_code(0), 16))));
     let mut unwinder = Unwinder::new(memory.clone()).expect("a thread");
     let mut recording = Recording::new(Scope::All);
     recording.adopt(std::process::id());

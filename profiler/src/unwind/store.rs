@@ -53,20 +53,29 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// For a recording of the whole machine. 16 MiB of rows are 4 million: a hundred times libpython's.
+    /// For a recording of the whole machine. 32 MiB of rows are 8 million: rustc's driver, LLVM and gcc's cc1plus
+    /// have a million each, libpython 62 thousand.
     pub const MACHINE: Self = Self {
-        row_shards: 64,
+        row_shards: 128,
         pages: 64 << 10,
         files: 16 << 10,
         mappings: 64 << 10,
     };
-    /// For a recording of some processes.
-    pub const PROCESSES: Self = Self {
-        row_shards: 32,
-        pages: 32 << 10,
-        files: 4 << 10,
-        mappings: 16 << 10,
-    };
+    /// For a recording of some processes that have mapped so many bytes of code, and may map more.
+    pub fn for_code(bytes: u64) -> Self {
+        /// 8 MiB: for what is mapped later.
+        const MORE: u64 = 32;
+        /// 64 MiB.
+        const MOST: u64 = 256;
+        // Rows take 3 (node) to 10 (libpython) percent of the code.
+        let shards = bytes / 8 / (4 * SHARD_ROWS as u64) + MORE;
+        Self {
+            row_shards: shards.min(MOST) as u32,
+            pages: 32 << 10,
+            files: 4 << 10,
+            mappings: 16 << 10,
+        }
+    }
 }
 
 /// How long the kernel side may still read what it found before it was replaced. A sample takes microseconds; one that
