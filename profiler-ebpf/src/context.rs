@@ -7,13 +7,17 @@
 //! | slot | of | because |
 //! |---|---|---|
 //! | 0 | perf events: the CPU clock, page faults | the kernel runs one at a time on a CPU (`bpf_prog_active`), without preemption |
-//! | 1 | tracepoints, raw or not | no preemption, but an interrupt can bring another tracepoint |
+//! | 1 | tracepoints, raw or not | an interrupt can bring another, and some of them (system calls') can be preempted |
 //! | 2 – 5 | uprobes | from Linux 6.0 on (sleepable uprobes) with preemption, though not with migration to another CPU |
 //!
-//! Slot 0 is simply used: nothing can come twice. The others are claimed first, so that whatever nests in whatever way
+//! Slot 0 is simply used: nothing comes twice. The others are claimed first, so that whatever nests in whatever way
 //! costs a sample, which is counted, and never mixes two.
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
+use aya_ebpf::{
+    macros::map,
+    maps::{PerCpuArray, ProgramArray},
+    programs::ProbeContext,
+};
 use profiler_common::{limits::CONTEXTS, stats::Counter};
 
 use crate::atomic;
@@ -32,12 +36,23 @@ const _: () = assert!(PERF_EVENT < TRACEPOINT && TRACEPOINT < FIRST_UPROBE && FI
 #[map]
 static CLAIMS: PerCpuArray<u64> = PerCpuArray::with_max_entries(CONTEXTS, 0);
 
-/// Runs `program` with a slot that is the caller's alone.
+/// Empty: see [`in_uprobe`].
+#[map]
+static NO_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Runs `program` with a slot that is the caller's alone. Every program on a uprobe goes through this.
 #[inline(always)]
-pub fn in_uprobe(program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
+pub fn in_uprobe(event: &ProbeContext, program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
     let context = claim_uprobe().ok_or(Counter::LostNoContext)?;
     let outcome = program(context);
     release(context);
+    // A tail call that leads nowhere, for what it does to the program when it is loaded. From Linux 6.13 on programs of
+    // this type get a stack (BPF's own 512 bytes) per CPU instead of the thread's, although a uprobe's can be preempted:
+    // the next one on the CPU then overwrites it, spilled pointers included. On 7.2 with `preempt=full` that lost all
+    // four slots within some 30 hits; elsewhere it took whole machines down (opentelemetry-ebpf-instrumentation#3056).
+    // A program with a tail call in it keeps the thread's stack (`check_max_stack_depth` in the kernel's verifier).
+    // SAFETY: there is no program to call, and nothing is left to be done here if there were.
+    unsafe { NO_PROGRAMS.tail_call(event, 0) };
     outcome
 }
 

@@ -14,5 +14,5 @@ pub fn try_sample(ctx: &PerfEventContext) -> Result<(), Counter> {
     if !task::is_wanted(task, comm) {
         return Ok(());
     }
-    sample::take(ctx.as_ptr(), PERF_EVENT, task, comm)
+    sample::take(Some(ctx.as_ptr()), PERF_EVENT, task, comm)
 }

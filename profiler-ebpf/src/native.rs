@@ -29,12 +29,14 @@ const FRAMES_PER_CALL: u32 = 8;
 ///
 /// No reference to the working memory may be held across this: `unwind_some` makes its own.
 #[inline(always)]
-pub fn capture(event: *mut c_void, context: Context) -> Result<(), Counter> {
+pub fn capture(event: Option<*mut c_void>, context: Context) -> Result<(), Counter> {
     let memory = scratch(context).ok_or(Counter::LostNoScratch)?;
     memory.record.kernel_len = 0;
     memory.record.native_len = 0;
     memory.record.native_status = NATIVE_NONE;
-    if config::has(FEATURE_KERNEL_STACK) {
+    if config::has(FEATURE_KERNEL_STACK)
+        && let Some(event) = event
+    {
         capture_kernel(event, memory);
     }
     if config::has(FEATURE_NATIVE_STACK) && start(memory) {

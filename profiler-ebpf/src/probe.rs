@@ -3,7 +3,7 @@
 //! For the end-to-end test of sampling in programs that are interrupted, and for what is built on it; no user asks for
 //! it (`record --probe` is hidden).
 
-use aya_ebpf::{EbpfContext as _, programs::ProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use profiler_common::stats::Counter;
 
 use crate::{context, sample, stats::count, task};
@@ -17,5 +17,5 @@ pub fn try_sample(ctx: &ProbeContext) -> Result<(), Counter> {
         return Ok(());
     }
     count(Counter::Probes);
-    context::in_uprobe(|context| sample::take(ctx.as_ptr(), context, task, comm))
+    context::in_uprobe(ctx, |context| sample::take(None, context, task, comm))
 }

@@ -1,7 +1,7 @@
 //! One sample of the running task, whatever event it is taken at: a service for every program of this object.
 //!
-//! `take` is all of it. A program brings its event's context, for the kernel's stack, and the [`Context`] whose working
-//! memory it may use.
+//! `take` is all of it. A program brings its event, for the kernel's stack, and the [`Context`] whose working memory it
+//! may use.
 
 use core::ffi::c_void;
 
@@ -26,8 +26,10 @@ use crate::{
 
 /// Samples `task`, which is the running one and wanted; `comm` is its name. An error is the name under which the sample
 /// is lost.
+///
+/// `event`: the program's own context, or none where the thread comes straight from user space, and has no kernel stack.
 #[inline(always)]
-pub fn take(event: *mut c_void, context: Context, task: Task, comm: [u64; 2]) -> Result<(), Counter> {
+pub fn take(event: Option<*mut c_void>, context: Context, task: Task, comm: [u64; 2]) -> Result<(), Counter> {
     // SAFETY: a plain helper call.
     let started_ns = unsafe { bpf_ktime_get_ns() };
     count(Counter::Samples);

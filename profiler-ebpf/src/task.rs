@@ -136,14 +136,16 @@ pub fn fs_base() -> u64 {
     field(config::fsbase_offset())
 }
 
-/// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER` (include/linux/sched.h, 6.18): threads of the kernel's own. What lies
-/// where their user registers should be is left over from whoever made them.
-const KERNEL_THREAD: u32 = 0x0020_0000 | 0x4000 | 0x10;
+/// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER | PF_EXITING` (include/linux/sched.h, 6.18): threads of the kernel's own,
+/// and those that end. What lies where the user registers of the former should be is left over from whoever made them,
+/// and the latter may have given their memory back.
+const NO_USER_STACK: u32 = 0x0020_0000 | 0x4000 | 0x10 | 0x4;
 
-/// Copies the registers with which the running thread left user space; `false` if it never was there.
+/// Copies the registers with which the running thread left user space; `false` if it never was there, or will not be
+/// again.
 #[inline(always)]
 pub fn user_registers(into: &mut [u64]) -> bool {
-    if field::<u32>(config::task_flags_offset()) & KERNEL_THREAD != 0 {
+    if field::<u32>(config::task_flags_offset()) & NO_USER_STACK != 0 {
         return false;
     }
     if config::has(FEATURE_TASK_POINTERS) {
@@ -183,7 +185,11 @@ fn field<T: Copy + Default>(offset: u32) -> T {
     // SAFETY: `value` is as long as is read; the helper checks the address.
     unsafe {
         let task = bpf_get_current_task();
-        bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, (task + u64::from(offset)) as *const _);
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            (task + u64::from(offset)) as *const _,
+        );
     }
     value
 }

@@ -14,10 +14,10 @@ use profiler_common::{
         NATIVE_UNSUPPORTED,
     },
     unwind::{
-        CFA_DEREF_FP, CFA_DEREF_SP, CFA_END, CFA_FP, CFA_FRAME_POINTER, CFA_NONE, CFA_PLT, CFA_REGISTER, CFA_SIGNAL, CFA_SP,
-        FILE_FRAME_POINTERS, FILE_NO_ROOM, FILE_TABLE, FP_AT_CFA, FP_AT_FP, FP_LOST, NO_FILE, PAGE_BITS, RA_IN_REGISTER,
-        REGISTER_FP, REGISTER_PC, REGISTER_SP, REGISTERS, SHARD_ROWS, UCONTEXT_FP, UCONTEXT_PC, UCONTEXT_SP, UnwindFile,
-        UnwindMapping, UnwindPage, UnwindProcess, UnwindRule, row_low, row_rule,
+        CFA_DEREF_FP, CFA_DEREF_SP, CFA_END, CFA_FP, CFA_FRAME_POINTER, CFA_NONE, CFA_PLT, CFA_REGISTER, CFA_SIGNAL,
+        CFA_SP, FILE_FRAME_POINTERS, FILE_NO_ROOM, FILE_TABLE, FP_AT_CFA, FP_AT_FP, FP_LOST, NO_FILE, PAGE_BITS,
+        RA_IN_REGISTER, REGISTER_FP, REGISTER_PC, REGISTER_SP, REGISTERS, SHARD_ROWS, UCONTEXT_FP, UCONTEXT_PC,
+        UCONTEXT_SP, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule, row_low, row_rule,
     },
 };
 
@@ -34,7 +34,7 @@ pub trait UnwindTables {
 }
 
 /// Slots for registers: a power of two, to make the index maskable.
-const REGISTER_SLOTS: usize = 32;
+pub const REGISTER_SLOTS: usize = 32;
 const _: () = assert!(REGISTERS <= REGISTER_SLOTS);
 
 /// Where the unwinder is.
@@ -169,7 +169,9 @@ fn find_mapping<T: UnwindTables>(tables: &T, scratch: &mut Scratch, address: u64
         }
         let half = count / 2;
         let middle = get(&scratch.unwind.low).wrapping_add(half);
-        let Some(mapping) = tables.mapping(middle) else { return false };
+        let Some(mapping) = tables.mapping(middle) else {
+            return false;
+        };
         if mapping.start <= address {
             set(&mut scratch.unwind.low, middle);
         }
@@ -216,9 +218,7 @@ fn find_rule<'t, T: UnwindTables>(
     let page = tables
         .page(file.first_page.wrapping_add(at as u32))
         .ok_or(NATIVE_NOT_COVERED)?;
-    let rows = tables
-        .shard(page.first / SHARD_ROWS as u32)
-        .ok_or(NATIVE_NOT_COVERED)?;
+    let rows = tables.shard(page.first / SHARD_ROWS as u32).ok_or(NATIVE_NOT_COVERED)?;
     let wanted = in_file as u16;
 
     set(&mut scratch.unwind.low, page.first);

@@ -4,10 +4,22 @@
 //! (4 k instructions instead of 130 – 250 k for one loop), it loads from 5.10 to 6.18, and it is nearly as fast. Global
 //! functions take scalars only (5.10 knows no other arguments), so it looks its state up.
 
-use profiler_common::{limits::MAX_PYTHON_FRAMES, record::PYTHON_COMPLETE};
-use profiler_ebpf::python::{frames, thread};
+use profiler_common::{
+    config::FEATURE_NATIVE_STACK,
+    limits::MAX_PYTHON_FRAMES,
+    record::{PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE},
+};
+use profiler_ebpf::{
+    python::{frames, thread},
+    scratch::Scratch,
+};
 
-use crate::{context::Context, maps::scratch, task, user_memory::UserMemory};
+use crate::{
+    context::Context,
+    maps::scratch,
+    task::{self, config},
+    user_memory::UserMemory,
+};
 
 const FRAMES_PER_CALL: u32 = 8;
 
@@ -18,6 +30,12 @@ const FRAMES_PER_CALL: u32 = 8;
 pub fn capture(context: Context) {
     let Some(scratch) = scratch(context) else { return };
     frames::start(scratch);
+    if !has_user_registers(scratch) {
+        // A thread of the kernel's own in the process (io_uring's): whatever its fs base is left over from, it runs
+        // no Python.
+        scratch.record.header.python = PYTHON_NO_THREAD_STATE;
+        return;
+    }
     let status = thread::find_frames(&UserMemory, task::fs_base(), scratch);
     if status != PYTHON_COMPLETE {
         scratch.record.header.python = status;
@@ -30,6 +48,17 @@ pub fn capture(context: Context) {
             break;
         }
         calls += 1;
+    }
+}
+
+/// Sees to it that the registers with which the thread left user space are known; `false` if it never was there.
+#[inline(always)]
+fn has_user_registers(scratch: &mut Scratch) -> bool {
+    if config::has(FEATURE_NATIVE_STACK) {
+        // The unwinder has read them, and recorded the leaf at least.
+        scratch.record.native_len != 0
+    } else {
+        task::user_registers(&mut scratch.unwind.registers)
     }
 }
 

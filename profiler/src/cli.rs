@@ -444,7 +444,17 @@ mod tests {
         };
         assert_eq!(parse_probe("/a/b:c.so:0x1f"), probe("/a/b:c.so", Place::Offset(0x1f)));
         assert_eq!(parse_probe("a:malloc"), probe("a", Place::Symbol("malloc".to_owned())));
-        for text in ["", "a", ":", "a:", ":b", "a:0x", "a:0x+1", "a:0xg", "a:0x10000000000000000"] {
+        for text in [
+            "",
+            "a",
+            ":",
+            "a:",
+            ":b",
+            "a:0x",
+            "a:0x+1",
+            "a:0xg",
+            "a:0x10000000000000000",
+        ] {
             assert!(parse_probe(text).is_err(), "{text:?}");
         }
     }

@@ -631,7 +631,12 @@ mod tests {
         fs::create_dir_all(elsewhere.proc.join("1/ns")).unwrap();
         symlink("1", elsewhere.proc.join("self")).unwrap();
         symlink("pid:[4026532281]", elsewhere.proc.join("self/ns/pid")).unwrap();
-        assert!(pid_namespace(&elsewhere).unwrap_err().to_string().contains("--mount-proc"));
+        assert!(
+            pid_namespace(&elsewhere)
+                .unwrap_err()
+                .to_string()
+                .contains("--mount-proc")
+        );
     }
 
     #[test]

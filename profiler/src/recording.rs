@@ -12,8 +12,8 @@ use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::PythonProcess,
     record::{
-        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED,
-        NATIVE_STATUSES, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
+        NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
+        PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
     },
     unwind::UnwindMapping,
 };
@@ -34,7 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Fact {
     /// How to walk this process.
-    Python { pid: u32, facts: PythonProcess },
+    Python { pid: u32, facts: Box<PythonProcess> },
     /// It is gone, or no CPython any more.
     NotPython { pid: u32 },
     /// What it has mapped as code, in order of address.
@@ -328,7 +328,7 @@ impl Recording {
         if let Some(python) = &process.python {
             self.facts.push(Fact::Python {
                 pid,
-                facts: python.facts,
+                facts: Box::new(python.facts),
             });
             return;
         }
@@ -576,8 +576,14 @@ mod tests {
         assert!(recording.ledger.stack_bytes < MOST_STACK_BYTES / 100);
 
         recording.take(RawRecord::Sample(header(1)));
-        assert_eq!((recording.ledger.tally.lost_stacks, counted(&recording)), (0, stacks + 3));
+        assert_eq!(
+            (recording.ledger.tally.lost_stacks, counted(&recording)),
+            (0, stacks + 3)
+        );
         recording.take(RawRecord::Sample(header(0)));
-        assert_eq!((recording.ledger.tally.lost_stacks, counted(&recording)), (1, stacks + 3));
+        assert_eq!(
+            (recording.ledger.tally.lost_stacks, counted(&recording)),
+            (1, stacks + 3)
+        );
     }
 }

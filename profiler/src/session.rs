@@ -12,8 +12,7 @@ use anyhow::{Context as _, anyhow};
 use profiler_common::{
     config::{
         Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
-        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE,
-        FEATURE_TASK_POINTERS,
+        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE, FEATURE_TASK_POINTERS,
     },
     limits::COMM_BYTES,
     stats::Counter,
@@ -148,7 +147,10 @@ async fn run(
 
     let scope = scope(config, command_pid, &mut kernel)?;
     let mut source = Source::open(kernel, config.period_ns)?;
-    let tables = source.kernel.take_tables().context("the kernel half has no unwind tables")?;
+    let tables = source
+        .kernel
+        .take_tables()
+        .context("the kernel half has no unwind tables")?;
     let mut unwinder = Unwinder::new(tables).context("failed to start the thread that makes unwind tables")?;
     let mut recording = Recording::new(scope.clone());
     adopt(&mut recording, &scope)?;

@@ -138,10 +138,7 @@ impl Summary {
                 tally.not_unwound,
                 "processes not unwound because the table of mappings was full",
             ),
-            (
-                tally.tables_without_room,
-                "unwind tables for which there was no room",
-            ),
+            (tally.tables_without_room, "unwind tables for which there was no room"),
             (tally.collisions, "stacks with colliding keys"),
             (tally.perf_maps_cut, "perf maps that are too large, in part"),
             (tally.lost_events, "process events because the side band was full"),

@@ -9,13 +9,15 @@ use core::ptr::read_volatile;
 use profiler_common::{
     limits::MAX_THREAD_STATE_BYTES,
     python::{
+        CHAIN_GAPS, ChainGap, GAP_FRAMELESS, GAP_IN_CHAIN, GAP_NOWHERE, GAP_READ, GAP_READ_CFRAME, GAP_REGISTER,
         LAYOUT_CFRAME, LAYOUT_GIL_HOLDER, PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY,
         THREAD_BY_STATIC_TLS,
     },
     record::{
-        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
+        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_LEADING_ENTRY, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
         PYTHON_OTHER_INTERPRETER, PYTHON_TORN,
     },
+    unwind::REGISTER_PC,
 };
 
 use crate::{
@@ -30,8 +32,8 @@ const GLIBC_SECOND_LEVEL: u64 = GLIBC_FIRST_BLOCK + 32 * 16;
 const GLIBC_KEYS_PER_BLOCK: u64 = 32;
 const GLIBC_KEYS: u64 = 1024;
 
-/// Finds the innermost frame of the running thread and leaves it in `scratch.frame`. Returns `PYTHON_COMPLETE` if
-/// there is a chain to walk (it may be empty), or else the reason why not.
+/// Finds the innermost frame of the running thread, whose registers are in `scratch.unwind`, and leaves it in
+/// `scratch.frame`. Returns `PYTHON_COMPLETE` if there is a chain to walk (it may be empty), or else the reason why not.
 #[inline(always)]
 pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch) -> u32 {
     scratch.frame = 0;
@@ -64,20 +66,80 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
         return PYTHON_NO_THREAD_STATE;
     }
 
+    let gap = find_gap(scratch);
+    if gap.place & GAP_FRAMELESS != 0 {
+        scratch.record.python_flags |= PYTHON_LEADING_ENTRY;
+    }
+    let frame = match gap.place & GAP_REGISTER {
+        GAP_IN_CHAIN => first_in_chain(memory, scratch),
+        GAP_NOWHERE => Err(PYTHON_TORN),
+        register => beside_chain(memory, scratch, register, gap),
+    };
+    match frame {
+        Ok(frame) => scratch.frame = frame,
+        Err(reason) => return reason,
+    }
+    PYTHON_COMPLETE
+}
+
+/// What the thread state that was read last calls its innermost frame.
+#[inline(always)]
+fn first_in_chain<M: ReadMemory>(memory: &M, scratch: &Scratch) -> Result<u64, u32> {
     let at = field(scratch.process.thread_frame);
     // SAFETY: `field` keeps `at` below MAX_THREAD_STATE_BYTES, and `thread` is twice as long and a word.
-    let mut frame = unsafe { load::<u64>(scratch.thread.as_ptr(), at) };
-    if scratch.process.flags & LAYOUT_CFRAME != 0 {
-        if frame == 0 {
-            return PYTHON_NO_THREAD_STATE;
-        }
-        match memory.read_u64(frame.wrapping_add(u64::from(scratch.process.cframe_current))) {
-            Some(current) => frame = current,
-            None => return PYTHON_TORN,
-        }
+    let frame = unsafe { load::<u64>(scratch.thread.as_ptr(), at) };
+    if scratch.process.flags & LAYOUT_CFRAME == 0 {
+        return Ok(frame);
     }
-    scratch.frame = frame;
-    PYTHON_COMPLETE
+    if frame == 0 {
+        return Err(PYTHON_NO_THREAD_STATE);
+    }
+    memory
+        .read_u64(frame.wrapping_add(u64::from(scratch.process.cframe_current)))
+        .ok_or(PYTHON_TORN)
+}
+
+/// The innermost frame while the chain begins with something else.
+#[inline(always)]
+fn beside_chain<M: ReadMemory>(memory: &M, scratch: &Scratch, register: u8, gap: ChainGap) -> Result<u64, u32> {
+    // SAFETY: reading a local. Volatile: see the crate's documentation.
+    let register = usize::from(unsafe { read_volatile(&raw const register) } & GAP_REGISTER);
+    // SAFETY: the mask keeps it below the number of slots (asserted below).
+    let mut value = unsafe { *scratch.unwind.registers.as_ptr().add(register) };
+    value = value.wrapping_add_signed(i64::from(gap.offset));
+    if gap.place & GAP_READ != 0 {
+        value = memory.read_u64(value).ok_or(PYTHON_TORN)?;
+    }
+    if gap.place & GAP_READ_CFRAME != 0 {
+        let current = value.wrapping_add(u64::from(scratch.process.cframe_current));
+        value = memory.read_u64(current).ok_or(PYTHON_TORN)?;
+    }
+    Ok(value)
+}
+
+const _: () = assert!(crate::unwind::REGISTER_SLOTS == GAP_REGISTER as usize + 1);
+
+/// The gap that the sampled instruction lies in, or one that says that all is as usual.
+#[inline(always)]
+fn find_gap(scratch: &Scratch) -> ChainGap {
+    let PythonProcess { eval_frame, .. } = scratch.process;
+    let distance = scratch.unwind.registers[REGISTER_PC].wrapping_sub(eval_frame);
+    let mut i = 0;
+    while i < CHAIN_GAPS {
+        // SAFETY: `i` is below the array's length.
+        let gap = unsafe { *scratch.process.chain_gaps.as_ptr().add(i) };
+        if gap.bytes == 0 {
+            break;
+        }
+        if distance.wrapping_sub(i64::from(gap.start) as u64) < u64::from(gap.bytes) {
+            return gap;
+        }
+        i += 1;
+    }
+    ChainGap {
+        place: GAP_IN_CHAIN,
+        ..ChainGap::NONE
+    }
 }
 
 /// The thread state that thread-local storage names, 0 if none.

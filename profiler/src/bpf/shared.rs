@@ -1,6 +1,9 @@
 //! Arrays that the kernel side reads and user space writes through a memory map (`BPF_F_MMAPABLE`, Linux 5.5).
 
-use std::{marker::PhantomData, os::fd::{AsFd as _, AsRawFd as _}};
+use std::{
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use anyhow::Context as _;
 use aya::maps::MapData;

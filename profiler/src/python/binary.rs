@@ -6,8 +6,9 @@
 use std::{cmp::Reverse, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
-use profiler_common::python::{LAYOUT_FRAME_POINTERS, PythonProcess};
+use profiler_common::python::{ChainGap, LAYOUT_FRAME_POINTERS, PythonProcess};
 
+use super::chain_gaps::{self, EvalCode};
 use super::eval_loop::{self, NoEvalLoop};
 use super::image::{Image, Symbol};
 use super::layout::{CodeFormat, Layout, NoLayout};
@@ -33,6 +34,10 @@ pub struct PythonBinary {
     /// frame of `eval_loop`, of which it is a part.
     pub eval_handlers: Vec<Range<u64>>,
     pub no_eval_loop: Option<NoEvalLoop>,
+    /// `_PyEval_EvalFrameDefault`.
+    pub eval_frame: u64,
+    /// Where in it the chain of frames does not begin with the loop's own.
+    pub chain_gaps: Vec<ChainGap>,
     /// Built with `-fno-omit-frame-pointer`, judging by how its functions begin.
     pub frame_pointers: bool,
 }
@@ -91,6 +96,12 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let eval_handlers = eval_loop::handlers(&image, &eval_loop);
+    let eval_code = EvalCode {
+        function: eval_frame,
+        pieces: &eval_loop,
+        tail_calls: !eval_handlers.is_empty(),
+    };
+    let chain_gaps = chain_gaps::find(&image, &eval_code, &layout.process);
     Ok(PythonBinary {
         version,
         layout,
@@ -101,6 +112,8 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         eval_loop,
         eval_handlers,
         no_eval_loop,
+        eval_frame: eval_frame.address,
+        chain_gaps,
         frame_pointers: has_frame_pointers(&image),
     })
 }
@@ -119,6 +132,10 @@ impl PythonBinary {
         for (index, range) in ranges.into_iter().enumerate().take(process.eval_start.len()) {
             process.eval_start[index] = range.start.wrapping_add(bias);
             process.eval_end[index] = range.end.wrapping_add(bias);
+        }
+        process.eval_frame = self.eval_frame.wrapping_add(bias);
+        for (slot, gap) in process.chain_gaps.iter_mut().zip(&self.chain_gaps) {
+            *slot = *gap;
         }
         if self.frame_pointers {
             process.flags |= LAYOUT_FRAME_POINTERS;

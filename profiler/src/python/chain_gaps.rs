@@ -23,6 +23,7 @@
 //! 3.14.10 and 3.15.2. Up to 3.10 a frame's `f_back` is set long before, and how many frames there are tells the rest
 //! (`resolve`).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -35,9 +36,19 @@ use profiler_common::python::{
 use super::eval_loop::{instructions, jumps};
 use super::image::{Image, Symbol};
 
-/// The gaps of the loop that begins with `function` and whose code is `pieces`, as the file's addresses. `layout` is
-/// the build's.
-pub fn find(image: &Image<'_>, function: Symbol, pieces: &[Range<u64>], layout: &PythonProcess) -> Vec<ChainGap> {
+/// The machine code of an evaluation loop.
+pub struct EvalCode<'a> {
+    /// `_PyEval_EvalFrameDefault`.
+    pub function: Symbol,
+    /// What it consists of, in order of address.
+    pub pieces: &'a [Range<u64>],
+    /// It is only the entry of a tail-calling loop.
+    pub tail_calls: bool,
+}
+
+/// The gaps of a build with this layout.
+pub fn find(image: &Image<'_>, code: &EvalCode<'_>, layout: &PythonProcess) -> Vec<ChainGap> {
+    let EvalCode { function, pieces, .. } = *code;
     if layout.flags & LAYOUT_HEAP_FRAMES != 0 {
         return Vec::new();
     }
@@ -61,7 +72,7 @@ pub fn find(image: &Image<'_>, function: Symbol, pieces: &[Range<u64>], layout: 
             }
         }
     }
-    for range in returns(image, pieces) {
+    for range in returns(image, code, layout) {
         push(&mut gaps, from, range, GAP_FRAMELESS | GAP_IN_CHAIN, 0);
     }
     gaps.truncate(CHAIN_GAPS);
@@ -630,40 +641,103 @@ fn is_written(access: OpAccess) -> bool {
     )
 }
 
-/// Code that runs straight to a `ret`, jumps included, and writes no pointer (but to the C stack) on its way.
-fn returns(image: &Image<'_>, pieces: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    // Runs that end in a jump.
-    let mut open: Vec<(Range<u64>, u64)> = Vec::new();
-    for piece in pieces {
-        let mut start = piece.start;
-        for instruction in instructions(image, piece) {
-            let end = instruction.next_ip();
-            match instruction.flow_control() {
-                FlowControl::Return => ranges.push(start..end),
-                FlowControl::UnconditionalBranch => open.push((start..end, instruction.near_branch_target())),
-                FlowControl::Next if !writes_pointer(&instruction) => continue,
-                _ => {}
-            }
-            start = end;
+/// Code that runs to a `ret`, whichever way its jumps go, without writing the pointer in the thread state on its way.
+fn returns(image: &Image<'_>, code: &EvalCode<'_>, layout: &PythonProcess) -> Vec<Range<u64>> {
+    let code: Vec<Step> = code
+        .pieces
+        .iter()
+        .flat_map(|piece| instructions(image, piece))
+        .map(|instruction| Step::of(&instruction, code.tail_calls, layout))
+        .collect();
+    let mut leads_out = vec![false; code.len()];
+    let mut found = true;
+    // Jumps back, and to where a jump back was found to lead out: each round finds one more of those in a row.
+    for _ in 0..MAX_ROUNDS {
+        if !std::mem::take(&mut found) {
+            break;
+        }
+        let mut next_leads_out = false;
+        for (index, step) in code.iter().enumerate().rev() {
+            let at = |target: u64| {
+                let index = code.binary_search_by_key(&target, |step| step.range.start);
+                index
+                    .ok()
+                    .and_then(|index| leads_out.get(index))
+                    .copied()
+                    .unwrap_or(false)
+            };
+            let leads = match step.to {
+                To::Return => true,
+                To::Next => next_leads_out,
+                To::Jump(target) => at(target),
+                To::NextOrJump(target) => next_leads_out && at(target),
+                To::Elsewhere => false,
+            };
+            found |= leads && !leads_out[index];
+            leads_out[index] = leads;
+            next_leads_out = leads;
         }
     }
-    // Jumps to jumps: what was found in one round can be jumped to in the next.
-    for _ in 0..4 {
-        let (found, rest): (Vec<_>, Vec<_>) = open
-            .into_iter()
-            .partition(|(_, target)| ranges.iter().any(|range| range.contains(target)));
-        open = rest;
-        ranges.extend(found.into_iter().map(|(range, _)| range));
+
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for (step, leads_out) in code.iter().zip(leads_out) {
+        match ranges.last_mut() {
+            Some(last) if leads_out && last.end == step.range.start => last.end = step.range.end,
+            _ if leads_out => ranges.push(step.range.clone()),
+            _ => {}
+        }
     }
+    // The longest, where most samples fall, in case there is no room for all.
+    ranges.sort_by_key(|range| Reverse(range.end - range.start));
     ranges
 }
 
-fn writes_pointer(instruction: &Instruction) -> bool {
+/// Real code needs 3.
+const MAX_ROUNDS: usize = 8;
+
+/// An instruction as far as [`returns`] cares.
+struct Step {
+    range: Range<u64>,
+    to: To,
+}
+
+enum To {
+    Next,
+    Jump(u64),
+    NextOrJump(u64),
+    Return,
+    Elsewhere,
+}
+
+impl Step {
+    fn of(instruction: &Instruction, tail_calls: bool, layout: &PythonProcess) -> Self {
+        let target = instruction.near_branch_target();
+        let to = match instruction.flow_control() {
+            FlowControl::Next if writes_pointer(instruction, layout) => To::Elsewhere,
+            FlowControl::Next => To::Next,
+            // What is called gives back the chain as it was, unless it is the rest of the loop.
+            FlowControl::Call | FlowControl::IndirectCall if !tail_calls => To::Next,
+            FlowControl::UnconditionalBranch => To::Jump(target),
+            FlowControl::ConditionalBranch => To::NextOrJump(target),
+            FlowControl::Return => To::Return,
+            _ => To::Elsewhere,
+        };
+        Self {
+            range: instruction.ip()..instruction.next_ip(),
+            to,
+        }
+    }
+}
+
+/// Whether this may be the store to the thread state. Compilers address a struct's field by its offset.
+fn writes_pointer(instruction: &Instruction, layout: &PythonProcess) -> bool {
+    let field = u64::from(layout.thread_frame);
+    let start = instruction.memory_displacement64();
+    let end = start.wrapping_add(instruction.memory_size().size() as u64);
     instruction.op0_kind() == OpKind::Memory
         && !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test)
         && instruction.memory_base() != Register::RSP
-        && instruction.memory_size().size() >= 8
+        && (start..end).contains(&field)
 }
 
 /// Where the chain begins with a frame whose pointer to its caller is not set yet, with the register that holds the

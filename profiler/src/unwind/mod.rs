@@ -142,7 +142,9 @@ impl<M: TableMemory> Unwinder<M> {
             }
             return;
         }
-        let Some(file) = files.at(index as usize - 1) else { return };
+        let Some(file) = files.at(index as usize - 1) else {
+            return;
+        };
         let build_id = file.headers.as_ref().map_or("", |headers| &*headers.build_id);
         if self.store.adopt(index, build_id) {
             return;

@@ -392,7 +392,9 @@ impl<M: TableMemory> Store<M> {
                 }
             },
             // Not ELF: code that was generated at run time, into a file (a JIT with a memfd).
-            Err(NoTable::NoUnwindInformation | NoTable::NotElf) => self.memory.write_file(file, state(FILE_FRAME_POINTERS)),
+            Err(NoTable::NoUnwindInformation | NoTable::NotElf) => {
+                self.memory.write_file(file, state(FILE_FRAME_POINTERS))
+            }
             // Nothing is known of its code: an empty table says so for each of its addresses.
             Err(_) => self.memory.write_file(file, state(FILE_TABLE)),
         }

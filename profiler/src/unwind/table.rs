@@ -18,7 +18,9 @@ use gimli::{
     BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, FrameDescriptionEntry, LittleEndian,
     UnwindContext, UnwindOffset, UnwindSection,
 };
-use profiler_common::unwind::{CFA_END, PAGE_BITS, RULE_NONE, RULE_UNSUPPORTED, UnwindPage, UnwindRule, row, row_low, row_rule};
+use profiler_common::unwind::{
+    CFA_END, PAGE_BITS, RULE_NONE, RULE_UNSUPPORTED, UnwindPage, UnwindRule, row, row_low, row_rule,
+};
 
 use self::elf::Elf;
 use super::rule::{self, Bytes, Room, Rules};
@@ -87,7 +89,13 @@ pub fn build_and(file: &[u8], let_go: &dyn Fn()) -> Result<Table, NoTable> {
         Some((address, bytes)) => {
             let mut section = EhFrame::new(checked(bytes)?, LittleEndian);
             section.set_address_size(8);
-            Some(Source::read(&elf, section, bytes.len(), elf.bases(address), &mut found)?)
+            Some(Source::read(
+                &elf,
+                section,
+                bytes.len(),
+                elf.bases(address),
+                &mut found,
+            )?)
         }
         None => None,
     };
@@ -373,7 +381,11 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
     known.sort_by_key(|(addresses, _)| addresses.start);
 
     let keeps_frame_pointers = elf.keeps_frame_pointers || gap.len() >= MIN_GENERATED_BYTES;
-    let otherwise = if keeps_frame_pointers { rule::FRAME_POINTER } else { rule::NONE };
+    let otherwise = if keeps_frame_pointers {
+        rule::FRAME_POINTER
+    } else {
+        rule::NONE
+    };
     let mut from = gap.start;
     for (addresses, rule) in known {
         if from < addresses.start {

@@ -66,12 +66,13 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         "/cost/unwind_cpu_s",
         Some(2000.0),
     )?;
-    milliseconds(
-        "CPU time for the slowest of them",
-        "/cost/unwind_longest_s",
+    milliseconds("CPU time for the slowest of them", "/cost/unwind_longest_s", None)?;
+    table.figure(
+        "unwind tables",
+        Unit::Number,
+        vec![summary.number("/cost/unwind_tables")?],
         None,
-    )?;
-    table.figure("unwind tables", Unit::Number, vec![summary.number("/cost/unwind_tables")?], None);
+    );
     let processes = summary.number("/processes")?;
     table.figure("processes sampled", Unit::Number, vec![processes], None);
     if processes < f64::from(PROCESSES) {

@@ -151,14 +151,12 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
 }
 
 fn run(bench: &Bench, case: &Case, python: &Interpreter, measured: &mut Measured, table: &mut Table) -> Result<()> {
-    let target = bench
-        .workloads
-        .start(
-            python,
-            DEEP,
-            &[&case.frames.to_string(), &case.callbacks.to_string()],
-            Some(bench.cpu),
-        )?;
+    let target = bench.workloads.start(
+        python,
+        DEEP,
+        &[&case.frames.to_string(), &case.callbacks.to_string()],
+        Some(bench.cpu),
+    )?;
     let (pid, rate) = (target.pid().to_string(), case.rate_hz.to_string());
     let mut arguments = vec!["-p", &*pid, "-r", &*rate];
     if !case.whole {

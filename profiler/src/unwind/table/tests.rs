@@ -329,14 +329,18 @@ fn a_first_function_that_looks_called_is_found_one_byte_early_unless_a_call_prec
     let table = FakeElf::new(64).with_eh_frame(eh_frame()).table();
     assert_eq!(*table.lookup(CODE + 30), sp(8));
     assert_eq!(*table.lookup(CODE + 31), rule::END);
-    let call = FakeElf::new(64).with_eh_frame(eh_frame()).with_code(CODE + 27, &[0xe8, 0, 0, 0, 0]);
+    let call = FakeElf::new(64)
+        .with_eh_frame(eh_frame())
+        .with_code(CODE + 27, &[0xe8, 0, 0, 0, 0]);
     assert_eq!(*call.table().lookup(CODE + 31), sp(8));
 }
 
 #[test]
 fn a_process_begins_at_the_entry_point_which_need_not_have_an_entry() {
     let eh_frame = EhFrameBytes::new().fde(CODE..CODE + 32, &[]);
-    let elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + 32, &[0xc3; 32]);
+    let elf = FakeElf::new(64)
+        .with_eh_frame(eh_frame)
+        .with_code(CODE + 32, &[0xc3; 32]);
     let mut bytes = elf.bytes();
     bytes[24..32].copy_from_slice(&(CODE + 40).to_le_bytes());
     let table = build(&bytes).expect("a table");
@@ -351,7 +355,9 @@ fn a_process_begins_at_the_entry_point_which_need_not_have_an_entry() {
 #[test]
 fn the_function_that_contexts_return_to_ends_a_stack_whatever_its_entry_says() {
     let eh_frame = EhFrameBytes::new().fde(CODE + 32..CODE + 64, &[]);
-    let elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + 32, &START_CONTEXT);
+    let elf = FakeElf::new(64)
+        .with_eh_frame(eh_frame)
+        .with_code(CODE + 32, &START_CONTEXT);
     assert_eq!(*elf.table().lookup(CODE + 31), rule::END);
 }
 
@@ -397,7 +403,9 @@ fn stubs_without_an_entry_are_known_by_their_section() {
 fn a_file_most_of_whose_code_has_no_entry_was_built_without_and_keeps_frame_pointers() {
     for (covered, expected) in [(31, rule::FRAME_POINTER), (32, rule::NONE)] {
         let eh_frame = EhFrameBytes::new().fde(CODE..CODE + covered, &[]);
-        let mut elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + covered, &[0xc3]);
+        let mut elf = FakeElf::new(64)
+            .with_eh_frame(eh_frame)
+            .with_code(CODE + covered, &[0xc3]);
         elf.sections.push((".text", CODE, 6, vec![0xc3; 64]));
         assert_eq!(*elf.table().lookup(CODE + 40), expected);
     }

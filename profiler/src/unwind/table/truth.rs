@@ -60,13 +60,7 @@ fn check(elf: &Elf<'_>, index: &Index<'_>, table: &Table, relative: u32, path: &
     let rule = table.lookup(address);
     let at = format!("{path} {address:#x} {rule:?}");
     // What is known of code without an entry.
-    let known = [
-        rule::NONE,
-        rule::TRAMPOLINE,
-        rule::STUB,
-        rule::END,
-        rule::FRAME_POINTER,
-    ];
+    let known = [rule::NONE, rule::TRAMPOLINE, rule::STUB, rule::END, rule::FRAME_POINTER];
     let none = known.contains(rule) && !index.covers(address);
     let fde = match index.find(address) {
         Some(fde) => fde,
