@@ -8,7 +8,7 @@
 //! frame or no address at all. (Measured: 0.9 % of the samples of a program with many calls from C, 3.12.1.)
 //!
 //! Guessing is not needed: the instruction tells. The function's beginning is followed here, instruction by instruction,
-//! with symbols instead of numbers ([`Machine`]), up to where all is in place. That yields where the pointer is set, and
+//! with symbols instead of numbers (`Machine`), up to where all is in place. That yields where the pointer is set, and
 //! for each instruction from there on a register or stack slot that still has what the pointer was before, or the frame
 //! it led to. What is not understood gives no gap, and then the kernel side reads what it finds.
 //!
@@ -17,7 +17,7 @@
 //! the loop's frames are out of the chain.
 //!
 //! Calls from Python to Python inside a loop also put a frame into the chain, and compilers sometimes set the pointer to
-//! it before its own pointer to the caller ([`half_linked`]).
+//! it before its own pointer to the caller (`half_linked`).
 //!
 //! Checked with objdump on pyenv's 3.11.7, 3.12.1 and 3.13.0 and on Debian's 3.11.2 (executable and library), 3.13.18,
 //! 3.14.10 and 3.15.2. Up to 3.10 a frame's `f_back` is set long before, and how many frames there are tells the rest
