@@ -25,6 +25,9 @@ pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
 /// The interpreter keeps frame pointers (3.15 by default, PEP 831). Where it does not, nothing above the leaf can be had
 /// by frame pointers, and following what the register happens to hold costs as much as a whole Python walk.
 pub const LAYOUT_FRAME_POINTERS: u32 = 1 << 5;
+/// The chain ends in a frame of the thread state's that looks like an entry frame but belongs to no evaluation loop
+/// (`base_frame`, 3.15).
+pub const LAYOUT_BASE_FRAME: u32 = 1 << 6;
 
 /// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
 /// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the
@@ -65,7 +68,7 @@ pub const GAP_READ_CFRAME: u8 = 0x40;
 /// The innermost loop has no frame.
 pub const GAP_FRAMELESS: u8 = 0x80;
 
-/// Known builds have 3 to 9.
+/// Known builds have 3 to 10.
 pub const CHAIN_GAPS: usize = 16;
 
 /// Everything needed to walk the Python stacks of one process. One cache-friendly record: the sampling program

@@ -104,9 +104,17 @@ pub const INSTRUCTION_MASK: u64 = (1 << 56) - 1;
 pub const FRAME_ENTRY: u64 = 1 << 56;
 /// A generator's or coroutine's frame.
 pub const FRAME_GENERATOR: u64 = 1 << 57;
+/// The bits above count the loops between this frame, which is its loop's last, and the next one: their own frames are
+/// out of the chain already (a finalizer that a loop's last frame sets off as it is cleared, 3.12 and later).
+pub const FRAME_FRAMELESS_SHIFT: u32 = 58;
+/// One such loop.
+pub const FRAME_FRAMELESS: u64 = 1 << FRAME_FRAMELESS_SHIFT;
 
-/// [`StackRecord::python_flags`]: above the first frame lies an evaluation loop that has no Python frame yet.
-pub const PYTHON_LEADING_ENTRY: u32 = 1 << 0;
+/// [`StackRecord::python_flags`]: the bits from here on count the loops above the first frame that have none, yet or any
+/// more.
+pub const PYTHON_FRAMELESS_SHIFT: u32 = 8;
+/// One such loop.
+pub const PYTHON_FRAMELESS: u32 = 1 << PYTHON_FRAMELESS_SHIFT;
 /// [`StackRecord::python_flags`]: the frames are those of a sub-interpreter, and the thread's first interpreter has more
 /// of them (before 3.12).
 pub const PYTHON_OTHER_INTERPRETER: u32 = 1 << 1;
@@ -119,7 +127,7 @@ pub struct StackRecord {
     pub kernel_len: u32,
     pub native_len: u32,
     pub python_len: u32,
-    /// `PYTHON_LEADING_ENTRY`.
+    /// `PYTHON_FRAMELESS`, `PYTHON_OTHER_INTERPRETER`.
     pub python_flags: u32,
     /// `NATIVE_…`: why the native stack ends where it does.
     pub native_status: u32,

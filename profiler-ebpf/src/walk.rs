@@ -31,8 +31,8 @@ pub fn capture(context: Context) {
     let Some(scratch) = scratch(context) else { return };
     frames::start(scratch);
     if !has_user_registers(scratch) {
-        // A thread of the kernel's own in the process (io_uring's): whatever its fs base is left over from, it runs
-        // no Python.
+        // A thread of the kernel's own in the process (io_uring's) runs no Python, whatever its fs base is left over
+        // from.
         scratch.record.header.python = PYTHON_NO_THREAD_STATE;
         return;
     }
@@ -51,7 +51,7 @@ pub fn capture(context: Context) {
     }
 }
 
-/// Sees to it that the registers with which the thread left user space are known; `false` if it never was there.
+/// Sees to it that the registers with which the thread left user space are known; `false` if there are none.
 #[inline(always)]
 fn has_user_registers(scratch: &mut Scratch) -> bool {
     if config::has(FEATURE_NATIVE_STACK) {

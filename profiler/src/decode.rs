@@ -43,7 +43,7 @@ pub struct RawStack {
     /// `NATIVE_…`: why the native stack ends where it does.
     pub native_status: u32,
     pub python: Box<[PythonFrame]>,
-    /// `PYTHON_LEADING_ENTRY`.
+    /// `PYTHON_FRAMELESS`, `PYTHON_OTHER_INTERPRETER`.
     pub python_flags: u32,
     /// `PYTHON_…`: how the Python stack was read.
     pub python_status: u32,

@@ -6,11 +6,11 @@
 
 use indexmap::IndexSet;
 use profiler_common::record::{
-    FRAME_ENTRY, FRAME_GENERATOR, INSTRUCTION_MASK, NATIVE_32_BIT, NATIVE_BAD_FRAME_POINTER, NATIVE_COMPLETE,
-    NATIVE_NO_ROOM, NATIVE_NONE, NATIVE_NOT_ADVANCING, NATIVE_NOT_CODE, NATIVE_NOT_COVERED, NATIVE_REGISTER_LOST,
-    NATIVE_TABLE_NOT_READY, NATIVE_TRUNCATED, NATIVE_UNKNOWN_PROCESS, NATIVE_UNREADABLE, NATIVE_UNSUPPORTED,
-    PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_LEADING_ENTRY, PYTHON_OTHER_INTERPRETER, PYTHON_TORN,
-    PYTHON_TRUNCATED, PythonFrame,
+    FRAME_ENTRY, FRAME_FRAMELESS_SHIFT, FRAME_GENERATOR, INSTRUCTION_MASK, NATIVE_32_BIT, NATIVE_BAD_FRAME_POINTER,
+    NATIVE_COMPLETE, NATIVE_NO_ROOM, NATIVE_NONE, NATIVE_NOT_ADVANCING, NATIVE_NOT_CODE, NATIVE_NOT_COVERED,
+    NATIVE_REGISTER_LOST, NATIVE_TABLE_NOT_READY, NATIVE_TRUNCATED, NATIVE_UNKNOWN_PROCESS, NATIVE_UNREADABLE,
+    NATIVE_UNSUPPORTED, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_FRAMELESS_SHIFT, PYTHON_OTHER_INTERPRETER,
+    PYTHON_TORN, PYTHON_TRUNCATED, PythonFrame,
 };
 use rustc_hash::FxBuildHasher;
 
@@ -233,12 +233,15 @@ impl Resolved {
 
     /// How many loops above the first Python frame have none.
     ///
-    /// From 3.12 on an entry frame says so. Before, a loop has no frame in its first and its last instructions, which
-    /// shows as one loop more than there are frames for. It shows the same way if the thread has frames that are not in
-    /// the list, because they are another interpreter's or greenlet's; those are at the root.
+    /// From 3.11 on the sampled instruction says whether the innermost has (`python::chain_gaps`), and from 3.12 on
+    /// entry frames say it of the others. Otherwise (up to 3.10, or where the instructions were not understood) it shows
+    /// as one loop more than there are frames for. It shows the same way if the thread has frames that are not in the
+    /// list, because they are another interpreter's or greenlet's; those are at the root. From 3.12 on nothing tells that
+    /// there is another interpreter, so there it is not concluded from the number.
     fn frameless(&self, process: &Process, raw: &RawStack) -> usize {
-        if raw.python_flags & PYTHON_LEADING_ENTRY != 0 {
-            return 1;
+        let told = raw.python_flags >> PYTHON_FRAMELESS_SHIFT;
+        if told != 0 {
+            return told as usize;
         }
         let entries = self.python.iter().filter(|python| python.entry).count();
         let loops = self.native.iter().filter(|native| native.eval_loop).count();
@@ -256,6 +259,7 @@ impl Resolved {
         {
             let entry = instruction & FRAME_ENTRY != 0;
             let is_generator = instruction & FRAME_GENERATOR != 0;
+            let frameless = instruction >> FRAME_FRAMELESS_SHIFT;
             let instruction = instruction & INSTRUCTION_MASK;
             let location = match process.code(address).map(|id| (id, codes.get(id))) {
                 Some((_, code)) if code.is_incomplete(address, instruction, is_generator) => None,
@@ -270,6 +274,11 @@ impl Resolved {
             };
             let frame = location.map(|location| self.intern(location));
             self.python.push(Python { frame, entry });
+            let out_of_chain = Python {
+                frame: None,
+                entry: true,
+            };
+            self.python.extend((0..frameless).map(|_| out_of_chain));
         }
         unknown
     }

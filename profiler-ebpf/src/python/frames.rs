@@ -4,10 +4,10 @@ use core::ptr::{read_volatile, write_volatile};
 
 use profiler_common::{
     limits::{MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, WINDOW_BYTES},
-    python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, LAYOUT_TAGGED_EXECUTABLE},
+    python::{LAYOUT_BASE_FRAME, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, LAYOUT_TAGGED_EXECUTABLE},
     record::{
-        FRAME_ENTRY, FRAME_GENERATOR, INSTRUCTION_MASK, PYTHON_COMPLETE, PYTHON_LEADING_ENTRY, PYTHON_TORN,
-        PYTHON_TRUNCATED, PythonFrame,
+        FRAME_ENTRY, FRAME_FRAMELESS, FRAME_GENERATOR, INSTRUCTION_MASK, PYTHON_COMPLETE, PYTHON_FRAMELESS,
+        PYTHON_TORN, PYTHON_TRUNCATED, PythonFrame,
     },
 };
 
@@ -85,7 +85,9 @@ pub fn step<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> bool {
     }
 
     if entry {
-        mark_entry(scratch);
+        if previous != 0 || flags & LAYOUT_BASE_FRAME == 0 {
+            mark_entry(scratch);
+        }
     } else if !push(scratch, PythonFrame { code, instruction }) {
         scratch.record.header.python = PYTHON_TRUNCATED;
         return false;
@@ -153,18 +155,33 @@ fn push(scratch: &mut Scratch, frame: PythonFrame) -> bool {
     true
 }
 
-/// An evaluation loop ends here: the frame pushed last is its entry.
+/// An evaluation loop ends here: the frame pushed last is its entry, or it has none.
+///
+/// The latter is common. From 3.12 on a loop takes its last frame out of the chain *before* it clears it, and clearing
+/// can run finalizers: their loop's entry frame is followed by that of a loop without frames.
 #[inline(always)]
 fn mark_entry(scratch: &mut Scratch) {
     if scratch.record.python_len == 0 {
-        scratch.record.python_flags |= PYTHON_LEADING_ENTRY;
+        scratch.record.python_flags = scratch.record.python_flags.wrapping_add(PYTHON_FRAMELESS);
     } else {
         let slot = scratch.python_frame(scratch.record.python_len.wrapping_sub(1));
         // SAFETY: the slot lies in the record and was written by `push`.
-        unsafe { (*slot).instruction |= FRAME_ENTRY };
+        unsafe {
+            let instruction = (*slot).instruction;
+            (*slot).instruction = if instruction & FRAME_ENTRY == 0 {
+                instruction | FRAME_ENTRY
+            } else if instruction < FRAMELESS_FULL {
+                instruction + FRAME_FRAMELESS
+            } else {
+                instruction
+            };
+        }
     }
     mix(&mut scratch.record.header.stack, HASH_ENTRY);
 }
+
+/// From here on the number of loops does not fit.
+const FRAMELESS_FULL: u64 = u64::MAX / FRAME_FRAMELESS * FRAME_FRAMELESS;
 
 /// Loads that LLVM cannot reason about: what the verifier sees next to the use is what bounds it.
 #[inline(always)]
@@ -214,7 +231,7 @@ mod tests {
         codes: Vec<u64>,
         flags: Vec<u64>,
         status: u32,
-        leading: bool,
+        leading: u32,
         hash: [u64; 2],
     }
 
@@ -234,7 +251,7 @@ mod tests {
                 .map(|frame| frame.instruction & !INSTRUCTION_MASK)
                 .collect(),
             status: scratch.record.header.python,
-            leading: scratch.record.python_flags & PYTHON_LEADING_ENTRY != 0,
+            leading: scratch.record.python_flags / PYTHON_FRAMELESS,
             hash: scratch.record.header.stack.hash,
         }
     }
@@ -273,14 +290,54 @@ mod tests {
         let walked = walk(&memory, interpreter_frames(), 0x10_200);
         assert_eq!(walked.codes, [3, 2]);
         assert_eq!(walked.flags, [FRAME_GENERATOR, FRAME_ENTRY]);
-        assert!(!walked.leading);
+        assert_eq!(walked.leading, 0);
 
         // With an entry frame at the very leaf, there is a loop that has no frame yet.
         put_frame(&mut memory, 0x10_300, 4, 0x10_200, 3);
         let leading = walk(&memory, interpreter_frames(), 0x10_300);
-        assert!(leading.leading);
+        assert_eq!(leading.leading, 1);
         assert_eq!(leading.codes, [3, 2]);
         assert_ne!(leading.hash, walked.hash, "the two stacks differ");
+    }
+
+    #[test]
+    fn loops_whose_frames_are_out_of_the_chain_are_counted() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        // A finalizer (3), set off by a loop that has no frame left, in a loop that runs frame 1.
+        put_frame(&mut memory, 0x10_000, 1, 0, 0);
+        put_frame(&mut memory, 0x10_100, 0, 0x10_000, 3);
+        put_frame(&mut memory, 0x10_200, 0, 0x10_100, 3);
+        put_frame(&mut memory, 0x10_300, 3, 0x10_200, 0);
+        let walked = walk(&memory, interpreter_frames(), 0x10_300);
+        assert_eq!(walked.codes, [3, 1]);
+        assert_eq!(walked.flags, [FRAME_ENTRY | FRAME_FRAMELESS, 0]);
+        assert_eq!(walk(&memory, interpreter_frames(), 0x10_200).leading, 2);
+    }
+
+    #[test]
+    fn a_frame_at_the_base_of_the_chain_is_no_loops() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        put_frame(&mut memory, 0x10_000, 0, 0, 3);
+        put_frame(&mut memory, 0x10_100, 0, 0x10_000, 3);
+        put_frame(&mut memory, 0x10_200, 1, 0x10_100, 0);
+        let process = PythonProcess {
+            flags: LAYOUT_BASE_FRAME,
+            ..interpreter_frames()
+        };
+        let walked = walk(&memory, process, 0x10_200);
+        assert_eq!((walked.codes, walked.flags), (vec![1], vec![FRAME_ENTRY]));
+        assert_eq!(
+            walk(&memory, process, 0x10_000).leading,
+            0,
+            "a thread that runs no Python"
+        );
+        assert_eq!(
+            walk(&memory, interpreter_frames(), 0x10_000).leading,
+            1,
+            "none has it before 3.15"
+        );
     }
 
     #[test]

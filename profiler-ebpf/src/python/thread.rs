@@ -14,7 +14,7 @@ use profiler_common::{
         THREAD_BY_STATIC_TLS,
     },
     record::{
-        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_LEADING_ENTRY, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
+        PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_FRAMELESS, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
         PYTHON_OTHER_INTERPRETER, PYTHON_TORN,
     },
     unwind::REGISTER_PC,
@@ -68,7 +68,7 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
 
     let gap = find_gap(scratch);
     if gap.place & GAP_FRAMELESS != 0 {
-        scratch.record.python_flags |= PYTHON_LEADING_ENTRY;
+        scratch.record.python_flags = scratch.record.python_flags.wrapping_add(PYTHON_FRAMELESS);
     }
     let frame = match gap.place & GAP_REGISTER {
         GAP_IN_CHAIN => first_in_chain(memory, scratch),
@@ -269,9 +269,109 @@ mod tests {
     }
 
     fn find(memory: &Memory, process: PythonProcess) -> (u32, u64) {
+        let (status, frame, _) = find_at(memory, process, &[]);
+        (status, frame)
+    }
+
+    /// Status, frame and the number of frameless loops, with these registers.
+    fn find_at(memory: &Memory, process: PythonProcess, registers: &[(usize, u64)]) -> (u32, u64, u32) {
         let mut scratch = zeroed();
         scratch.process = process;
-        (find_frames(memory, FS_BASE, &mut scratch), scratch.frame)
+        for (register, value) in registers {
+            scratch.unwind.registers[*register] = *value;
+        }
+        let status = find_frames(memory, FS_BASE, &mut scratch);
+        (status, scratch.frame, scratch.record.python_flags / PYTHON_FRAMELESS)
+    }
+
+    const RAX: usize = 10;
+    const EVAL_FRAME: u64 = 0x7f00_0000_1000;
+
+    /// A process of 3.12 with its own `_PyCFrame` at 0x60_000, which holds nonsense, the caller's at 0x60_100, and
+    /// these gaps.
+    fn with_gaps(gaps: &[ChainGap]) -> (Memory, PythonProcess) {
+        let (mut memory, mut process) = process(3);
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, STATE);
+        memory.map(0x60_000, 4096);
+        put_state(&mut memory, STATE, FS_BASE, 0x60_000);
+        memory.put_u64(0x60_000 + 8, 0xbad);
+        memory.put_u64(0x60_100 + 8, 0xf00);
+        memory.put_u64(0x60_200, 0x60_100);
+        process.flags = LAYOUT_CFRAME;
+        process.cframe_current = 8;
+        process.eval_frame = EVAL_FRAME;
+        process.chain_gaps[..gaps.len()].copy_from_slice(gaps);
+        (memory, process)
+    }
+
+    fn gap(start: i32, bytes: u8, place: u8, offset: i16) -> ChainGap {
+        ChainGap {
+            start,
+            bytes,
+            place,
+            offset,
+        }
+    }
+
+    #[test]
+    fn a_sample_in_a_gap_takes_its_frames_from_where_the_gap_says() {
+        let rax = RAX as u8;
+        let (memory, process) = with_gaps(&[
+            gap(0, 10, GAP_FRAMELESS | GAP_IN_CHAIN, 0),
+            gap(10, 10, GAP_FRAMELESS | GAP_READ | rax, 8),
+            gap(20, 10, GAP_FRAMELESS | rax, 0),
+            gap(30, 10, GAP_FRAMELESS | GAP_READ | GAP_READ_CFRAME | rax, -0x100),
+            gap(40, 10, GAP_FRAMELESS | GAP_NOWHERE, 0),
+            gap(-50, 10, rax, 0),
+        ]);
+        let at = |pc: u64, rax: u64| {
+            let registers = [(REGISTER_PC, EVAL_FRAME.wrapping_add(pc)), (RAX, rax)];
+            find_at(&memory, process, &registers)
+        };
+        assert_eq!(
+            at(9, 0),
+            (PYTHON_COMPLETE, 0xbad, 1),
+            "what the chain begins with is whole here"
+        );
+        assert_eq!(
+            at(10, 0x60_100),
+            (PYTHON_COMPLETE, 0xf00, 1),
+            "the caller's `_PyCFrame` in a register"
+        );
+        assert_eq!(at(19, 0x7777_0000), (PYTHON_TORN, 0, 1), "cannot be read");
+        assert_eq!(
+            at(20, 0xf00),
+            (PYTHON_COMPLETE, 0xf00, 1),
+            "the caller's frame in a register"
+        );
+        assert_eq!(
+            at(39, 0x60_300),
+            (PYTHON_COMPLETE, 0xf00, 1),
+            "the caller's `_PyCFrame` on the stack"
+        );
+        assert_eq!(
+            at(40, 0xf00),
+            (PYTHON_TORN, 0, 1),
+            "nowhere: no frame is better than a wrong one"
+        );
+        assert_eq!(
+            at(50u64.wrapping_neg(), 0xf00),
+            (PYTHON_COMPLETE, 0xf00, 0),
+            "a frame that is half in the chain"
+        );
+        assert_eq!(at(50, 0xf00), (PYTHON_COMPLETE, 0xbad, 0), "behind the last");
+        assert_eq!(
+            at(51u64.wrapping_neg(), 0xf00),
+            (PYTHON_COMPLETE, 0xbad, 0),
+            "before the first"
+        );
+    }
+
+    #[test]
+    fn gaps_that_are_not_in_use_hold_no_instruction() {
+        let (memory, process) = with_gaps(&[]);
+        let registers = [(REGISTER_PC, EVAL_FRAME), (RAX, 0xf00)];
+        assert_eq!(find_at(&memory, process, &registers), (PYTHON_COMPLETE, 0xbad, 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use profiler_common::limits::{MAX_CODE_OBJECT_BYTES, MAX_FRAME_BYTES, MAX_THREAD_STATE_BYTES};
 use profiler_common::python::{
-    CHAIN_GAPS, ChainGap, LAYOUT_CFRAME, LAYOUT_ENTRY_FLAG, LAYOUT_GIL_HOLDER, LAYOUT_HEAP_FRAMES,
+    CHAIN_GAPS, ChainGap, LAYOUT_BASE_FRAME, LAYOUT_CFRAME, LAYOUT_ENTRY_FLAG, LAYOUT_GIL_HOLDER, LAYOUT_HEAP_FRAMES,
     LAYOUT_TAGGED_EXECUTABLE, PythonProcess,
 };
 
@@ -452,10 +452,10 @@ impl Positions {
 
         Ok(Layout {
             process: PythonProcess {
-                flags: if version.minor >= 14 {
-                    LAYOUT_TAGGED_EXECUTABLE
-                } else {
-                    0
+                flags: match version.minor {
+                    13 => 0,
+                    14 => LAYOUT_TAGGED_EXECUTABLE,
+                    _ => LAYOUT_TAGGED_EXECUTABLE | LAYOUT_BASE_FRAME,
                 },
                 thread_frame,
                 thread_id,
@@ -562,7 +562,7 @@ mod tests {
             let (owner, frame_bytes, adaptive, key, thread_id, flags) = match version.minor {
                 13 => (70, 72, 200, Some(2160), 152, 0),
                 14 => (74, 80, 208, Some(2336), 152, LAYOUT_TAGGED_EXECUTABLE),
-                _ => (74, 80, 208, None, 176, LAYOUT_TAGGED_EXECUTABLE),
+                _ => (74, 80, 208, None, 176, LAYOUT_TAGGED_EXECUTABLE | LAYOUT_BASE_FRAME),
             };
             let expected = PythonProcess {
                 flags,

@@ -36,6 +36,9 @@ record load-process -v -s -p $pid -d 100ms -o /tmp/load
 record load-machine -v -a -d 100ms -o /tmp/load
 record load-python-only -v -a --no-native --no-kernel -d 100ms -o /tmp/load
 record load-cgroup -v --cgroup /sys/fs/cgroup --comm "${PYTHON##*/}" -d 100ms -o /tmp/load
+# Where the interpreter's functions are: in a library, or in the program itself.
+library=$($b sed -n 's:^[^/]*\(/.*libpython[^ ]*\)$:\1:p' /proc/$pid/maps | $b head -n 1)
+record load-probe -v -p $pid --probe "${library:-$PYTHON}:PyFloat_FromDouble" -d 1 -o /tmp/load
 within="$b unshare --pid --fork --mount-proc"
 record load-namespace -v -d 1 -o /tmp/load -- "$PYTHON" -I -S -c 'for _ in range(300000): pass'
 within=
