@@ -8,16 +8,16 @@
 //! frame or no address at all. (Measured: 0.9 % of the samples of a program with many calls from C, 3.12.1.)
 //!
 //! Guessing is not needed: the instruction tells. The function's beginning is followed here, instruction by instruction,
-//! with symbols instead of numbers ([`Machine`]), up to where all is in place. That yields where the pointer is set, and
+//! with symbols instead of numbers (`Machine`), up to where all is in place. That yields where the pointer is set, and
 //! for each instruction from there on a register or stack slot that still has what the pointer was before, or the frame
 //! it led to. What is not understood gives no gap, and then the kernel side reads what it finds.
 //!
 //! The way out needs no such care: there the pointer is set back to what is whole, in one store. A function cannot return
 //! while the chain leads to its own C stack, so wherever all ways lead to a `ret` without such a store, the loop's frames
-//! are out of the chain ([`returns`]).
+//! are out of the chain (`returns`).
 //!
 //! Calls from Python to Python inside a loop also put a frame into the chain, and compilers sometimes let it begin with
-//! the new frame before that has its own pointer to the caller ([`half_linked`]).
+//! the new frame before that has its own pointer to the caller (`half_linked`).
 //!
 //! What remains: where a loop that is entered or left *calls* something (`_Py_CheckRecursiveCall` near the end of the C
 //! stack, 3.14 on), the sampled instruction is the callee's; and a tail-calling loop leaves the chain in its handlers,
@@ -791,7 +791,7 @@ fn half_linked(decoder: Decoder<'_>, entry: &Entry, layout: &PythonProcess) -> V
         }
         if let Some(HalfLinked { start, new, written }) = &open
             && let Some((base, offset, caller)) = stored
-            && new.contains(&(base, offset - i64::from(layout.frame_previous)))
+            && new.contains(&(base, offset.wrapping_sub(layout.frame_previous.into())))
         {
             if !written.contains(&caller) {
                 found.push((*start..instruction.next_ip(), PT_REGS[caller.number()]));
