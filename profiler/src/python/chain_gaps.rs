@@ -767,17 +767,27 @@ fn writes_pointer(instruction: &Instruction, layout: &PythonProcess) -> bool {
 /// asks a generator for more, 18 instructions apart, and what a suspended generator's frame has there is null: a stack
 /// would look complete and end with the generator. (From 3.13 on the second is a store to the thread state, which looks
 /// like a store to any other struct. None of 140 such stores in four builds is followed by one that could be the first.)
+///
+/// The same happens on the way back: a generator that yields has its `previous` set to null, in 3.12.1 one instruction
+/// before the chain begins with its caller.
 fn half_linked(decoder: Decoder<'_>, entry: &Entry, layout: &PythonProcess) -> Vec<(Range<u64>, u8)> {
     let mut info = InstructionInfoFactory::new();
     let mut found = Vec::new();
     // `lea offset(base),register` whose registers have not changed since: a generator's frame is a part of it.
     let mut parts: Vec<(Register, Register, i64)> = Vec::new();
     let mut open: Option<HalfLinked> = None;
+    // Behind a store of null to `previous`, and the registers that have changed since.
+    let mut cut: Option<(u64, Vec<Register>)> = None;
     for instruction in decoder {
         let stored = stored_register(&instruction);
         if let Some((base, offset, new)) = stored
             && entry.slots.contains(&(base, offset))
         {
+            if let Some((start, written)) = cut.take()
+                && !written.contains(&new)
+            {
+                found.push((start..instruction.next_ip(), PT_REGS[new.number()]));
+            }
             let parts = parts.iter().filter(|(part, ..)| *part == new);
             open = Some(HalfLinked {
                 start: instruction.next_ip(),
@@ -802,7 +812,11 @@ fn half_linked(decoder: Decoder<'_>, entry: &Entry, layout: &PythonProcess) -> V
         if instruction.flow_control() != FlowControl::Next {
             parts.clear();
             open = None;
+            cut = None;
             continue;
+        }
+        if stores_null(&instruction, layout.frame_previous) {
+            cut = Some((instruction.next_ip(), Vec::new()));
         }
         for used in info.info(&instruction).used_registers() {
             let register = used.register().full_register();
@@ -810,6 +824,9 @@ fn half_linked(decoder: Decoder<'_>, entry: &Entry, layout: &PythonProcess) -> V
                 parts.retain(|(part, base, _)| *part != register && *base != register);
                 if let Some(HalfLinked { new, written, .. }) = &mut open {
                     new.retain(|(base, _)| *base != register);
+                    written.push(register);
+                }
+                if let Some((_, written)) = &mut cut {
                     written.push(register);
                 }
             }
@@ -823,6 +840,17 @@ fn half_linked(decoder: Decoder<'_>, entry: &Entry, layout: &PythonProcess) -> V
         }
     }
     found
+}
+
+/// `movq $0,offset(%register)`.
+fn stores_null(instruction: &Instruction, offset: u16) -> bool {
+    instruction.mnemonic() == Mnemonic::Mov
+        && instruction.op0_kind() == OpKind::Memory
+        && instruction.op1_kind() == OpKind::Immediate32to64
+        && instruction.immediate(1) == 0
+        && instruction.memory_base() != Register::RSP
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement64() == u64::from(offset)
 }
 
 /// A frame that the chain begins with and that does not lead on.
@@ -1034,6 +1062,12 @@ mod tests {
             \x49\x8d\x54\x24\x48\x48\x89\x54\x24\x18\x45\x31\xe4\x49\x89\x5c\x24\x78\x0f\x0b";
         let by_address = Decoder::with_ip(64, generators, 0, DecoderOptions::NONE);
         assert_eq!(half_linked(by_address, &entry, &layout("3.11.7")), [(10..15, RBX)]);
+        // One that yields: mov 0x30(%rbp),%rbx; movq $0,0x30(%rbp); mov %rbx,0x18(%rsp); ud2;
+        // and if that is another: movq $0,0x30(%rbp); mov %rax,%rbx; mov %rbx,0x18(%rsp); ud2
+        let yields = b"\x48\x8b\x5d\x30\x48\xc7\x45\x30\0\0\0\0\x48\x89\x5c\x24\x18\x0f\x0b\
+            \x48\xc7\x45\x30\0\0\0\0\x48\x89\xc3\x48\x89\x5c\x24\x18\x0f\x0b";
+        let back = Decoder::with_ip(64, yields, 0, DecoderOptions::NONE);
+        assert_eq!(half_linked(back, &entry, &layout("3.11.7")), [(12..17, RBX)]);
         let elsewhere = Entry {
             slots: vec![(Register::RSP, 0x20)],
             ..entry
