@@ -22,12 +22,9 @@ pub const LAYOUT_TAGGED_EXECUTABLE: u32 = 1 << 3;
 /// `key_address - gilstate_gap` holds the thread state that owns the (only) GIL: needed to see the sub-interpreter a
 /// thread is in, because before 3.12 the pthread key keeps the thread's first state.
 pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
-/// The interpreter keeps frame pointers (3.15 by default, PEP 831). Where it does not, nothing above the leaf can be had
-/// by frame pointers, and following what the register happens to hold costs as much as a whole Python walk.
-pub const LAYOUT_FRAME_POINTERS: u32 = 1 << 5;
 /// The chain ends in a frame of the thread state's that looks like an entry frame but belongs to no evaluation loop
 /// (`base_frame`, 3.15).
-pub const LAYOUT_BASE_FRAME: u32 = 1 << 6;
+pub const LAYOUT_BASE_FRAME: u32 = 1 << 5;
 
 /// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
 /// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the

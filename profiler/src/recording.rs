@@ -87,6 +87,8 @@ pub struct Tally {
     /// Processes whose mappings, and files whose unwind tables it had no room for.
     pub not_unwound: u64,
     pub tables_without_room: u64,
+    /// Unwind rules it had no number left for.
+    pub rules_refused: u64,
     /// Side-band events the kernel had no room for: processes or mappings may be missing.
     pub lost_events: u64,
     /// Different stacks under one key: should never be seen.
@@ -138,7 +140,9 @@ pub struct Recording {
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
-    /// Processes whose mappings have changed since the kernel side was told.
+    /// Whether the kernel side wants to know what is mapped: it unwinds native stacks.
+    unwinds: bool,
+    /// Processes whose mappings have changed since it was told.
     remapped: FxHashSet<u32>,
     /// Interpreters that are refused: the reason and the processes.
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
@@ -147,9 +151,11 @@ pub struct Recording {
 }
 
 impl Recording {
-    pub fn new(scope: Scope) -> Self {
+    /// `unwinds`: whether the kernel side takes native stacks.
+    pub fn new(scope: Scope, unwinds: bool) -> Self {
         Self {
             scope,
+            unwinds,
             files: Files::default(),
             table: Table::default(),
             ledger: Ledger::default(),
@@ -278,7 +284,7 @@ impl Recording {
     /// What the kernel side must be told since the last call.
     pub fn drain_facts(&mut self) -> Vec<Fact> {
         let mut facts = mem::take(&mut self.facts);
-        for pid in self.remapped.drain() {
+        for pid in self.remapped.drain().filter(|_| self.unwinds) {
             if let Some(process) = self.table.get(pid) {
                 let mappings = process.unwind_mappings();
                 facts.push(Fact::Mappings { pid, mappings });
@@ -562,7 +568,7 @@ mod tests {
 
     #[test]
     fn raw_stacks_are_forgotten_when_there_are_too_many_and_their_samples_stay() {
-        let mut recording = Recording::new(Scope::All);
+        let mut recording = Recording::new(Scope::All, true);
         let mut stacks = 0;
         while recording.forget_stacks().is_empty() {
             assert!(recording.ledger.stack_bytes <= MOST_STACK_BYTES);

@@ -152,7 +152,7 @@ async fn run(
         .take_tables()
         .context("the kernel half has no unwind tables")?;
     let mut unwinder = Unwinder::new(tables).context("failed to start the thread that makes unwind tables")?;
-    let mut recording = Recording::new(scope.clone());
+    let mut recording = Recording::new(scope.clone(), config.native_stacks);
     adopt(&mut recording, &scope)?;
     tell(&mut source.kernel, &mut unwinder, &mut recording)?;
     unwinder.install(Some(Instant::now() + TABLES_WAIT));
@@ -236,10 +236,14 @@ async fn run(
         child.wait().context("failed to wait for the command")?;
     }
     let StoreTally {
-        not_unwound, no_room, ..
+        not_unwound,
+        no_room,
+        rules_refused,
+        ..
     } = unwinder.tally();
     recording.ledger.tally.not_unwound = not_unwound;
     recording.ledger.tally.tables_without_room = no_room;
+    recording.ledger.tally.rules_refused = rules_refused;
     let first_sample_ns = recording.ledger.tally.first_sample_ns;
     let cost = Cost {
         start_up_cpu_s: start_up_cpu.as_secs_f64(),
@@ -423,6 +427,7 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         follow_forks: config.subprocesses && !matches!(config.target, Target::All),
         probe: config.probe.is_some(),
         unwind: match &config.target {
+            _ if !config.native_stacks => Sizes::NONE,
             Target::All => Sizes::MACHINE,
             Target::Pids(pids) => Sizes::for_code(code_bytes(pids)),
             Target::Command(_) => Sizes::for_code(0),

@@ -139,6 +139,7 @@ impl Summary {
                 "processes not unwound because the table of mappings was full",
             ),
             (tally.tables_without_room, "unwind tables for which there was no room"),
+            (tally.rules_refused, "unwind rules for which there was no room"),
             (tally.collisions, "stacks with colliding keys"),
             (tally.perf_maps_cut, "perf maps that are too large, in part"),
             (tally.lost_events, "process events because the side band was full"),
@@ -162,7 +163,8 @@ impl Summary {
                 unnamed: tally.unknown_functions,
             },
             native: tally.native.iter().sum::<u64>() - tally.native[NATIVE_NONE as usize],
-            native_complete: tally.native[NATIVE_COMPLETE as usize],
+            // Of those that contradict the Python stack only the leaf is shown.
+            native_complete: tally.native[NATIVE_COMPLETE as usize].saturating_sub(tally.not_interleaved),
             native_incomplete: reasons(&native_incomplete(tally)),
             without_python: reasons(&without_python),
             lost: reasons(&lost),
@@ -347,7 +349,7 @@ mod tests {
     use crate::recording::Scope;
 
     fn summary() -> Summary {
-        let recording = Recording::new(Scope::All);
+        let recording = Recording::new(Scope::All, true);
         Summary::new(
             &recording,
             &[0; COUNTERS],
@@ -373,7 +375,7 @@ mod tests {
     fn every_loss_is_listed_under_its_name() {
         let mut counters = [0; COUNTERS];
         counters[Counter::LostRingFull as usize] = 1234;
-        let recording = Recording::new(Scope::All);
+        let recording = Recording::new(Scope::All, true);
         let summary = Summary::new(
             &recording,
             &counters,

@@ -6,7 +6,7 @@
 use std::{cmp::Reverse, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
-use profiler_common::python::{ChainGap, LAYOUT_FRAME_POINTERS, PythonProcess};
+use profiler_common::python::{ChainGap, PythonProcess};
 
 use super::chain_gaps::{self, EvalCode};
 use super::eval_loop::{self, NoEvalLoop};
@@ -38,8 +38,6 @@ pub struct PythonBinary {
     pub eval_frame: u64,
     /// Where in it the chain of frames does not begin with the loop's own.
     pub chain_gaps: Vec<ChainGap>,
-    /// Built with `-fno-omit-frame-pointer`, judging by how its functions begin.
-    pub frame_pointers: bool,
 }
 
 /// Why a file's Python stacks are not walked.
@@ -114,7 +112,6 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         no_eval_loop,
         eval_frame: eval_frame.address,
         chain_gaps,
-        frame_pointers: has_frame_pointers(&image),
     })
 }
 
@@ -136,9 +133,6 @@ impl PythonBinary {
         process.eval_frame = self.eval_frame.wrapping_add(bias);
         for (slot, gap) in process.chain_gaps.iter_mut().zip(&self.chain_gaps) {
             *slot = *gap;
-        }
-        if self.frame_pointers {
-            process.flags |= LAYOUT_FRAME_POINTERS;
         }
         process
     }
@@ -199,23 +193,6 @@ fn is_debug_build(image: &Image<'_>) -> bool {
     ["_Py_NegativeRefcount", "_Py_RefTotal", "_Py_AddToAllObjects"]
         .iter()
         .any(|name| image.symbol(name).is_some())
-}
-
-/// Whether most exported functions begin with `push %rbp; mov %rsp,%rbp`. In Debian's builds 2 of 1,502 do in 3.13.18,
-/// 37 of 1,655 in 3.14.10 and 1,511 of 1,840 in 3.15.2 (the rest are too small to need a frame).
-fn has_frame_pointers(image: &Image<'_>) -> bool {
-    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
-    const PROLOGUE: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
-    let (mut functions, mut framed) = (0, 0);
-    for address in image.functions() {
-        let Some(code) = image.bytes_from(address) else {
-            continue;
-        };
-        let code = code.strip_prefix(ENDBR64).unwrap_or(code);
-        functions += 1;
-        framed += usize::from(code.starts_with(PROLOGUE));
-    }
-    framed * 2 > functions
 }
 
 fn layout(image: &Image<'_>, version: Version, runtime: Symbol) -> Result<Layout, Refusal> {

@@ -6,7 +6,7 @@
 use object::LittleEndian;
 use object::elf::{
     DT_NEEDED, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_LOAD, ProgramHeader64, R_X86_64_DTPMOD64,
-    R_X86_64_DTPOFF64, Rela64, SHT_DYNSYM, STB_LOCAL, STT_FUNC, Sym64,
+    R_X86_64_DTPOFF64, Rela64, SHT_DYNSYM, STB_LOCAL, Sym64,
 };
 use object::read::elf::{
     Dyn as _, FileHeader as _, ProgramHeader as _, Rela as _, SectionHeader as _, SectionTable, Sym as _,
@@ -115,15 +115,6 @@ impl<'a> Image<'a> {
                 address: symbol.st_value(ENDIAN),
                 size: symbol.st_size(ENDIAN),
             })
-    }
-
-    /// Addresses of the functions the file exports.
-    pub fn functions(&self) -> impl Iterator<Item = u64> + '_ {
-        let functions = self
-            .symbols
-            .iter()
-            .filter(|symbol| self.is_defined(symbol) && symbol.st_type() == STT_FUNC);
-        functions.map(|symbol| symbol.st_value(ENDIAN))
     }
 
     /// Whether an exported symbol stands for this address.

@@ -54,7 +54,7 @@ impl TableMemory for Shared {
 fn tables() -> Fake {
     let memory = Shared(Arc::new(Mutex::new(Fake::new(Sizes::for_code(0), 16))));
     let mut unwinder = Unwinder::new(memory.clone()).expect("a thread");
-    let mut recording = Recording::new(Scope::All);
+    let mut recording = Recording::new(Scope::All, true);
     recording.adopt(std::process::id());
     for fact in recording.drain_facts() {
         if let Fact::Mappings { pid, mappings } = fact {

@@ -61,6 +61,14 @@ impl Sizes {
         files: 16 << 10,
         mappings: 64 << 10,
     };
+    /// For a recording without native stacks.
+    pub const NONE: Self = Self {
+        row_shards: 1,
+        pages: 1,
+        files: 1,
+        mappings: 1,
+    };
+
     /// For a recording of some processes that have mapped so many bytes of code, and may map more.
     pub fn for_code(bytes: u64) -> Self {
         /// 8 MiB: for what is mapped later.
