@@ -43,7 +43,8 @@ pub struct Config {
     pub namespace_inum_offset: u32,
     /// The inode number of the profiler's pid namespace.
     pub pid_namespace: u32,
-    pub reserved: u32,
+    /// Offset of `task_struct.pagefault_disabled`, from the kernel's BTF.
+    pub task_pagefault_disabled_offset: u32,
     /// The profiler's own pid: it is never sampled.
     pub own_pid: u32,
     /// Depth of the wanted cgroup below the root (the root is 0).
@@ -54,9 +55,11 @@ pub struct Config {
     pub comm: [u64; 2],
     /// Makes the stack hash of this run unpredictable to the programs it looks at.
     pub hash_seed: [u64; 2],
+    /// [`crate::limits::GATE_STRETCH_NS`] in ticks of the kernel's `jiffies`.
+    pub gate_stretch: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 104);
+const _: () = assert!(size_of::<Config>() == 112);
 
 #[cfg(feature = "user")]
 // SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).

@@ -42,8 +42,21 @@ pub const MAX_THREAD_STATE_BYTES: usize = 192;
 /// The most of a code object that any supported layout needs.
 pub const MAX_CODE_OBJECT_BYTES: usize = 256;
 
-/// Programs that can be at work on one CPU at the same time: one of the CPU clock, one at a tracepoint, four at uprobes.
-pub const CONTEXTS: u32 = 6;
+/// Programs that can be at work on one CPU at the same time: one of the CPU clock, one at a page fault, two at system
+/// calls, four at uprobes.
+pub const CONTEXTS: u32 = 8;
+
+/// Frequent events (page faults, pools) are followed one by one while they are rare, and sampled when they are not. In
+/// each stretch of this length …
+pub const GATE_STRETCH_NS: u64 = 4_000_000;
+/// … so many are followed on each CPU whatever happens …
+pub const GATE_FOLLOWED: u32 = 16;
+/// … and what was not used up of that before, up to so many …
+pub const GATE_SAVED: u32 = 2048;
+/// … and of the others, after so many, only every second as many as before.
+pub const GATE_STEP: u32 = 6;
+/// One in so many is always sampled.
+pub const GATE_MOST: u32 = 1 << 16;
 
 /// Length of a thread's name, NUL included (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;

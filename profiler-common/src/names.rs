@@ -7,6 +7,13 @@ pub const PROGRAM_SAMPLE_CPU: &str = "sample_cpu";
 pub const PROGRAM_SAMPLE_PROBE: &str = "sample_probe";
 pub const PROGRAM_TRACK_FORK: &str = "track_fork";
 
+pub const PROGRAM_USER_FAULT: &str = "user_fault";
+pub const PROGRAM_KERNEL_FAULT: &str = "kernel_fault";
+pub const PROGRAM_CALL: &str = "after_call";
+pub const PROGRAM_POOL: &str = "pool_birth";
+
+pub const MAP_POOL_FACTS: &str = "POOL_FACTS";
+pub const MAP_POOLS: &str = "POOLS";
 pub const MAP_EVENTS: &str = "EVENTS";
 pub const MAP_PYTHONS: &str = "PYTHONS";
 pub const MAP_CODES: &str = "CODES";
@@ -33,6 +40,12 @@ const _: () = assert!(
     fits(PROGRAM_SAMPLE_CPU)
         && fits(PROGRAM_SAMPLE_PROBE)
         && fits(PROGRAM_TRACK_FORK)
+        && fits(PROGRAM_USER_FAULT)
+        && fits(PROGRAM_KERNEL_FAULT)
+        && fits(PROGRAM_CALL)
+        && fits(PROGRAM_POOL)
+        && fits(MAP_POOL_FACTS)
+        && fits(MAP_POOLS)
         && fits(MAP_EVENTS)
         && fits(MAP_PYTHONS)
         && fits(MAP_CODES)

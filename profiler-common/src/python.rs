@@ -161,3 +161,27 @@ pub struct CodeKey {
 #[cfg(feature = "user")]
 // SAFETY: two u64, no padding.
 unsafe impl aya::Pod for CodeKey {}
+
+/// [`PoolFacts::arenas_register`]: the pointer to the usable arenas is a variable, whose address is known.
+pub const ARENAS_STATIC: u32 = u32::MAX;
+
+/// How to see, at the probe in `allocate_from_new_pool`, which pool a process's pymalloc is about to take.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolFacts {
+    /// The register that holds the size class, by its index in the kernel's `struct pt_regs`, counted in words.
+    pub class_register: u32,
+    /// The register that holds the allocator's state, likewise (3.12+), or [`ARENAS_STATIC`].
+    pub arenas_register: u32,
+    /// Where the pointer to the usable arenas is: an address, or an offset in the allocator's state.
+    pub arenas: u64,
+    /// Bytes of a pool.
+    pub pool_bytes: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<PoolFacts>() == 24);
+
+#[cfg(feature = "user")]
+// SAFETY: `PoolFacts` is `repr(C)`, made of integers, and has no padding (asserted above).
+unsafe impl aya::Pod for PoolFacts {}

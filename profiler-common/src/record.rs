@@ -9,6 +9,11 @@ pub const RECORD_STACK: u32 = 2;
 /// A code object: a [`CodeRecord`], cut after its last byte.
 pub const RECORD_CODE: u32 = 3;
 
+/// A stack that no sample is counted for, to be referred to by records that follow: as [`RECORD_STACK`].
+pub const RECORD_DEFINITION: u32 = 4;
+/// What happened to memory: a [`MemoryRecord`].
+pub const RECORD_MEMORY: u32 = 5;
+
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
 /// The whole chain was read, down to the thread's first frame.
@@ -145,6 +150,62 @@ pub const PYTHON_FRAME_WORDS: usize = 2;
 
 const _: () = assert!(size_of::<PythonFrame>() == 8 * PYTHON_FRAME_WORDS);
 const _: () = assert!(size_of::<StackRecord>() == 64 + 24 + 8 * STACK_WORDS);
+
+/// A page was touched that was not there, or not writable. `address`; `flags`: `FAULT_…`.
+pub const MEMORY_FAULT: u32 = 1;
+/// pymalloc is about to take a pool. `address`: the pool, or 0; `length`: bytes of its objects; `other`: bytes of the pool.
+pub const MEMORY_POOL: u32 = 2;
+/// mmap. `address`, `length`; `flags`: `MAP_…`.
+pub const MEMORY_MAP: u32 = 3;
+/// munmap. `address`, `length`.
+pub const MEMORY_UNMAP: u32 = 4;
+/// madvise. `address`, `length`; `flags`: the advice.
+pub const MEMORY_ADVISE: u32 = 5;
+/// mremap. `address`, `length`: what is mapped now; `other`: where it was; `old_length`: how long.
+pub const MEMORY_REMAP: u32 = 6;
+/// brk. `address`: where the heap ends now.
+pub const MEMORY_BREAK: u32 = 7;
+/// An allocator has returned a block. `address`, `length`; `flags`: the allocator.
+pub const MEMORY_ALLOCATED: u32 = 8;
+/// A block was given back. `address`.
+pub const MEMORY_FREED: u32 = 9;
+
+/// [`MEMORY_FAULT`]: the page was there already (the bits are x86's, arch/x86/include/asm/trap_pf.h).
+pub const FAULT_PRESENT: u32 = 1 << 0;
+/// [`MEMORY_FAULT`]: it was to be written.
+pub const FAULT_WRITE: u32 = 1 << 1;
+
+/// [`MEMORY_MAP`]: of no file.
+pub const MAP_ANONYMOUS: u32 = 1 << 0;
+/// [`MEMORY_MAP`]: shared with others.
+pub const MAP_SHARED: u32 = 1 << 1;
+
+/// What happened to the memory of the thread's process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryEvent {
+    /// `MEMORY_…`.
+    pub what: u32,
+    /// How many of its kind it stands for.
+    pub weight: u32,
+    pub flags: u32,
+    pub reserved: u32,
+    pub address: u64,
+    pub length: u64,
+    pub other: u64,
+    pub old_length: u64,
+}
+
+/// Something that happened to memory. Its stack was sent before; a key of zeroes says that there is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryRecord {
+    pub header: SampleHeader,
+    pub event: MemoryEvent,
+}
+
+const _: () = assert!(size_of::<MemoryEvent>() == 48);
+const _: () = assert!(size_of::<MemoryRecord>() == 64 + 48);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;

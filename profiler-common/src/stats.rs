@@ -51,6 +51,20 @@ counters! {
     Probes = 14, "samples at the probe";
     /// Too many programs were at work on the CPU at once.
     LostNoContext = 15, "samples lost: too many unfinished ones on one CPU";
+    /// A page fault of a wanted task.
+    Faults = 16, "page faults";
+    /// A page fault that was followed, or sampled.
+    FaultsTaken = 17, "page faults with a stack";
+    /// pymalloc took a pool.
+    PoolBirths = 18, "pools of pymalloc";
+    /// … that was followed, or sampled.
+    PoolBirthsTaken = 19, "pools of pymalloc with a stack";
+    /// A system call that maps, unmaps or moves memory.
+    Mappings = 20, "system calls that map or unmap memory";
+    /// The ring buffer was full: what happened to memory is not known.
+    LostMemoryEvents = 21, "memory events lost: ring buffer full";
+    /// The table of pools was full.
+    LostPools = 22, "pools lost: table full";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

@@ -6,12 +6,13 @@
 //!
 //! | slot | of | because |
 //! |---|---|---|
-//! | 0 | perf events: the CPU clock, page faults | the kernel runs one at a time on a CPU (`bpf_prog_active`), without preemption |
-//! | 1 | tracepoints, raw or not | an interrupt can bring another, and some of them (system calls') can be preempted |
-//! | 2 – 5 | uprobes | from Linux 6.0 on (sleepable uprobes) with preemption, though not with migration to another CPU |
+//! | 0 | perf events: the CPU clock | the kernel runs one at a time on a CPU (`bpf_prog_active`), without preemption |
+//! | 1 | page faults | their tracepoints lie before the point where the kernel lets interrupts in again |
+//! | 2, 3 | ends of system calls | they can be preempted (faultable tracepoints, Linux 6.13) |
+//! | 4 – 7 | uprobes | from Linux 6.0 on (sleepable uprobes) with preemption, though not with migration to another CPU |
 //!
-//! Slot 0 is simply used: nothing comes twice. The others are claimed first, so that whatever nests in whatever way
-//! costs a sample, which is counted, and never mixes two.
+//! Slots 0 and 1 are simply used: nothing comes twice. The others are claimed first, so that whatever nests in whatever
+//! way costs a sample, which is counted, and never mixes two.
 
 use aya_ebpf::{
     macros::map,
@@ -27,10 +28,12 @@ use crate::atomic;
 pub type Context = u32;
 
 pub const PERF_EVENT: Context = 0;
-const TRACEPOINT: Context = 1;
-const FIRST_UPROBE: Context = 2;
+pub const PAGE_FAULT: Context = 1;
+const FIRST_CALL: Context = 2;
+const LAST_CALL: Context = 3;
+const FIRST_UPROBE: Context = 4;
 const LAST_UPROBE: Context = CONTEXTS - 1;
-const _: () = assert!(PERF_EVENT < TRACEPOINT && TRACEPOINT < FIRST_UPROBE && FIRST_UPROBE + 3 == LAST_UPROBE);
+const _: () = assert!(FIRST_UPROBE + 3 == LAST_UPROBE);
 
 /// Kernel only: how many programs hold, or are just trying to get, each slot.
 #[map]
@@ -43,7 +46,7 @@ static NO_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// Runs `program` with a slot that is the caller's alone. Every program on a uprobe goes through this.
 #[inline(always)]
 pub fn in_uprobe(event: &ProbeContext, program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
-    let context = claim_uprobe().ok_or(Counter::LostNoContext)?;
+    let context = claim_one(FIRST_UPROBE, LAST_UPROBE).ok_or(Counter::LostNoContext)?;
     let outcome = program(context);
     release(context);
     // A tail call that leads nowhere, for what it does to the program when it is loaded. From Linux 6.13 on programs of
@@ -56,10 +59,19 @@ pub fn in_uprobe(event: &ProbeContext, program: impl FnOnce(Context) -> Result<(
     outcome
 }
 
+/// Runs `program` with a slot that is the caller's alone. For programs on system calls.
 #[inline(always)]
-fn claim_uprobe() -> Option<Context> {
-    let mut context = FIRST_UPROBE;
-    while context <= LAST_UPROBE {
+pub fn in_call(program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
+    let context = claim_one(FIRST_CALL, LAST_CALL).ok_or(Counter::LostNoContext)?;
+    let outcome = program(context);
+    release(context);
+    outcome
+}
+
+#[inline(always)]
+fn claim_one(first: Context, last: Context) -> Option<Context> {
+    let mut context = first;
+    while context <= last {
         if claim(context) {
             return Some(context);
         }

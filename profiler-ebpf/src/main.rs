@@ -4,6 +4,9 @@
 //! |---|---|---|
 //! | `sample_cpu` | perf event (software CPU clock), one per CPU | sends who runs and its stacks |
 //! | `sample_probe` | uprobe, for tests | the same, at an instruction |
+//! | `user_fault`, `kernel_fault` | raw tracepoints of page faults | send who touches new memory |
+//! | `after_call` | raw tracepoint at the end of system calls | sends what is mapped and unmapped |
+//! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
 //! Every fault ends in a counter of `STATS`; nothing is logged per sample.
@@ -21,13 +24,19 @@ mod context;
 #[cfg(target_arch = "bpf")]
 mod cpu;
 #[cfg(target_arch = "bpf")]
+mod fault;
+#[cfg(target_arch = "bpf")]
 mod ids;
+#[cfg(target_arch = "bpf")]
+mod mapping;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod native;
 #[cfg(target_arch = "bpf")]
 mod output;
+#[cfg(target_arch = "bpf")]
+mod pool;
 #[cfg(target_arch = "bpf")]
 mod probe;
 #[cfg(target_arch = "bpf")]
@@ -49,30 +58,55 @@ mod entry {
         macros::{perf_event, raw_tracepoint, uprobe},
         programs::{PerfEventContext, ProbeContext, RawTracePointContext},
     };
+    use profiler_common::stats::Counter;
 
-    use crate::{cpu, probe, process, stats};
+    use crate::{cpu, fault, mapping, pool, probe, process, stats};
+
+    fn counted(outcome: Result<(), Counter>) {
+        if let Err(lost) = outcome {
+            stats::count(lost);
+        }
+    }
 
     #[perf_event]
     pub fn sample_cpu(ctx: PerfEventContext) -> u32 {
-        if let Err(lost) = cpu::try_sample(&ctx) {
-            stats::count(lost);
-        }
+        counted(cpu::try_sample(&ctx));
         0
     }
 
     #[uprobe]
     pub fn sample_probe(ctx: ProbeContext) -> u32 {
-        if let Err(lost) = probe::try_sample(&ctx) {
-            stats::count(lost);
-        }
+        counted(probe::try_sample(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "page_fault_user")]
+    pub fn user_fault(ctx: RawTracePointContext) -> i32 {
+        counted(fault::try_fault(&ctx, false));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "page_fault_kernel")]
+    pub fn kernel_fault(ctx: RawTracePointContext) -> i32 {
+        counted(fault::try_fault(&ctx, true));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sys_exit")]
+    pub fn after_call(ctx: RawTracePointContext) -> i32 {
+        counted(mapping::try_call(&ctx));
+        0
+    }
+
+    #[uprobe]
+    pub fn pool_birth(ctx: ProbeContext) -> u32 {
+        counted(pool::try_birth(&ctx));
         0
     }
 
     #[raw_tracepoint(tracepoint = "sched_process_fork")]
     pub fn track_fork(ctx: RawTracePointContext) -> i32 {
-        if let Err(lost) = process::try_track_fork(&ctx) {
-            stats::count(lost);
-        }
+        counted(process::try_track_fork(&ctx));
         0
     }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::CONTEXTS,
-    python::{CodeKey, PythonProcess},
+    python::{CodeKey, PoolFacts, PythonProcess},
     record::StackKey,
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
@@ -39,6 +39,14 @@ pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS as u
 /// User (and `track_fork`) → kernel: the processes to sample.
 #[map]
 pub static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(32 * 1024, 0);
+
+/// User → kernel: how to see the births of pymalloc's pools in a process.
+#[map]
+pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// Kernel only: pools whose birth was told. Losing an entry leaves a pool with its former owner when it is born again.
+#[map]
+pub static POOLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
 
 /// User → kernel: the threads to sample.
 #[map]

@@ -84,7 +84,7 @@ fn capture_kernel(event: *mut c_void, memory: &mut Scratch) {
 }
 
 /// `__USER_CS` of 64-bit programs (arch/x86/include/asm/segment.h).
-const USER_CODE_64_BIT: u64 = 0x33;
+pub const USER_CODE_64_BIT: u64 = 0x33;
 
 /// Prepares the unwinder; `false` if there is nothing to unwind.
 #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::MAX_CODE_BYTES,
-    record::{CodeRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
+    record::{CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
 };
 
 use profiler_ebpf::scratch::Scratch;
@@ -45,6 +45,16 @@ pub fn send_stack(scratch: &Scratch, urgent: bool) -> bool {
     }
     let record = (&raw const scratch.record).cast_mut().cast();
     send(record, offset_of!(StackRecord, words) as u64 + 8 * words, urgent)
+}
+
+/// Sends what happened to memory.
+#[inline(always)]
+pub fn send_memory(record: &MemoryRecord) -> bool {
+    send(
+        (&raw const *record).cast_mut().cast(),
+        size_of::<MemoryRecord>() as u64,
+        false,
+    )
 }
 
 /// Sends a code object, cut after the `used` bytes of its body.

@@ -9,7 +9,9 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use profiler_common::{
     limits::COMM_BYTES,
     python::PythonProcess,
-    record::{PYTHON_NONE, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey},
+    record::{
+        MemoryEvent, PYTHON_NONE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey,
+    },
     stats::Counter,
 };
 use profiler_ebpf::{hash::mix, scratch::Scratch};
@@ -30,21 +32,61 @@ use crate::{
 /// `event`: the program's own context, or none where the thread comes straight from user space, and has no kernel stack.
 #[inline(always)]
 pub fn take(event: Option<*mut c_void>, context: Context, task: Task, comm: [u64; 2]) -> Result<(), Counter> {
+    count(Counter::Samples);
+    let started_ns = stack(event, context, task, comm)?;
+    let sent = send(context);
+    finish(started_ns);
+    sent
+}
+
+/// Sends what happened to the memory of `task`, the running one, with its stack.
+#[inline(always)]
+pub fn take_memory(context: Context, task: Task, comm: [u64; 2], event: MemoryEvent) -> Result<(), Counter> {
+    count(Counter::Samples);
+    let started_ns = stack(None, context, task, comm)?;
+    define(context)?;
+    let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
+    let sent = send_memory(scratch, event);
+    finish(started_ns);
+    sent
+}
+
+/// Sends what happened to the memory of `task`, the running one; how it came to it matters to nobody.
+#[inline(always)]
+pub fn take_memory_without_stack(
+    context: Context,
+    task: Task,
+    comm: [u64; 2],
+    event: MemoryEvent,
+) -> Result<(), Counter> {
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
+    begin(scratch, task, comm, now_ns);
+    scratch.record.header.stack = StackKey { hash: [0; 2] };
+    send_memory(scratch, event)
+}
+
+/// Leaves the stack of `task` in the working memory, hashed; when it began.
+#[inline(always)]
+fn stack(event: Option<*mut c_void>, context: Context, task: Task, comm: [u64; 2]) -> Result<u64, Counter> {
     // SAFETY: a plain helper call.
     let started_ns = unsafe { bpf_ktime_get_ns() };
-    count(Counter::Samples);
     let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
     begin(scratch, task, comm, started_ns);
     find_python(scratch, task);
     native::capture(event, context)?;
     python(context)?;
-    let sent = send(context);
+    Ok(started_ns)
+}
+
+#[inline(always)]
+fn finish(started_ns: u64) {
     // Of a program that was interrupted, with the interruption.
     // SAFETY: a plain helper call.
     let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns);
     add(Counter::RunTimeNs, took_ns);
     raise(Counter::LongestNs, took_ns);
-    sent
 }
 
 #[inline(always)]
@@ -112,8 +154,7 @@ const _: () = assert!(size_of::<PythonProcess>() % 8 == 0 && align_of::<PythonPr
 #[inline(always)]
 fn send(context: Context) -> Result<(), Counter> {
     let key = scratch(context).ok_or(Counter::LostNoScratch)?.record.header.stack;
-    // SAFETY: the value is not kept.
-    if unsafe { STACKS.get(key) }.is_some() {
+    if is_known(key) {
         code::check_some(context);
         let header = &mut scratch(context).ok_or(Counter::LostNoScratch)?.record.header;
         header.kind = RECORD_SAMPLE;
@@ -123,10 +164,32 @@ fn send(context: Context) -> Result<(), Counter> {
             Err(Counter::LostRingFull)
         };
     }
+    send_whole(context, key, RECORD_STACK)
+}
+
+/// Sees to it that user space has the stack.
+#[inline(always)]
+fn define(context: Context) -> Result<(), Counter> {
+    let key = scratch(context).ok_or(Counter::LostNoScratch)?.record.header.stack;
+    if is_known(key) {
+        code::check_some(context);
+        return Ok(());
+    }
+    send_whole(context, key, RECORD_DEFINITION)
+}
+
+#[inline(always)]
+fn is_known(key: StackKey) -> bool {
+    // SAFETY: the value is not kept.
+    unsafe { STACKS.get(key) }.is_some()
+}
+
+#[inline(always)]
+fn send_whole(context: Context, key: StackKey, kind: u32) -> Result<(), Counter> {
     // Code objects first: when user space reads the stack, it has their names.
     let complete = code::send_missing(context);
     let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
-    scratch.record.header.kind = RECORD_STACK;
+    scratch.record.header.kind = kind;
     // The process may be gone soon, and what is missing with it.
     if !output::send_stack(scratch, !complete) {
         return Err(Counter::LostRingFull);
@@ -138,4 +201,24 @@ fn send(context: Context) -> Result<(), Counter> {
         let _ = STACKS.insert(key, 1, 0);
     }
     Ok(())
+}
+
+#[inline(always)]
+fn send_memory(scratch: &mut Scratch, event: MemoryEvent) -> Result<(), Counter> {
+    const WORDS: usize = size_of::<SampleHeader>() / 8;
+    scratch.record.header.kind = RECORD_MEMORY;
+    let from = (&raw const scratch.record.header).cast::<u64>();
+    let to = (&raw mut scratch.memory.header).cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: both are `WORDS` words long and aligned. Volatile: as in `copy`.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+    scratch.memory.event = event;
+    if output::send_memory(&scratch.memory) {
+        Ok(())
+    } else {
+        Err(Counter::LostMemoryEvents)
+    }
 }

@@ -5,7 +5,7 @@ use core::ptr::read_volatile;
 use profiler_common::{
     limits::{ADDRESS_SLOTS, MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
     python::PythonProcess,
-    record::{PYTHON_FRAME_WORDS, PythonFrame, StackRecord},
+    record::{MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, StackRecord},
 };
 
 use crate::unwind::Unwind;
@@ -21,6 +21,8 @@ pub struct Scratch {
     pub process: PythonProcess,
     /// The native stack's walker.
     pub unwind: Unwind,
+    /// What happened to memory, and where (with a copy of the record's header).
+    pub memory: MemoryRecord,
     /// Words of the record taken by addresses; Python frames follow.
     pub addresses: u32,
     /// Whether any code object of a new stack could not be sent.

@@ -35,12 +35,13 @@ static CONFIG: Config = Config {
     pid_numbers_offset: 0,
     namespace_inum_offset: 0,
     pid_namespace: 0,
-    reserved: 0,
+    task_pagefault_disabled_offset: 0,
     own_pid: 0,
     cgroup_level: 0,
     cgroup_id: 0,
     comm: [0; 2],
     hash_seed: [0; 2],
+    gate_stretch: 1,
 };
 
 macro_rules! config {
@@ -71,11 +72,13 @@ pub mod config {
         pid_numbers_offset: u32,
         namespace_inum_offset: u32,
         pid_namespace: u32,
+        task_pagefault_disabled_offset: u32,
         own_pid: u32,
         cgroup_level: u32,
         cgroup_id: u64,
         comm: [u64; 2],
         hash_seed: [u64; 2],
+        gate_stretch: u64,
     );
 
     #[inline(always)]
@@ -97,11 +100,17 @@ pub fn current() -> Option<Task> {
     (task.tid != 0 && task.pid != config::own_pid()).then_some(task)
 }
 
+/// Whether the user asked for this task's process, whatever else is asked.
+#[inline(always)]
+pub fn is_of_wanted_process(task: Task) -> bool {
+    // SAFETY: the value is not kept.
+    !config::has(FEATURE_FILTER_PID) || unsafe { TARGET_PIDS.get(task.pid) }.is_some()
+}
+
 /// Whether the user asked for this task. `comm` is its name.
 #[inline(always)]
 pub fn is_wanted(task: Task, comm: [u64; 2]) -> bool {
-    // SAFETY: the values are copied out at once.
-    if config::has(FEATURE_FILTER_PID) && unsafe { TARGET_PIDS.get(task.pid) }.is_none() {
+    if !is_of_wanted_process(task) {
         return false;
     }
     // SAFETY: the values are copied out at once.
@@ -134,6 +143,13 @@ pub fn comm() -> [u64; 2] {
 #[inline(always)]
 pub fn fs_base() -> u64 {
     field(config::fsbase_offset())
+}
+
+/// Whether the kernel handles no page faults of the running task just now, because it reads memory that may not be there:
+/// BPF programs' own reads among others.
+#[inline(always)]
+pub fn page_faults_disabled() -> bool {
+    field::<u32>(config::task_pagefault_disabled_offset()) != 0
 }
 
 /// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER | PF_EXITING` (include/linux/sched.h, 6.18): threads of the kernel's own,

@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    config::{DEFAULT_FORMAT, DEFAULT_RATE_HZ, RATES_HZ},
+    config::{DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat, RATES_HZ},
     report::Format,
 };
 
@@ -32,7 +32,19 @@ Exit status:
   With `-- COMMAND` it is the command's own: 128 + N if signal N ended it,
   127 if it was not found, 126 if it cannot be executed.";
 
-/// System-wide CPU profiler that understands CPython. The programs it looks at need no change and no restart, and are
+const MEMORY_EXAMPLES: &str = "\
+Examples:
+  profiler memory -p 4242 -d 60                     # who grew the process, and what of it is still there
+  profiler memory -p 4242 -d 5m -o growth.svg       # a flame graph, width = bytes
+  profiler memory -a -d 60                          # every process of the machine, by growth
+  profiler memory -p 4242 -d 5m --leaks --older-than 30s
+  profiler memory -p 4242 -d 5m --every 10s --curve curve.csv
+  profiler memory -p 4242 -d 60 --base yesterday.pb.gz
+  profiler memory -- python3 app.py
+
+By default pages of memory are followed as they are first touched and given back; nothing of the process is touched.";
+
+/// System-wide profiler that understands CPython. The programs it looks at need no change and no restart, and are
 /// never stopped.
 #[derive(Debug, Parser)]
 #[command(version, infer_subcommands = true, after_help = EXAMPLES)]
@@ -45,6 +57,7 @@ pub struct Cli {
 #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 pub enum Command {
     Record(Record),
+    Memory(Memory),
     /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
     Completions {
         /// Shell to write for
@@ -56,6 +69,101 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Record {
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Samples per second and CPU, such as 99, 999hz or 10khz
+    #[arg(
+        short, long, visible_short_alias = 'F', visible_alias = "freq", value_name = "HZ",
+        value_parser = parse_rate, default_value_t = u64::from(DEFAULT_RATE_HZ), help_heading = "Recording",
+    )]
+    pub rate: u64,
+
+    /// Leave out kernel stacks
+    #[arg(long, help_heading = "Recording")]
+    pub no_kernel: bool,
+
+    /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
+    // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
+    #[arg(long, value_name = "FILE:PLACE", value_parser = parse_probe, hide = true)]
+    pub probe: Option<Probe>,
+
+    #[arg(
+        short, long, value_name = "FORMAT", help_heading = "Output",
+        help = format!("Format [default: by the ending of FILE, else {}]", DEFAULT_FORMAT.name()),
+    )]
+    pub format: Option<Format>,
+}
+
+/// Record which code makes processes grow, and what of it stays
+#[derive(Debug, Args)]
+#[command(after_help = MEMORY_EXAMPLES)]
+pub struct Memory {
+    #[command(flatten)]
+    pub common: Common,
+
+    /// One row of the table for each
+    #[arg(long, value_name = "WHAT", default_value = "line", help_heading = "Report")]
+    pub by: GroupBy,
+
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
+    pub top: usize,
+
+    /// Show only what was allocated in the recording and still lives at its end
+    #[arg(long, help_heading = "Report")]
+    pub leaks: bool,
+
+    /// Show only what lives at the end and is at least this old, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Report")]
+    pub older_than: Option<Duration>,
+
+    /// Show what lived when the memory was at its highest
+    #[arg(long, conflicts_with_all = ["leaks", "older_than"], help_heading = "Report")]
+    pub peak: bool,
+
+    /// Show what was allocated and given back within the recording
+    #[arg(
+        long, visible_alias = "temporary-allocations", conflicts_with_all = ["leaks", "older_than", "peak"],
+        help_heading = "Report",
+    )]
+    pub temporary: bool,
+
+    /// Take a snapshot this often, and show how the largest sites grew over time
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Report")]
+    pub every: Option<Duration>,
+
+    /// Write the snapshots to FILE: .csv or .json
+    #[arg(long, value_name = "FILE", requires = "every", help_heading = "Report")]
+    pub curve: Option<PathBuf>,
+
+    /// Show what grew since an earlier recording, written with -o FILE.pb.gz
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub base: Option<PathBuf>,
+
+    /// Follow every call of CPython's allocators: exact, and slow; `--max-overhead` bounds how slow
+    #[arg(long, help_heading = "Exact mode")]
+    pub exact: bool,
+
+    /// Take the probes away when the program has become this many times slower
+    #[arg(long, value_name = "X", requires = "exact", value_parser = parse_factor, help_heading = "Exact mode")]
+    pub max_overhead: Option<f64>,
+
+    /// Blocks that can be followed at a time
+    #[arg(long, value_name = "N", requires = "exact", default_value_t = DEFAULT_LIVE_BLOCKS, help_heading = "Exact mode")]
+    pub max_live: u32,
+
+    #[arg(
+        short, long, value_name = "FORMAT", help_heading = "Output",
+        help = "Format: of the table, text, csv or json; of the stacks, svg, folded, speedscope or pprof [default: by \
+                the ending of FILE, else text]",
+    )]
+    pub format: Option<MemoryFormat>,
+}
+
+/// What every kind of recording understands
+#[derive(Debug, Args)]
+pub struct Common {
     /// Processes to record, as with --pid
     #[arg(value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
     pub positional_pids: Vec<u32>,
@@ -89,39 +197,18 @@ pub struct Record {
     #[arg(long, value_name = "PATH", help_heading = "Target")]
     pub cgroup: Option<PathBuf>,
 
-    /// Samples per second and CPU, such as 99, 999hz or 10khz
-    #[arg(
-        short, long, visible_short_alias = 'F', visible_alias = "freq", value_name = "HZ",
-        value_parser = parse_rate, default_value_t = u64::from(DEFAULT_RATE_HZ), help_heading = "Recording",
-    )]
-    pub rate: u64,
-
     /// Stop after this time, such as 30, 30s, 5m, 1m30s or 500ms; `unlimited` (the default) waits for Ctrl-C
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Recording")]
     pub duration: Option<Limit>,
-
-    /// Leave out kernel stacks
-    #[arg(long, help_heading = "Recording")]
-    pub no_kernel: bool,
 
     /// Leave out native stacks (C, C++, Rust)
     #[arg(long, help_heading = "Recording")]
     pub no_native: bool,
 
-    /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
-    // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
-    #[arg(long, value_name = "FILE:PLACE", value_parser = parse_probe, hide = true)]
-    pub probe: Option<Probe>,
-
-    /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending]
+    /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending; the table
+    /// of `memory` goes to standard output]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
-
-    #[arg(
-        short, long, value_name = "FORMAT", help_heading = "Output",
-        help = format!("Format [default: by the ending of FILE, else {}]", DEFAULT_FORMAT.name()),
-    )]
-    pub format: Option<Format>,
 
     /// Overwrite FILE if it exists
     #[arg(long, help_heading = "Output")]
@@ -280,6 +367,23 @@ fn parse_duration(text: &str) -> Result<Limit, String> {
     Ok(Limit::After(total))
 }
 
+/// A time that is not endless.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Limit::After(time) => Ok(time),
+        Limit::Unlimited => Err("expected a time such as 30s".to_owned()),
+    }
+}
+
+/// How many times slower: 1.5, 2 or 2x.
+fn parse_factor(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches(['x', 'X']);
+    match number.parse::<f64>() {
+        Ok(factor) if factor > 1.0 && factor <= 1000.0 => Ok(factor),
+        _ => Err("expected how many times slower, above 1, such as 1.5 or 2".to_owned()),
+    }
+}
+
 fn parse_probe(text: &str) -> Result<Probe, String> {
     let wrong = || "expected FILE:0xOFFSET or FILE:SYMBOL, such as /usr/lib/libc.so.6:malloc".to_owned();
     let (file, place) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -319,7 +423,7 @@ mod tests {
         let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words)?.command {
             Command::Record(record) => Ok(record),
-            Command::Completions { .. } => unreachable!("`record` was typed"),
+            Command::Memory(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
         }
     }
 
@@ -330,8 +434,8 @@ mod tests {
 
     #[test]
     fn pids_come_as_lists_repeated_positional_and_in_hex() {
-        assert_eq!(record("-p 1,2 -p 0x10 --pid=3").unwrap().pids, [1, 2, 16, 3]);
-        assert_eq!(record("7 8,9").unwrap().positional_pids, [7, 8, 9]);
+        assert_eq!(record("-p 1,2 -p 0x10 --pid=3").unwrap().common.pids, [1, 2, 16, 3]);
+        assert_eq!(record("7 8,9").unwrap().common.positional_pids, [7, 8, 9]);
     }
 
     #[test]
@@ -347,14 +451,14 @@ mod tests {
     #[test]
     fn everything_after_two_dashes_is_the_command() {
         let record = record("-d 5 -- python3 app.py -p 1 --all").unwrap();
-        assert_eq!(record.command, ["python3", "app.py", "-p", "1", "--all"]);
-        assert!(record.pids.is_empty() && record.positional_pids.is_empty() && !record.all);
+        assert_eq!(record.common.command, ["python3", "app.py", "-p", "1", "--all"]);
+        assert!(record.common.pids.is_empty() && record.common.positional_pids.is_empty() && !record.common.all);
     }
 
     #[test]
     fn a_number_after_two_dashes_is_a_command_and_not_a_pid() {
         let record = record("-- 4242").unwrap();
-        assert_eq!((record.command, record.positional_pids), (vec!["4242".into()], vec![]));
+        assert_eq!((record.common.command, record.common.positional_pids), (vec!["4242".into()], vec![]));
     }
 
     #[test]
@@ -461,7 +565,7 @@ mod tests {
 
     #[test]
     fn verbosity_is_counted_and_excludes_quiet() {
-        assert_eq!(record("-vv").unwrap().verbose, 2);
+        assert_eq!(record("-vv").unwrap().common.verbose, 2);
         assert_eq!(record("-q -v").unwrap_err().kind(), ErrorKind::ArgumentConflict);
     }
 

@@ -15,8 +15,9 @@ use std::{
 use thiserror::Error;
 
 pub use crate::cli::{Place, Probe};
+pub use crate::report::memory::group::By as GroupBy;
 use crate::{
-    cli::{Limit, Record},
+    cli::{Common, Limit, Memory, Record},
     exit,
     report::Format,
 };
@@ -29,10 +30,120 @@ pub const RATES_HZ: RangeInclusive<u32> = 1..=20_000;
 
 pub const DEFAULT_FORMAT: Format = Format::Svg;
 
+/// Rows of a table.
+pub const DEFAULT_ROWS: usize = 20;
+
+/// Blocks that exact mode follows at a time: some 100 bytes of kernel memory each.
+pub const DEFAULT_LIVE_BLOCKS: u32 = 512 * 1024;
+
+/// How many times slower exact mode may make a program.
+pub const DEFAULT_MAX_OVERHEAD: f64 = 2.0;
+
 /// The kernel keeps so many bytes of a thread's name (`TASK_COMM_LEN` less its NUL).
 const MAX_COMM_BYTES: usize = 15;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What `memory` looks at, and what it shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryConfig {
+    pub by: GroupBy,
+    pub top: usize,
+    pub shown: Wanted,
+    pub every: Option<Duration>,
+    pub curve: Option<PathBuf>,
+    pub base: Option<PathBuf>,
+    pub exact: Option<Exact>,
+    pub format: MemoryFormat,
+}
+
+/// Which memory is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// What came in the recording and is there at its end.
+    Live,
+    /// Of that, what is at least so old.
+    Leaks { older_than: Duration },
+    /// What was there when it was most.
+    Peak,
+    /// What came and went.
+    Temporary,
+}
+
+/// Exact mode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exact {
+    /// The program may become this many times slower.
+    pub max_overhead: f64,
+    /// Blocks that can be followed at a time.
+    pub max_live: u32,
+}
+
+/// What `memory` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MemoryFormat {
+    /// The table, to be read.
+    #[value(alias = "table")]
+    Text,
+    /// The table, for spreadsheets: exact numbers.
+    Csv,
+    /// The table, for programs: exact numbers.
+    Json,
+    /// Flame graph, width = bytes.
+    #[value(alias = "flamegraph")]
+    Svg,
+    /// One line per stack with its bytes.
+    #[value(aliases = ["collapsed", "raw"])]
+    Folded,
+    Speedscope,
+    /// Heap profile for `go tool pprof` and `--base`: keeps everything.
+    Pprof,
+}
+
+impl MemoryFormat {
+    /// The format a file's name stands for.
+    fn from_path(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        if name.ends_with(".speedscope.json") {
+            return Some(Self::Speedscope);
+        }
+        match path.extension()?.to_str()? {
+            "csv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "txt" => Some(Self::Text),
+            _ => Some(match Format::from_path(path)? {
+                Format::Svg => Self::Svg,
+                Format::Folded => Self::Folded,
+                Format::Speedscope => Self::Speedscope,
+                Format::Pprof => Self::Pprof,
+            }),
+        }
+    }
+
+    pub fn is_table(self) -> bool {
+        self.stacks().is_none()
+    }
+
+    /// The format of the stacks, if they are what is written.
+    pub fn stacks(self) -> Option<Format> {
+        match self {
+            Self::Text | Self::Csv | Self::Json => None,
+            Self::Svg => Some(Format::Svg),
+            Self::Folded => Some(Format::Folded),
+            Self::Speedscope => Some(Format::Speedscope),
+            Self::Pprof => Some(Format::Pprof),
+        }
+    }
+}
+
+/// Whether the output has a name that can say its format. /dev/null, and /dev/fd/63 of a shell's `>(…)`, have no ending
+/// to go by.
+fn says_format(output: &OutputChoice) -> bool {
+    match output {
+        OutputChoice::File { path, .. } => !path.starts_with("/dev") || path.extension().is_some(),
+        OutputChoice::Stdout | OutputChoice::ByDefault { .. } => false,
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub target: Target,
     /// Follow the children of the target's processes.
@@ -54,6 +165,8 @@ pub struct Config {
     pub probe: Option<Probe>,
     pub output: OutputChoice,
     pub format: Format,
+    /// Memory is looked at, not CPU time.
+    pub memory: Option<MemoryConfig>,
     /// Split stacks by thread.
     pub threads: bool,
     pub verbosity: Verbosity,
@@ -135,6 +248,93 @@ impl Config {
     pub fn from_cli(typed: Record) -> Result<Self, ConfigError> {
         // Every field is named, so that a new option cannot be forgotten here.
         let Record {
+            common,
+            rate,
+            no_kernel,
+            probe,
+            format,
+        } = typed;
+        let rate_hz = u32::try_from(rate)
+            .ok()
+            .filter(|hertz| RATES_HZ.contains(hertz))
+            .ok_or(ConfigError::RateOutOfRange { hertz: rate })?;
+        let config = Self::common(common)?;
+        let format = match (format, &config.output) {
+            (Some(format), _) => format,
+            (None, output) if !says_format(output) => DEFAULT_FORMAT,
+            (None, OutputChoice::File { path, .. }) => {
+                Format::from_path(path).ok_or_else(|| ConfigError::UnknownEnding { path: path.clone() })?
+            }
+            (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => DEFAULT_FORMAT,
+        };
+        Ok(Self {
+            rate_hz,
+            period_ns: period_ns(rate_hz),
+            kernel_stacks: !no_kernel,
+            probe,
+            format,
+            ..config
+        })
+    }
+
+    /// What `profiler memory …` means.
+    pub fn from_memory_cli(typed: Memory) -> Result<Self, ConfigError> {
+        let Memory {
+            common,
+            by,
+            top,
+            leaks,
+            older_than,
+            peak,
+            temporary,
+            every,
+            curve,
+            base,
+            exact,
+            max_overhead,
+            max_live,
+            format,
+        } = typed;
+        let mut config = Self::common(common)?;
+        let format = match (format, &config.output) {
+            (Some(format), _) => format,
+            (None, output) if !says_format(output) => MemoryFormat::Text,
+            (None, OutputChoice::File { path, .. }) => {
+                MemoryFormat::from_path(path).ok_or_else(|| ConfigError::UnknownEnding { path: path.clone() })?
+            }
+            (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => MemoryFormat::Text,
+        };
+        if let OutputChoice::ByDefault { .. } = config.output
+            && format.is_table()
+        {
+            config.output = OutputChoice::Stdout;
+        }
+        config.format = format.stacks().unwrap_or(DEFAULT_FORMAT);
+        let older_than = older_than.or(leaks.then_some(Duration::ZERO));
+        config.memory = Some(MemoryConfig {
+            by,
+            top,
+            shown: match (older_than, peak, temporary) {
+                (Some(age), ..) => Wanted::Leaks { older_than: age },
+                (None, true, _) => Wanted::Peak,
+                (None, false, true) => Wanted::Temporary,
+                (None, false, false) => Wanted::Live,
+            },
+            every,
+            curve,
+            base,
+            exact: exact.then_some(Exact {
+                max_overhead: max_overhead.unwrap_or(DEFAULT_MAX_OVERHEAD),
+                max_live,
+            }),
+            format,
+        });
+        Ok(config)
+    }
+
+    /// The part that every kind of recording has; the rest as by default.
+    fn common(typed: Common) -> Result<Self, ConfigError> {
+        let Common {
             positional_pids,
             pids,
             all,
@@ -143,20 +343,15 @@ impl Config {
             tids,
             comm,
             cgroup,
-            rate,
             duration,
-            no_kernel,
             no_native,
-            probe,
             output,
-            format,
             force,
             threads,
             quiet,
             verbose,
             summary_json,
         } = typed;
-
         let restricted = !tids.is_empty() || comm.is_some() || cgroup.is_some();
         let target = target(pids, positional_pids, all, command, restricted)?;
         if !tids.is_empty() && matches!(target, Target::Command(_)) {
@@ -165,45 +360,30 @@ impl Config {
         if let Some(comm) = &comm {
             check_comm(comm)?;
         }
-        let rate_hz = u32::try_from(rate)
-            .ok()
-            .filter(|hertz| RATES_HZ.contains(hertz))
-            .ok_or(ConfigError::RateOutOfRange { hertz: rate })?;
         let output = match output {
             None => OutputChoice::ByDefault { force },
             // /dev/stdout would open the file behind a redirection a second time, and cut off what is in it.
             Some(path) if path == Path::new("-") || path == Path::new("/dev/stdout") => OutputChoice::Stdout,
             Some(path) => OutputChoice::File { path, force },
         };
-        let format = match (format, &output) {
-            (Some(format), _) => format,
-            // /dev/null, and /dev/fd/63 of a shell's `>(…)`, have no ending to go by.
-            (None, OutputChoice::File { path, .. }) if path.starts_with("/dev") && path.extension().is_none() => {
-                DEFAULT_FORMAT
-            }
-            (None, OutputChoice::File { path, .. }) => {
-                Format::from_path(path).ok_or_else(|| ConfigError::UnknownEnding { path: path.clone() })?
-            }
-            (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => DEFAULT_FORMAT,
-        };
-
         Ok(Self {
             target,
             subprocesses,
             tids: without_repeats(tids),
             comm,
             cgroup,
-            rate_hz,
-            period_ns: period_ns(rate_hz),
+            rate_hz: DEFAULT_RATE_HZ,
+            period_ns: period_ns(DEFAULT_RATE_HZ),
             duration: duration.and_then(|limit| match limit {
                 Limit::Unlimited => None,
                 Limit::After(length) => Some(length),
             }),
-            kernel_stacks: !no_kernel,
+            kernel_stacks: false,
             native_stacks: !no_native,
-            probe,
+            probe: None,
             output,
-            format,
+            format: DEFAULT_FORMAT,
+            memory: None,
             threads,
             summary_json,
             verbosity: match (quiet, verbose) {
@@ -374,7 +554,7 @@ mod tests {
         let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Record(record) => Config::from_cli(record),
-            Command::Completions { .. } => unreachable!("`record` was typed"),
+            Command::Memory(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
         }
     }
 
@@ -394,6 +574,7 @@ mod tests {
             probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
+            memory: None,
             threads: false,
             verbosity: Verbosity::Normal,
             summary_json: None,

@@ -42,3 +42,15 @@ pub fn monotonic_ns() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
+
+/// How long a tick of the kernel's `jiffies` is: the grain of its coarse clocks.
+pub fn jiffy_ns() -> u64 {
+    let mut grain = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `grain` is live, and the call only writes it.
+    let known = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut grain) } == 0;
+    match u64::try_from(grain.tv_nsec) {
+        Ok(ns) if known && ns > 0 => ns,
+        // The most common one (CONFIG_HZ=250).
+        _ => 4_000_000,
+    }
+}

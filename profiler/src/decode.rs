@@ -8,8 +8,8 @@ use std::mem::offset_of;
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
-        CodeRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_CODE, RECORD_SAMPLE, RECORD_STACK, SampleHeader,
-        StackRecord,
+        CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_CODE, RECORD_DEFINITION,
+        RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackRecord,
     },
 };
 use thiserror::Error;
@@ -22,13 +22,20 @@ pub enum RawRecord<'a> {
     /// A sample with its stack.
     Stack(SampleHeader, RawStack),
     Code(RawCode<'a>),
+    /// A stack that records will refer to.
+    Definition(SampleHeader, RawStack),
+    /// Something that happened to memory.
+    Memory(SampleHeader, MemoryEvent),
 }
 
 impl RawRecord<'_> {
     /// When it happened (CLOCK_MONOTONIC).
     pub fn time_ns(&self) -> u64 {
         match self {
-            Self::Sample(header) | Self::Stack(header, _) => header.time_ns,
+            Self::Sample(header)
+            | Self::Stack(header, _)
+            | Self::Definition(header, _)
+            | Self::Memory(header, _) => header.time_ns,
             Self::Code(code) => code.time_ns,
         }
     }
@@ -78,10 +85,17 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
     let word = |at: usize| u32_at(bytes, at).ok_or(DecodeError::Short(bytes.len()));
     match word(0)? {
         RECORD_SAMPLE => Ok(RawRecord::Sample(header(bytes).ok_or(short)?)),
-        RECORD_STACK => {
+        kind @ (RECORD_STACK | RECORD_DEFINITION) => {
             let header = header(bytes).ok_or(short)?;
             let stack = stack(bytes, header.python).ok_or(DecodeError::Short(bytes.len()))?;
-            Ok(RawRecord::Stack(header, stack))
+            Ok(match kind {
+                RECORD_STACK => RawRecord::Stack(header, stack),
+                _ => RawRecord::Definition(header, stack),
+            })
+        }
+        RECORD_MEMORY => {
+            let record = memory(bytes).ok_or(short)?;
+            Ok(RawRecord::Memory(record.header, record.event))
         }
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
@@ -100,6 +114,12 @@ fn header(bytes: &[u8]) -> Option<SampleHeader> {
     let bytes = bytes.get(..size_of::<SampleHeader>())?;
     // SAFETY: `SampleHeader` is `repr(C)` and made of integers, so any bytes of its size are one.
     Some(unsafe { bytes.as_ptr().cast::<SampleHeader>().read_unaligned() })
+}
+
+fn memory(bytes: &[u8]) -> Option<MemoryRecord> {
+    let bytes = bytes.get(..size_of::<MemoryRecord>())?;
+    // SAFETY: `MemoryRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<MemoryRecord>().read_unaligned() })
 }
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
@@ -169,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u8..5, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        fn no_bytes_panic(kind in 0u8..7, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

@@ -31,6 +31,16 @@ pub fn bytes(number: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A change in bytes, in binary units: `+1.5 KiB`, `-64.0 MiB`, and `0 B` for none.
+pub fn bytes_change(change: i64) -> String {
+    let sign = match change {
+        0 => "",
+        1.. => "+",
+        _ => "-",
+    };
+    format!("{sign}{}", bytes(change.unsigned_abs()))
+}
+
 /// A length of time with about three digits: `850 ns`, `12.3 µs`, `4.5 ms`, `12.3 s`, `1 min 05 s`, `2 h 03 min`.
 pub fn duration(length: Duration) -> String {
     let nanos = length.as_nanos();
@@ -88,6 +98,14 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(64 << 20), "64.0 MiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn a_change_has_its_sign() {
+        assert_eq!(bytes_change(0), "0 B");
+        assert_eq!(bytes_change(1536), "+1.5 KiB");
+        assert_eq!(bytes_change(-(64 << 20)), "-64.0 MiB");
+        assert_eq!(bytes_change(i64::MIN), "-8.0 EiB");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod exit;
 pub mod humanize;
 pub mod invoker;
 pub mod launch;
+pub mod memory;
 pub mod name;
 pub mod output;
 pub mod preflight;

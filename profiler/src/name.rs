@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     process::files::FileId,
-    profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, StringId, ValueType},
-    recording::{Ledger, Recording},
+    profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, StackId, StringId, ValueType},
+    recording::{Ledger, Recording, Sampled},
     resolve::Location,
     symbolize::{Options, Symbol, Symbolizer},
 };
@@ -24,14 +24,24 @@ const CPU_TIME: ValueType = ValueType {
     unit: "nanoseconds",
 };
 
-/// Names everything in `recording`. The second value is what the user should know about missing names.
+/// A profile of the CPU time in `recording`. The second value is what the user should know about missing names.
 pub fn name(recording: &Recording, period_ns: u64) -> (Profile, Vec<String>) {
     let period = i64::try_from(period_ns).unwrap_or(i64::MAX);
     let mut profile = Profile::new(vec![SAMPLES, CPU_TIME], Some((CPU_TIME, period)));
+    let (stacks, warnings) = name_stacks(recording, &mut profile);
+    for (sampled, &count) in &recording.ledger.samples {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let key = key(&mut profile, &recording.ledger, &stacks, sampled);
+        profile.add(key, &[count, count.saturating_mul(period)]);
+    }
+    (profile, warnings)
+}
+
+/// Names all stacks in `recording`: their ids by their indices, and what the user should know about missing names.
+pub fn name_stacks(recording: &Recording, profile: &mut Profile) -> (Vec<StackId>, Vec<String>) {
     let mut symbolizer = Symbolizer::new(Options::default());
     let ledger = &recording.ledger;
-    let frames = name_locations(recording, &mut symbolizer, &mut profile);
-
+    let frames = name_locations(recording, &mut symbolizer, profile);
     let mut stacks = Vec::with_capacity(ledger.resolved.stacks().len());
     let mut stack: Vec<FrameId> = Vec::new();
     for locations in ledger.resolved.stacks() {
@@ -39,23 +49,23 @@ pub fn name(recording: &Recording, period_ns: u64) -> (Profile, Vec<String>) {
         stack.extend(locations.iter().flat_map(|&location| &frames[location as usize]));
         stacks.push(profile.intern_stack(&stack));
     }
-    for (sampled, &count) in &ledger.samples {
-        let labels = Labels {
-            pid: sampled.pid,
-            tid: sampled.tid,
-            comm: profile.intern_string(ledger.name(sampled.comm)),
-            thread: profile.intern_string(ledger.name(sampled.thread)),
-            cgroup: profile.intern_string(ledger.name(sampled.cgroup)),
-            container: profile.intern_string(ledger.name(sampled.container)),
-        };
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let key = SampleKey {
-            stack: stacks[sampled.stack as usize],
-            labels,
-        };
-        profile.add(key, &[count, count.saturating_mul(period)]);
+    (stacks, symbolizer.warnings().to_vec())
+}
+
+/// What a sample is counted under. `stacks` are those of [`name_stacks`].
+pub fn key(profile: &mut Profile, ledger: &Ledger, stacks: &[StackId], sampled: &Sampled) -> SampleKey {
+    let labels = Labels {
+        pid: sampled.pid,
+        tid: sampled.tid,
+        comm: profile.intern_string(ledger.name(sampled.comm)),
+        thread: profile.intern_string(ledger.name(sampled.thread)),
+        cgroup: profile.intern_string(ledger.name(sampled.cgroup)),
+        container: profile.intern_string(ledger.name(sampled.container)),
+    };
+    SampleKey {
+        stack: stacks[sampled.stack as usize],
+        labels,
     }
-    (profile, symbolizer.warnings().to_vec())
 }
 
 /// The frames of each location, innermost first: more than one where functions were inlined.

@@ -550,6 +550,7 @@ mod tests {
             cgroup: None,
             rate_hz: 99,
             period_ns: 10_101_010,
+            memory: None,
             duration: None,
             kernel_stacks: true,
             native_stacks: true,

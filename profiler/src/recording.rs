@@ -12,7 +12,7 @@ use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::PythonProcess,
     record::{
-        NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
+        MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
         PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
     },
     unwind::UnwindMapping,
@@ -21,10 +21,12 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{
     decode::{RawCode, RawRecord, RawStack},
+    memory::event::{self, Event, SiteId, What},
     process::{
+        self,
         files::{Files, PythonFile},
         sideband::{SidebandEvent, SidebandKind},
-        table::{Process, Table},
+        table::{Process, PythonIn, Table},
     },
     python::{code::Code, codes::Codes, memory::ProcessMemory},
     resolve::Resolved,
@@ -125,8 +127,18 @@ pub struct Ledger {
     names: IndexSet<Box<str>, FxBuildHasher>,
     pub resolved: Resolved,
     pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
+    /// Stacks that got memory, by [`SiteId`], once they are resolved.
+    pub sites: Vec<Option<Sampled>>,
     pub tally: Tally,
 }
+
+/// A stack (by its index), a thread, and the name it had.
+pub type SampleOf = (u32, u32, u32);
+
+/// The site of what has no stack.
+pub const NO_SITE: SiteId = SiteId::MAX;
+
+const NO_STACK: StackKey = StackKey { hash: [0; 2] };
 
 /// A recording in progress.
 #[derive(Debug)]
@@ -140,6 +152,10 @@ pub struct Recording {
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
+    /// Whether it is about memory.
+    pub follows_memory: bool,
+    /// What happened to memory.
+    memory_events: Vec<Event>,
     /// Whether the kernel side wants to know what is mapped: it unwinds native stacks.
     unwinds: bool,
     /// Processes whose mappings have changed since it was told.
@@ -162,6 +178,8 @@ impl Recording {
             kept: None,
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
+            follows_memory: false,
+            memory_events: Vec::new(),
             remapped: FxHashSet::default(),
             refused: IndexMap::default(),
             refused_maps: IndexSet::default(),
@@ -182,9 +200,10 @@ impl Recording {
         match &event.kind {
             // A thread.
             SidebandKind::Fork { parent_pid, pid, .. } if parent_pid == pid => {}
-            SidebandKind::Fork { parent_pid, pid, .. } => self.apply_fork(*parent_pid, *pid),
+            SidebandKind::Fork { parent_pid, pid, .. } => self.apply_fork(event.time_ns, *parent_pid, *pid),
             SidebandKind::Exec { pid, comm } => {
                 if self.is_in_scope(*pid) {
+                    self.note_process(event.time_ns, *pid, What::Exec);
                     let before = self.table.begin(*pid, comm.clone());
                     self.remapped.insert(*pid);
                     if before.as_ref().is_some_and(|process| process.python.is_some()) {
@@ -210,19 +229,20 @@ impl Recording {
                 }
             }
             // The others of a process outlive its main thread only in programs that ask for it.
-            SidebandKind::Exit { pid, tid } if pid == tid => self.apply_exit(*pid),
+            SidebandKind::Exit { pid, tid } if pid == tid => self.apply_exit(event.time_ns, *pid),
             SidebandKind::Exit { .. } => {}
             SidebandKind::Lost { records } => self.ledger.tally.lost_events += records,
         }
     }
 
-    fn apply_fork(&mut self, parent_pid: u32, pid: u32) {
+    fn apply_fork(&mut self, time_ns: u64, parent_pid: u32, pid: u32) {
         if let Scope::Pids { pids, children: true } = &mut self.scope
             && pids.contains(&parent_pid)
         {
             pids.insert(pid);
         }
         if self.is_in_scope(pid) {
+            self.note_process(time_ns, pid, What::Fork { parent: parent_pid });
             let before = self.table.fork(parent_pid, pid);
             self.remapped.insert(pid);
             self.seal(before);
@@ -230,8 +250,16 @@ impl Recording {
         }
     }
 
-    fn apply_exit(&mut self, pid: u32) {
+    /// For those who follow memory.
+    fn note_process(&mut self, time_ns: u64, pid: u32, what: What) {
+        if self.follows_memory {
+            self.memory_events.push(Event { pid, time_ns, what });
+        }
+    }
+
+    fn apply_exit(&mut self, time_ns: u64, pid: u32) {
         if let Some(process) = self.table.remove(pid) {
+            self.note_process(time_ns, pid, What::Exit);
             self.remapped.remove(&pid);
             self.facts.push(Fact::Exited { pid });
             if process.python.is_some() {
@@ -253,6 +281,8 @@ impl Recording {
                 self.count(&header);
             }
             RawRecord::Sample(header) => self.count(&header),
+            RawRecord::Definition(header, stack) => self.take_stack(&header, stack),
+            RawRecord::Memory(header, event) => self.take_memory(&header, &event),
         }
     }
 
@@ -291,6 +321,22 @@ impl Recording {
             }
         }
         facts
+    }
+
+    /// The CPython of a process, and its file.
+    pub fn python(&self, pid: u32) -> Option<(&PythonIn, &process::files::File)> {
+        let python = self.table.get(pid)?.python.as_ref()?;
+        Some((python, self.files.get(python.file)))
+    }
+
+    /// The processes that are known now.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.table.iter().map(|process| process.pid)
+    }
+
+    /// A process's name; empty if it is gone.
+    pub fn comm(&self, pid: u32) -> &str {
+        self.table.get(pid).map_or("", |process| &process.comm)
     }
 
     /// Whether every process named by the user is gone.
@@ -414,29 +460,31 @@ impl Recording {
     }
 
     fn count(&mut self, header: &SampleHeader) {
-        if self.table.get(header.pid).is_none() {
-            // It was there before us, in a recording of the whole machine that did not list it.
-            self.table.adopt(&mut self.files, header.pid);
-            self.remapped.insert(header.pid);
-            self.tell_python(header.pid);
+        if let Some(key) = self.admit(header)
+            && let Some(process) = self.table.get_mut(header.pid)
+        {
+            *process.counts.entry(key).or_default() += 1;
         }
+    }
+
+    /// Counts a sample by how it went, and says under which key it is kept; none if it cannot be.
+    fn admit(&mut self, header: &SampleHeader) -> Option<SampleOf> {
+        self.know(header.pid);
         self.ledger.tally.samples += 1;
         self.ledger.tally.first_sample_ns.get_or_insert(header.time_ns);
         self.sampled_pids.insert(header.pid);
         let Some(stack) = self.ledger.stacks.get_index_of(&header.stack) else {
             self.ledger.tally.lost_stacks += 1;
-            return;
+            return None;
         };
         let thread = text(&header.comm);
         let thread = intern(&mut self.ledger.names, &thread);
-        let Some(process) = self.table.get_mut(header.pid) else {
-            return;
-        };
+        let process = self.table.get_mut(header.pid)?;
         let tally = &mut self.ledger.tally;
         // Walked by what it was before its exec. Without Python frames that does no harm.
         if header.instance != 0 && header.instance != process.instance && !self.ledger.stacks[stack].python.is_empty() {
             tally.stale += 1;
-            return;
+            return None;
         }
         match tally.native.get_mut(self.ledger.stacks[stack].native_status as usize) {
             Some(samples) => *samples += 1,
@@ -455,7 +503,55 @@ impl Recording {
             _ => tally.malformed += 1,
         }
         process.cgroup();
-        *process.counts.entry((stack as u32, header.tid, thread)).or_default() += 1;
+        Some((stack as u32, header.tid, thread))
+    }
+
+    /// Takes in a process that was there before us, in a recording of the whole machine that did not list it.
+    fn know(&mut self, pid: u32) {
+        if self.table.get(pid).is_none() {
+            self.table.adopt(&mut self.files, pid);
+            self.remapped.insert(pid);
+            self.tell_python(pid);
+        }
+    }
+
+    fn take_memory(&mut self, header: &SampleHeader, event: &MemoryEvent) {
+        let site = if header.stack == NO_STACK {
+            self.know(header.pid);
+            NO_SITE
+        } else {
+            match self.admit(header) {
+                Some(key) => self.site(header.pid, key),
+                None => NO_SITE,
+            }
+        };
+        if let Some(what) = event::what(event, site) {
+            self.memory_events.push(Event {
+                pid: header.pid,
+                time_ns: header.time_ns,
+                what,
+            });
+        } else {
+            self.ledger.tally.malformed += 1;
+        }
+    }
+
+    /// The number under which a stack of a thread is known until its process's facts change.
+    fn site(&mut self, pid: u32, key: SampleOf) -> SiteId {
+        let Some(process) = self.table.get_mut(pid) else {
+            return NO_SITE;
+        };
+        let sites = &mut self.ledger.sites;
+        *process.sites.entry(key).or_insert_with(|| {
+            sites.push(None);
+            // Each takes up memory: there are never four billion.
+            sites.len() as SiteId - 1
+        })
+    }
+
+    /// What happened to memory since the last call, in order of time, process events included.
+    pub fn drain_memory_events(&mut self) -> Vec<Event> {
+        mem::take(&mut self.memory_events)
     }
 
     /// Resolves what was counted for a process that is gone.
@@ -475,7 +571,8 @@ impl Ledger {
     /// Resolves what was counted for `process`, with what is known of it now.
     fn seal(&mut self, process: &mut Process) {
         let counts = mem::take(&mut process.counts);
-        if counts.is_empty() {
+        let sites = mem::take(&mut process.sites);
+        if counts.is_empty() && sites.is_empty() {
             return;
         }
         let comm = intern(&mut self.names, &process.comm);
@@ -488,9 +585,10 @@ impl Ledger {
         self.tally.perf_maps_cut += u64::from(process.refresh_perf_map());
         let mut outcomes = FxHashMap::default();
         // In order, so that equal recordings give equal files.
-        let mut counts: Vec<_> = counts.into_iter().collect();
+        let mut counts: Vec<_> = counts.into_iter().map(|(key, count)| (key, count, NO_SITE)).collect();
+        counts.extend(sites.into_iter().map(|(key, site)| (key, 0, site)));
         counts.sort_unstable();
-        for ((stack, tid, thread), count) in counts {
+        for ((stack, tid, thread), count, site) in counts {
             let outcome = *outcomes.entry(stack).or_insert_with(|| {
                 self.resolved
                     .resolve(process, &self.codes, &self.stacks[stack as usize])
@@ -510,7 +608,11 @@ impl Ledger {
                 cgroup,
                 container,
             };
-            *self.samples.entry(sampled).or_default() += count;
+            if let Some(resolved) = self.sites.get_mut(site as usize) {
+                *resolved = Some(sampled);
+            } else {
+                *self.samples.entry(sampled).or_default() += count;
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One recording from its first check to its last line: the program's plot.
 
+mod memory;
+
 use std::{
     fs,
     io::{self, Write as _},
@@ -14,7 +16,7 @@ use profiler_common::{
         Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
         FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE, FEATURE_TASK_POINTERS,
     },
-    limits::COMM_BYTES,
+    limits::{COMM_BYTES, GATE_STRETCH_NS},
     stats::Counter,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -26,8 +28,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
 
+use self::memory::Memory;
 use crate::{
-    bpf::{Kernel, LoadOptions, Tables},
+    bpf::{self, Kernel, LoadOptions, Tables},
     config::{Config, Target, Verbosity},
     cost, exit, humanize,
     invoker::Invoker,
@@ -36,9 +39,10 @@ use crate::{
     output::Output,
     preflight::{self, Findings, Roots},
     process::{ancestry, file::FileKey, maps},
+    profile::Profile,
     progress::Progress,
-    recording::{Fact, Recording, Scope},
-    report::View,
+    recording::{Fact, Recording, Sampled, Scope},
+    report::{View, memory::MemoryReport},
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
     truncated,
@@ -107,6 +111,8 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
 struct Recorded {
     source: Source,
     recording: Recording,
+    /// What became of memory, if it was looked at.
+    memory: Option<Memory>,
     child: Option<Running>,
     /// Still handled while the command goes on.
     signals: Option<Signals>,
@@ -146,17 +152,25 @@ async fn run(
     }
 
     let scope = scope(config, command_pid, &mut kernel)?;
-    let mut source = Source::open(kernel, config.period_ns)?;
+    let mut source = Source::open(kernel)?;
     let tables = source
         .kernel
         .take_tables()
         .context("the kernel half has no unwind tables")?;
     let mut unwinder = Unwinder::new(tables).context("failed to start the thread that makes unwind tables")?;
     let mut recording = Recording::new(scope.clone(), config.native_stacks);
+    recording.follows_memory = config.memory.is_some();
+    let mut memory = match &config.memory {
+        Some(wanted) => Some(Memory::new(config, wanted, command_pid)?),
+        None => None,
+    };
     adopt(&mut recording, &scope)?;
-    tell(&mut source.kernel, &mut unwinder, &mut recording)?;
+    tell(&mut source.kernel, &mut unwinder, &mut recording, memory.as_mut())?;
     unwinder.install(Some(Instant::now() + TABLES_WAIT));
     source.start()?;
+    if let Some(memory) = &mut memory {
+        memory.start(&recording);
+    }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
         source.kernel.attach_probe(probe, &pids)?;
@@ -188,7 +202,7 @@ async fn run(
             ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
             ready = sideband.readable() => {
                 ready.context("failed to watch the side band")?.clear_ready();
-                take_in(&mut source, &mut unwinder, &mut recording)?;
+                take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
@@ -208,7 +222,7 @@ async fn run(
                 }
             }
         }
-        take_in(&mut source, &mut unwinder, &mut recording)?;
+        take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
         progress.update(
             started.elapsed(),
             recording.ledger.tally.samples,
@@ -229,7 +243,10 @@ async fn run(
     progress.erase();
     source.kernel.detach_all();
     let length = started.elapsed();
-    take_in(&mut source, &mut unwinder, &mut recording)?;
+    take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
+    if let Some(memory) = &mut memory {
+        memory.finish();
+    }
     if stopped_by == StoppedBy::CommandEnded
         && let Some(child) = &mut child
     {
@@ -260,6 +277,7 @@ async fn run(
     Ok(Recorded {
         source,
         recording,
+        memory,
         child,
         signals: Some(signals),
         started_at,
@@ -274,6 +292,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     let Recorded {
         source,
         mut recording,
+        mut memory,
         child: _,
         signals: _,
         started_at,
@@ -293,15 +312,26 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     drop(source);
 
     let naming = Instant::now();
-    let (mut profile, warnings) = name::name(&recording, config.period_ns);
+    let (mut content, warnings) = match &mut memory {
+        None => {
+            let (profile, warnings) = name::name(&recording, config.period_ns);
+            (Content::Profile(profile), warnings)
+        }
+        Some(memory) => memory.content(&recording, length),
+    };
     cost.naming_s = naming.elapsed().as_secs_f64();
     cost.peak_bytes = cost::resident_bytes().1;
     let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
     summary.warnings = warnings;
+    if let (Some(memory), Content::Memory(report, _)) = (&memory, &content) {
+        summary.memory = Some(memory.summary(report, &counters));
+        summary.warnings.extend(memory.warnings());
+    }
     summary.warnings.extend(unopened(&recording));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
     let lines = summary.lines();
+    let profile = content.profile_mut();
     profile.started_at_ns = started_at
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as i64);
@@ -310,13 +340,16 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
 
     let view = view(config, &recording, &lines);
     let writing = Instant::now();
-    let written = output.write(|out| config.format.writer().write(&profile, &view, out));
+    let written = output.write(|out| content.write(config, &view, out));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
     for line in &lines {
         say!("{line}");
     }
     let written = written?;
+    if let Some(memory) = &memory {
+        memory.write_curve(&content)?;
+    }
     if let Some(path) = &written.path {
         say!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
     }
@@ -326,6 +359,29 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         fs::write(path, json).with_context(|| format!("failed to write the summary to {}", path.display()))?;
     }
     Ok(())
+}
+
+/// What is written: of memory perhaps with what to compare it with.
+enum Content {
+    Profile(Profile),
+    Memory(Box<MemoryReport>, Option<Profile>),
+}
+
+impl Content {
+    fn profile_mut(&mut self) -> &mut Profile {
+        match self {
+            Self::Profile(profile) => profile,
+            Self::Memory(report, _) => &mut report.profile,
+        }
+    }
+
+    fn write(&self, config: &Config, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        match (self, &config.memory) {
+            (Self::Profile(profile), _) => config.format.writer().write(profile, view, out),
+            (Self::Memory(report, base), Some(wanted)) => memory::write(report, wanted, base.as_ref(), view, out),
+            (Self::Memory(report, _), None) => config.format.writer().write(&report.profile, view, out),
+        }
+    }
 }
 
 /// Waits for the command, passing on signals that are meant for it; its exit status.
@@ -347,20 +403,33 @@ async fn wait(child: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> 
 }
 
 /// Reads what waits and passes on what the kernel side must know.
-fn take_in(source: &mut Source, unwinder: &mut Unwinder<Tables>, recording: &mut Recording) -> anyhow::Result<()> {
+fn take_in(
+    source: &mut Source,
+    unwinder: &mut Unwinder<Tables>,
+    recording: &mut Recording,
+    mut memory: Option<&mut Memory>,
+) -> anyhow::Result<()> {
     source.read(|event| match event {
         Event::Process(event) => recording.apply(event),
         Event::Record(record) => recording.take(record),
         Event::Malformed => recording.ledger.tally.malformed += 1,
     });
+    if let Some(memory) = memory.as_deref_mut() {
+        memory.take_in(recording);
+    }
     let forgotten = recording.forget_stacks();
     source.kernel.forget_stacks(&forgotten);
-    tell(&mut source.kernel, unwinder, recording)?;
+    tell(&mut source.kernel, unwinder, recording, memory)?;
     unwinder.install(None);
     Ok(())
 }
 
-fn tell(kernel: &mut Kernel, unwinder: &mut Unwinder<Tables>, recording: &mut Recording) -> anyhow::Result<()> {
+fn tell(
+    kernel: &mut Kernel,
+    unwinder: &mut Unwinder<Tables>,
+    recording: &mut Recording,
+    mut memory: Option<&mut Memory>,
+) -> anyhow::Result<()> {
     for fact in recording.drain_facts() {
         match fact {
             Fact::Mappings { pid, mappings } => unwinder.set_mappings(&recording.files, pid, &mappings),
@@ -369,8 +438,14 @@ fn tell(kernel: &mut Kernel, unwinder: &mut Unwinder<Tables>, recording: &mut Re
                 if kernel.set_python(pid, &facts).is_err() {
                     recording.ledger.tally.not_walked += 1;
                 }
+                if let Some(memory) = memory.as_deref_mut() {
+                    memory.probe(kernel, recording, pid);
+                }
             }
-            Fact::NotPython { pid } => kernel.remove_python(pid),
+            Fact::NotPython { pid } => {
+                kernel.remove_python(pid);
+                kernel.remove_pool_facts(pid);
+            }
             Fact::Exited { pid } => {
                 kernel.remove_target(pid);
                 unwinder.remove(pid);
@@ -401,6 +476,7 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     let mut kernel = KernelConfig {
         own_pid: std::process::id(),
         hash_seed: seed(),
+        gate_stretch: (GATE_STRETCH_NS / cost::jiffy_ns()).max(1),
         ..KernelConfig::default()
     };
     let mut feature = |wanted: bool, bit: u32| kernel.features |= if wanted { bit } else { 0 };
@@ -424,6 +500,12 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         config: kernel,
         ring_bytes: ring_bytes(cpus),
         log: config.verbosity >= Verbosity::Debug,
+        event: match config.memory {
+            Some(_) => bpf::Event::Memory,
+            None => bpf::Event::Clock {
+                period_ns: config.period_ns,
+            },
+        },
         follow_forks: config.subprocesses && !matches!(config.target, Target::All),
         probe: config.probe.is_some(),
         unwind: match &config.target {
@@ -530,6 +612,9 @@ fn opening(config: &Config, command_pid: Option<u32>) -> String {
     } else {
         format!(" {until}")
     };
+    if config.memory.is_some() {
+        return format!("watching the memory of {what}{until}");
+    }
     format!(
         "sampling {what} {} times a second{until}",
         humanize::count(config.rate_hz.into())
@@ -552,23 +637,28 @@ fn unopened(recording: &Recording) -> Option<String> {
 }
 
 fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
-    let pids: FxHashSet<u32> = recording.ledger.samples.keys().map(|sampled| sampled.pid).collect();
+    let sites = recording.ledger.sites.iter().flatten();
+    let sampled: Vec<&Sampled> = recording.ledger.samples.keys().chain(sites).collect();
+    let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
     let one_target = match &config.target {
         Target::All => false,
         Target::Pids(pids) => pids.len() == 1,
         Target::Command(_) => true,
     };
     let one = one_target && pids.len() <= 1;
-    let subject = match recording.ledger.samples.keys().next() {
+    let subject = match sampled.first() {
         Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
         _ => summary::many(pids.len() as u64, "process"),
     };
     View {
         process: !one,
         thread: config.threads,
-        title: format!("CPU time of {subject}"),
+        title: match &config.memory {
+            None => format!("CPU time of {subject}"),
+            Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
+        },
         subtitle: lines.first().cloned().unwrap_or_default(),
-        value: 0,
+        value: config.memory.as_ref().map_or(0, |_| memory::VALUE),
     }
 }
 

@@ -19,7 +19,8 @@ use crate::{
 pub struct Source {
     pub kernel: Kernel,
     sideband: Sideband,
-    period_ns: u64,
+    /// Those that were online when we last looked.
+    cpus: BTreeSet<u32>,
     batch: Batch,
 }
 
@@ -43,36 +44,37 @@ pub enum Event<'a> {
 
 impl Source {
     /// Opens the side band; samples flow only after [`Source::start`], so that no process escapes in between.
-    pub fn open(kernel: Kernel, period_ns: u64) -> anyhow::Result<Self> {
-        let cpus: Vec<u32> = online_cpus()?.into_iter().collect();
+    pub fn open(kernel: Kernel) -> anyhow::Result<Self> {
+        let cpus = online_cpus()?;
+        let listed: Vec<u32> = cpus.iter().copied().collect();
         Ok(Self {
             kernel,
-            sideband: Sideband::open(&cpus)?,
-            period_ns,
+            sideband: Sideband::open(&listed)?,
+            cpus,
             batch: Batch::default(),
         })
     }
 
-    /// Starts sampling on every CPU that is online.
+    /// Starts sampling on every CPU that is online, or at the events asked for.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        for cpu in online_cpus()? {
-            self.kernel.attach_cpu(cpu, self.period_ns)?;
+        for &cpu in &self.cpus {
+            self.kernel.attach_cpu(cpu)?;
         }
-        Ok(())
+        self.kernel.attach_events()
     }
 
     /// Follows CPUs that come and go: the events of one that went away stay dead when it comes back.
     pub fn follow_cpus(&mut self) -> anyhow::Result<()> {
         let online = online_cpus()?;
-        let sampled: BTreeSet<u32> = self.kernel.sampled_cpus().collect();
-        for &gone in sampled.difference(&online) {
+        for &gone in self.cpus.difference(&online) {
             self.kernel.detach_cpu(gone);
             self.sideband.remove_cpu(gone);
         }
-        for &new in online.difference(&sampled) {
+        for &new in online.difference(&self.cpus) {
             self.sideband.add_cpu(new)?;
-            self.kernel.attach_cpu(new, self.period_ns)?;
+            self.kernel.attach_cpu(new)?;
         }
+        self.cpus = online;
         Ok(())
     }
 

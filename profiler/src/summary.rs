@@ -45,6 +45,51 @@ pub struct Summary {
     pub ticks: u64,
     /// Clock ticks of processes outside the profiler's pid namespace.
     pub outside: u64,
+    /// What became of memory, if it was looked at. Samples are stacks of memory events then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemorySummary>,
+}
+
+/// What a recording of memory came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemorySummary {
+    /// In words.
+    #[serde(skip)]
+    pub lines: Vec<String>,
+    pub processes: Vec<MemoryProcess>,
+    /// Page faults of the recorded processes, and those that were followed or sampled.
+    pub faults: u64,
+    pub faults_followed: u64,
+    /// Births of pymalloc's pools, and those that were followed or sampled.
+    pub pools: u64,
+    pub pools_followed: u64,
+    /// System calls that map and unmap.
+    pub calls: u64,
+    /// Because the ring buffer or a table of the kernel side was full.
+    pub lost_events: u64,
+    /// Seen, and not kept: the account was full.
+    pub forgotten_bytes: u64,
+    pub forgotten_pools: u64,
+    pub forgotten_mappings: u64,
+}
+
+/// Resident memory of a process before and after, in bytes, and how much of the change the report explains.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemoryProcess {
+    pub pid: u32,
+    pub comm: String,
+    pub rss_before: u64,
+    pub rss_after: u64,
+    pub anonymous_before: u64,
+    pub anonymous_after: u64,
+    pub file_before: u64,
+    pub file_after: u64,
+    pub explained_bytes: i64,
+    pub explained_error_bytes: u64,
+    /// Of the change of RSS; none where that is less than a MiB.
+    pub explained_share: Option<f64>,
+    pub started: bool,
+    pub exited: bool,
 }
 
 /// Samples with Python frames.
@@ -184,6 +229,7 @@ impl Summary {
             },
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
+            memory: None,
         }
     }
 
@@ -195,13 +241,16 @@ impl Summary {
             StoppedBy::TargetsGone => "; the target has exited",
             StoppedBy::CommandEnded => "; the command has ended",
         };
-        let mut lines = vec![format!(
-            "{} in {} from {}{reason}",
-            many(self.samples, "sample"),
-            duration(length),
-            many(self.processes, "process"),
-        )];
-        if self.samples == 0 {
+        let mut lines = match &self.memory {
+            Some(memory) => memory.lines(length, reason),
+            None => vec![format!(
+                "{} in {} from {}{reason}",
+                many(self.samples, "sample"),
+                duration(length),
+                many(self.processes, "process"),
+            )],
+        };
+        if self.samples == 0 && self.memory.is_none() {
             lines.push(format!(
                 "{}: CPU time is sampled, and a process that waits uses none",
                 self.what_ran()
@@ -224,7 +273,7 @@ impl Summary {
             ));
         }
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
-        lines.push(self.cost.line(length));
+        lines.push(self.cost.line(length, self.memory.is_some()));
         lines
     }
 
@@ -254,6 +303,36 @@ impl Summary {
     }
 }
 
+impl MemorySummary {
+    fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
+        let mut lines = self.lines.clone();
+        let mut line = format!(
+            "{} of {} followed in {}{reason}",
+            count(self.faults_followed),
+            many(self.faults, "page fault"),
+            duration(length)
+        );
+        if self.pools > 0 {
+            line.push_str(&format!(
+                "; {} of {} of small objects",
+                count(self.pools_followed),
+                many(self.pools, "new pool")
+            ));
+        }
+        lines.push(line);
+        let lost = [
+            (self.lost_events, "memory events because a buffer was full"),
+            (self.forgotten_pools, "pools because the account was full"),
+            (self.forgotten_mappings, "mappings because the account was full"),
+        ];
+        lines.extend(list("lost", &reasons(&lost)));
+        if self.forgotten_bytes > 0 {
+            lines.push(format!("lost: {} because the account was full", bytes(self.forgotten_bytes)));
+        }
+        lines
+    }
+}
+
 impl PythonStacks {
     fn line(&self) -> Option<String> {
         if self.samples == 0 {
@@ -278,10 +357,11 @@ impl PythonStacks {
 }
 
 impl Cost {
-    fn line(&self, length: Duration) -> String {
+    fn line(&self, length: Duration, memory: bool) -> String {
         let seconds = length.as_secs_f64().max(1e-9);
+        let what = if memory { "stack" } else { "sample" };
         format!(
-            "cost: {:.1} µs per sample in the kernel ({} of a CPU), {:.0} µs at most; the profiler itself {} of a CPU, {} \
+            "cost: {:.1} µs per {what} in the kernel ({} of a CPU), {:.0} µs at most; the profiler itself {} of a CPU, {} \
              and {} of kernel maps; start-up {}, names {}",
             self.bpf_ns_per_sample / 1e3,
             percent(self.bpf_cpu_share),

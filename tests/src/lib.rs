@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cpus;
 pub mod folded;
+pub mod memory;
 pub mod native;
 pub mod pattern;
 pub mod perf;

@@ -5,6 +5,7 @@ use std::{
     fmt, io,
     num::NonZeroU32,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    path::Path,
 };
 
 use anyhow::Context as _;
@@ -71,6 +72,18 @@ pub(super) fn probe(program: &mut UProbe, probe: &Probe, pids: &[u32]) -> anyhow
         .into_iter()
         .map(|scope| attach(scope).with_context(|| format!("failed to attach `sample_probe` to {}", Shown(probe))))
         .collect()
+}
+
+/// Runs `program` whenever a process, or any, comes to this place of a file. Dropping the link takes the probe away.
+pub(super) fn offset(program: &mut UProbe, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<UProbeLink> {
+    let scope = match pid.and_then(NonZeroU32::new) {
+        Some(pid) => UProbeScope::OneProcess(pid),
+        None => UProbeScope::AllProcesses,
+    };
+    let link = program
+        .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, scope)
+        .with_context(|| format!("failed to put a probe at {:#x} of {}", offset, file.display()))?;
+    Ok(program.take_link(link)?)
 }
 
 /// As it is typed.

@@ -10,19 +10,23 @@ use std::{
     collections::BTreeMap,
     fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{PerfEvent, ProgramError, RawTracePoint, UProbe, uprobe::UProbeLink},
+    programs::{
+        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink,
+        uprobe::UProbeLink,
+    },
 };
 use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
     limits::CONTEXTS,
     names,
-    python::PythonProcess,
+    python::{PoolFacts, PythonProcess},
     record::StackKey,
     stats::{COUNTERS, Counter},
 };
@@ -48,11 +52,30 @@ pub struct LoadOptions {
     pub log: bool,
     /// Load `track_fork`.
     pub follow_forks: bool,
+    /// What to look at.
+    pub event: Event,
     /// Load `sample_probe`.
     pub probe: bool,
     /// Of the unwind tables.
     pub unwind: Sizes,
 }
+
+/// At what samples are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Ticks of the CPU clock.
+    Clock { period_ns: u64 },
+    /// Page faults, and the calls that map and unmap memory.
+    Memory,
+}
+
+/// Programs that see memory, and their tracepoints: what is unmapped before what is touched, because the other way round
+/// memory would seem to stay.
+const MEMORY: [(&str, &str); 3] = [
+    (names::PROGRAM_CALL, "sys_exit"),
+    (names::PROGRAM_USER_FAULT, "page_fault_user"),
+    (names::PROGRAM_KERNEL_FAULT, "page_fault_kernel"),
+];
 
 /// The loaded programs and their maps. Dropping it detaches everything.
 pub struct Kernel {
@@ -66,7 +89,11 @@ pub struct Kernel {
     stats: PerCpuArray<MapData, u64>,
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
-    /// Where `sample_probe` hangs.
+    event: Event,
+    /// Programs that see what happens to memory.
+    memory: Vec<RawTracePointLink>,
+    pool_facts: HashMap<MapData, u32, PoolFacts>,
+    /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
     map_bytes: u64,
@@ -82,7 +109,8 @@ impl Kernel {
         let config = with_offsets(options.config)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
-        let contexts = if options.probe { CONTEXTS } else { 1 };
+        let memory = options.event == Event::Memory;
+        let contexts = if options.probe || memory { CONTEXTS } else { 1 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(names::GLOBAL_CONFIG, &config, true)
@@ -95,15 +123,24 @@ impl Kernel {
             .map_max_entries(names::MAP_UNWIND_PAGES, options.unwind.pages)
             .map_max_entries(names::MAP_UNWIND_FILES, options.unwind.files)
             .map_max_entries(names::MAP_MAPPINGS, options.unwind.mappings);
+        if !memory {
+            loader
+                .map_max_entries(names::MAP_POOL_FACTS, 1)
+                .map_max_entries(names::MAP_POOLS, 1);
+        }
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
 
-        let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
-        program
-            .load()
-            .map_err(verifier_error)
-            .context("failed to load program `sample_cpu`")?;
+        if memory {
+            load_memory(&mut ebpf)?;
+        } else {
+            let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
+            program
+                .load()
+                .map_err(verifier_error)
+                .context("failed to load program `sample_cpu`")?;
+        }
         if options.follow_forks {
-            let program: &mut RawTracePoint = self::program(&mut ebpf, names::PROGRAM_TRACK_FORK)?;
+            let program: &mut RawTracePoint = program(&mut ebpf, names::PROGRAM_TRACK_FORK)?;
             program
                 .load()
                 .map_err(verifier_error)
@@ -113,7 +150,7 @@ impl Kernel {
                 .context("failed to attach `track_fork`")?;
         }
         if options.probe {
-            let program: &mut UProbe = self::program(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
+            let program: &mut UProbe = program(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
             program
                 .load()
                 .map_err(verifier_error)
@@ -129,6 +166,9 @@ impl Kernel {
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
             stats: PerCpuArray::try_from(take_map(&mut ebpf, names::MAP_STATS)?)?,
             events: BTreeMap::new(),
+            event: options.event,
+            memory: Vec::new(),
+            pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             probes: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
@@ -140,8 +180,11 @@ impl Kernel {
         self.tables.take()
     }
 
-    /// Starts sampling on one CPU; nothing happens if it is being sampled already.
-    pub fn attach_cpu(&mut self, cpu: u32, period_ns: u64) -> anyhow::Result<()> {
+    /// Starts sampling on one CPU; nothing happens if it is being sampled already, or if samples are not taken by CPU.
+    pub fn attach_cpu(&mut self, cpu: u32) -> anyhow::Result<()> {
+        let Event::Clock { period_ns } = self.event else {
+            return Ok(());
+        };
         if self.events.contains_key(&cpu) {
             return Ok(());
         }
@@ -149,6 +192,40 @@ impl Kernel {
         let event = attach::cpu_clock(program.fd()?.as_fd(), cpu, period_ns)?;
         self.events.insert(cpu, event);
         Ok(())
+    }
+
+    /// Starts to look at what is not on one CPU: nothing, or memory.
+    pub fn attach_events(&mut self) -> anyhow::Result<()> {
+        if self.event != Event::Memory {
+            return Ok(());
+        }
+        for (name, tracepoint) in MEMORY {
+            let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+            let link = program
+                .attach(tracepoint)
+                .with_context(|| format!("failed to attach `{name}` to the tracepoint {tracepoint}"))?;
+            self.memory.push(program.take_link(link)?);
+        }
+        Ok(())
+    }
+
+    /// Starts to look at the births of pymalloc's pools: in one process, or in all that run the file.
+    pub fn attach_pools(&mut self, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<()> {
+        let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_POOL)?;
+        self.probes.push(attach::offset(program, file, offset, pid)?);
+        Ok(())
+    }
+
+    /// Tells the programs how to see a process's pools.
+    pub fn set_pool_facts(&mut self, pid: u32, facts: &PoolFacts) -> anyhow::Result<()> {
+        self.pool_facts
+            .insert(pid, facts, 0)
+            .context("failed to write map POOL_FACTS")
+    }
+
+    /// Forgets them. They need not be known.
+    pub fn remove_pool_facts(&mut self, pid: u32) {
+        let _ = self.pool_facts.remove(&pid);
     }
 
     /// Starts sampling at an instruction: in these processes, or in all if there are none.
@@ -167,10 +244,7 @@ impl Kernel {
     pub fn detach_all(&mut self) {
         self.events.clear();
         self.probes.clear();
-    }
-
-    pub fn sampled_cpus(&self) -> impl Iterator<Item = u32> + '_ {
-        self.events.keys().copied()
+        self.memory.clear();
     }
 
     /// Tells the programs how to walk a process's Python stacks.
@@ -257,6 +331,22 @@ impl Kernel {
     }
 }
 
+/// Loads what sees memory being touched, mapped and unmapped.
+fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    for (name, _) in MEMORY {
+        let program: &mut RawTracePoint = program(ebpf, name)?;
+        program
+            .load()
+            .map_err(verifier_error)
+            .with_context(|| format!("failed to load program `{name}`"))?;
+    }
+    let program: &mut UProbe = program(ebpf, names::PROGRAM_POOL)?;
+    program
+        .load()
+        .map_err(verifier_error)
+        .with_context(|| format!("failed to load program `{}`", names::PROGRAM_POOL))
+}
+
 /// The reader of the programs' log. Not having one is not worth failing for.
 fn logger(wanted: bool, ebpf: &mut Ebpf) -> Option<aya_log::EbpfLogger<log::StandardError>> {
     if !wanted {
@@ -340,6 +430,7 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         task_pid_offset: field_offset(&btf, "task_struct", "tgid")?,
         task_flags_offset: field_offset(&btf, "task_struct", "flags")?,
         task_stack_offset: field_offset(&btf, "task_struct", "stack")?,
+        task_pagefault_disabled_offset: field_offset(&btf, "task_struct", "pagefault_disabled")?,
         ..config
     })
 }
@@ -361,6 +452,12 @@ mod tests {
             names::PROGRAM_SAMPLE_CPU,
             names::PROGRAM_SAMPLE_PROBE,
             names::PROGRAM_TRACK_FORK,
+            names::PROGRAM_USER_FAULT,
+            names::PROGRAM_KERNEL_FAULT,
+            names::PROGRAM_CALL,
+            names::PROGRAM_POOL,
+            names::MAP_POOL_FACTS,
+            names::MAP_POOLS,
             names::MAP_EVENTS,
             names::MAP_PYTHONS,
             names::MAP_CODES,

@@ -15,7 +15,9 @@ use crate::{
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
     },
+    memory::event::SiteId,
     python::{binary::PythonBinary, codes::CodeId},
+    recording::SampleOf,
     unwind,
 };
 
@@ -47,8 +49,10 @@ pub struct Process {
     codes: FxHashMap<u64, CodeId>,
     /// Addresses at which user space found no code object either.
     pub unreadable_codes: FxHashSet<u64>,
-    /// What was counted since it was last resolved: (stack, tid, name of the thread) → samples.
-    pub counts: FxHashMap<(u32, u32, u32), u64>,
+    /// What was counted since it was last resolved.
+    pub counts: FxHashMap<SampleOf, u64>,
+    /// Who got memory since it was last resolved.
+    pub sites: FxHashMap<SampleOf, SiteId>,
 }
 
 /// An executable mapping.
@@ -75,6 +79,8 @@ impl Mapping {
 pub struct PythonIn {
     pub file: FileId,
     pub binary: Rc<PythonBinary>,
+    /// What to add to an address in the file to have one in memory. Wraps around.
+    pub bias: u64,
     /// What the kernel side was told.
     pub facts: PythonProcess,
 }
@@ -97,6 +103,7 @@ impl Process {
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
             counts: FxHashMap::default(),
+            sites: FxHashMap::default(),
         }
     }
 
@@ -243,6 +250,7 @@ impl Process {
             self.python = Some(PythonIn {
                 file: id,
                 binary: Rc::clone(binary),
+                bias,
                 facts,
             });
         }

@@ -113,8 +113,10 @@ pub struct SampleKey {
 /// Stacks with values.
 #[derive(Debug)]
 pub struct Profile {
-    /// What each sample's values mean; the first is what people look at by default.
+    /// What each sample's values mean.
     pub sample_types: Vec<ValueType>,
+    /// Index of the one that people look at by default.
+    pub default_type: usize,
     /// One sample stands for this much of this.
     pub period: Option<(ValueType, i64)>,
     /// Unix time of the recording's start, in nanoseconds.
@@ -135,6 +137,7 @@ impl Profile {
         strings.insert("".into());
         Self {
             sample_types,
+            default_type: 0,
             period,
             started_at_ns: 0,
             duration_ns: 0,

@@ -4,6 +4,7 @@
 //! [`binary::PythonBinary::process`] adds where one process has it mapped, which is what the kernel side walks stacks
 //! with; [`code::Code`] turns what the kernel side copied into names and lines.
 
+pub mod allocator;
 pub mod binary;
 pub mod chain_gaps;
 pub mod code;

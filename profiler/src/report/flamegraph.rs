@@ -16,7 +16,10 @@ use super::{
     View, Writer,
     fold::{Fold, Part, fold},
 };
-use crate::profile::{FrameKind, Profile, ValueType};
+use crate::{
+    humanize,
+    profile::{FrameKind, Profile, ValueType},
+};
 
 #[derive(Clone, Copy, Debug)]
 pub struct FlameGraph;
@@ -28,7 +31,7 @@ impl Writer for FlameGraph {
         // A negative value has no width.
         fold.lines.retain(|line| line.value > 0);
         let svg = if fold.lines.is_empty() {
-            empty(profile, view)
+            empty(profile, view, value_type)
         } else {
             draw(profile, view, value_type, &fold)?
         };
@@ -150,9 +153,12 @@ fn draw(profile: &Profile, view: &View, value_type: ValueType, fold: &Fold) -> a
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
         .context("cannot draw the flame graph")?;
-    let svg = String::from_utf8(svg).context("cannot draw the flame graph")?;
+    let mut svg = String::from_utf8(svg).context("cannot draw the flame graph")?;
+    if value_type.unit == "bytes" {
+        svg = with_binary_units(&svg);
+    }
     // Were inferno to change what it writes, a graph without a legend is better than none (and a test fails).
-    Ok(with_legend(&svg, profile, view, &legend(fold, total)).unwrap_or(svg))
+    Ok(with_legend(&svg, profile, view, &legend(fold, value_type, total)).unwrap_or(svg))
 }
 
 /// What values are counted in, and by what to multiply them.
@@ -197,7 +203,7 @@ fn shade(name: &str) -> u8 {
 }
 
 /// The legend's row, in coordinates of its own: only the kinds that occur, and a word about what is not drawn.
-fn legend(fold: &Fold, total: i64) -> String {
+fn legend(fold: &Fold, value_type: ValueType, total: i64) -> String {
     let mut row = String::new();
     let mut x = 0;
     // Monospace text at 12 pixels is about 7.2 wide per character.
@@ -216,6 +222,11 @@ fn legend(fold: &Fold, total: i64) -> String {
     } in KINDS
     {
         if fold.names.iter().any(|(_, other)| *other == part) {
+            let name = match (part, value_type.unit) {
+                // What an allocator keeps is memory without a stack, and none is missing.
+                (Part::Code(FrameKind::Marker), "bytes") => "not code",
+                _ => name,
+            };
             item(Some(&format!("rgb({r},{g},{b})")), name);
         }
     }
@@ -225,6 +236,36 @@ fn legend(fold: &Fold, total: i64) -> String {
         item(None, &format!("(frames below {MIN_WIDTH} % are not drawn)"));
     }
     row
+}
+
+/// Writes the bytes of each frame's description in binary units: `f (a.py:3) (1,572,864 bytes, 12.34%)` as
+/// `f (a.py:3) (1.5 MiB, 12.34%)`. inferno counts in whole numbers of one unit, in which a gibibyte and a page do not
+/// both read well; its percentages are those of the exact bytes. What does not look as expected stays as it is, and its
+/// JavaScript reads of a description only where the last parenthesis begins.
+fn with_binary_units(svg: &str) -> String {
+    let mut text = String::with_capacity(svg.len());
+    for part in svg.split_inclusive("</title>") {
+        match binary_units(part) {
+            Some((before, size, after)) => {
+                text.push_str(before);
+                text.push_str(&size);
+                text.push_str(after);
+            }
+            None => text.push_str(part),
+        }
+    }
+    text
+}
+
+/// What is before the bytes of a description that ends here, the bytes in binary units, and what is after them.
+fn binary_units(described: &str) -> Option<(&str, String, &str)> {
+    const UNIT: &str = " bytes, ";
+    let ending = described.strip_suffix("%)</title>")?;
+    let start = ending.rfind('(')? + 1;
+    let (number, _) = ending[start..].split_once(UNIT)?;
+    let bytes = number.replace(',', "").parse().ok()?;
+    let after = start + number.len() + UNIT.len() - ", ".len();
+    Some((&described[..start], humanize::bytes(bytes), &described[after..]))
 }
 
 /// Puts the legend between the subtitle and the line that describes the frame under the pointer, moves the result of a
@@ -279,8 +320,16 @@ fn about(profile: &Profile, view: &View) -> String {
     about
 }
 
+/// What a viewer shows of a profile without samples.
+pub(super) fn nothing(value_type: ValueType) -> &'static str {
+    match value_type.unit {
+        "bytes" => "no memory to show",
+        _ => "no samples were taken",
+    }
+}
+
 /// inferno makes an error of a graph without samples; a user who recorded an idle process made none.
-fn empty(profile: &Profile, view: &View) -> String {
+fn empty(profile: &Profile, view: &View, value_type: ValueType) -> String {
     let Color { r, g, b } = BACKGROUND;
     let line = |y: usize, size: usize, text: &str| {
         format!(
@@ -296,7 +345,7 @@ fn empty(profile: &Profile, view: &View) -> String {
         r#"<g font-family="monospace" text-anchor="middle">"#.to_owned(),
         line(2 * FONT_SIZE, FONT_SIZE + 5, &view.title),
         line(4 * FONT_SIZE, FONT_SIZE, &view.subtitle),
-        line(84, FONT_SIZE + 2, "no samples were taken"),
+        line(84, FONT_SIZE + 2, nothing(value_type)),
         "</g></svg>\n".to_owned(),
     ]
     .join("\n")
@@ -361,6 +410,15 @@ mod tests {
             .0,
             "bytes"
         );
+    }
+
+    #[test]
+    fn bytes_are_shown_in_binary_units() {
+        let before = "<g><title>f (1 bytes, 2%) (a.py:3) (1,572,864 bytes, 12.34%)</title><rect/>\
+                      <title>all (7 bytes, 100%)</title></g><title>x (5 bytes)</title>";
+        let after = "<g><title>f (1 bytes, 2%) (a.py:3) (1.5 MiB, 12.34%)</title><rect/>\
+                     <title>all (7 B, 100%)</title></g><title>x (5 bytes)</title>";
+        assert_eq!(with_binary_units(before), after);
     }
 
     #[test]

@@ -11,17 +11,18 @@ use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
-use super::{View, Writer, label};
-use crate::profile::{self, FrameKind, Labels, Profile, StackId};
+use super::{View, Writer, flamegraph::nothing, label};
+use crate::profile::{self, FrameKind, Labels, Profile, StackId, ValueType};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Speedscope;
 
 impl Writer for Speedscope {
     fn write(&self, profile: &Profile, view: &View, out: &mut dyn Write) -> anyhow::Result<()> {
-        let unit = unit(view.value_type(profile)?.unit);
+        let value_type = view.value_type(profile)?;
+        let unit = unit(value_type.unit);
         let mut frames = Frames::default();
-        let profiles = groups(profile, view, &mut frames)
+        let profiles = groups(profile, view, value_type, &mut frames)
             .into_iter()
             .map(|group| {
                 let (samples, weights): (Vec<_>, Vec<_>) = group.stacks.into_iter().unzip();
@@ -109,7 +110,7 @@ struct Group {
     stacks: BTreeMap<Vec<usize>, i64>,
 }
 
-fn groups(profile: &Profile, view: &View, frames: &mut Frames) -> Vec<Group> {
+fn groups(profile: &Profile, view: &View, value_type: ValueType, frames: &mut Frames) -> Vec<Group> {
     let mut groups: BTreeMap<Key, BTreeMap<Vec<usize>, i64>> = BTreeMap::new();
     for (key, values) in profile.samples() {
         let value = values[view.value];
@@ -132,7 +133,7 @@ fn groups(profile: &Profile, view: &View, frames: &mut Frames) -> Vec<Group> {
     if groups.is_empty() {
         // So that a viewer has something to show, and says why it is empty.
         groups.push(Group {
-            name: "no samples were taken".to_owned(),
+            name: nothing(value_type).to_owned(),
             total: 0,
             stacks: BTreeMap::new(),
         });

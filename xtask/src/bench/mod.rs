@@ -4,6 +4,7 @@ mod bpf_stats;
 mod child;
 mod cpu;
 mod first_sample;
+mod heap;
 mod interpreters;
 mod machine;
 mod memory;
@@ -32,10 +33,12 @@ pub struct Options {
 #[derive(Subcommand)]
 enum Bench {
     Cpu(cpu::Options),
+    Memory(heap::Options),
 }
 
 pub fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Cpu(options) => cpu::run(options),
+        Bench::Memory(options) => heap::run(options),
     }
 }

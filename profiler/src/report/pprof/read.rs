@@ -110,6 +110,11 @@ impl<'a> Reader<'a> {
             None => None,
         };
         let mut profile = Profile::new(sample_types, period);
+        // Named by its word alone. A file that names none, or none of its own, opens at its first.
+        profile.default_type = types
+            .iter()
+            .position(|value| value.r#type == file.default_sample_type)
+            .unwrap_or(0);
         profile.started_at_ns = file.time_nanos;
         profile.duration_ns = file.duration_nanos;
         for line in &file.comment {

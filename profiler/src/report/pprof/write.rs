@@ -106,7 +106,7 @@ impl<'a> Tables<'a> {
             .map(|(mapping, id)| self.mapping(mapping, id))
             .collect();
         proto::Profile {
-            default_sample_type: sample_type.first().map_or(0, |value| value.r#type),
+            default_sample_type: sample_type.get(profile.default_type).map_or(0, |value| value.r#type),
             sample_type,
             sample,
             mapping,

@@ -1,0 +1,13 @@
+//! Memory: who made a process grow, and what of it stays.
+//!
+//! Sources (page faults, pools, mappings, calls of allocators) speak one language ([`event`]); `space` makes of it what
+//! came and went; [`account`] keeps it by site, the stack that got the memory; [`report`] hands it to the writers. What
+//! comes after `account` knows nothing of what comes before.
+
+pub mod account;
+pub mod event;
+pub mod pools;
+pub mod report;
+pub mod rss;
+pub mod space;
+pub mod watch;

@@ -1,0 +1,249 @@
+//! From the accounts of sites to what reports read.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use super::{
+    account::{Amount, Totals},
+    event::SiteId,
+    space::Aged,
+    watch::{FREE_POOLS, Known, Watch},
+};
+use crate::{
+    config::Wanted,
+    name,
+    profile::{Frame, FrameKind, Labels, Profile, SampleKey, StackId, StringId},
+    recording::Recording,
+    report::memory::{
+        Curve, Detail, MemoryKind, MemoryReport, ProcessMemory, Resident, Shown, heap_profile,
+    },
+};
+
+const PAGE: u32 = 4096;
+
+/// What is known of one line of the account.
+#[derive(Default)]
+struct Entry {
+    allocated: Amount,
+    in_use: Amount,
+    detail: Detail,
+}
+
+/// The report of `watch`, and what the user should know about missing names.
+pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Duration) -> (MemoryReport, Vec<String>) {
+    let shown = match wanted {
+        Wanted::Live => Shown::Live,
+        Wanted::Leaks { older_than } => Shown::Leaks { older_than },
+        Wanted::Peak => Shown::Peak,
+        Wanted::Temporary => Shown::Temporary,
+    };
+    let mut profile = heap_profile(shown, false, PAGE);
+    let (stacks, warnings) = name::name_stacks(recording, &mut profile);
+    let mut names = Names {
+        recording,
+        stacks,
+        profile: &mut profile,
+        markers: FxHashMap::default(),
+    };
+
+    let age = match wanted {
+        Wanted::Leaks { older_than } => u64::try_from(older_than.as_nanos()).unwrap_or(u64::MAX),
+        Wanted::Live | Wanted::Peak | Wanted::Temporary => 0,
+    };
+    let aged = watch.growth().live_older_than(watch.ended_ns, age);
+    let mut totals: Vec<(SiteId, Totals)> = watch.accounts.iter().collect();
+    // In order, so that equal recordings give equal reports.
+    totals.sort_unstable_by_key(|&(site, _)| site);
+    let mut entries: IndexMap<SampleKey, Entry, FxBuildHasher> = IndexMap::default();
+    let mut entry_of: FxHashMap<SiteId, usize> = FxHashMap::default();
+    for (site, totals) in totals {
+        let kind = if site == FREE_POOLS {
+            MemoryKind::Free
+        } else {
+            MemoryKind::Anonymous
+        };
+        let entry = entries.entry(names.key(site));
+        entry_of.insert(site, entry.index());
+        let entry = entry.or_default();
+        entry.detail.kind = kind;
+        entry.allocated += totals.allocated;
+        let aged = aged.get(&site);
+        entry.in_use += match wanted {
+            Wanted::Live => totals.live,
+            Wanted::Leaks { .. } => aged.map_or(Amount::default(), |aged| aged.amount),
+            Wanted::Peak => totals.at_peak,
+            Wanted::Temporary => totals.temporary,
+        };
+        if let (Some(aged), Wanted::Live | Wanted::Leaks { .. }) = (aged, wanted) {
+            add_ages(&mut entry.detail, aged, watch.ended_ns);
+        }
+    }
+    for (_, known) in watch.processes() {
+        for &(site, bytes) in &known.files {
+            let entry = entries.entry(names.file_key(site)).or_default();
+            entry.detail.kind = MemoryKind::File;
+            entry.detail.estimated = true;
+            let amount = Amount {
+                bytes,
+                count: bytes / u64::from(PAGE),
+                variance: 0.0,
+            };
+            entry.allocated += amount;
+            if matches!(wanted, Wanted::Live | Wanted::Peak) {
+                entry.in_use += amount;
+            }
+        }
+    }
+
+    let curve = curve(watch, &entry_of);
+    let mut details = Vec::with_capacity(entries.len());
+    for (key, entry) in entries {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let Entry {
+            allocated,
+            in_use,
+            mut detail,
+        } = entry;
+        detail.variance_alloc = allocated.variance;
+        detail.variance_inuse = in_use.variance;
+        profile.add(
+            key,
+            &[
+                number(allocated.count),
+                number(allocated.bytes),
+                number(in_use.count),
+                number(in_use.bytes),
+            ],
+        );
+        details.push(detail);
+    }
+    let report = MemoryReport {
+        profile,
+        details,
+        shown,
+        exact: false,
+        processes: watch.processes().map(|(pid, known)| process(pid, known)).collect(),
+        curve,
+        length,
+    };
+    (report, warnings)
+}
+
+fn add_ages(detail: &mut Detail, aged: &Aged, now_ns: u64) {
+    let age = |born_ns: u64| Duration::from_nanos(now_ns.saturating_sub(born_ns));
+    let (oldest, youngest) = (age(aged.oldest_ns), age(aged.youngest_ns));
+    detail.oldest = Some(detail.oldest.map_or(oldest, |before| before.max(oldest)));
+    detail.youngest = Some(detail.youngest.map_or(youngest, |before| before.min(youngest)));
+}
+
+fn process(pid: u32, known: &Known) -> ProcessMemory {
+    let resident = |resident: &super::rss::Resident| Resident {
+        rss: resident.rss,
+        anonymous: resident.anonymous,
+        file: resident.file().saturating_add(resident.shared),
+    };
+    let files: u64 = known.files.iter().map(|&(_, bytes)| bytes).sum();
+    ProcessMemory {
+        pid,
+        comm: known.comm.clone(),
+        before: resident(&known.before),
+        after: resident(&known.after),
+        explained: i64::try_from(known.live.bytes.saturating_add(files)).unwrap_or(i64::MAX),
+        explained_variance: known.live.variance,
+        started: known.started,
+        exited: known.exited,
+    }
+}
+
+/// The curve by the entries of the report.
+fn curve(watch: &Watch, entry_of: &FxHashMap<SiteId, usize>) -> Option<Curve> {
+    let snapshots: Vec<_> = watch.accounts.snapshots().collect();
+    let since = |time_ns: u64| Duration::from_nanos(time_ns.saturating_sub(watch.started_ns()));
+    let mut sites: IndexMap<usize, Vec<u64>, FxBuildHasher> = IndexMap::default();
+    for (at, snapshot) in snapshots.iter().enumerate() {
+        for (site, bytes) in &snapshot.sites {
+            let Some(&entry) = entry_of.get(site) else { continue };
+            let line = sites.entry(entry).or_insert_with(|| vec![0; snapshots.len()]);
+            line[at] += bytes;
+        }
+    }
+    (!snapshots.is_empty()).then(|| Curve {
+        times: snapshots.iter().map(|snapshot| since(snapshot.time_ns)).collect(),
+        total: snapshots.iter().map(|snapshot| snapshot.live_bytes).collect(),
+        rss: snapshots
+            .iter()
+            .map(|snapshot| watch.rss_at(snapshot.time_ns))
+            .collect(),
+        sites: sites.into_iter().collect(),
+    })
+}
+
+/// Sites as reports know them.
+struct Names<'a> {
+    recording: &'a Recording,
+    stacks: Vec<StackId>,
+    profile: &'a mut Profile,
+    markers: FxHashMap<&'static str, StackId>,
+}
+
+impl Names<'_> {
+    fn key(&mut self, site: SiteId) -> SampleKey {
+        let ledger = &self.recording.ledger;
+        match ledger.sites.get(site as usize) {
+            Some(Some(sampled)) => name::key(self.profile, ledger, &self.stacks, sampled),
+            _ if site == FREE_POOLS => self.marked("[free pymalloc pools]"),
+            _ => self.marked("[stack lost]"),
+        }
+    }
+
+    /// Of pages of files: they are told apart from the process's own by their leaf.
+    fn file_key(&mut self, site: SiteId) -> SampleKey {
+        let key = self.key(site);
+        let mut frames = vec![self.marker("[pages of files]")];
+        frames.extend_from_slice(self.profile.stack(key.stack));
+        SampleKey {
+            stack: self.profile.intern_stack(&frames),
+            ..key
+        }
+    }
+
+    /// What has no stack.
+    fn marked(&mut self, text: &'static str) -> SampleKey {
+        let stack = match self.markers.get(text) {
+            Some(&stack) => stack,
+            None => {
+                let marker = self.marker(text);
+                let stack = self.profile.intern_stack(&[marker]);
+                self.markers.insert(text, stack);
+                stack
+            }
+        };
+        SampleKey {
+            stack,
+            labels: Labels {
+                pid: 0,
+                tid: 0,
+                comm: Profile::EMPTY,
+                thread: Profile::EMPTY,
+                cgroup: Profile::EMPTY,
+                container: Profile::EMPTY,
+            },
+        }
+    }
+
+    fn marker(&mut self, text: &str) -> crate::profile::FrameId {
+        let function: StringId = self.profile.intern_string(text);
+        self.profile.intern_frame(Frame {
+            kind: FrameKind::Marker,
+            function,
+            file: Profile::EMPTY,
+            line: 0,
+            first_line: 0,
+            mapping: None,
+            address: 0,
+            inlined: false,
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! What of one process's address space is mapped, as far as it decides what a page fault means.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::super::event::MapKind;
+use super::huge::{HugeAdvice, Thp};
+use super::pages::{HUGE, PAGE};
+use crate::process::maps::{self, MapName};
+
+/// One mapping: part of `/proc/PID/maps` or `/proc/PID/smaps`, or a call of mmap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    pub kind: MapKind,
+    pub advice: HugeAdvice,
+    /// The heap that brk moves the end of.
+    pub heap: bool,
+}
+
+/// Parses the text of `/proc/PID/maps`, or of `/proc/PID/smaps`, which has lines like those, and after each one what
+/// makes it up: `VmFlags` has `hg` or `nh` if madvise has asked for huge pages or against them. Only this file says so
+/// for mappings made before the recording, but the kernel walks the page tables to write it (2 ms/GiB on Linux 6.18).
+///
+/// Lines that cannot be read are left out: faults there count as anonymous, as everywhere where nothing is known.
+pub fn parse(bytes: &[u8]) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        if let Some(flags) = line.strip_prefix(b"VmFlags:") {
+            if let Some(mapping) = mappings.last_mut() {
+                for flag in flags.split(|&byte| byte == b' ') {
+                    match flag {
+                        b"hg" => mapping.advice = HugeAdvice::Wanted,
+                        b"nh" => mapping.advice = HugeAdvice::Refused,
+                        _ => {}
+                    }
+                }
+            }
+            continue;
+        }
+        // `Size:   4 kB` and the like: no address begins with a capital letter.
+        if line.first().is_none_or(u8::is_ascii_uppercase) {
+            continue;
+        }
+        let [entry] = &maps::parse(line).entries[..] else {
+            continue;
+        };
+        // Second field, fourth letter: `s` or `p`.
+        let shared = line.split(|&byte| byte == b' ').nth(1).and_then(|field| field.get(3)) == Some(&b's');
+        mappings.push(Mapping {
+            start: entry.start,
+            end: entry.end,
+            kind: match (&entry.name, shared) {
+                (_, true) => MapKind::Shared,
+                (MapName::File { .. }, false) => MapKind::PrivateFile,
+                // `[vvar]` and `[vdso]` are the kernel's, but their pages never count as the process's.
+                (MapName::Anonymous | MapName::Special(_), false) => MapKind::Anonymous,
+            },
+            advice: HugeAdvice::None,
+            heap: matches!(&entry.name, MapName::Special(name) if **name == *"[heap]"),
+        });
+    }
+    mappings
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Area {
+    pub end: u64,
+    pub kind: MapKind,
+    pub advice: HugeAdvice,
+}
+
+/// Areas by their first address; they do not overlap, and equal neighbours are one, as in the kernel.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mappings {
+    areas: BTreeMap<u64, Area>,
+}
+
+impl Mappings {
+    pub fn len(&self) -> usize {
+        self.areas.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.areas.clear();
+    }
+
+    pub fn find(&self, address: u64) -> Option<(u64, Area)> {
+        let (&start, area) = self.areas.range(..=address).next_back()?;
+        (address < area.end).then_some((start, *area))
+    }
+
+    /// The pages of the huge page that a fault at `page` could bring: one that lies inside one anonymous mapping that
+    /// may have them.
+    pub fn huge_page(&self, page: u64, thp: Thp) -> Option<Range<u64>> {
+        let first = page / HUGE * HUGE;
+        let (_, area) = self.find(first * PAGE)?;
+        (area.kind == MapKind::Anonymous && thp.allows(area.advice) && area.end / PAGE >= first + HUGE)
+            .then(|| first..first + HUGE)
+    }
+
+    /// Replaces what was there.
+    pub fn put(&mut self, start: u64, area: Area) {
+        if start >= area.end {
+            return;
+        }
+        self.cut(start, area.end, |_, _| {});
+        let (mut start, mut area) = (start, area);
+        let same = |a: &Area, b: &Area| (a.kind, a.advice) == (b.kind, b.advice);
+        if let Some(after) = self.areas.get(&area.end)
+            && same(after, &area)
+        {
+            let end = after.end;
+            self.areas.remove(&area.end);
+            area.end = end;
+        }
+        if let Some((&at, before)) = self.areas.range(..start).next_back()
+            && before.end == start
+            && same(before, &area)
+        {
+            start = at;
+        }
+        self.areas.insert(start, area);
+    }
+
+    /// Takes out what is between `start` and `end`: calls `each` with each part of an area.
+    pub fn cut(&mut self, start: u64, end: u64, mut each: impl FnMut(u64, Area)) {
+        if start >= end {
+            return;
+        }
+        self.split(start);
+        self.split(end);
+        for (start, area) in self.areas.extract_if(start..end, |_, _| true) {
+            each(start, area);
+        }
+    }
+
+    /// madvise about huge pages.
+    pub fn advise(&mut self, start: u64, end: u64, advice: HugeAdvice) {
+        let mut advised = Vec::new();
+        self.cut(start, end, |at, area| advised.push((at, Area { advice, ..area })));
+        for (at, area) in advised {
+            self.put(at, area);
+        }
+    }
+
+    fn split(&mut self, at: u64) {
+        if let Some((_, area)) = self.areas.range_mut(..at).next_back()
+            && area.end > at
+        {
+            let tail = *area;
+            area.end = at;
+            self.areas.insert(at, tail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"\
+55d0c2a00000-55d0c2a21000 r-xp 00001000 fe:00 325843      /usr/bin/python3.11
+Size:                132 kB
+VmFlags: rd ex mr mw me
+55d0c3000000-55d0c3400000 rw-p 00000000 00:00 0           [heap]
+VmFlags: rd wr mr mw me ac
+7f0000000000-7f0000800000 rw-p 00000000 00:00 0
+VmFlags: rd wr mr mw me ac hg
+7f0000800000-7f0001000000 rw-p 00000000 00:00 0
+VmFlags: rd wr mr mw me ac nh sd
+nonsense
+7f0002000000-7f0002001000 rw-s 00000000 00:01 9           /dev/shm/x y
+7f0003000000-7f0003001000 rw-s 00000000 00:01 9           /dev/zero (deleted)
+";
+
+    #[test]
+    fn kinds_and_advice_are_read() {
+        let read: Vec<_> = parse(TEXT)
+            .into_iter()
+            .map(|mapping| (mapping.kind, mapping.advice, mapping.heap))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (MapKind::PrivateFile, HugeAdvice::None, false),
+                (MapKind::Anonymous, HugeAdvice::None, true),
+                (MapKind::Anonymous, HugeAdvice::Wanted, false),
+                (MapKind::Anonymous, HugeAdvice::Refused, false),
+                (MapKind::Shared, HugeAdvice::None, false),
+                (MapKind::Shared, HugeAdvice::None, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn this_processs_maps_and_smaps_agree() {
+        let read = |name| parse(&std::fs::read(format!("/proc/self/{name}")).expect("own mappings"));
+        let (maps, smaps) = (read("maps"), read("smaps"));
+        assert!(maps.iter().any(|mapping| mapping.heap), "no heap");
+        // Reading allocates, and other tests run: what both have is the same.
+        let both = smaps.iter().filter(|mapping| {
+            maps.iter()
+                .any(|other| (other.start, other.end, other.kind) == (mapping.start, mapping.end, mapping.kind))
+        });
+        assert!(both.count() * 2 > smaps.len());
+    }
+
+    #[test]
+    fn equal_neighbours_are_one_mapping() {
+        let area = |end| Area {
+            end,
+            kind: MapKind::Anonymous,
+            advice: HugeAdvice::None,
+        };
+        let mut mappings = Mappings::default();
+        mappings.put(0x1000, area(0x2000));
+        mappings.put(0x3000, area(0x4000));
+        mappings.put(0x2000, area(0x3000));
+        assert_eq!(mappings.find(0x2abc), Some((0x1000, area(0x4000))));
+        mappings.advise(0x2000, 0x3000, HugeAdvice::Wanted);
+        assert_eq!(mappings.len(), 3);
+        mappings.advise(0x1000, 0x4000, HugeAdvice::Wanted);
+        assert_eq!(mappings.len(), 1);
+    }
+
+    #[test]
+    fn only_a_huge_page_that_lies_inside_one_mapping_is_possible() {
+        let mut mappings = Mappings::default();
+        let two_mib = HUGE * PAGE;
+        let area = Area {
+            end: 2 * two_mib + PAGE,
+            kind: MapKind::Anonymous,
+            advice: HugeAdvice::Wanted,
+        };
+        mappings.put(two_mib - PAGE, area);
+        assert_eq!(mappings.huge_page(HUGE - 1, Thp::Madvise), None);
+        assert_eq!(mappings.huge_page(HUGE + 7, Thp::Madvise), Some(HUGE..2 * HUGE));
+        assert_eq!(mappings.huge_page(2 * HUGE, Thp::Madvise), None);
+        assert_eq!(mappings.huge_page(HUGE, Thp::Never), None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            parse(&bytes);
+        }
+
+        #[test]
+        fn almost_smaps_never_panic(text in "(([0-9a-f]{1,4}-[0-9a-f]{1,4} [-rwxps]{0,4} 0 0:0 0|VmFlags:)[ hgna-f]{0,6}\n){0,6}") {
+            parse(text.as_bytes());
+        }
+    }
+}

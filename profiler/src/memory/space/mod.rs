@@ -1,0 +1,354 @@
+//! Growth mode: from page faults, mappings and pools to who made the processes grow.
+//!
+//! A page is owned by the site that first touched it, or, if it lies in a pool of pymalloc that was born later, by the
+//! site of the pool's birth. It is owned until the process gives it back. No page has two owners, so what the sites have
+//! can be added up, and the sum is what the process grew by, apart from
+//!
+//! - pages of files: an estimate (`Growth::file_pages`), because one fault maps up to 16 of them;
+//! - copies after a fork, which were resident before (`Process::copied`);
+//! - pages from before the recording that are given back: they are nobody's, so the process shrinks unseen;
+//! - what the kernel does on its own: it swaps out, and joins small pages to huge ones (khugepaged).
+
+mod address_space;
+mod huge;
+mod kernel_pages;
+mod mappings;
+mod pages;
+#[cfg(test)]
+mod tests;
+
+use rustc_hash::FxHashMap;
+
+use self::address_space::{AddressSpace, Shares};
+pub use self::huge::{HugeAdvice, PageProbe, PageSize, Thp};
+pub use self::kernel_pages::KernelPages;
+pub use self::mappings::{Mapping, parse as parse_mappings};
+use super::account::{Accounts, Amount};
+use super::event::{Event, SiteId, What};
+use super::pools::{PoolReader, PoolState, PoolTotals};
+
+/// What a recording may keep, over all processes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Runs of neighbouring pages of one site; 24 bytes each, and up to 50 in a tree that grew in order.
+    pub runs: usize,
+    /// 24 bytes each, and up to 50.
+    pub pools: usize,
+    /// 24 bytes each, and up to 50.
+    pub mappings: usize,
+}
+
+impl Default for Limits {
+    /// Some 50 + 12 + 12 MiB at most.
+    fn default() -> Self {
+        Self {
+            runs: 1 << 20,
+            pools: 1 << 18,
+            mappings: 1 << 18,
+        }
+    }
+}
+
+/// What was seen and is in no account, and why. All weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lost {
+    /// Memory that came, or was there, and could not be remembered: `Limits::runs`.
+    pub memory: Amount,
+    /// Pools whose birth is counted, but not their memory: `Limits::runs` and `Limits::pools`.
+    pub pools: u64,
+    /// Mappings: `Limits::mappings`. Faults in them count as anonymous.
+    pub mappings: u64,
+}
+
+/// Faults that mean no growth. All weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Reads that brought the kernel's page of zeros.
+    pub zero: u64,
+    /// Of file pages.
+    pub file: u64,
+    /// Writes to pages shared since a fork.
+    pub copied: u64,
+    /// Of pages that the kernel had taken away meanwhile. They count as gone and come again.
+    pub again: u64,
+    /// Neither of these: writes to pages that are there already, and refused accesses.
+    pub other: u64,
+    /// In processes of which nothing else was known.
+    pub strangers: u64,
+}
+
+/// One process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Process {
+    /// What came in the recording and is there, without file pages.
+    pub live: Amount,
+    /// Pages that were shared with another process since a fork and no longer are: memory, but no growth of this
+    /// process's resident memory.
+    pub copied: Amount,
+    /// Faults of file pages, weighted.
+    pub file_faults: u64,
+}
+
+/// File pages of one process: not counted but apportioned, by the faults.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilePages {
+    /// Largest first.
+    pub sites: Vec<(SiteId, u64)>,
+    /// How many pages one fault is taken for.
+    pub factor: f64,
+    /// The factor would have to be outside of what can be. So the sum is not what was measured.
+    pub clamped: bool,
+}
+
+/// The kernel maps up to 16 pages around a fault (`fault_around_bytes`, 64 KiB, in mm/memory.c).
+const MOST_AROUND: f64 = 16.0;
+
+/// What of a site lives and has a certain age.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Aged {
+    pub amount: Amount,
+    /// When the oldest and the youngest of it came; exact to a second.
+    pub oldest_ns: u64,
+    pub youngest_ns: u64,
+}
+
+/// The address spaces of all processes in a recording.
+pub struct Growth {
+    spaces: FxHashMap<u32, AddressSpace>,
+    common: Common,
+}
+
+/// What all address spaces have in common.
+struct Common {
+    limits: Limits,
+    used: Used,
+    thp: Thp,
+    probe: Box<dyn PageProbe + Send>,
+    start_ns: u64,
+    lost: Lost,
+    faults: Faults,
+    pools: FxHashMap<SiteId, PoolTotals>,
+}
+
+impl Common {
+    /// Milliseconds since the recording began: 49 days fit.
+    fn ms(&self, time_ns: u64) -> u32 {
+        u32::try_from(time_ns.saturating_sub(self.start_ns) / 1_000_000).unwrap_or(u32::MAX)
+    }
+
+    fn ns(&self, time_ms: u32) -> u64 {
+        self.start_ns.saturating_add(u64::from(time_ms) * 1_000_000)
+    }
+}
+
+/// What is kept, against `Limits`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Used {
+    runs: usize,
+    pools: usize,
+    mappings: usize,
+}
+
+impl Growth {
+    /// `start_ns` is when the recording began, on the events' clock.
+    pub fn new(limits: Limits, thp: Thp, start_ns: u64, probe: Box<dyn PageProbe + Send>) -> Self {
+        Self {
+            spaces: FxHashMap::default(),
+            common: Common {
+                limits,
+                used: Used::default(),
+                thp,
+                probe,
+                start_ns,
+                lost: Lost::default(),
+                faults: Faults::default(),
+                pools: FxHashMap::default(),
+            },
+        }
+    }
+
+    /// A process that is there already, with what it has mapped ([`parse_mappings`]).
+    pub fn adopt(&mut self, pid: u32, mappings: &[Mapping]) {
+        self.spaces
+            .entry(pid)
+            .or_insert_with(|| AddressSpace::new(pid, Shares::Unknown));
+        self.change(pid, |space, common| {
+            for mapping in mappings {
+                space.adopt(common, mapping);
+            }
+        });
+    }
+
+    /// What happened. Calls of allocators (exact mode) are none of growth mode's business.
+    pub fn take(&mut self, event: &Event, accounts: &mut Accounts) {
+        let Event { pid, time_ns, what } = *event;
+        match what {
+            What::Allocated { .. } | What::Freed { .. } => {}
+            What::Fork { parent } => self.fork(parent, pid, time_ns, accounts),
+            What::Exit => self.forget(pid, time_ns, accounts),
+            What::Exec => {
+                self.forget(pid, time_ns, accounts);
+                self.spaces.insert(pid, AddressSpace::new(pid, Shares::WithNobody));
+            }
+            // Of a process that is not known there is nothing to release.
+            What::Unmap { .. } | What::Advise { .. } if !self.spaces.contains_key(&pid) => {}
+            _ => self.change(pid, |space, common| space.take(common, time_ns, &what, accounts)),
+        }
+    }
+
+    /// The child has the parent's mappings and none of its pages: what the child is resident with was the parent's
+    /// growth.
+    fn fork(&mut self, parent: u32, child: u32, time_ns: u64, accounts: &mut Accounts) {
+        self.forget(child, time_ns, accounts);
+        let Self { spaces, common } = self;
+        let mut space = match spaces.get_mut(&parent) {
+            Some(parent) => parent.fork(child),
+            None => AddressSpace::new(child, Shares::Forked),
+        };
+        let mappings = space.used().mappings;
+        if common.used.mappings + mappings > common.limits.mappings {
+            common.lost.mappings += mappings as u64;
+            space.forget_mappings();
+        }
+        common.used = common.used.with(space.used());
+        spaces.insert(child, space);
+    }
+
+    /// The process's address space is gone, and all that is in it.
+    fn forget(&mut self, pid: u32, time_ns: u64, accounts: &mut Accounts) {
+        self.common.probe.forget(pid);
+        if let Some(mut space) = self.spaces.remove(&pid) {
+            self.common.used = self.common.used.without(space.used());
+            space.release_all(&self.common, time_ns, accounts);
+        }
+    }
+
+    fn change(&mut self, pid: u32, change: impl FnOnce(&mut AddressSpace, &mut Common)) {
+        let Self { spaces, common } = self;
+        let space = spaces.entry(pid).or_insert_with(|| {
+            common.faults.strangers += 1;
+            AddressSpace::new(pid, Shares::Unknown)
+        });
+        // While a space changes, `used` is what all others have.
+        common.used = common.used.without(space.used());
+        change(space, common);
+        common.used = common.used.with(space.used());
+    }
+
+    /// Looks into the pools that are still there. The pages of those that hold nothing are `free_pools`' from here on: a
+    /// pseudo-site, for what the allocator keeps for later. To be called once, before anything is reported.
+    ///
+    /// Where births of pools were sampled, only the sampled ones are looked into: what is free is a lower bound then.
+    pub fn finish(&mut self, now_ns: u64, free_pools: SiteId, reader: &mut dyn PoolReader, accounts: &mut Accounts) {
+        let Self { spaces, common } = self;
+        for (&pid, space) in spaces {
+            let pools = space.pools();
+            let addresses: Vec<_> = pools.iter().map(|&(address, _)| address).collect();
+            let headers = reader.headers(pid, &addresses);
+            common.used = common.used.without(space.used());
+            for (index, (address, pool)) in pools.into_iter().enumerate() {
+                let header = headers.get(index).copied().flatten();
+                let state = header.map_or(PoolState::Unknown, |header| header.state(&pool));
+                let weight = u64::from(pool.weight);
+                let totals = common.pools.entry(pool.site).or_default();
+                match state {
+                    PoolState::Unknown => totals.unknown += weight,
+                    PoolState::Holds { objects } => {
+                        let objects = u64::from(objects) * weight;
+                        totals.in_use += weight;
+                        totals.objects += objects;
+                        totals.object_bytes += objects * u64::from(pool.object_bytes);
+                    }
+                    PoolState::Free => {
+                        totals.free += weight;
+                        space.keep(common, address, &pool, free_pools, now_ns, accounts);
+                    }
+                }
+            }
+            common.used = common.used.with(space.used());
+        }
+    }
+
+    /// What lives and came at least `age_ns` ago, by site.
+    pub fn live_older_than(&self, now_ns: u64, age_ns: u64) -> FxHashMap<SiteId, Aged> {
+        let mut sites: FxHashMap<SiteId, Aged> = FxHashMap::default();
+        for run in self.spaces.values().flat_map(AddressSpace::live_runs) {
+            let born_ns = self.common.ns(run.born_ms);
+            if now_ns.saturating_sub(born_ns) < age_ns {
+                continue;
+            }
+            let aged = sites.entry(run.site).or_insert(Aged {
+                amount: Amount::default(),
+                oldest_ns: born_ns,
+                youngest_ns: born_ns,
+            });
+            aged.amount += run.amount();
+            aged.oldest_ns = aged.oldest_ns.min(born_ns);
+            aged.youngest_ns = aged.youngest_ns.max(born_ns);
+        }
+        sites
+    }
+
+    /// A process that has not ended.
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        self.spaces.get(&pid).map(AddressSpace::totals)
+    }
+
+    /// Processes that have not ended, in no order.
+    pub fn processes(&self) -> impl Iterator<Item = (u32, Process)> {
+        self.spaces.iter().map(|(&pid, space)| (pid, space.totals()))
+    }
+
+    /// Apportions `grown_bytes`, by which the file pages of the process are measured to have grown, to the sites that
+    /// touched file pages. None if they have not grown, or nobody touched any.
+    pub fn file_pages(&self, pid: u32, grown_bytes: u64) -> Option<FilePages> {
+        let space = self.spaces.get(&pid)?;
+        let faults = space.totals().file_faults;
+        if faults == 0 || grown_bytes == 0 {
+            return None;
+        }
+        let measured = grown_bytes as f64 / (faults as f64 * pages::PAGE as f64);
+        let factor = measured.clamp(1.0 / MOST_AROUND, MOST_AROUND);
+        let mut sites: Vec<_> = space
+            .file_faults()
+            .map(|(site, faults)| (site, (faults as f64 * pages::PAGE as f64 * factor).round() as u64))
+            .collect();
+        sites.sort_unstable_by_key(|&(site, bytes)| (std::cmp::Reverse(bytes), site));
+        Some(FilePages {
+            sites,
+            factor,
+            clamped: factor != measured,
+        })
+    }
+
+    /// By site, in no order.
+    pub fn pools(&self) -> impl Iterator<Item = (SiteId, PoolTotals)> {
+        self.common.pools.iter().map(|(&site, &totals)| (site, totals))
+    }
+
+    pub fn lost(&self) -> Lost {
+        self.common.lost
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.common.faults
+    }
+}
+
+impl Used {
+    fn with(self, other: Self) -> Self {
+        Self {
+            runs: self.runs + other.runs,
+            pools: self.pools + other.pools,
+            mappings: self.mappings + other.mappings,
+        }
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self {
+            runs: self.runs.saturating_sub(other.runs),
+            pools: self.pools.saturating_sub(other.pools),
+            mappings: self.mappings.saturating_sub(other.mappings),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Growth mode from its first process to its report: what the session drives.
+
+use std::{fs, time::Duration};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    account::{Accounts, Amount},
+    event::{Event, SiteId, What},
+    pools::ProcessPools,
+    rss::{KernelPages, Resident},
+    space::{Growth, Limits, Lost, Thp, parse_mappings},
+};
+use crate::cost;
+
+/// The site of pools that pymalloc keeps although they hold nothing.
+pub const FREE_POOLS: SiteId = SiteId::MAX - 1;
+
+/// What is known of one process besides its pages.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub comm: String,
+    /// When we began to look; nothing of a process that started later.
+    pub before: Resident,
+    /// The last time we looked.
+    pub after: Resident,
+    /// When that was.
+    since_ns: u64,
+    pub started: bool,
+    pub exited: bool,
+    /// What came in the recording and was there at its end, or when the process ended.
+    pub live: Amount,
+    /// File pages by site, worked out.
+    pub files: Vec<(SiteId, u64)>,
+}
+
+/// A moment of the curve.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub time_ns: u64,
+    /// Of all processes that were there.
+    pub rss: u64,
+}
+
+pub struct Watch {
+    growth: Growth,
+    pub accounts: Accounts,
+    pub known: FxHashMap<u32, Known>,
+    /// In the order in which processes came.
+    order: Vec<u32>,
+    pub moments: Vec<Moment>,
+    every: Option<Duration>,
+    /// Processes whose memory counts as there although they have ended: those that the recording is about. Otherwise
+    /// nothing would be left to show of a command.
+    lasting: FxHashSet<u32>,
+    started_ns: u64,
+    next_ns: u64,
+    pub ended_ns: u64,
+}
+
+/// Resident memory is read this often, so that of a process that ends something is known.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Watch {
+    pub fn new(now_ns: u64, every: Option<Duration>, lasting: Vec<u32>) -> Self {
+        let limits = Limits::default();
+        Self {
+            growth: Growth::new(limits, Thp::read(), now_ns, Box::new(KernelPages::open())),
+            accounts: Accounts::default(),
+            known: FxHashMap::default(),
+            order: Vec::new(),
+            moments: Vec::new(),
+            every,
+            lasting: lasting.into_iter().collect(),
+            started_ns: now_ns,
+            next_ns: now_ns,
+            ended_ns: now_ns,
+        }
+    }
+
+    /// When the recording began.
+    pub fn started_ns(&self) -> u64 {
+        self.started_ns
+    }
+
+    /// A process that is there already.
+    pub fn adopt(&mut self, pid: u32, comm: &str) {
+        if self.known.contains_key(&pid) {
+            return;
+        }
+        // `smaps` says which mappings may have huge pages, `maps` is what old kernels and ended processes have.
+        let mappings = fs::read(format!("/proc/{pid}/smaps"))
+            .or_else(|_| fs::read(format!("/proc/{pid}/maps")))
+            .map(|text| parse_mappings(&text))
+            .unwrap_or_default();
+        let before = Resident::read(pid).unwrap_or_default();
+        self.begin(pid, comm.to_owned(), before, false);
+        if let Some(known) = self.known.get_mut(&pid) {
+            known.since_ns = cost::monotonic_ns();
+        }
+        self.growth.adopt(pid, &mappings);
+    }
+
+    fn begin(&mut self, pid: u32, comm: String, before: Resident, started: bool) {
+        let known = Known {
+            comm,
+            before,
+            after: before,
+            since_ns: 0,
+            started,
+            exited: false,
+            live: Amount::default(),
+            files: Vec::new(),
+        };
+        if self.known.insert(pid, known).is_none() {
+            self.order.push(pid);
+        }
+    }
+
+    /// What happened, in order of time. `comm`: the name of a process.
+    pub fn take(&mut self, events: &[Event], comm: impl Fn(u32) -> String) {
+        for event in events {
+            match event.what {
+                What::Fork { parent } => {
+                    // Its memory is a copy of its parent's: resident, and nothing that it has allocated.
+                    let before = Resident::read(event.pid)
+                        .or_else(|_| Resident::read(parent))
+                        .unwrap_or_default();
+                    self.begin(event.pid, comm(event.pid), before, true);
+                }
+                What::Exec => self.begin(event.pid, comm(event.pid), Resident::default(), true),
+                What::Exit => {
+                    self.end(event.pid);
+                    if self.lasting.contains(&event.pid) {
+                        continue;
+                    }
+                }
+                _ if self.is_before(event) => continue,
+                _ if !self.known.contains_key(&event.pid) => self.adopt(event.pid, &comm(event.pid)),
+                _ => {}
+            }
+            self.growth.take(event, &mut self.accounts);
+        }
+    }
+
+    /// Whether it happened before we looked at what the process had: then that includes it.
+    fn is_before(&self, event: &Event) -> bool {
+        self.known
+            .get(&event.pid)
+            .is_some_and(|known| event.time_ns < known.since_ns)
+    }
+
+    fn end(&mut self, pid: u32) {
+        self.measure(pid);
+        if let Some(known) = self.known.get_mut(&pid) {
+            known.exited = true;
+        }
+    }
+
+    /// Looks at the clock: snapshots are due, and so is a look at what is resident.
+    pub fn tick(&mut self, now_ns: u64) {
+        if now_ns < self.next_ns {
+            return;
+        }
+        let every = self.every.unwrap_or(LOOK_EVERY);
+        self.next_ns = now_ns + u64::try_from(every.as_nanos()).unwrap_or(u64::MAX);
+        self.look(now_ns);
+        if self.every.is_some() {
+            self.accounts.snapshot(now_ns);
+        }
+    }
+
+    fn look(&mut self, now_ns: u64) {
+        let mut rss = 0;
+        for (pid, known) in &mut self.known {
+            if known.exited {
+                continue;
+            }
+            if let Ok(now) = Resident::read(*pid)
+                && now.rss > 0
+            {
+                known.after = now;
+            }
+            rss += known.after.rss;
+        }
+        if self.every.is_some() {
+            self.moments.push(Moment { time_ns: now_ns, rss });
+        }
+    }
+
+    /// Fixes what a process has by now.
+    fn measure(&mut self, pid: u32) {
+        let Some(known) = self.known.get_mut(&pid) else { return };
+        if let Some(process) = self.growth.process(pid) {
+            known.live = process.live;
+        }
+        let grown = known.after.file().saturating_add(known.after.shared);
+        let grown = grown.saturating_sub(known.before.file().saturating_add(known.before.shared));
+        if let Some(pages) = self.growth.file_pages(pid, grown) {
+            known.files = pages.sites;
+        }
+    }
+
+    /// The recording is over.
+    pub fn finish(&mut self, now_ns: u64) {
+        self.ended_ns = now_ns;
+        self.look(now_ns);
+        if self.every.is_some() {
+            self.accounts.snapshot(now_ns);
+        }
+        let alive: Vec<u32> = self.order.iter().copied().filter(|pid| !self.known[pid].exited).collect();
+        for pid in alive {
+            self.measure(pid);
+        }
+        self.growth
+            .finish(now_ns, FREE_POOLS, &mut ProcessPools, &mut self.accounts);
+    }
+
+    /// Processes in the order in which they came.
+    pub fn processes(&self) -> impl Iterator<Item = (u32, &Known)> {
+        self.order.iter().filter_map(|pid| Some((*pid, self.known.get(pid)?)))
+    }
+
+    /// What was resident at a snapshot, of all processes.
+    pub fn rss_at(&self, time_ns: u64) -> Option<u64> {
+        let at = self.moments.binary_search_by_key(&time_ns, |moment| moment.time_ns).ok()?;
+        Some(self.moments[at].rss)
+    }
+
+    pub fn growth(&self) -> &Growth {
+        &self.growth
+    }
+
+    pub fn lost(&self) -> Lost {
+        self.growth.lost()
+    }
+
+    /// Sites that something is known of.
+    pub fn sites(&self) -> FxHashSet<SiteId> {
+        self.accounts.iter().map(|(site, _)| site).collect()
+    }
+}

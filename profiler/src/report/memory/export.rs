@@ -1,0 +1,192 @@
+//! The table for programs: every row, exact bytes, raw numbers.
+
+use std::{borrow::Cow, io::Write, time::Duration};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    MemoryReport, ProcessMemory,
+    group::{Place, Sums},
+    table::Table,
+};
+
+const COLUMNS: &str = "name,function,file,line,pid,tid,via,inuse_bytes,inuse_error_bytes,estimated_bytes,inuse_objects,\
+                       alloc_bytes,alloc_error_bytes,alloc_objects,share,youngest_s,oldest_s";
+
+/// All rows as RFC 4180 has it, but with plain newlines. What is unknown is empty; there is no row of sums.
+pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+    writeln!(out, "{COLUMNS}")?;
+    for row in &table.rows {
+        let Place {
+            name,
+            function,
+            file,
+            line,
+            pid,
+            tid,
+        } = &row.place;
+        let known = |number: &u32| match number {
+            0 => String::new(),
+            _ => number.to_string(),
+        };
+        let time = |time: Option<Duration>| {
+            time.map(|time| format!("{:.3}", time.as_secs_f64()))
+                .unwrap_or_default()
+        };
+        let sums = &row.sums;
+        let fields = [
+            csv_field(name),
+            csv_field(function),
+            csv_field(file),
+            known(line).into(),
+            known(pid).into(),
+            known(tid).into(),
+            csv_field(row.via.as_deref().unwrap_or_default()),
+            sums.inuse_bytes.to_string().into(),
+            sums.inuse_error().to_string().into(),
+            sums.estimated_bytes.to_string().into(),
+            sums.inuse_objects.to_string().into(),
+            sums.alloc_bytes.to_string().into(),
+            sums.alloc_error().to_string().into(),
+            sums.alloc_objects.to_string().into(),
+            format!("{:.6}", table.share(sums)).into(),
+            time(sums.youngest).into(),
+            time(sums.oldest).into(),
+        ];
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+/// A field of CSV, in quotation marks where it needs them.
+pub(super) fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
+}
+
+/// The report's head, its processes, the whole, and all rows.
+pub fn write_json(report: &MemoryReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+    let file = File {
+        shown: report.shown.name(),
+        by: table.by.name(),
+        objects: if report.exact { "blocks" } else { "pages" },
+        length_s: report.length.as_secs_f64(),
+        processes: report.processes.iter().map(Process::of).collect(),
+        total: Numbers::of(table, &table.total),
+        rows: table
+            .rows
+            .iter()
+            .map(|row| Row {
+                place: &row.place,
+                via: row.via.as_deref(),
+                numbers: Numbers::of(table, &row.sums),
+            })
+            .collect(),
+    };
+    serde_json::to_writer_pretty(&mut *out, &file).context("cannot write the table as JSON")?;
+    writeln!(out)?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    shown: &'static str,
+    by: &'static str,
+    objects: &'static str,
+    length_s: f64,
+    processes: Vec<Process<'a>>,
+    total: Numbers,
+    rows: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    comm: &'a str,
+    rss_before: u64,
+    rss_after: u64,
+    anonymous_before: u64,
+    anonymous_after: u64,
+    file_before: u64,
+    file_after: u64,
+    growth_bytes: i64,
+    explained_bytes: i64,
+    explained_error_bytes: u64,
+    started: bool,
+    exited: bool,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    place: &'a Place,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'a str>,
+    #[serde(flatten)]
+    numbers: Numbers,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    inuse_bytes: u64,
+    inuse_error_bytes: u64,
+    estimated_bytes: u64,
+    inuse_objects: u64,
+    alloc_bytes: u64,
+    alloc_error_bytes: u64,
+    alloc_objects: u64,
+    share: f64,
+    youngest_s: Option<f64>,
+    oldest_s: Option<f64>,
+}
+
+impl<'a> Process<'a> {
+    fn of(process: &'a ProcessMemory) -> Self {
+        let ProcessMemory {
+            pid,
+            comm,
+            before,
+            after,
+            explained,
+            explained_variance,
+            started,
+            exited,
+        } = process;
+        Self {
+            pid: *pid,
+            comm,
+            rss_before: before.rss,
+            rss_after: after.rss,
+            anonymous_before: before.anonymous,
+            anonymous_after: after.anonymous,
+            file_before: before.file,
+            file_after: after.file,
+            growth_bytes: process.growth(),
+            explained_bytes: *explained,
+            explained_error_bytes: super::error(*explained_variance),
+            started: *started,
+            exited: *exited,
+        }
+    }
+}
+
+impl Numbers {
+    fn of(table: &Table, sums: &Sums) -> Self {
+        Self {
+            inuse_bytes: sums.inuse_bytes,
+            inuse_error_bytes: sums.inuse_error(),
+            estimated_bytes: sums.estimated_bytes,
+            inuse_objects: sums.inuse_objects,
+            alloc_bytes: sums.alloc_bytes,
+            alloc_error_bytes: sums.alloc_error(),
+            alloc_objects: sums.alloc_objects,
+            share: table.share(sums),
+            youngest_s: sums.youngest.map(|age| age.as_secs_f64()),
+            oldest_s: sums.oldest.map(|age| age.as_secs_f64()),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What of a source file's path is worth a column.
+
+use std::borrow::Cow;
+
+/// Folders below which a path is what one would import.
+const ROOTS: [&str; 2] = ["site-packages", "dist-packages"];
+
+/// The path from the folder on that imports start at; elsewhere its last three parts.
+pub(super) fn short(path: &str) -> &str {
+    if path.starts_with('<') {
+        return path;
+    }
+    if let Some(start) = imported(path) {
+        return &path[start..];
+    }
+    let parts = path.rmatch_indices('/').map(|(at, _)| at).nth(2);
+    match parts {
+        Some(at) if at + 1 < path.len() => &path[at + 1..],
+        _ => path,
+    }
+}
+
+/// The module's dotted name if its folder is one that imports start at, else the last part of it, which is all that
+/// can be known without the process's `sys.path`.
+pub(super) fn module(path: &str) -> Cow<'_, str> {
+    // `<frozen importlib._bootstrap>`: the module is in the name. `<string>`, `<stdin>`: there is none.
+    if let Some(frozen) = path.strip_prefix("<frozen ").and_then(|rest| rest.strip_suffix('>')) {
+        return frozen.into();
+    }
+    if path.starts_with('<') {
+        return path.into();
+    }
+    if let Some(start) = imported(path) {
+        let module = without_ending(&path[start..]);
+        return module
+            .strip_suffix("/__init__")
+            .unwrap_or(module)
+            .replace('/', ".")
+            .into();
+    }
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let above = folder.rsplit('/').next().filter(|above| !above.is_empty());
+    match (without_ending(name), above) {
+        ("__init__", Some(above)) => above.into(),
+        ("__main__", Some(above)) => format!("{above}.__main__").into(),
+        ("", _) => path.into(),
+        (stem, _) => stem.into(),
+    }
+}
+
+/// The name of a mapped file.
+pub(super) fn file_name(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some((_, name)) if !name.is_empty() => name,
+        _ => path,
+    }
+}
+
+/// `_multiarray_umath` of `/…/_multiarray_umath.cpython-312-x86_64-linux-gnu.so`.
+pub(super) fn extension(path: &str) -> &str {
+    let name = file_name(path);
+    match name.split_once('.') {
+        Some((stem, _)) if !stem.is_empty() => stem,
+        _ => name,
+    }
+}
+
+/// Where the part that one would import begins.
+fn imported(path: &str) -> Option<usize> {
+    let mut start = None;
+    let mut from = 0;
+    let mut folder = "";
+    for part in path.split('/') {
+        let end = from + part.len();
+        // `lib/python3.12/` is the standard library; so is `lib/python3/` of Debian's packages, above `dist-packages`.
+        let standard = is_python(part) && folder.starts_with("lib");
+        if (ROOTS.contains(&part) || standard) && end + 1 < path.len() {
+            start = Some(end + 1);
+        }
+        folder = part;
+        from = end + 1;
+    }
+    start
+}
+
+/// `python3` or `python3.12`, perhaps with a letter behind (`python3.13t`).
+fn is_python(part: &str) -> bool {
+    part.strip_prefix("python3")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn without_ending(path: &str) -> &str {
+    [".py", ".pyc", ".pyx"]
+        .iter()
+        .find_map(|ending| path.strip_suffix(ending))
+        .unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_begins_where_imports_do() {
+        assert_eq!(
+            short("/venv/lib/python3.12/site-packages/numpy/core/numeric.py"),
+            "numpy/core/numeric.py"
+        );
+        assert_eq!(short("/usr/lib/python3/dist-packages/apt/cache.py"), "apt/cache.py");
+        assert_eq!(short("/usr/lib/python3.13t/json/decoder.py"), "json/decoder.py");
+        assert_eq!(short("/home/me/src/shop/app/cache.py"), "shop/app/cache.py");
+        assert_eq!(short("/srv/app.py"), "/srv/app.py");
+        assert_eq!(short("app.py"), "app.py");
+        assert_eq!(short("<frozen importlib._bootstrap>"), "<frozen importlib._bootstrap>");
+        assert_eq!(short(""), "");
+        assert_eq!(short("////"), "//");
+    }
+
+    #[test]
+    fn a_module_has_its_dotted_name() {
+        assert_eq!(
+            module("/v/lib/python3.12/site-packages/numpy/core/numeric.py"),
+            "numpy.core.numeric"
+        );
+        assert_eq!(module("/v/lib64/python3.9/json/__init__.py"), "json");
+        assert_eq!(module("/srv/shop/cache.py"), "cache");
+        assert_eq!(module("/srv/shop/__init__.py"), "shop");
+        assert_eq!(module("/srv/shop/__main__.py"), "shop.__main__");
+        assert_eq!(module("<frozen importlib._bootstrap>"), "importlib._bootstrap");
+        assert_eq!(module("<string>"), "<string>");
+        assert_eq!(module("/srv/.py"), "/srv/.py");
+    }
+
+    #[test]
+    fn an_extension_is_its_file_without_endings() {
+        assert_eq!(
+            extension("/x/_multiarray_umath.cpython-312-x86_64-linux-gnu.so"),
+            "_multiarray_umath"
+        );
+        assert_eq!(extension("/x/libfoo.so.6"), "libfoo");
+        assert_eq!(extension("[vdso]"), "[vdso]");
+        assert_eq!(extension("/x/.so"), ".so");
+    }
+}

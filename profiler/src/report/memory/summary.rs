@@ -1,0 +1,95 @@
+//! The summary for standard error: the whole in a few lines, and what to make of the numbers.
+
+use super::{
+    MemoryKind, MemoryReport, Shown,
+    group::{Indices, Sums},
+    layout::span,
+};
+use crate::humanize::{bytes, count, percent};
+
+/// A few sentences on all of a report. What became of the processes is in `table::processes`.
+pub fn lines(report: &MemoryReport) -> Vec<String> {
+    let totals = Totals::of(report);
+    let all = &totals.all;
+    let length = span(report.length);
+    if all.alloc_bytes == 0 && all.inuse_bytes == 0 {
+        return vec![format!("Nothing grew: no new memory in {length}.")];
+    }
+
+    let objects = match report.exact {
+        true => "blocks",
+        false => "pages",
+    };
+    let came = format!(
+        "{} in {} {objects} came in {length}",
+        with_error(all.alloc_bytes, all.alloc_error()),
+        count(all.alloc_objects)
+    );
+    let share = match all.alloc_bytes {
+        0 => String::new(),
+        came => format!(" ({})", percent(all.inuse_bytes as f64 / came as f64)),
+    };
+    let inuse = format!("{}{share}", with_error(all.inuse_bytes, all.inuse_error()));
+    let mut lines = vec![match report.shown {
+        Shown::Live | Shown::Allocated => format!("{came}; {inuse} is still there."),
+        Shown::Leaks { older_than } => format!("{came}; {inuse} is older than {} and still there.", span(older_than)),
+        Shown::Peak => format!("{came}; {inuse} was there at the peak."),
+        Shown::Temporary => format!("{came}; {inuse} was temporary."),
+    }];
+
+    let mut parts = Vec::new();
+    if totals.free > 0 {
+        parts.push(format!("{} is free but kept by the allocator", bytes(totals.free)));
+    }
+    if totals.file > 0 {
+        parts.push(format!("{} is pages of mapped files", bytes(totals.file)));
+    }
+    if all.estimated_bytes > 0 {
+        parts.push(format!(
+            "{} is worked out rather than seen (~ in the table), with an error that is not known",
+            bytes(all.estimated_bytes)
+        ));
+    }
+    if !parts.is_empty() {
+        lines.push(format!("Of the latter, {}.", parts.join("; ")));
+    }
+    if all.inuse_error() > 0 || all.alloc_error() > 0 {
+        lines.push(
+            "Sampled, as there was too much to see it all: ± holds the true number 19 times out of 20.".to_owned(),
+        );
+    }
+    lines
+}
+
+#[derive(Default)]
+struct Totals {
+    all: Sums,
+    free: u64,
+    file: u64,
+}
+
+impl Totals {
+    fn of(report: &MemoryReport) -> Self {
+        let indices = Indices::of(&report.profile);
+        let mut totals = Self::default();
+        for ((_, values), index) in report.profile.samples().zip(0..) {
+            let values = indices.values(values);
+            let detail = report.details.get(index).cloned().unwrap_or_default();
+            totals.all.add(&Sums::of(&values, &detail));
+            let part = match detail.kind {
+                MemoryKind::Free => &mut totals.free,
+                MemoryKind::File => &mut totals.file,
+                MemoryKind::Anonymous | MemoryKind::Blocks => continue,
+            };
+            *part = part.saturating_add(values.inuse_bytes);
+        }
+        totals
+    }
+}
+
+fn with_error(number: u64, error: u64) -> String {
+    match error {
+        0 => bytes(number),
+        _ => format!("{} ± {}", bytes(number), bytes(error)),
+    }
+}

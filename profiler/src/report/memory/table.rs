@@ -1,0 +1,364 @@
+//! The table, for somebody with ten seconds: what grew, whose it is, and how much is not shown.
+
+use std::cmp::Reverse;
+
+use super::{
+    MemoryReport, ProcessMemory, Shown, error,
+    group::{By, Groups, Ids, Row, Sums, group},
+    layout::{Grid, Last, ages, clauses, span},
+};
+use crate::humanize::{bytes, bytes_change, count, percent};
+
+/// How many rows are shown where the user does not say.
+pub const TOP: usize = 20;
+/// How wide text is where there is no terminal to ask.
+pub const WIDTH: usize = 120;
+
+/// All rows, those with the most bytes first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    pub by: By,
+    pub shown: Shown,
+    pub rows: Vec<Row>,
+    pub total: Sums,
+    /// For each sample of the profile its row.
+    row_of: Vec<usize>,
+}
+
+impl Table {
+    pub fn new(report: &MemoryReport, by: By) -> Self {
+        let Groups { rows, row_of } = group(report, by, Ids::Kept);
+        let mut total = Sums::default();
+        for row in &rows {
+            total.add(&row.sums);
+        }
+        let mut table = Self {
+            by,
+            shown: report.shown,
+            rows: Vec::new(),
+            total,
+            row_of,
+        };
+        table.sort(rows);
+        table
+    }
+
+    /// By what is shown, then by what came, then by name: equal inputs give equal tables.
+    fn sort(&mut self, rows: Vec<Row>) {
+        let mut rows: Vec<_> = rows.into_iter().enumerate().collect();
+        rows.sort_by(|(_, a), (_, b)| {
+            let key = |row: &Row| Reverse((self.bytes(&row.sums), row.sums.alloc_bytes, row.sums.inuse_bytes));
+            key(a).cmp(&key(b)).then_with(|| a.place.cmp(&b.place))
+        });
+        let mut ranks = vec![0; rows.len()];
+        for (rank, (before, _)) in rows.iter().enumerate() {
+            ranks[*before] = rank;
+        }
+        for row in &mut self.row_of {
+            *row = ranks[*row];
+        }
+        self.rows = rows.into_iter().map(|(_, row)| row).collect();
+    }
+
+    /// The row that a sample of the profile is in.
+    pub fn row_of(&self, sample: usize) -> Option<usize> {
+        self.row_of.get(sample).copied()
+    }
+
+    /// The bytes that the table is about.
+    pub fn bytes(&self, sums: &Sums) -> u64 {
+        match self.shown {
+            Shown::Allocated => sums.alloc_bytes,
+            _ => sums.inuse_bytes,
+        }
+    }
+
+    pub fn objects(&self, sums: &Sums) -> u64 {
+        match self.shown {
+            Shown::Allocated => sums.alloc_objects,
+            _ => sums.inuse_objects,
+        }
+    }
+
+    /// How far off [`Self::bytes`] may be.
+    pub fn error(&self, sums: &Sums) -> u64 {
+        match self.shown {
+            Shown::Allocated => sums.alloc_error(),
+            _ => sums.inuse_error(),
+        }
+    }
+
+    /// Its part of all that the table is about; 0 of nothing.
+    pub fn share(&self, sums: &Sums) -> f64 {
+        match self.bytes(&self.total) {
+            0 => 0.0,
+            total => self.bytes(sums) as f64 / total as f64,
+        }
+    }
+
+    /// How many rows `top` shows: none that holds nothing.
+    pub(super) fn visible(&self, top: usize) -> usize {
+        let some = self.rows.partition_point(|row| self.bytes(&row.sums) > 0);
+        // A closing row for a single other is no shorter than that one.
+        if some == top.saturating_add(1) && self.rows.len() == some {
+            some
+        } else {
+            some.min(top)
+        }
+    }
+
+    /// What the first `visible` rows leave: with them it adds up to [`Self::total`].
+    pub fn rest(&self, visible: usize) -> Sums {
+        let mut rest = Sums::default();
+        for row in self.rows.iter().skip(visible) {
+            rest.add(&row.sums);
+        }
+        rest
+    }
+}
+
+/// The processes, an empty line, and the table.
+pub fn text(report: &MemoryReport, table: &Table, top: usize, width: usize) -> String {
+    let mut text = processes(report, top, width);
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    match nothing(report, &table.total) {
+        Some(words) => {
+            text.push_str(&words);
+            text.push('\n');
+        }
+        None => text.push_str(&rows(report, table, top, width)),
+    }
+    text
+}
+
+/// What to say instead of a table without rows.
+fn nothing(report: &MemoryReport, total: &Sums) -> Option<String> {
+    let length = span(report.length);
+    let came = bytes(total.alloc_bytes);
+    match report.shown {
+        Shown::Allocated if total.alloc_bytes == 0 => Some(format!("Nothing grew: no new memory in {length}.")),
+        Shown::Allocated => None,
+        _ if total.inuse_bytes > 0 => None,
+        _ if total.alloc_bytes == 0 => Some(format!("Nothing grew: no new memory in {length}.")),
+        Shown::Live => Some(format!(
+            "Nothing stayed: all of the {came} that came in {length} is gone again."
+        )),
+        Shown::Leaks { older_than } => Some(format!(
+            "No leak seen: of the {came} that came in {length}, nothing that is older than {} is still there.",
+            span(older_than)
+        )),
+        Shown::Peak => Some("Nothing that came in the recording was there at the peak.".to_owned()),
+        Shown::Temporary => Some(format!(
+            "Nothing temporary: all of the {came} that came in {length} is still there."
+        )),
+    }
+}
+
+fn rows(report: &MemoryReport, table: &Table, top: usize, width: usize) -> String {
+    let visible = table.visible(top);
+    let mut sums: Vec<&Sums> = table.rows[..visible].iter().map(|row| &row.sums).collect();
+    let mut last: Vec<_> = table.rows[..visible]
+        .iter()
+        .map(|row| Last {
+            text: row.place.name.clone(),
+            addition: row.via.as_ref().map(|via| format!("via {via}")).unwrap_or_default(),
+        })
+        .collect();
+    let rest = table.rest(visible);
+    let others = table.rows.len() - visible;
+    if others > 0 {
+        sums.push(&rest);
+        last.push(closing(others));
+    }
+    if table.rows.len() > 1 {
+        sums.push(&table.total);
+        last.push(Last {
+            text: "total".to_owned(),
+            ..Last::default()
+        });
+    }
+
+    let cells = |cell: &dyn Fn(&Sums) -> String| sums.iter().map(|sums| cell(sums)).collect::<Vec<_>>();
+    let errors = cells(&|sums| match table.error(sums) {
+        0 => String::new(),
+        error => format!("± {}", bytes(error)),
+    });
+    let is_estimate = |sums: &Sums| sums.inuse_bytes > 0 && sums.estimated_bytes >= sums.inuse_bytes.div_ceil(2);
+    let objects = if report.exact { "blocks" } else { "pages" };
+
+    let mut grid = Grid::new(heading(table.by), last);
+    let title = match table.shown {
+        Shown::Allocated => "allocated",
+        shown => shown.in_use(),
+    };
+    grid.column(
+        0,
+        title,
+        cells(&|sums| {
+            let mark = if is_estimate(sums) { "~" } else { "" };
+            format!("{mark}{}", bytes(table.bytes(sums)))
+        }),
+    );
+    grid.column(2, "", errors);
+    grid.column(1, "share", cells(&|sums| percent(table.share(sums))));
+    match table.shown {
+        Shown::Allocated => grid.column(3, "live", cells(&|sums| bytes(sums.inuse_bytes))),
+        _ => grid.column(3, "allocated", cells(&|sums| bytes(sums.alloc_bytes))),
+    }
+    grid.column(4, objects, cells(&|sums| count(table.objects(sums))));
+    let age = |sums: &Sums| match (sums.youngest, sums.oldest) {
+        (Some(youngest), Some(oldest)) => ages(youngest, oldest),
+        _ => String::new(),
+    };
+    grid.column(5, "age", cells(&age));
+    grid.render(width)
+}
+
+fn heading(by: By) -> &'static str {
+    match by {
+        By::Line => "where",
+        _ => by.name(),
+    }
+}
+
+/// The last column of the row that stands for all others.
+pub(super) fn closing(others: usize) -> Last {
+    Last {
+        text: match others {
+            1 => "(1 more)".to_owned(),
+            _ => format!("({} more)", count(others as u64)),
+        },
+        ..Last::default()
+    }
+}
+
+/// What became of the processes: a sentence on one, a ranking of several.
+pub fn processes(report: &MemoryReport, top: usize, width: usize) -> String {
+    match &report.processes[..] {
+        [] => String::new(),
+        [process] => one_process(report, process, width),
+        _ => ranking(report, top, width),
+    }
+}
+
+fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> String {
+    let ProcessMemory { before, after, .. } = process;
+    let part = |name: &str, before: u64, after: u64| {
+        format!(
+            "{name} {} -> {} ({})",
+            bytes(before),
+            bytes(after),
+            bytes_change(super::change(before, after))
+        )
+    };
+    let rss = [
+        format!(
+            "{}: RSS {} -> {} ({} in {})",
+            name(process),
+            bytes(before.rss),
+            bytes(after.rss),
+            bytes_change(process.growth()),
+            span(report.length),
+        ),
+        explained(process),
+    ];
+    let parts = [
+        part("anonymous", before.anonymous, after.anonymous),
+        part("file-backed", before.file, after.file),
+    ];
+    clauses("", &rss, width) + &clauses("  ", &parts, width)
+}
+
+fn explained(process: &ProcessMemory) -> String {
+    let error = error(process.explained_variance);
+    match process.explained_share() {
+        // Against the trend, a ratio is a riddle.
+        Some(share) if share >= 0.0 => match error {
+            0 => format!("{:.0} % explained", share * 100.0),
+            _ => {
+                let error = error as f64 / process.growth().unsigned_abs() as f64;
+                format!("{:.0} % explained (± {:.0} %)", share * 100.0, (error * 100.0).max(1.0))
+            }
+        },
+        _ => match error {
+            0 => format!("{} explained", bytes_change(process.explained)),
+            _ => format!("{} explained (± {})", bytes_change(process.explained), bytes(error)),
+        },
+    }
+}
+
+/// `4242 python3`, and what happened to it.
+fn name(process: &ProcessMemory) -> String {
+    let name = super::group::clean(&format!("{} {}", process.pid, process.comm));
+    match (process.started, process.exited) {
+        (false, false) => name,
+        (true, false) => format!("{name} (started)"),
+        (false, true) => format!("{name} (ended)"),
+        (true, true) => format!("{name} (started, ended)"),
+    }
+}
+
+/// Processes by growth. One that has ended holds nothing any more, so it comes last, by what it had held.
+fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
+    let mut ranked: Vec<&ProcessMemory> = report.processes.iter().collect();
+    ranked.sort_by_key(|process| (process.exited, Reverse(process.growth()), process.pid));
+    let visible = if ranked.len() == top.saturating_add(1) {
+        ranked.len()
+    } else {
+        ranked.len().min(top)
+    };
+    let (shown, others) = ranked.split_at(visible);
+
+    let mut last: Vec<_> = shown
+        .iter()
+        .map(|process| Last {
+            text: name(process),
+            ..Last::default()
+        })
+        .collect();
+    if !others.is_empty() {
+        last.push(closing(others.len()));
+    }
+    let sum =
+        |of: &dyn Fn(&ProcessMemory) -> i64| others.iter().map(|process| of(process)).fold(0, i64::saturating_add);
+    let column = |of: &dyn Fn(&ProcessMemory) -> i64, text: &dyn Fn(i64) -> String| {
+        let mut cells: Vec<_> = shown.iter().map(|process| text(of(process))).collect();
+        if !others.is_empty() {
+            cells.push(text(sum(of)));
+        }
+        cells
+    };
+    let mut grid = Grid::new("process", last);
+    grid.column(
+        0,
+        format!("RSS in {}", span(report.length)),
+        column(&ProcessMemory::growth, &bytes_change),
+    );
+    let size = |size: i64| bytes(size.unsigned_abs());
+    grid.column(
+        1,
+        "RSS now",
+        column(&|process| i64::try_from(process.after.rss).unwrap_or(i64::MAX), &size),
+    );
+    let mut shares: Vec<_> = shown
+        .iter()
+        .map(|process| match process.explained_share() {
+            Some(share) if share >= 0.0 => format!("{:.0} %", share * 100.0),
+            _ => "-".to_owned(),
+        })
+        .collect();
+    shares.resize(shares.len() + usize::from(!others.is_empty()), String::new());
+    grid.column(2, "explained", shares);
+    let part = |of: fn(&super::Resident) -> u64| {
+        move |process: &ProcessMemory| super::change(of(&process.before), of(&process.after))
+    };
+    grid.column(
+        3,
+        "anonymous",
+        column(&part(|resident| resident.anonymous), &bytes_change),
+    );
+    grid.column(4, "file-backed", column(&part(|resident| resident.file), &bytes_change));
+    grid.render(width)
+}

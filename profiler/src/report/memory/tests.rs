@@ -1,0 +1,327 @@
+//! A report made by hand, as text, CSV and JSON (golden files; `cargo xtask bless` rewrites them), and what must hold
+//! of every report.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{
+    difference::{NotMemory, difference},
+    group::By,
+    table::{TOP, Table, WIDTH},
+    *,
+};
+use crate::report::{Format, View, pprof};
+
+mod made;
+
+use made::{MIB, Sites, any_report, between_recordings, between_recordings_by, growth, process};
+
+const ALL: [By; 6] = [By::Line, By::Function, By::File, By::Module, By::Thread, By::Process];
+
+mod golden {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_who_grew() {
+        let report = growth();
+        for by in ALL {
+            check(
+                &format!("table-{}.txt", by.name()),
+                &table::text(&report, &Table::new(&report, by), TOP, WIDTH),
+            );
+        }
+    }
+
+    #[test]
+    fn a_narrow_table_keeps_what_matters() {
+        let report = growth();
+        let table = Table::new(&report, By::Line);
+        check("table-80.txt", &table::text(&report, &table, 3, 80));
+        check("table-40.txt", &table::text(&report, &table, 3, 40));
+    }
+
+    #[test]
+    fn other_views_name_what_they_show() {
+        for shown in [
+            Shown::Allocated,
+            Shown::Peak,
+            Shown::Temporary,
+            Shown::Leaks {
+                older_than: Duration::from_secs(30),
+            },
+        ] {
+            let report = MemoryReport { shown, ..growth() };
+            let text = table::text(&report, &Table::new(&report, By::Line), 2, WIDTH);
+            let lines = lines(&report).join("\n");
+            check(&format!("shown-{}.txt", shown.name()), &format!("{text}\n{lines}\n"));
+        }
+    }
+
+    #[test]
+    fn processes_of_a_machine_are_ranked_by_growth() {
+        let mut report = growth();
+        for (index, mib) in (1..30).zip([5_u64, 3, 900, 40].into_iter().cycle()) {
+            report.processes.push(process(index, mib * index as u64 * MIB));
+        }
+        report.processes[3].exited = true;
+        report.processes[4].started = true;
+        check("processes.txt", &table::processes(&report, TOP, WIDTH));
+    }
+
+    #[test]
+    fn files_have_exact_bytes() {
+        let report = growth();
+        let table = Table::new(&report, By::Line);
+        check("table.csv", &written(|out| export::write_csv(&table, out)));
+        check("table.json", &written(|out| export::write_json(&report, &table, out)));
+    }
+
+    #[test]
+    fn the_curve_has_a_line_for_each_of_the_largest() {
+        let report = growth();
+        let table = Table::new(&report, By::Line);
+        check("curve.txt", &curve::text(&report, &table, 2, WIDTH));
+        let series = curve::series(report.curve.as_ref().unwrap(), &table, 2);
+        check("curve.csv", &written(|out| curve::write_csv(&series, out)));
+        check("curve.json", &written(|out| curve::write_json(&series, out)));
+    }
+
+    #[test]
+    fn a_difference_tells_what_grew_between_two_recordings() {
+        let difference = between_recordings();
+        check("difference.txt", &difference::text(&difference, TOP, WIDTH));
+        check(
+            "difference.csv",
+            &written(|out| difference::write_csv(&difference, out)),
+        );
+        check(
+            "difference.json",
+            &written(|out| difference::write_json(&difference, out)),
+        );
+    }
+
+    #[test]
+    fn the_summary_says_what_is_not_exact() {
+        check("lines.txt", &(lines(&growth()).join("\n") + "\n"));
+    }
+
+    #[test]
+    fn a_flame_graph_is_of_bytes() {
+        let report = growth();
+        let view = View {
+            title: "Memory of python3 (4242), live".to_owned(),
+            value: report.shown.value(),
+            ..View::default()
+        };
+        let svg = written(|out| Format::Svg.writer().write(&report.profile, &view, out));
+        // inferno's JavaScript is not ours to keep a copy of.
+        let (before, after) = (svg.find("<script").unwrap(), svg.find("</script>").unwrap());
+        let svg = format!("{}{}", &svg[..before], &svg[after + "</script>".len()..]);
+        check("flame.svg", &svg.replace("><", ">\n<"));
+    }
+
+    fn check(name: &str, now: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../tests/golden/memory")
+            .join(name);
+        if std::env::var_os("BLESS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, now).unwrap();
+            return;
+        }
+        let golden = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            golden == now,
+            "{name} differs; if this is meant, run cargo xtask bless\n{now}"
+        );
+    }
+}
+
+#[test]
+fn a_report_without_memory_says_so() {
+    let empty = || MemoryReport {
+        profile: heap_profile(Shown::Live, false, 4096),
+        details: Vec::new(),
+        curve: None,
+        processes: Vec::new(),
+        ..growth()
+    };
+    for shown in [Shown::Live, Shown::Peak, Shown::Temporary, Shown::Allocated] {
+        let report = MemoryReport { shown, ..empty() };
+        let table = Table::new(&report, By::Line);
+        let words = "Nothing grew: no new memory in 60 s.";
+        assert_eq!(table::text(&report, &table, TOP, WIDTH), format!("{words}\n"));
+        assert_eq!(lines(&report), [words]);
+        assert_eq!(curve::text(&report, &table, TOP, WIDTH), "");
+    }
+    let report = empty();
+    let difference = difference(&report.profile, &report, By::Line).unwrap();
+    assert!(difference::text(&difference, TOP, WIDTH).ends_with("Nothing grew or shrank between them.\n"));
+}
+
+#[test]
+fn memory_that_is_gone_again_is_no_growth() {
+    let mut report = growth();
+    let mut profile = heap_profile(Shown::Live, false, 4096);
+    let mut sites = Sites { profile: &mut profile };
+    let stack = [sites.python("f", "/srv/f.py", 1)];
+    sites.add(&stack, 768, 0, (4242, 4242));
+    report.profile = profile;
+    report.processes.clear();
+    let table = Table::new(&report, By::Line);
+    assert_eq!(
+        table::text(&report, &table, TOP, WIDTH),
+        "Nothing stayed: all of the 3.0 MiB that came in 60 s is gone again.\n"
+    );
+}
+
+#[test]
+fn a_process_that_shrank_or_hardly_changed_has_no_riddle_of_a_ratio() {
+    let text = |before, after, explained| {
+        let report = MemoryReport {
+            processes: vec![ProcessMemory {
+                before: Resident {
+                    rss: before,
+                    ..Resident::default()
+                },
+                after: Resident {
+                    rss: after,
+                    ..Resident::default()
+                },
+                explained,
+                ..process(7, 0)
+            }],
+            ..growth()
+        };
+        let text = table::processes(&report, TOP, WIDTH);
+        text.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        text(10 * MIB, 6 * MIB, 3 * MIB as i64),
+        "7 worker: RSS 10.0 MiB -> 6.0 MiB (-4.0 MiB in 60 s), +3.0 MiB explained"
+    );
+    assert_eq!(
+        text(10 * MIB, 6 * MIB, -3 * MIB as i64),
+        "7 worker: RSS 10.0 MiB -> 6.0 MiB (-4.0 MiB in 60 s), 75 % explained"
+    );
+    assert_eq!(
+        text(10 * MIB, 10 * MIB + 8192, 4096),
+        "7 worker: RSS 10.0 MiB -> 10.0 MiB (+8.0 KiB in 60 s), +4.0 KiB explained"
+    );
+}
+
+#[test]
+fn one_row_more_than_asked_for_is_shown_rather_than_counted() {
+    let report = growth();
+    let table = Table::new(&report, By::Process);
+    assert_eq!(table.rows.len(), 2);
+    assert!(!table::text(&report, &table, 1, WIDTH).contains("more)"));
+}
+
+#[test]
+fn pprof_gives_back_a_heap_profile_that_opens_at_what_is_in_use() {
+    let before = growth().profile;
+    let file = written_bytes(|out| Format::Pprof.writer().write(&before, &View::default(), out));
+    let after = pprof::read(&file).unwrap();
+    assert_eq!(after.sample_types, HEAP);
+    assert_eq!(after.sample_types[after.default_type].kind, "inuse_space");
+    assert_eq!(after.period, before.period);
+    let dump = pprof::dump(&file);
+    assert!(dump.contains("inuse_space"), "{dump}");
+}
+
+#[test]
+fn a_base_that_went_through_a_file_compares_equal() {
+    let report = growth();
+    let file = written_bytes(|out| Format::Pprof.writer().write(&report.profile, &View::default(), out));
+    let base = pprof::read(&file).unwrap();
+    for by in ALL {
+        let difference = difference(&base, &report, by).unwrap();
+        assert!(
+            difference.rows.iter().all(|row| row.numbers.change() == 0),
+            "{difference:?}"
+        );
+    }
+}
+
+#[test]
+fn a_profile_of_something_else_is_no_base() {
+    let cpu = Profile::new(vec![HEAP[0]], None);
+    assert_eq!(difference(&cpu, &growth(), By::Line), Err(NotMemory));
+}
+
+#[test]
+fn a_process_is_itself_in_another_recording_under_another_number() {
+    let difference = between_recordings_by(By::Process);
+    let python = difference.rows.iter().find(|row| row.place.name == "python3").unwrap();
+    assert!(python.numbers.base > 0 && python.numbers.now > 0);
+}
+
+proptest! {
+    #[test]
+    fn rows_and_the_closing_row_add_up_to_the_whole(report in any_report(), top in 0_usize..6, width in 0_usize..200) {
+        for by in ALL {
+            let table = Table::new(&report, by);
+            let visible = table.visible(top);
+            let rest = table.rest(visible);
+            let sum = |of: fn(&group::Sums) -> u64| table.rows[..visible].iter().map(|row| of(&row.sums)).sum::<u64>() + of(&rest);
+            for of in [
+                |sums: &group::Sums| sums.inuse_bytes,
+                |sums: &group::Sums| sums.alloc_bytes,
+                |sums: &group::Sums| sums.inuse_objects,
+                |sums: &group::Sums| sums.alloc_objects,
+                |sums: &group::Sums| sums.estimated_bytes,
+            ] {
+                prop_assert_eq!(sum(of), of(&table.total));
+            }
+            prop_assert_eq!(table.total.inuse_bytes as i64, report.profile.total(3));
+            prop_assert_eq!(table.total.alloc_bytes as i64, report.profile.total(1));
+            let shares: f64 = table.rows.iter().map(|row| table.share(&row.sums)).sum();
+            prop_assert!(table.bytes(&table.total) == 0 || (shares - 1.0).abs() < 1e-9);
+            for (sample, (_, values)) in report.profile.samples().enumerate() {
+                let row = &table.rows[table.row_of(sample).unwrap()];
+                prop_assert!(row.sums.inuse_bytes >= values[3] as u64);
+            }
+            let text = table::text(&report, &table, top, width);
+            prop_assert_eq!(&text, &table::text(&report, &Table::new(&report, by), top, width));
+            for line in text.lines().skip_while(|line| !line.contains("share  ") && !line.contains("  where")) {
+                prop_assert!(layout::columns(line) <= width.max(40), "{}", line);
+                prop_assert!(!line.contains(char::is_control));
+            }
+            written(|out| export::write_csv(&table, out));
+            let json = written(|out| export::write_json(&report, &table, out));
+            let json: Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(json["rows"].as_array().unwrap().len(), table.rows.len());
+            curve::text(&report, &table, top, width);
+            let curve = curve::series(report.curve.as_ref().unwrap(), &table, top);
+            written(|out| curve::write_csv(&curve, out));
+            lines(&report);
+        }
+    }
+
+    #[test]
+    fn a_difference_adds_up(base in any_report(), now in any_report(), top in 0_usize..6) {
+        for by in ALL {
+            let difference = difference(&base.profile, &now, by).unwrap();
+            let change: i64 = difference.rows.iter().map(|row| row.numbers.change()).sum();
+            prop_assert_eq!(change, difference.total.change());
+            let value = now.shown.value();
+            prop_assert_eq!(change, now.profile.total(value) - base.profile.total(value));
+            difference::text(&difference, top, WIDTH);
+            written(|out| difference::write_csv(&difference, out));
+            written(|out| difference::write_json(&difference, out));
+        }
+    }
+}
+
+fn written(write: impl FnOnce(&mut dyn std::io::Write) -> anyhow::Result<()>) -> String {
+    String::from_utf8(written_bytes(write)).unwrap()
+}
+
+fn written_bytes(write: impl FnOnce(&mut dyn std::io::Write) -> anyhow::Result<()>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut bytes).unwrap();
+    bytes
+}

@@ -1,0 +1,277 @@
+//! What a recording of memory does besides: following it, probing pymalloc, and writing its reports.
+
+use std::{fs, io, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use profiler_common::{
+    python::{ARENAS_STATIC, PoolFacts},
+    stats::{COUNTERS, Counter},
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Content;
+use crate::{
+    bpf::Kernel,
+    config::{Config, MemoryConfig, MemoryFormat, Target, Wanted},
+    cost,
+    memory::{report, watch::Watch},
+    process::files::FileId,
+    profile::Profile,
+    python::allocator::{self, NoAllocator, pool::{PoolProbe, UsableArenas}},
+    recording::Recording,
+    report::{
+        View,
+        memory::{MemoryReport, curve, difference, export, table},
+        pprof,
+    },
+    summary::{MemoryProcess, MemorySummary},
+};
+
+/// The value that reports of stacks show: bytes in use.
+pub const VALUE: usize = 3;
+
+/// Rows of the curve.
+const CURVE_ROWS: usize = 5;
+
+pub struct Memory {
+    watch: Watch,
+    wanted: MemoryConfig,
+    /// What an earlier recording came to.
+    base: Option<Profile>,
+    /// Where a file's pymalloc is probed; nothing where it cannot be.
+    pools: FxHashMap<FileId, Option<PoolProbe>>,
+    /// Probes that are in place: in a file, for a process or for all.
+    probed: FxHashSet<(FileId, Option<u32>)>,
+    /// A probe for each process, so that others do not stop there; otherwise one for all that run the file.
+    by_process: bool,
+    /// What went wrong, once each.
+    warnings: Vec<String>,
+}
+
+impl Memory {
+    pub fn new(config: &Config, wanted: &MemoryConfig, command_pid: Option<u32>) -> anyhow::Result<Self> {
+        let base = wanted.base.as_ref().map(read_base).transpose()?;
+        if let Some(curve) = &wanted.curve
+            && !matches!(curve.extension().and_then(|ending| ending.to_str()), Some("csv" | "json"))
+        {
+            bail!("the ending of {} names no format for a curve: use .csv or .json", curve.display());
+        }
+        let lasting = match &config.target {
+            Target::Pids(pids) => pids.clone(),
+            Target::Command(_) => command_pid.into_iter().collect(),
+            Target::All => Vec::new(),
+        };
+        Ok(Self {
+            watch: Watch::new(cost::monotonic_ns(), wanted.every, lasting),
+            wanted: wanted.clone(),
+            base,
+            pools: FxHashMap::default(),
+            probed: FxHashSet::default(),
+            by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// From now on everything is seen.
+    pub fn start(&mut self, recording: &Recording) {
+        let pids: Vec<u32> = recording.pids().collect();
+        for pid in pids {
+            self.watch.adopt(pid, recording.comm(pid));
+        }
+    }
+
+    pub fn take_in(&mut self, recording: &mut Recording) {
+        let events = recording.drain_memory_events();
+        self.watch.take(&events, |pid| recording.comm(pid).to_owned());
+        self.watch.tick(cost::monotonic_ns());
+    }
+
+    pub fn finish(&mut self) {
+        self.watch.finish(cost::monotonic_ns());
+    }
+
+    /// Puts a probe where the pymalloc of a process takes its pools.
+    pub fn probe(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
+        let Some((python, file)) = recording.python(pid) else { return };
+        let Some(opened) = &file.opened else { return };
+        let probe = *self.pools.entry(python.file).or_insert_with(|| {
+            let found = match opened.map() {
+                Ok(bytes) => allocator::inspect(&bytes, &python.binary).and_then(|allocators| allocators.pool),
+                Err(_) => Err(NoAllocator::NotPython),
+            };
+            found
+                .inspect_err(|error| {
+                    self.warnings.push(format!(
+                        "{}: {error}; its small objects are followed by page only",
+                        file.path.display()
+                    ));
+                })
+                .ok()
+        });
+        let Some(probe) = probe else { return };
+        let facts = pool_facts(&probe, python.bias);
+        let scope = self.by_process.then_some(pid);
+        let attached = kernel.set_pool_facts(pid, &facts).and_then(|()| {
+            if self.probed.insert((python.file, scope)) {
+                kernel.attach_pools(&opened.path_to_open(), probe.place.file_offset, scope)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = attached {
+            let warning = format!("{error:#}; small objects are followed by page only");
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+    }
+
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().cloned()
+    }
+
+    /// The report, and what the user should know about missing names.
+    pub fn content(&mut self, recording: &Recording, length: Duration) -> (Content, Vec<String>) {
+        let (report, warnings) = report::report(recording, &self.watch, self.wanted.shown, length);
+        (Content::Memory(Box::new(report), self.base.take()), warnings)
+    }
+
+    pub fn summary(&self, report: &MemoryReport, counters: &[u64; COUNTERS]) -> MemorySummary {
+        let counter = |counter: Counter| counters[counter as usize];
+        let lost = self.watch.lost();
+        MemorySummary {
+            lines: crate::report::memory::lines(report),
+            processes: report
+                .processes
+                .iter()
+                .map(|process| MemoryProcess {
+                    pid: process.pid,
+                    comm: process.comm.clone(),
+                    rss_before: process.before.rss,
+                    rss_after: process.after.rss,
+                    anonymous_before: process.before.anonymous,
+                    anonymous_after: process.after.anonymous,
+                    file_before: process.before.file,
+                    file_after: process.after.file,
+                    explained_bytes: process.explained,
+                    explained_error_bytes: (1.96 * process.explained_variance.max(0.0).sqrt()) as u64,
+                    explained_share: process.explained_share(),
+                    started: process.started,
+                    exited: process.exited,
+                })
+                .collect(),
+            faults: counter(Counter::Faults),
+            faults_followed: counter(Counter::FaultsTaken),
+            pools: counter(Counter::PoolBirths),
+            pools_followed: counter(Counter::PoolBirthsTaken),
+            calls: counter(Counter::Mappings),
+            lost_events: counter(Counter::LostMemoryEvents) + counter(Counter::LostPools),
+            forgotten_bytes: lost.memory.bytes,
+            forgotten_pools: lost.pools,
+            forgotten_mappings: lost.mappings,
+        }
+    }
+
+    /// Writes the snapshots, if they are wanted as a file.
+    pub fn write_curve(&self, content: &Content) -> anyhow::Result<()> {
+        let (Some(path), Content::Memory(report, _)) = (&self.wanted.curve, content) else {
+            return Ok(());
+        };
+        let Some(curve) = &report.curve else { return Ok(()) };
+        let table = table::Table::new(report, self.wanted.by);
+        let series = curve::series(curve, &table, self.wanted.top);
+        let mut bytes = Vec::new();
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => curve::write_json(&series, &mut bytes)?,
+            _ => curve::write_csv(&series, &mut bytes)?,
+        }
+        fs::write(path, bytes).with_context(|| format!("failed to write the curve to {}", path.display()))
+    }
+}
+
+fn pool_facts(probe: &PoolProbe, bias: u64) -> PoolFacts {
+    let (arenas_register, arenas) = match probe.usable_arenas {
+        UsableArenas::Static { address } => (ARENAS_STATIC, address.wrapping_add(bias)),
+        UsableArenas::InState { register, offset } => (register.0.into(), offset.into()),
+    };
+    PoolFacts {
+        class_register: probe.size_class.0.into(),
+        arenas_register,
+        arenas,
+        pool_bytes: probe.pool_bytes,
+        reserved: 0,
+    }
+}
+
+fn read_base(path: &PathBuf) -> anyhow::Result<Profile> {
+    let bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    pprof::read(&bytes).with_context(|| {
+        format!(
+            "{} is no recording to compare with; write one with `profiler memory … -o FILE.pb.gz`",
+            path.display()
+        )
+    })
+}
+
+/// What the headline of a flame graph calls it.
+pub fn headline(wanted: &MemoryConfig) -> &'static str {
+    match wanted.shown {
+        Wanted::Live => "Memory growth",
+        Wanted::Leaks { .. } => "Memory that stays",
+        Wanted::Peak => "Memory at its peak",
+        Wanted::Temporary => "Temporary memory",
+    }
+}
+
+/// Writes a report in the format that is wanted.
+pub fn write(
+    report: &MemoryReport,
+    wanted: &MemoryConfig,
+    base: Option<&Profile>,
+    view: &View,
+    out: &mut dyn io::Write,
+) -> anyhow::Result<()> {
+    if let Some(format) = wanted.format.stacks() {
+        return format.writer().write(&report.profile, view, out);
+    }
+    if let Some(base) = base {
+        let difference = difference::difference(base, report, wanted.by)?;
+        return match wanted.format {
+            MemoryFormat::Csv => difference::write_csv(&difference, out),
+            MemoryFormat::Json => difference::write_json(&difference, out),
+            _ => Ok(out.write_all(difference::text(&difference, wanted.top, columns()).as_bytes())?),
+        };
+    }
+    let table = table::Table::new(report, wanted.by);
+    match wanted.format {
+        MemoryFormat::Csv => export::write_csv(&table, out),
+        MemoryFormat::Json => export::write_json(report, &table, out),
+        _ => {
+            let mut text = table::text(report, &table, wanted.top, columns());
+            let curve = curve::text(report, &table, CURVE_ROWS, columns());
+            if !curve.is_empty() {
+                text.push('\n');
+                text.push_str(&curve);
+            }
+            Ok(out.write_all(text.as_bytes())?)
+        }
+    }
+}
+
+/// The width of the terminal that standard output is, or a usual one.
+fn columns() -> usize {
+    const USUAL: usize = 120;
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes a `winsize`, which `size` is.
+    let known = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
+    if known && size.ws_col > 0 {
+        size.ws_col.into()
+    } else {
+        USUAL
+    }
+}

@@ -1,0 +1,188 @@
+//! Whose memory it is, when processes fork, execute other programs, end, or begin later, and when they are no Python.
+
+use anyhow::{Context as _, Result, ensure};
+use profiler_tests::{
+    memory::{self, Memory, Resident, ask, ensure_within, line_of, number, sources},
+    native::compile,
+    python,
+    serial::serial,
+    workload::Workload,
+};
+
+const MIB: i64 = 1 << 20;
+/// Each leak of family.py.
+const LEAK: i64 = 24 * MIB;
+
+fn line(comment: &str) -> Result<u32> {
+    line_of("family.py", comment)
+}
+
+/// Has it fork, and returns the child's pid when both have leaked.
+fn fork(workload: &mut Workload) -> Result<u32> {
+    workload.tell("fork")?;
+    let said = [workload.value()?, workload.value()?];
+    let child = said.iter().find_map(|value| value["child"].as_u64());
+    Ok(u32::try_from(child.context("no child")?)?)
+}
+
+#[test]
+fn a_child_s_memory_is_the_child_s_and_copies_are_no_growth() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = memory::run(python, "family.py", &[])?;
+        let attached = Memory::record(&["-s", "-p", &workload.pid.to_string()])?.start()?;
+        let child = fork(&mut workload)?;
+        let taken = attached.stop()?;
+        let heap = taken.heap()?;
+        let (of_parent, of_child) = (heap.of(workload.pid), heap.of(child));
+        ensure_within(
+            "the child's",
+            of_child.line("family.py", line("# in the child")?).live.bytes,
+            LEAK,
+            0.05,
+        )
+        .with_context(|| heap.top())?;
+        ensure_within(
+            "the parent's",
+            of_parent.line("family.py", line("# in the parent")?).live.bytes,
+            LEAK,
+            0.05,
+        )
+        .with_context(|| heap.top())?;
+        ensure!(
+            of_child.line("family.py", line("# in the parent")?).allocated.bytes == 0
+                && of_parent.line("family.py", line("# in the child")?).allocated.bytes == 0,
+            "they are mixed up\n{}",
+            heap.top()
+        );
+        let copied = of_child.line("family.py", line("# copied on write")?);
+        ensure!(
+            copied.live.bytes < 2 * MIB,
+            "{copied:?} for copies of what was resident already\n{}",
+            heap.top()
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn without_children_only_the_target_is_shown() -> Result<()> {
+    let _serial = serial();
+    let mut workload = memory::run(&python::any()?, "family.py", &[])?;
+    let attached = Memory::record(&["-p", &workload.pid.to_string()])?.start()?;
+    let child = fork(&mut workload)?;
+    let heap = attached.stop()?.heap()?;
+    ensure!(heap.of(child).rows.is_empty(), "{}", heap.top());
+    let parent = heap.line("family.py", line("# in the parent")?);
+    ensure_within("the parent's", parent.live.bytes, LEAK, 0.05).with_context(|| heap.top())
+}
+
+#[test]
+fn an_exec_frees_what_was_before_and_what_comes_after_is_named() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = memory::run(python, "family.py", &[])?;
+        let attached = Memory::record(&["-p", &workload.pid.to_string()])?.start()?;
+        ask(&mut workload, "exec")?;
+        let heap = attached.stop()?.heap()?;
+        let before = heap.line("family.py", line("# in the parent")?);
+        ensure_within("before, allocated", before.allocated.bytes, LEAK, 0.05).with_context(|| heap.top())?;
+        ensure!(
+            before.live.bytes == 0,
+            "{before:?} of a program that is gone\n{}",
+            heap.top()
+        );
+        let after = heap.line("executed.py", line_of("executed.py", "# after the exec")?);
+        ensure_within("after", after.live.bytes, LEAK, 0.05).with_context(|| heap.top())
+    })
+}
+
+#[test]
+fn a_target_that_ends_ends_the_recording_and_what_it_had_is_told() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = memory::run(python, "family.py", &[])?;
+        // For as long as it lives.
+        let attached = Memory::record(&["-p", &workload.pid.to_string(), "-d", "600"])?.start()?;
+        ask(&mut workload, "end")?;
+        let ended = workload.wait()?;
+        ensure!(ended.code() == Some(7), "it was to end by itself, not with {ended}");
+        let heap = attached.finish()?.success()?.heap()?;
+        let line = heap.line("family.py", line("# in the parent")?);
+        ensure_within("allocated", line.allocated.bytes, LEAK, 0.05).with_context(|| heap.top())?;
+        ensure!(
+            heap.total().live.bytes == 0,
+            "a process that is gone has nothing\n{}",
+            heap.top()
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_command_is_recorded_from_its_beginning_on() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let directory = memory::copy(python)?;
+        let command = python.command();
+        let script = python.seen(&directory.path().join("executed.py"));
+        let taken = Memory::record(&[])?
+            .arg("--")
+            .arg(command.get_program())
+            .args(command.get_args())
+            .arg(script)
+            .succeed()?;
+        let heap = taken.heap()?;
+        let line = heap.line("executed.py", line_of("executed.py", "# after the exec")?);
+        ensure_within("allocated", line.allocated.bytes, LEAK, 0.05).with_context(|| heap.top())
+    })
+}
+
+#[test]
+fn a_process_that_starts_later_is_seen_with_the_whole_machine() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let attached = Memory::record(&["-a"])?.start()?;
+        let mut workload = memory::run(python, "leak.py", &["50", "32"])?;
+        let truth = ask(&mut workload, "go")?;
+        let heap = attached.stop()?.heap()?.of(workload.pid);
+        for (name, comment) in [("small", "# small objects"), ("large", "# large bytes")] {
+            let line = heap.line("leak.py", line_of("leak.py", comment)?);
+            let known = number(&truth, &format!("/{name}/bytes"))?;
+            ensure_within(name, line.live.bytes, known, 0.05).with_context(|| heap.top())?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_program_without_python_has_native_stacks_and_is_ranked_among_all() -> Result<()> {
+    let _serial = serial();
+    let (_directory, program) = compile("memory/grow.c", "grower", &[])?;
+    let start = || Workload::command(std::process::Command::new(&program), None);
+
+    let mut workload = start()?;
+    let known = number(&workload.truth[0], "/bytes")?;
+    let before = Resident::of(workload.pid)?;
+    let attached = Memory::record(&["-a"])?.start()?;
+    ask(&mut workload, "grow")?;
+    let growth = Resident::of(workload.pid)?.all - before.all;
+    ensure_within("the workload's own", growth, known, 0.02)?;
+    let heap = attached.stop()?.heap()?.of(workload.pid);
+    for function in ["leaking", "business", "main"] {
+        ensure_within(function, heap.function(function).live.bytes, known, 0.05).with_context(|| heap.top())?;
+    }
+
+    let mut workload = start()?;
+    let attached = Memory::new(&["-a", "--by", "process", "--top", "5"])?.start()?;
+    ask(&mut workload, "grow")?;
+    let taken = attached.stop()?;
+    let table = taken.table()?;
+    let rows: Vec<&&str> = table.iter().filter(|line| line.contains("MiB")).collect();
+    ensure!(
+        rows.first().is_some_and(|row| row.contains("grower")),
+        "not the first of {table:#?}, whose source is in {}",
+        sources().display()
+    );
+    Ok(())
+}

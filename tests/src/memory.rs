@@ -1,0 +1,519 @@
+//! `profiler memory`, run as a user runs it; what it wrote, summed up by line; and what the kernel says of the target.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use profiler::{profile::Profile, report::pprof::read};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    pprof::PprofFrame,
+    process::{self, die_with_parent},
+    profiler::{Outcome, binary},
+    python::Python,
+    workload::{self, Workload},
+};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What it says when it is attached, in a line of standard error.
+const ATTACHED: [&str; 4] = ["watching ", "recording ", "tracing ", "sampling "];
+
+/// `profiler memory …`, about to be run. Its summary goes to a file, and so does the profile unless something else is
+/// asked for.
+#[derive(Debug)]
+pub struct Memory {
+    command: Command,
+    directory: TempDir,
+}
+
+impl Memory {
+    /// With a profile in pprof's format, which has all four values of each stack, exactly.
+    pub fn record(arguments: &[&str]) -> Result<Self> {
+        let memory = Self::new(arguments)?;
+        let file = memory.directory.path().join("heap.pb.gz");
+        Ok(memory.arg("-o").arg(file))
+    }
+
+    /// With whatever the arguments ask for: without `-o` a table.
+    pub fn new(arguments: &[&str]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("profiler-e2e-").tempdir()?;
+        let mut command = Command::new(binary());
+        // Who runs the tests may have come by sudo.
+        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+            command.env_remove(name);
+        }
+        command
+            .arg("memory")
+            .arg("--summary-json")
+            .arg(directory.path().join("summary.json"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(File::create(directory.path().join("stdout"))?)
+            .stderr(File::create(directory.path().join("stderr"))?);
+        Ok(Self { command, directory })
+    }
+
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it and waits until it is attached.
+    pub fn start(self) -> Result<Attached> {
+        let mut attached = self.spawn()?;
+        let started = Instant::now();
+        loop {
+            let said = attached.said();
+            if ATTACHED.iter().any(|word| said.contains(word)) {
+                return Ok(attached);
+            }
+            if let Some(status) = attached.child.try_wait()? {
+                bail!("it ended before it was attached ({status}): {said}");
+            }
+            ensure!(started.elapsed() < PATIENCE, "it does not attach: {said}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Starts it and does not wait for anything.
+    pub fn spawn(mut self) -> Result<Attached> {
+        let child = die_with_parent(&mut self.command)
+            .spawn()
+            .with_context(|| format!("cannot run {:?}", self.command))?;
+        Ok(Attached {
+            child,
+            directory: Some(self.directory),
+        })
+    }
+
+    /// Runs it to its end, which must be a success.
+    pub fn succeed(self) -> Result<Taken> {
+        self.spawn()?.finish()?.success()
+    }
+}
+
+/// A profiler at work. Dropping it ends it.
+#[derive(Debug)]
+pub struct Attached {
+    child: Child,
+    /// Until it has ended.
+    directory: Option<TempDir>,
+}
+
+impl Attached {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        process::signal(self.pid(), signal)
+    }
+
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        let file = self.directory.as_ref().map(|directory| directory.path().join("stderr"));
+        file.and_then(|file| fs::read(file).ok())
+            .map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Ends the recording as Ctrl-C would, and waits for the profile.
+    pub fn stop(self) -> Result<Taken> {
+        self.signal(libc::SIGINT)?;
+        self.finish()?.success()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Taken> {
+        let started = Instant::now();
+        let status = process::wait(&mut self.child, PATIENCE)?;
+        let ending = started.elapsed();
+        let directory = self.directory.take().context("it has ended before")?;
+        let mut stdout = Vec::new();
+        File::open(directory.path().join("stdout"))?.read_to_end(&mut stdout)?;
+        let stderr = String::from_utf8_lossy(&fs::read(directory.path().join("stderr"))?).into_owned();
+        let summary = fs::read(directory.path().join("summary.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(Taken {
+            outcome: Outcome { status, stdout, stderr },
+            summary: Summary(summary.unwrap_or_default()),
+            ending,
+            directory,
+        })
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Usually it has ended and been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A recording that has ended.
+#[derive(Debug)]
+pub struct Taken {
+    pub outcome: Outcome,
+    pub summary: Summary,
+    /// From when it was told to end, or waited for, to its end.
+    pub ending: Duration,
+    directory: TempDir,
+}
+
+impl Taken {
+    /// Itself, if the profiler succeeded and did not panic.
+    pub fn success(self) -> Result<Self> {
+        self.outcome.clone().success()?;
+        Ok(self)
+    }
+
+    /// The profile of [`Memory::record`].
+    pub fn heap(&self) -> Result<Heap> {
+        Heap::load(&self.file("heap.pb.gz")).with_context(|| self.outcome.stderr.clone())
+    }
+
+    /// Where the profiler's files are.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The table on standard output, line by line.
+    pub fn table(&self) -> Result<Vec<&str>> {
+        let text = std::str::from_utf8(&self.outcome.stdout).context("not UTF-8")?;
+        Ok(text.lines().collect())
+    }
+}
+
+/// `--summary-json`. The one place that knows how the summary calls what the tests hold it to.
+#[derive(Debug)]
+pub struct Summary(Value);
+
+impl Summary {
+    /// How much more was resident in the end than in the beginning, by the profiler's reading of smaps_rollup.
+    pub fn growth(&self) -> Result<f64> {
+        Ok(self.number("/resident/after_bytes")? - self.number("/resident/before_bytes")?)
+    }
+
+    /// What part of that it can say the origin of.
+    pub fn explained(&self) -> Result<f64> {
+        Ok(self.number("/resident/explained_bytes")? / self.growth()?.abs().max(1.0))
+    }
+
+    /// What exact mode has counted of the whole target: allocations, frees and requested bytes.
+    pub fn exact(&self, what: &str) -> Result<f64> {
+        self.number(&format!("/exact/{what}"))
+    }
+
+    /// The share of the interpreter's allocations that this build hides from probes.
+    pub fn hidden_share(&self) -> Result<f64> {
+        self.number("/exact/hidden_share")
+    }
+
+    pub fn number(&self, pointer: &str) -> Result<f64> {
+        let number = self.0.pointer(pointer).and_then(Value::as_f64);
+        number.with_context(|| format!("no number at {pointer} in the summary: {}", self.0))
+    }
+
+    /// What was lost, in the profiler's words.
+    pub fn lost(&self) -> Vec<String> {
+        let reasons = self.0["lost"].as_array().map_or(&[][..], Vec::as_slice);
+        let lost = reasons.iter().filter(|reason| reason["count"].as_u64() != Some(0));
+        lost.map(Value::to_string).collect()
+    }
+}
+
+/// A number of things and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub count: i64,
+    pub bytes: i64,
+}
+
+/// What came, and what of it is still there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    pub allocated: Amount,
+    pub live: Amount,
+}
+
+/// One stack of one thread.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub pid: u32,
+    /// Root first.
+    pub stack: Vec<PprofFrame>,
+    pub account: Account,
+}
+
+/// A memory profile.
+#[derive(Clone, Debug, Default)]
+pub struct Heap {
+    pub rows: Vec<Row>,
+}
+
+/// pprof's names for the four values, in the order in which Go's heap profiles have them.
+pub const KINDS: [&str; 4] = ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"];
+
+impl Heap {
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::of_profile(&read(&bytes)?)
+    }
+
+    fn of_profile(profile: &Profile) -> Result<Self> {
+        let place = |wanted: &str| {
+            let found = profile.sample_types.iter().position(|kind| kind.kind == wanted);
+            found.with_context(|| format!("no values of type {wanted}"))
+        };
+        let places = [place(KINDS[0])?, place(KINDS[1])?, place(KINDS[2])?, place(KINDS[3])?];
+        let rows = profile.samples().map(|(key, values)| {
+            let frames = profile.stack(key.stack).iter().rev().map(|&frame| {
+                let frame = profile.frame(frame);
+                PprofFrame {
+                    name: profile.string(frame.function).to_owned(),
+                    file: profile.string(frame.file).to_owned(),
+                    line: frame.line,
+                    first_line: frame.first_line,
+                }
+            });
+            let [allocated_count, allocated, live_count, live] = places.map(|place| values[place]);
+            Row {
+                pid: key.labels.pid,
+                stack: frames.collect(),
+                account: Account {
+                    allocated: Amount {
+                        count: allocated_count,
+                        bytes: allocated,
+                    },
+                    live: Amount {
+                        count: live_count,
+                        bytes: live,
+                    },
+                },
+            }
+        });
+        Ok(Self { rows: rows.collect() })
+    }
+
+    /// What the rows that are wanted come to.
+    pub fn sum(&self, wanted: impl Fn(&Row) -> bool) -> Account {
+        let mut sum = Account::default();
+        for row in self.rows.iter().filter(|row| wanted(row)) {
+            for (to, from) in [
+                (&mut sum.allocated, row.account.allocated),
+                (&mut sum.live, row.account.live),
+            ] {
+                to.count += from.count;
+                to.bytes += from.bytes;
+            }
+        }
+        sum
+    }
+
+    pub fn total(&self) -> Account {
+        self.sum(|_| true)
+    }
+
+    /// What a line of a script brought, whatever it called: the script's frame nearest the leaf is at that line.
+    pub fn line(&self, script: &str, line: u32) -> Account {
+        self.sum(|row| row.innermost(script).is_some_and(|frame| frame.line == line))
+    }
+
+    /// What came below a function.
+    pub fn function(&self, name: &str) -> Account {
+        self.sum(|row| row.stack.iter().any(|frame| frame.name == name))
+    }
+
+    /// The rows of one process.
+    pub fn of(&self, pid: u32) -> Self {
+        let rows = self.rows.iter().filter(|row| row.pid == pid).cloned();
+        Self { rows: rows.collect() }
+    }
+
+    /// The largest rows, for messages.
+    pub fn top(&self) -> String {
+        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.account.live.bytes.max(row.account.allocated.bytes)));
+        let shown = rows.iter().take(15).map(|row| {
+            let frames: Vec<String> = row
+                .stack
+                .iter()
+                .rev()
+                .take(4)
+                .map(|frame| format!("{}:{}", frame.name, frame.line))
+                .collect();
+            let Account { allocated, live } = row.account;
+            format!(
+                "  {:>12} live of {:>12} in {}: {}",
+                live.bytes,
+                allocated.bytes,
+                row.pid,
+                frames.join(" < ")
+            )
+        });
+        shown.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Row {
+    /// The frame of a script that is nearest the leaf.
+    pub fn innermost(&self, script: &str) -> Option<&PprofFrame> {
+        let is_of = |frame: &&PprofFrame| frame.file.rsplit('/').next() == Some(script);
+        self.stack.iter().rev().find(is_of)
+    }
+}
+
+/// What is resident of a process, in bytes, by the kernel's own count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    pub all: i64,
+    pub anonymous: i64,
+    pub huge: i64,
+}
+
+impl Resident {
+    /// Of a process that waits: while it runs, no two readings agree.
+    pub fn of(pid: u32) -> Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let field = |name: &str| -> Result<i64> {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let value = value.with_context(|| format!("no {name} in smaps_rollup"))?;
+            Ok(value.trim().trim_end_matches(" kB").parse::<i64>()? * 1024)
+        };
+        Ok(Self {
+            all: field("Rss")?,
+            anonymous: field("Anonymous")?,
+            huge: field("AnonHugePages")?,
+        })
+    }
+}
+
+/// Runs a script of `workloads/memory/`, from a copy that its interpreter can see.
+pub fn run(python: &Python, script: &str, arguments: &[&str]) -> Result<Workload> {
+    run_with(python, script, arguments, |_| ())
+}
+
+/// Like [`run`], and with what `change` makes of the command.
+pub fn run_with(python: &Python, script: &str, arguments: &[&str], change: impl Fn(&mut Command)) -> Result<Workload> {
+    let directory = copy(python)?;
+    let mut command = python.command();
+    command.arg(python.seen(&directory.path().join(script))).args(arguments);
+    change(&mut command);
+    Workload::command(command, Some(directory)).with_context(|| format!("{script} did not start"))
+}
+
+/// A directory with the workloads about memory that the interpreter can see.
+pub fn copy(python: &Python) -> Result<TempDir> {
+    let directory = python.directory()?;
+    for entry in fs::read_dir(sources())? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), directory.path().join(entry.file_name()))?;
+        }
+    }
+    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(directory)
+}
+
+/// Where their sources are.
+pub fn sources() -> PathBuf {
+    workload::sources().join("memory")
+}
+
+/// The number of the line of one of them that ends in a comment.
+pub fn line_of(script: &str, comment: &str) -> Result<u32> {
+    workload::line_of(&format!("memory/{script}"), comment)
+}
+
+/// Tells a workload to do something and returns what it says of it.
+pub fn ask(workload: &mut Workload, what: &str) -> Result<Value> {
+    workload.tell(what)?;
+    workload.value().with_context(|| format!("told to {what}"))
+}
+
+/// A number of what a workload has said.
+pub fn number(truth: &Value, pointer: &str) -> Result<i64> {
+    let number = truth.pointer(pointer).and_then(Value::as_i64);
+    number.with_context(|| format!("no {pointer} in {truth}"))
+}
+
+/// Fails unless a number of bytes is within a share of what is known.
+pub fn ensure_within(what: &str, found: i64, known: i64, share: f64) -> Result<()> {
+    let off = (found - known) as f64 / known as f64;
+    ensure!(
+        off.abs() <= share,
+        "{what}: {found} bytes, not {known}: {:+.2} %",
+        off * 100.0
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(name: &str, file: &str, line: u32) -> PprofFrame {
+        PprofFrame {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            line,
+            first_line: 1,
+        }
+    }
+
+    fn row(pid: u32, bytes: i64, stack: Vec<PprofFrame>) -> Row {
+        let allocated = Amount { count: 2, bytes };
+        let live = Amount {
+            count: 1,
+            bytes: bytes / 2,
+        };
+        Row {
+            pid,
+            stack,
+            account: Account { allocated, live },
+        }
+    }
+
+    #[test]
+    fn a_line_has_what_it_called_and_not_what_called_it() {
+        let own = |line| frame("leak", "/tmp/x/leak.py", line);
+        let heap = Heap {
+            rows: vec![
+                row(1, 100, vec![own(3), own(7), frame("memset", "libc.so.6", 0)]),
+                row(1, 10, vec![own(3), own(7)]),
+                row(2, 1000, vec![own(7), own(3)]),
+                row(2, 1, vec![frame("f", "/tmp/x/not_leak.py", 7)]),
+            ],
+        };
+        assert_eq!(heap.line("leak.py", 7).allocated, Amount { count: 4, bytes: 110 });
+        assert_eq!(heap.line("leak.py", 7).live, Amount { count: 2, bytes: 55 });
+        assert_eq!(heap.of(2).line("leak.py", 3).allocated.bytes, 1000);
+        assert_eq!(heap.function("memset").live.bytes, 50);
+        assert_eq!(heap.total().allocated.bytes, 1111);
+    }
+
+    #[test]
+    fn this_process_is_resident() {
+        let resident = Resident::of(std::process::id()).unwrap();
+        assert!(resident.all >= resident.anonymous && resident.anonymous > 0 && resident.huge >= 0);
+    }
+}

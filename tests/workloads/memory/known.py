@@ -1,0 +1,35 @@
+# How the workloads about memory talk: truths before READY, then one line of JSON for each line they are told.
+#
+# They never look at /proc themselves: some run in a root without one, and what is resident is asked by the test, from
+# outside, while the workload waits.
+import json
+import os
+import sys
+
+PAGE = 4096
+
+
+def tell(**truth):
+    print(json.dumps(truth), flush=True)
+
+
+def ready():
+    print("READY", flush=True)
+
+
+def told():
+    line = sys.stdin.readline()
+    if not line:
+        # Whoever tests has gone.
+        os._exit(0)
+    return line.strip()
+
+
+def in_pool(size):
+    # What a request of pymalloc's takes of its pool: 16 bytes are the unit since 3.7 on 64-bit machines.
+    return (size + 15) // 16 * 16
+
+
+def in_pages(size):
+    # What a block takes that malloc maps by itself: 16 bytes for its header, then whole pages (glibc 2.28 to 2.42).
+    return (size + 16 + PAGE - 1) // PAGE * PAGE

@@ -1,0 +1,113 @@
+# Touches memory in every way that the kernel tells apart. Each line it is told is a function of it; the answer says how
+# many bytes became resident by that.
+import ctypes
+import mmap
+import os
+import tempfile
+
+from known import ready, tell, told
+
+try:
+    import numpy
+except ImportError:
+    numpy = None
+
+PAGE = 4096
+HUGE = 2 << 20
+SIZE = 32 << 20
+# include/uapi/asm-generic/mman-common.h
+MADV_DONTNEED, MADV_HUGEPAGE = 4, 14
+libc = ctypes.CDLL(None, use_errno=True)
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+kept = {}
+
+
+def region(size=SIZE):
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def advise(memory, advice):
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert libc.madvise(start, len(memory), advice) == 0, os.strerror(ctypes.get_errno())
+
+
+def huge():
+    memory = kept["huge"] = region()
+    advise(memory, MADV_HUGEPAGE)
+    for at in range(0, SIZE, PAGE):
+        memory[at] = 1  # huge pages
+    tell(bytes=SIZE)
+
+
+def array():
+    # From 4 MiB on numpy (1.22 on) asks for huge pages itself.
+    kept["array"] = numpy.arange(SIZE / 8)  # an array of huge pages
+    tell(bytes=SIZE)
+
+
+def zero():
+    memory = kept["zero"] = region()
+    for at in range(0, SIZE, PAGE):
+        memory[at]  # reads what nobody has written
+    # All of it is one page of the kernel's, which is nobody's memory (do_anonymous_page, ZERO_PAGE).
+    tell(bytes=0)
+
+
+def write():
+    memory = kept["zero"]
+    for at in range(0, SIZE, PAGE):
+        memory[at] = 1  # writes what was only read
+    tell(bytes=SIZE)
+
+
+def file():
+    with tempfile.TemporaryFile() as opened:
+        opened.write(b"f" * SIZE)
+        opened.flush()
+        memory = kept["file"] = mmap.mmap(opened.fileno(), SIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    for at in range(0, SIZE, PAGE):
+        memory[at]  # reads a mapped file
+    tell(bytes=SIZE)
+
+
+def kernel():
+    memory = kept["kernel"] = region()
+    with open("/dev/zero", "rb", buffering=0) as zeros:
+        zeros.readinto(memory)  # the kernel writes
+    tell(bytes=SIZE)
+
+
+def advised():
+    memory = region()
+    kept["advised"] = memory
+    for at in range(0, SIZE, PAGE):
+        memory[at] = 1  # given back by advice
+    advise(memory, MADV_DONTNEED)
+    tell(bytes=0)
+
+
+def moved():
+    # mremap: smaller by half, then larger again, which may move it.
+    memory = kept["moved"] = region()
+    for at in range(0, SIZE, PAGE):
+        memory[at] = 1  # moved
+    memory.resize(SIZE // 2)
+    kept["wall"] = region(PAGE)
+    memory.resize(2 * SIZE)
+    tell(bytes=SIZE // 2)
+
+
+def cycle():
+    # Comes and goes as often as makes 32 MiB.
+    for _ in range(16):
+        memory = region(HUGE)
+        for at in range(0, HUGE, PAGE):
+            memory[at] = 1  # comes and goes
+        memory.close()
+    tell(bytes=0)
+
+
+tell(numpy=bool(numpy))
+ready()
+while True:
+    globals()[told()]()
