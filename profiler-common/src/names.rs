@@ -11,6 +11,14 @@ pub const PROGRAM_USER_FAULT: &str = "user_fault";
 pub const PROGRAM_KERNEL_FAULT: &str = "kernel_fault";
 pub const PROGRAM_CALL: &str = "after_call";
 pub const PROGRAM_POOL: &str = "pool_birth";
+pub const PROGRAM_ALLOC_ENTRY: &str = "alloc_entry";
+pub const PROGRAM_ALLOC_RETURN: &str = "alloc_return";
+pub const PROGRAM_FREE: &str = "free_entry";
+pub const PROGRAM_NOTHING: &str = "nothing";
+
+pub const MAP_BLOCKS: &str = "BLOCKS";
+pub const MAP_SITES: &str = "SITES";
+pub const MAP_PENDING: &str = "PENDING";
 
 pub const MAP_POOL_FACTS: &str = "POOL_FACTS";
 pub const MAP_POOLS: &str = "POOLS";
@@ -44,6 +52,13 @@ const _: () = assert!(
         && fits(PROGRAM_KERNEL_FAULT)
         && fits(PROGRAM_CALL)
         && fits(PROGRAM_POOL)
+        && fits(PROGRAM_ALLOC_ENTRY)
+        && fits(PROGRAM_ALLOC_RETURN)
+        && fits(PROGRAM_FREE)
+        && fits(PROGRAM_NOTHING)
+        && fits(MAP_BLOCKS)
+        && fits(MAP_SITES)
+        && fits(MAP_PENDING)
         && fits(MAP_POOL_FACTS)
         && fits(MAP_POOLS)
         && fits(MAP_EVENTS)

@@ -185,3 +185,16 @@ const _: () = assert!(size_of::<PoolFacts>() == 24);
 #[cfg(feature = "user")]
 // SAFETY: `PoolFacts` is `repr(C)`, made of integers, and has no padding (asserted above).
 unsafe impl aya::Pod for PoolFacts {}
+
+/// What an allocating function is given, as a probe's cookie says it: kind, and the registers of two arguments by their
+/// index in the kernel's `struct pt_regs`, counted in words.
+pub const fn allocation_cookie(kind: u32, first: u32, second: u32) -> u64 {
+    (kind | first << 8 | second << 16) as u64
+}
+
+/// `malloc(size)`: the first register.
+pub const ALLOCATION_MALLOC: u32 = 0;
+/// `calloc(count, size)`.
+pub const ALLOCATION_CALLOC: u32 = 1;
+/// `realloc(block, size)`.
+pub const ALLOCATION_REALLOC: u32 = 2;

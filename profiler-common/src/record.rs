@@ -14,6 +14,9 @@ pub const RECORD_DEFINITION: u32 = 4;
 /// What happened to memory: a [`MemoryRecord`].
 pub const RECORD_MEMORY: u32 = 5;
 
+/// A block came or went: a [`BlockRecord`].
+pub const RECORD_BLOCK: u32 = 6;
+
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
 /// The whole chain was read, down to the thread's first frame.
@@ -165,10 +168,8 @@ pub const MEMORY_ADVISE: u32 = 5;
 pub const MEMORY_REMAP: u32 = 6;
 /// brk. `address`: where the heap ends now.
 pub const MEMORY_BREAK: u32 = 7;
-/// An allocator has returned a block. `address`, `length`; `flags`: the allocator.
-pub const MEMORY_ALLOCATED: u32 = 8;
-/// A block was given back. `address`.
-pub const MEMORY_FREED: u32 = 9;
+/// Block records that follow refer to this stack by a number: `weight`.
+pub const MEMORY_SITE: u32 = 8;
 
 /// [`MEMORY_FAULT`]: the page was there already (the bits are x86's, arch/x86/include/asm/trap_pf.h).
 pub const FAULT_PRESENT: u32 = 1 << 0;
@@ -206,6 +207,29 @@ pub struct MemoryRecord {
 
 const _: () = assert!(size_of::<MemoryEvent>() == 48);
 const _: () = assert!(size_of::<MemoryRecord>() == 64 + 48);
+
+/// [`BlockRecord::site`] of a block for whose stack there was no number left.
+pub const SITE_UNKNOWN: u32 = u32::MAX;
+
+/// A block that an allocator gave, or was given back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockRecord {
+    /// [`RECORD_BLOCK`].
+    pub kind: u32,
+    /// The number of the stack that allocated it.
+    pub site: u32,
+    /// CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// When it was allocated; 0 if it is now.
+    pub born_ns: u64,
+    pub bytes: u64,
+    /// How many allocations its thread made while it lived, if it was the same thread that freed it.
+    pub distance: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<BlockRecord>() == 40);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;

@@ -65,6 +65,16 @@ counters! {
     LostMemoryEvents = 21, "memory events lost: ring buffer full";
     /// The table of pools was full.
     LostPools = 22, "pools lost: table full";
+    /// Calls of functions that allocate, as the probes see them; blocks given back likewise.
+    Allocations = 23, "calls that allocate";
+    Frees = 24, "calls that free";
+    /// The table of live blocks was full.
+    LostBlocks = 25, "blocks lost: table full";
+    /// There was no number left for a stack, or no room for a thread.
+    LostSites = 26, "blocks without a stack: table full";
+    /// Hits of probes in allocators: on entry, and on return.
+    EntryHits = 27, "hits of probes on entry";
+    ReturnHits = 28, "hits of probes on return";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

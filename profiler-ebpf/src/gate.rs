@@ -46,7 +46,7 @@ impl Gate {
             let earned = if passed >= stretch * u64::from(GATE_SAVED / GATE_FOLLOWED) {
                 GATE_SAVED
             } else {
-                GATE_FOLLOWED * (passed / stretch) as u32
+                GATE_FOLLOWED * passed.checked_div(stretch).unwrap_or(1) as u32
             };
             self.saved = (self.saved + earned).min(GATE_SAVED);
             self.sampled = 0;

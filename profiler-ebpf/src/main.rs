@@ -7,6 +7,8 @@
 //! | `user_fault`, `kernel_fault` | raw tracepoints of page faults | send who touches new memory |
 //! | `after_call` | raw tracepoint at the end of system calls | sends what is mapped and unmapped |
 //! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
+//! | `alloc_entry`, `alloc_return`, `free_entry` | uprobes on allocators | send who allocates and frees what |
+//! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
 //! Every fault ends in a counter of `STATS`; nothing is logged per sample.
@@ -15,6 +17,8 @@
 // For `atomic`. Stable compilers allow it to crates that RUSTC_BOOTSTRAP names, as `profiler/build.rs` does.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod alloc;
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
@@ -42,6 +46,8 @@ mod probe;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
+mod registers;
+#[cfg(target_arch = "bpf")]
 mod sample;
 #[cfg(target_arch = "bpf")]
 mod stats;
@@ -55,12 +61,13 @@ mod walk;
 #[cfg(target_arch = "bpf")]
 mod entry {
     use aya_ebpf::{
-        macros::{perf_event, raw_tracepoint, uprobe},
-        programs::{PerfEventContext, ProbeContext, RawTracePointContext},
+        EbpfContext as _,
+        macros::{perf_event, raw_tracepoint, uprobe, uretprobe},
+        programs::{PerfEventContext, ProbeContext, RawTracePointContext, RetProbeContext},
     };
     use profiler_common::stats::Counter;
 
-    use crate::{cpu, fault, mapping, pool, probe, process, stats};
+    use crate::{alloc, cpu, fault, mapping, pool, probe, process, stats};
 
     fn counted(outcome: Result<(), Counter>) {
         if let Err(lost) = outcome {
@@ -101,6 +108,30 @@ mod entry {
     #[uprobe]
     pub fn pool_birth(ctx: ProbeContext) -> u32 {
         counted(pool::try_birth(&ctx));
+        0
+    }
+
+    #[uprobe]
+    pub fn alloc_entry(ctx: ProbeContext) -> u32 {
+        counted(alloc::try_entry(&ctx));
+        0
+    }
+
+    #[uretprobe]
+    pub fn alloc_return(ctx: RetProbeContext) -> u32 {
+        counted(alloc::try_return(&ProbeContext::new(ctx.as_ptr())));
+        0
+    }
+
+    #[uprobe]
+    pub fn free_entry(ctx: ProbeContext) -> u32 {
+        counted(alloc::try_free(&ctx));
+        0
+    }
+
+    /// What a probe costs that does nothing.
+    #[uprobe]
+    pub fn nothing(_ctx: ProbeContext) -> u32 {
         0
     }
 

@@ -14,7 +14,11 @@ use profiler_common::{
 };
 use profiler_ebpf::{scratch::Scratch, unwind::UnwindTables};
 
-use crate::{code::CodeScratch, context::Context};
+use crate::{
+    alloc::{Block, BlockKey, Pending, SiteKey},
+    code::CodeScratch,
+    context::Context,
+};
 
 /// Kernel → user: samples, stacks, code objects. Resized at load to the number of CPUs.
 #[map]
@@ -47,6 +51,18 @@ pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 
 /// Kernel only: pools whose birth was told. Losing an entry leaves a pool with its former owner when it is born again.
 #[map]
 pub static POOLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// Kernel only: blocks that live (exact mode). Sized at load. Preallocated: 100 bytes each.
+#[map]
+pub static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(512 * 1024, 0);
+
+/// Kernel only: stacks by their numbers (exact mode).
+#[map]
+pub static SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(32 * 1024, 0);
+
+/// Kernel only: threads inside an allocating function (exact mode).
+#[map]
+pub static PENDING: LruHashMap<u32, Pending> = LruHashMap::with_max_entries(16 * 1024, 0);
 
 /// User → kernel: the threads to sample.
 #[map]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::MAX_CODE_BYTES,
-    record::{CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
+    record::{BlockRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
 };
 
 use profiler_ebpf::scratch::Scratch;
@@ -53,6 +53,16 @@ pub fn send_memory(record: &MemoryRecord) -> bool {
     send(
         (&raw const *record).cast_mut().cast(),
         size_of::<MemoryRecord>() as u64,
+        false,
+    )
+}
+
+/// Sends a block that came or went.
+#[inline(always)]
+pub fn send_block(record: &BlockRecord) -> bool {
+    send(
+        (&raw const *record).cast_mut().cast(),
+        size_of::<BlockRecord>() as u64,
         false,
     )
 }

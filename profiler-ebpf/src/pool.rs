@@ -5,7 +5,6 @@
 //! pool is next), so no probe at the return is needed.
 
 use aya_ebpf::{
-    EbpfContext as _,
     helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64},
     macros::map,
     maps::PerCpuArray,
@@ -21,6 +20,7 @@ use profiler_ebpf::{gate::Gate, memory::ReadMemory as _};
 use crate::{
     context,
     maps::{POOL_FACTS, POOLS},
+    registers::register,
     sample,
     stats::{add, count},
     task::{self, Task, config},
@@ -104,31 +104,5 @@ fn next_pool(ctx: &ProbeContext, facts: &PoolFacts) -> Option<u64> {
     match UserMemory.read_u64(arena + FREE_POOLS)? {
         0 => UserMemory.read_u64(arena + POOL_ADDRESS),
         pool => Some(pool),
-    }
-}
-
-/// A register by its index in `struct pt_regs`; only those that hold arguments or survive calls.
-#[inline(always)]
-fn register(ctx: &ProbeContext, index: u32) -> u64 {
-    let registers = ctx.as_ptr().cast::<u64>();
-    // The offset of each load must be a constant.
-    // SAFETY: the context is a `struct pt_regs`, which has 21 words.
-    unsafe {
-        match index {
-            0 => *registers,
-            1 => *registers.add(1),
-            2 => *registers.add(2),
-            3 => *registers.add(3),
-            4 => *registers.add(4),
-            5 => *registers.add(5),
-            8 => *registers.add(8),
-            9 => *registers.add(9),
-            10 => *registers.add(10),
-            11 => *registers.add(11),
-            12 => *registers.add(12),
-            13 => *registers.add(13),
-            14 => *registers.add(14),
-            _ => 0,
-        }
     }
 }

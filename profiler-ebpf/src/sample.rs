@@ -67,9 +67,24 @@ pub fn take_memory_without_stack(
     send_memory(scratch, event)
 }
 
+/// Sends something that refers to the stack in the working memory, and the stack if need be.
+#[inline(always)]
+pub fn send_defined(context: Context, event: MemoryEvent) -> Result<(), Counter> {
+    count(Counter::Samples);
+    define(context)?;
+    let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
+    send_memory(scratch, event)
+}
+
+/// Looks whether the code of the stack in the working memory, which is known, is still the same.
+#[inline(always)]
+pub fn check_known(context: Context) {
+    code::check_some(context);
+}
+
 /// Leaves the stack of `task` in the working memory, hashed; when it began.
 #[inline(always)]
-fn stack(event: Option<*mut c_void>, context: Context, task: Task, comm: [u64; 2]) -> Result<u64, Counter> {
+pub fn stack(event: Option<*mut c_void>, context: Context, task: Task, comm: [u64; 2]) -> Result<u64, Counter> {
     // SAFETY: a plain helper call.
     let started_ns = unsafe { bpf_ktime_get_ns() };
     let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;

@@ -153,6 +153,13 @@ pub struct Memory {
     #[arg(long, value_name = "N", requires = "exact", default_value_t = DEFAULT_LIVE_BLOCKS, help_heading = "Exact mode")]
     pub max_live: u32,
 
+    /// With --temporary: a block is temporary if it is freed before its thread has made N more allocations
+    #[arg(
+        long = "temporary-allocation-threshold", value_name = "N", requires = "exact", default_value_t = 1,
+        help_heading = "Exact mode",
+    )]
+    pub temporary_within: u32,
+
     #[arg(
         short, long, value_name = "FORMAT", help_heading = "Output",
         help = "Format: of the table, text, csv or json; of the stacks, svg, folded, speedscope or pprof [default: by \

@@ -75,6 +75,8 @@ pub struct Exact {
     pub max_overhead: f64,
     /// Blocks that can be followed at a time.
     pub max_live: u32,
+    /// A block is temporary if it is freed before its thread has made this many more allocations.
+    pub temporary_within: u32,
 }
 
 /// What `memory` writes.
@@ -293,6 +295,7 @@ impl Config {
             exact,
             max_overhead,
             max_live,
+            temporary_within,
             format,
         } = typed;
         let mut config = Self::common(common)?;
@@ -326,6 +329,7 @@ impl Config {
             exact: exact.then_some(Exact {
                 max_overhead: max_overhead.unwrap_or(DEFAULT_MAX_OVERHEAD),
                 max_live,
+                temporary_within,
             }),
             format,
         });

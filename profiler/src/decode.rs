@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
-        CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_CODE, RECORD_DEFINITION,
+        BlockRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK, RECORD_CODE, RECORD_DEFINITION,
         RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackRecord,
     },
 };
@@ -26,6 +26,8 @@ pub enum RawRecord<'a> {
     Definition(SampleHeader, RawStack),
     /// Something that happened to memory.
     Memory(SampleHeader, MemoryEvent),
+    /// A block that came or went.
+    Block(BlockRecord),
 }
 
 impl RawRecord<'_> {
@@ -37,6 +39,7 @@ impl RawRecord<'_> {
             | Self::Definition(header, _)
             | Self::Memory(header, _) => header.time_ns,
             Self::Code(code) => code.time_ns,
+            Self::Block(block) => block.time_ns,
         }
     }
 }
@@ -97,6 +100,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
             let record = memory(bytes).ok_or(short)?;
             Ok(RawRecord::Memory(record.header, record.event))
         }
+        RECORD_BLOCK => Ok(RawRecord::Block(block(bytes).ok_or(short)?)),
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
             Ok(RawRecord::Code(RawCode {
@@ -120,6 +124,12 @@ fn memory(bytes: &[u8]) -> Option<MemoryRecord> {
     let bytes = bytes.get(..size_of::<MemoryRecord>())?;
     // SAFETY: `MemoryRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
     Some(unsafe { bytes.as_ptr().cast::<MemoryRecord>().read_unaligned() })
+}
+
+fn block(bytes: &[u8]) -> Option<BlockRecord> {
+    let bytes = bytes.get(..size_of::<BlockRecord>())?;
+    // SAFETY: `BlockRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<BlockRecord>().read_unaligned() })
 }
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
@@ -189,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u8..7, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        fn no_bytes_panic(kind in 0u8..8, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

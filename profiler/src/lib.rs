@@ -18,6 +18,7 @@ pub mod config;
 pub mod cost;
 pub mod decode;
 pub mod exit;
+pub mod governor;
 pub mod humanize;
 pub mod invoker;
 pub mod launch;

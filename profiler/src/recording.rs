@@ -12,7 +12,7 @@ use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::PythonProcess,
     record::{
-        MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
+        BlockRecord, MEMORY_SITE, MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
         PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
     },
     unwind::UnwindMapping,
@@ -152,6 +152,8 @@ pub struct Recording {
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
+    /// Stacks and threads by the numbers that the kernel side gave them (exact mode).
+    numbered: FxHashMap<u32, (u32, SampleOf)>,
     /// Whether it is about memory.
     pub follows_memory: bool,
     /// What happened to memory.
@@ -178,6 +180,7 @@ impl Recording {
             kept: None,
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
+            numbered: FxHashMap::default(),
             follows_memory: false,
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
@@ -283,6 +286,7 @@ impl Recording {
             RawRecord::Sample(header) => self.count(&header),
             RawRecord::Definition(header, stack) => self.take_stack(&header, stack),
             RawRecord::Memory(header, event) => self.take_memory(&header, &event),
+            RawRecord::Block(block) => self.take_block(&block),
         }
     }
 
@@ -293,7 +297,8 @@ impl Recording {
     /// Call this after everything that waited was taken in. Returns the stacks that the kernel side must forget.
     pub fn forget_stacks(&mut self) -> Vec<StackKey> {
         match self.kept.take() {
-            None if self.ledger.stack_bytes > MOST_STACK_BYTES => {
+            // Those that the kernel side has numbered are referred to for good; there are no more than it has numbers.
+            None if self.ledger.stack_bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
                 self.kept = Some(FxHashSet::default());
                 self.ledger.stacks.keys().copied().collect()
             }
@@ -516,6 +521,12 @@ impl Recording {
     }
 
     fn take_memory(&mut self, header: &SampleHeader, event: &MemoryEvent) {
+        if event.what == MEMORY_SITE {
+            if let Some(key) = self.admit(header) {
+                self.numbered.insert(event.weight, (header.pid, key));
+            }
+            return;
+        }
         let site = if header.stack == NO_STACK {
             self.know(header.pid);
             NO_SITE
@@ -534,6 +545,32 @@ impl Recording {
         } else {
             self.ledger.tally.malformed += 1;
         }
+    }
+
+    fn take_block(&mut self, block: &BlockRecord) {
+        // Its stack was lost, or there was no number for it.
+        let numbered = self.numbered.get(&block.site).copied();
+        let (pid, site) = match numbered {
+            Some((pid, key)) => (pid, self.site(pid, key)),
+            None => (0, NO_SITE),
+        };
+        let &BlockRecord {
+            time_ns,
+            born_ns,
+            bytes,
+            distance,
+            ..
+        } = block;
+        let what = match born_ns {
+            0 => What::Allocated { bytes, site },
+            _ => What::Freed {
+                bytes,
+                site,
+                born_ns,
+                distance,
+            },
+        };
+        self.memory_events.push(Event { pid, time_ns, what });
     }
 
     /// The number under which a stack of a thread is known until its process's facts change.

@@ -1,5 +1,6 @@
 //! One recording from its first check to its last line: the program's plot.
 
+mod exact;
 mod memory;
 
 use std::{
@@ -31,7 +32,7 @@ use tokio::{
 use self::memory::Memory;
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, Target, Verbosity},
+    config::{Config, MemoryConfig, Target, Verbosity},
     cost, exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -132,6 +133,8 @@ pub enum StoppedBy {
     /// Every target is gone.
     TargetsGone,
     CommandEnded,
+    /// Probes have cost the program what they may.
+    Budget,
 }
 
 async fn run(
@@ -223,6 +226,11 @@ async fn run(
             }
         }
         take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
+        if let Some(memory) = &mut memory
+            && memory.is_spent(&source.kernel)?
+        {
+            break StoppedBy::Budget;
+        }
         progress.update(
             started.elapsed(),
             recording.ledger.tally.samples,
@@ -501,6 +509,7 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         ring_bytes: ring_bytes(cpus),
         log: config.verbosity >= Verbosity::Debug,
         event: match config.memory {
+            Some(MemoryConfig { exact: Some(exact), .. }) => bpf::Event::Allocations { blocks: exact.max_live },
             Some(_) => bpf::Event::Memory,
             None => bpf::Event::Clock {
                 period_ns: config.period_ns,

@@ -71,6 +71,29 @@ pub struct MemorySummary {
     pub forgotten_bytes: u64,
     pub forgotten_pools: u64,
     pub forgotten_mappings: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<ExactSummary>,
+}
+
+/// What exact mode came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExactSummary {
+    /// Calls that allocate, those from inside others not counted; and that free.
+    pub allocations: u64,
+    pub frees: u64,
+    /// Hits of probes, all of them.
+    pub entry_hits: u64,
+    pub return_hits: u64,
+    /// What a hit costs without what our program does, measured at the start.
+    pub trap_ns: f64,
+    /// How many times slower the program was, estimated from these.
+    pub slow_down: f64,
+    /// Blocks that are in no number because the table was full.
+    pub lost_blocks: u64,
+    /// Blocks that are counted without their stack.
+    pub without_stack: u64,
+    /// Allocations by size: number n is of 2ⁿ to 2ⁿ⁺¹ - 1 bytes.
+    pub sizes: Vec<u64>,
 }
 
 /// Resident memory of a process before and after, in bytes, and how much of the change the report explains.
@@ -240,6 +263,7 @@ impl Summary {
             StoppedBy::Duration | StoppedBy::Signal => "",
             StoppedBy::TargetsGone => "; the target has exited",
             StoppedBy::CommandEnded => "; the command has ended",
+            StoppedBy::Budget => "; stopped because the budget was spent (--max-overhead)",
         };
         let mut lines = match &self.memory {
             Some(memory) => memory.lines(length, reason),
@@ -306,6 +330,10 @@ impl Summary {
 impl MemorySummary {
     fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
         let mut lines = self.lines.clone();
+        if let Some(exact) = &self.exact {
+            lines.extend(exact.lines(length, reason));
+            return lines;
+        }
         let mut line = format!(
             "{} of {} followed in {}{reason}",
             count(self.faults_followed),
@@ -330,6 +358,45 @@ impl MemorySummary {
             lines.push(format!("lost: {} because the account was full", bytes(self.forgotten_bytes)));
         }
         lines
+    }
+}
+
+impl ExactSummary {
+    fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
+        let mut lines = vec![format!(
+            "{} and {} seen in {}{reason}; the program ran about {:.2} times slower ({} at probes of {:.2} µs)",
+            many(self.allocations, "allocation"),
+            many(self.frees, "free"),
+            duration(length),
+            self.slow_down,
+            many(self.entry_hits + self.return_hits, "hit"),
+            self.trap_ns / 1e3,
+        )];
+        lines.extend(self.size_line());
+        let lost = [
+            (self.lost_blocks, "blocks because the table was full (--max-live)"),
+            (self.without_stack, "stacks of blocks because the table was full"),
+        ];
+        lines.extend(list("lost", &reasons(&lost)));
+        lines
+    }
+
+    /// `sizes: 12 % up to 31 B, …`: the classes with most allocations.
+    fn size_line(&self) -> Option<String> {
+        const SHOWN: usize = 6;
+        let all: u64 = self.sizes.iter().sum();
+        let mut sizes: Vec<(usize, u64)> = self.sizes.iter().copied().enumerate().collect();
+        sizes.retain(|&(_, number)| number > 0);
+        sizes.sort_unstable_by_key(|&(_, number)| std::cmp::Reverse(number));
+        sizes.truncate(SHOWN);
+        sizes.sort_unstable();
+        let part = |&(power, number): &(usize, u64)| {
+            let low = 1u64.checked_shl(power as u32).unwrap_or(u64::MAX);
+            let share = percent(number as f64 / all.max(1) as f64);
+            format!("{share} of {} to {}", bytes(low), bytes(low.saturating_mul(2) - 1))
+        };
+        let parts: Vec<String> = sizes.iter().map(part).collect();
+        (all > 0).then(|| format!("sizes: {}", parts.join(", ")))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    memory::{self, Account, Memory, Resident, Taken, ask, ensure_within, line_of, number},
+    memory::{self, Memory, Resident, Taken, ask, ensure_within, line_of, number},
     python::{self, Python},
     serial::serial,
     venv,
@@ -12,8 +12,11 @@ use profiler_tests::{
 };
 use serde_json::Value;
 
-/// Rounds of leak.py: two to eight seconds, by the interpreter's speed.
-const ROUNDS: &str = "300";
+/// Rounds of leak.py, and MiB of each line: 96 MiB in four to twelve seconds, by the interpreter's speed. That is slow
+/// enough for every fault to be followed.
+const SLOWLY: [&str; 2] = ["600", "32"];
+/// As much in a third of the time, while 100,000 pages and pools a second come and go.
+const IN_A_STORM: [&str; 4] = ["600", "32", "4", "storm"];
 const MIB: i64 = 1 << 20;
 
 /// Recorded while it leaked, with what is true.
@@ -25,8 +28,8 @@ struct Leaked {
     growth: i64,
 }
 
-fn leak(python: &Python, arguments: &[&str]) -> Result<Leaked> {
-    let mut workload = memory::run_with(python, "leak.py", &[ROUNDS], |command| {
+fn leak(python: &Python, how: &[&str], recording: fn(&[&str]) -> Result<Memory>) -> Result<Leaked> {
+    let mut workload = memory::run_with(python, "leak.py", how, |command| {
         if let Some(interpreter) = with_numpy(python) {
             let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
             *command = std::process::Command::new(interpreter);
@@ -35,14 +38,12 @@ fn leak(python: &Python, arguments: &[&str]) -> Result<Leaked> {
     })?;
     let numpy = workload.truth[0]["numpy"].as_bool().context("nothing about numpy")?;
     let before = Resident::of(workload.pid)?;
-    let attached = Memory::record(&["-p", &workload.pid.to_string()])?
-        .args(arguments)
-        .start()?;
+    let attached = recording(&["-p", &workload.pid.to_string()])?.start()?;
     let truth = ask(&mut workload, "go")?;
     let growth = Resident::of(workload.pid)?.all - before.all;
     let taken = attached.stop()?;
     println!(
-        "{python}: first sample after {:?}, detached and written in {:.0} ms",
+        "{python}: first sample after {:?} s, detached and written in {:.0} ms",
         taken.summary.number("/cost/first_sample_after_s").ok(),
         taken.ending.as_secs_f64() * 1e3
     );
@@ -63,83 +64,85 @@ fn with_numpy(python: &Python) -> Option<PathBuf> {
         .flatten()
 }
 
-/// The three lines and what they leaked, in the words of leak.py.
-fn lines(leaked: &Leaked) -> Result<[(&'static str, Account); 3]> {
-    let heap = leaked.taken.heap()?;
+/// The three kinds of leak.py, and the numbers of their lines.
+fn lines(leaked: &Leaked) -> Result<[(&'static str, u32); 3]> {
     let arrays = if leaked.numpy {
         "# arrays of numpy"
     } else {
         "# arrays of bytes"
     };
-    let line = |comment| Ok::<_, anyhow::Error>(heap.line("leak.py", line_of("leak.py", comment)?));
     Ok([
-        ("small", line("# small objects")?),
-        ("large", line("# large bytes")?),
-        ("arrays", line(arrays)?),
+        ("small", line_of("leak.py", "# small objects")?),
+        ("large", line_of("leak.py", "# large bytes")?),
+        ("arrays", line_of("leak.py", arrays)?),
     ])
 }
 
 #[test]
-fn each_line_of_a_leak_has_its_bytes_within_five_per_cent() -> Result<()> {
+fn a_leak_is_explained_and_each_line_of_it_has_its_bytes_within_five_per_cent() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
-        let leaked = leak(python, &[])?;
-        let top = || {
-            leaked
-                .taken
-                .heap()
-                .map_or_else(|error| error.to_string(), |heap| heap.top())
-        };
-        for (name, account) in lines(&leaked)? {
+        let leaked = leak(python, &SLOWLY, Memory::record)?;
+        let heap = leaked.taken.heap()?;
+        let shown = || format!("{}\n{}", heap.top(), leaked.taken.outcome.stderr);
+        for (name, line) in lines(&leaked)? {
+            let account = heap.line("leak.py", line);
             let known = number(&leaked.truth, &format!("/{name}/bytes"))?;
-            ensure_within(name, account.live.bytes, known, 0.05).with_context(top)?;
+            ensure_within(name, account.live.bytes, known, 0.05).with_context(shown)?;
             ensure!(
                 account.allocated.bytes >= account.live.bytes,
                 "{name}: {account:?}: more is left than came"
             );
         }
-        Ok(())
-    })
-}
+        // Its working set is half a MiB, and was resident before.
+        let churn = heap.function("churn").live.bytes;
+        ensure!(churn < MIB, "{churn} bytes of the churn are live\n{}", shown());
 
-/// The kernel's growth is the sum of what the rows have: all of them, so what cannot be said is a row, too.
-#[test]
-fn the_growth_of_a_leaking_process_is_explained() -> Result<()> {
-    let _serial = serial();
-    python::each(|python| {
-        let leaked = leak(python, &[])?;
         let (summary, growth) = (&leaked.taken.summary, leaked.growth);
-        ensure!(growth > 130 * MIB, "it grew by {growth} only");
+        ensure!(growth > 90 * MIB, "it grew by {growth} only");
         ensure_within("the summary's growth", summary.growth()? as i64, growth, 0.01)?;
         let explained = summary.explained()?;
         ensure!(
             (0.95..=1.05).contains(&explained),
             "{:.1} % explained: {}",
             explained * 100.0,
-            leaked.taken.outcome.stderr
+            shown()
         );
-        let live = leaked.taken.heap()?.total().live.bytes;
-        ensure_within("live of all rows", live, growth, 0.05).with_context(|| leaked.taken.outcome.stderr.clone())?;
+        ensure_within("live of all rows", heap.total().live.bytes, growth, 0.05).with_context(shown)?;
         ensure!(summary.lost().is_empty(), "lost: {:?}", summary.lost());
         Ok(())
     })
 }
 
-/// The churn's working set was resident before: what it allocates is not growth, and 1 MiB is a tenth of what it has in
-/// use at any moment.
+/// Where there is too much to follow it all, numbers have errors. They are 1.96 standard deviations; of some hundred numbers
+/// that are looked at here, none should be off by twice that.
 #[test]
-fn what_churns_has_nearly_nothing_live() -> Result<()> {
+fn in_a_storm_of_pages_and_pools_each_line_is_within_its_error() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
-        let leaked = leak(python, &[])?;
-        let heap = leaked.taken.heap()?;
-        let churn = heap.function("churn");
-        ensure!(
-            churn.live.bytes < 2 * MIB,
-            "{} bytes of the churn are live\n{}",
-            churn.live.bytes,
-            heap.top()
-        );
+        let table = |arguments: &[&str]| Ok(Memory::new(arguments)?.args(["-f", "json", "-o", "-", "--top", "1000"]));
+        let leaked = leak(python, &IN_A_STORM, table)?;
+        let outcome = &leaked.taken.outcome;
+        let table: Value = serde_json::from_slice(&outcome.stdout).context("the table is not JSON")?;
+        let rows = table["rows"].as_array().context("no rows")?;
+        for (name, line) in lines(&leaked)? {
+            let mut bytes = (0, 0);
+            for row in rows.iter().filter(|row| row["line"] == line) {
+                bytes.0 += number(row, "/inuse_bytes")?;
+                bytes.1 += number(row, "/inuse_error_bytes")?;
+            }
+            let known = number(&leaked.truth, &format!("/{name}/pages"))?;
+            let off = (bytes.0 - known).abs();
+            // A per cent is for what lies between the lines.
+            ensure!(
+                off <= 2 * bytes.1 + known / 100,
+                "{name}: {} ± {} bytes, but {known} are known\n{rows:#?}\n{}",
+                bytes.0,
+                bytes.1,
+                outcome.stderr
+            );
+            ensure!(bytes.1 < known / 3, "{name}: ± {} says nothing of {known}", bytes.1);
+        }
         Ok(())
     })
 }

@@ -11,6 +11,8 @@ use profiler_tests::{
 };
 
 const MIB: i64 = 1 << 20;
+/// Of each thing in touch.py.
+const SIZE: i64 = 16 * MIB;
 
 /// Records touch.py while it does things, and returns what came of them: the account of a line, by its comment, what the
 /// workload says of the last thing it did, and what was resident more.
@@ -70,7 +72,7 @@ fn a_huge_page_is_two_mebibytes() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let touched = touch(&mut start(python)?, &[], &["huge"], "# huge pages")?;
-        if touched.growth.huge < 16 * MIB {
+        if touched.growth.huge < SIZE / 2 {
             skip(format!("this kernel gave {} bytes of huge pages", touched.growth.huge));
             return Ok(());
         }
@@ -142,7 +144,7 @@ fn what_madvise_gives_back_is_not_live() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let touched = touch(&mut start(python)?, &[], &["advised"], "# given back by advice")?;
-        ensure_within("allocated", touched.account.allocated.bytes, 32 * MIB, 0.05)?;
+        ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05)?;
         ensure!(
             touched.account.live.bytes < MIB,
             "{:?}\n{}",
@@ -158,7 +160,7 @@ fn what_mremap_moves_stays_with_who_touched_it() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let touched = touch(&mut start(python)?, &[], &["moved"], "# moved")?;
-        ensure_within("allocated", touched.account.allocated.bytes, 32 * MIB, 0.05)?;
+        ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05)?;
         ensure_known(&touched, 0.05)
     })
 }
@@ -168,8 +170,7 @@ fn mappings_that_come_and_go_are_allocated_each_time_and_never_live() -> Result<
     let _serial = serial();
     python::each(|python| {
         let touched = touch(&mut start(python)?, &[], &["cycle"], "# comes and goes")?;
-        ensure_within("allocated", touched.account.allocated.bytes, 32 * MIB, 0.05)
-            .with_context(|| touched.top.clone())?;
+        ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05).with_context(|| touched.top.clone())?;
         ensure!(
             touched.account.live.bytes < MIB,
             "{:?}\n{}",

@@ -113,7 +113,7 @@ fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
         workload.value().context("the target does not go on")?;
 
         // And the next one works.
-        let mut workload = memory::run(&python::any()?, "leak.py", &["10", "16"])?;
+        let mut workload = memory::run(&python::any()?, "leak.py", &["300", "16"])?;
         let attached = Memory::record(&["-p", &pid(&workload)])?.args(mode).start()?;
         let truth = ask(&mut workload, "go")?;
         let line = attached
@@ -130,7 +130,7 @@ fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
 fn two_profilers_find_the_same_leak_in_one_target() -> Result<()> {
     let _serial = serial();
     for mode in MODES {
-        let mut workload = memory::run(&python::any()?, "leak.py", &["20", "32"])?;
+        let mut workload = memory::run(&python::any()?, "leak.py", &["300", "16"])?;
         let target = pid(&workload);
         let first = Memory::record(&["-p", &target])?.args(mode).start()?;
         let second = Memory::record(&["-p", &target])?.args(mode).start()?;
@@ -200,7 +200,7 @@ fn other_allocators_than_pymalloc_are_recognized_and_the_leak_is_found() -> Resu
 }
 
 fn other_allocator(python: &Python, setting: &str, word: &str) -> Result<()> {
-    let mut workload = memory::run_with(python, "leak.py", &["20", "32"], |command| {
+    let mut workload = memory::run_with(python, "leak.py", &["300", "16"], |command| {
         command.env("PYTHONMALLOC", setting);
     })?;
     let attached = Memory::record(&["-p", &pid(&workload)])?.start()?;

@@ -210,22 +210,31 @@ pub struct Summary(Value);
 impl Summary {
     /// How much more was resident in the end than in the beginning, by the profiler's reading of smaps_rollup.
     pub fn growth(&self) -> Result<f64> {
-        Ok(self.number("/resident/after_bytes")? - self.number("/resident/before_bytes")?)
+        Ok(self.of_processes("rss_after")? - self.of_processes("rss_before")?)
     }
 
     /// What part of that it can say the origin of.
     pub fn explained(&self) -> Result<f64> {
-        Ok(self.number("/resident/explained_bytes")? / self.growth()?.abs().max(1.0))
+        Ok(self.of_processes("explained_bytes")? / self.growth()?.abs().max(1.0))
+    }
+
+    /// The sum of all processes.
+    fn of_processes(&self, name: &str) -> Result<f64> {
+        let processes = self.0["memory"]["processes"].as_array();
+        let processes = processes.with_context(|| format!("no processes in the summary: {}", self.0))?;
+        let numbers = processes.iter().map(|process| process[name].as_f64());
+        let sum: Option<f64> = numbers.sum();
+        sum.with_context(|| format!("no {name} in the summary: {}", self.0))
     }
 
     /// What exact mode has counted of the whole target: allocations, frees and requested bytes.
     pub fn exact(&self, what: &str) -> Result<f64> {
-        self.number(&format!("/exact/{what}"))
+        self.number(&format!("/memory/exact/{what}"))
     }
 
     /// The share of the interpreter's allocations that this build hides from probes.
     pub fn hidden_share(&self) -> Result<f64> {
-        self.number("/exact/hidden_share")
+        self.number("/memory/exact/hidden_share")
     }
 
     pub fn number(&self, pointer: &str) -> Result<f64> {
@@ -237,7 +246,19 @@ impl Summary {
     pub fn lost(&self) -> Vec<String> {
         let reasons = self.0["lost"].as_array().map_or(&[][..], Vec::as_slice);
         let lost = reasons.iter().filter(|reason| reason["count"].as_u64() != Some(0));
-        lost.map(Value::to_string).collect()
+        let more = [
+            "lost_events",
+            "forgotten_bytes",
+            "forgotten_pools",
+            "forgotten_mappings",
+        ];
+        let more = more
+            .iter()
+            .map(|name| (name, self.0["memory"][name].as_u64().unwrap_or(0)));
+        let more = more
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name}: {count}"));
+        lost.map(Value::to_string).chain(more).collect()
     }
 }
 

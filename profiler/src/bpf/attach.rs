@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use aya::programs::{
     UProbe,
-    uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+    uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
 };
 use perf_event_open_sys as sys;
 
@@ -75,13 +75,27 @@ pub(super) fn probe(program: &mut UProbe, probe: &Probe, pids: &[u32]) -> anyhow
 }
 
 /// Runs `program` whenever a process, or any, comes to this place of a file. Dropping the link takes the probe away.
-pub(super) fn offset(program: &mut UProbe, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<UProbeLink> {
+/// `cookie`: what the program is told of the place.
+pub(super) fn offset(
+    program: &mut UProbe,
+    file: &Path,
+    offset: u64,
+    cookie: Option<u64>,
+    pid: Option<u32>,
+) -> anyhow::Result<UProbeLink> {
     let scope = match pid.and_then(NonZeroU32::new) {
         Some(pid) => UProbeScope::OneProcess(pid),
         None => UProbeScope::AllProcesses,
     };
     let link = program
-        .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, scope)
+        .attach(
+            UProbeAttachPoint {
+                location: UProbeAttachLocation::AbsoluteOffset(offset),
+                cookie,
+            },
+            file,
+            scope,
+        )
         .with_context(|| format!("failed to put a probe at {:#x} of {}", offset, file.display()))?;
     Ok(program.take_link(link)?)
 }

@@ -67,7 +67,32 @@ pub enum Event {
     Clock { period_ns: u64 },
     /// Page faults, and the calls that map and unmap memory.
     Memory,
+    /// Calls of allocators, with room for so many live blocks.
+    Allocations { blocks: u32 },
 }
+
+/// A place in a file where an allocator is called, or returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllocationProbe {
+    pub offset: u64,
+    pub hook: Hook,
+    /// What the program finds there: [`profiler_common::python::allocation_cookie`].
+    pub cookie: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Entry,
+    Return,
+    Free,
+}
+
+/// Programs at allocators, as [`Hook`] numbers them.
+const HOOKS: [&str; 3] = [
+    names::PROGRAM_ALLOC_ENTRY,
+    names::PROGRAM_ALLOC_RETURN,
+    names::PROGRAM_FREE,
+];
 
 /// Programs that see memory, and their tracepoints: what is unmapped before what is touched, because the other way round
 /// memory would seem to stay.
@@ -109,8 +134,8 @@ impl Kernel {
         let config = with_offsets(options.config)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
-        let memory = options.event == Event::Memory;
-        let contexts = if options.probe || memory { CONTEXTS } else { 1 };
+        let clock = matches!(options.event, Event::Clock { .. });
+        let contexts = if options.probe || !clock { CONTEXTS } else { 1 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(names::GLOBAL_CONFIG, &config, true)
@@ -123,21 +148,34 @@ impl Kernel {
             .map_max_entries(names::MAP_UNWIND_PAGES, options.unwind.pages)
             .map_max_entries(names::MAP_UNWIND_FILES, options.unwind.files)
             .map_max_entries(names::MAP_MAPPINGS, options.unwind.mappings);
-        if !memory {
+        if options.event != Event::Memory {
             loader
                 .map_max_entries(names::MAP_POOL_FACTS, 1)
                 .map_max_entries(names::MAP_POOLS, 1);
         }
+        match options.event {
+            Event::Allocations { blocks } => loader.map_max_entries(names::MAP_BLOCKS, blocks.max(1)),
+            Event::Clock { .. } | Event::Memory => loader
+                .map_max_entries(names::MAP_BLOCKS, 1)
+                .map_max_entries(names::MAP_SITES, 1)
+                .map_max_entries(names::MAP_PENDING, 1),
+        };
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
 
-        if memory {
-            load_memory(&mut ebpf)?;
-        } else {
-            let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
-            program
-                .load()
-                .map_err(verifier_error)
-                .context("failed to load program `sample_cpu`")?;
+        match options.event {
+            Event::Memory => load_memory(&mut ebpf)?,
+            Event::Allocations { .. } => {
+                for name in HOOKS.into_iter().chain([names::PROGRAM_NOTHING]) {
+                    load_probe(&mut ebpf, name)?;
+                }
+            }
+            Event::Clock { .. } => {
+                let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
+                program
+                    .load()
+                    .map_err(verifier_error)
+                    .context("failed to load program `sample_cpu`")?;
+            }
         }
         if options.follow_forks {
             let program: &mut RawTracePoint = program(&mut ebpf, names::PROGRAM_TRACK_FORK)?;
@@ -150,11 +188,7 @@ impl Kernel {
                 .context("failed to attach `track_fork`")?;
         }
         if options.probe {
-            let program: &mut UProbe = program(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
-            program
-                .load()
-                .map_err(verifier_error)
-                .context("failed to load program `sample_probe`")?;
+            load_probe(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
         }
         Ok(Self {
             map_bytes: map_bytes(&ebpf),
@@ -212,8 +246,22 @@ impl Kernel {
     /// Starts to look at the births of pymalloc's pools: in one process, or in all that run the file.
     pub fn attach_pools(&mut self, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<()> {
         let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_POOL)?;
-        self.probes.push(attach::offset(program, file, offset, pid)?);
+        self.probes.push(attach::offset(program, file, offset, None, pid)?);
         Ok(())
+    }
+
+    /// Starts to look at calls of an allocator: in one process, or in all that run the file.
+    pub fn attach_allocator(&mut self, file: &Path, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
+        let program: &mut UProbe = program(&mut self.ebpf, HOOKS[probe.hook as usize])?;
+        let link = attach::offset(program, file, probe.offset, Some(probe.cookie), pid)?;
+        self.probes.push(link);
+        Ok(())
+    }
+
+    /// A probe that does nothing, for as long as the link lives: to measure what that costs.
+    pub fn attach_nothing(&mut self, file: &Path, offset: u64, pid: u32) -> anyhow::Result<UProbeLink> {
+        let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_NOTHING)?;
+        attach::offset(program, file, offset, None, Some(pid))
     }
 
     /// Tells the programs how to see a process's pools.
@@ -300,6 +348,12 @@ impl Kernel {
         self.ring.as_fd()
     }
 
+    /// One of the kernel side's counters, of all CPUs together.
+    pub fn counter(&self, counter: Counter) -> anyhow::Result<u64> {
+        let values = self.stats.get(&(counter as u32), 0).context("failed to read map STATS")?;
+        Ok(values.iter().sum())
+    }
+
     /// The kernel side's counters of all CPUs together.
     pub fn counters(&self) -> anyhow::Result<[u64; COUNTERS]> {
         let mut sums = [0; COUNTERS];
@@ -340,11 +394,15 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
             .map_err(verifier_error)
             .with_context(|| format!("failed to load program `{name}`"))?;
     }
-    let program: &mut UProbe = program(ebpf, names::PROGRAM_POOL)?;
+    load_probe(ebpf, names::PROGRAM_POOL)
+}
+
+fn load_probe(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {
+    let program: &mut UProbe = program(ebpf, name)?;
     program
         .load()
         .map_err(verifier_error)
-        .with_context(|| format!("failed to load program `{}`", names::PROGRAM_POOL))
+        .with_context(|| format!("failed to load program `{name}`"))
 }
 
 /// The reader of the programs' log. Not having one is not worth failing for.
@@ -456,6 +514,13 @@ mod tests {
             names::PROGRAM_KERNEL_FAULT,
             names::PROGRAM_CALL,
             names::PROGRAM_POOL,
+            names::PROGRAM_ALLOC_ENTRY,
+            names::PROGRAM_ALLOC_RETURN,
+            names::PROGRAM_FREE,
+            names::PROGRAM_NOTHING,
+            names::MAP_BLOCKS,
+            names::MAP_SITES,
+            names::MAP_PENDING,
             names::MAP_POOL_FACTS,
             names::MAP_POOLS,
             names::MAP_EVENTS,

@@ -117,7 +117,7 @@ const MOST_SNAPSHOTS: usize = 1000;
 struct Account {
     allocated: Amount,
     live: Amount,
-    /// As of `epoch`; see `Accounts::change`.
+    /// As of `epoch`; see `Accounts::account`.
     at_peak: Amount,
     epoch: u64,
     temporary: Amount,

@@ -1,8 +1,7 @@
 //! What happens to memory, whoever saw it: the one language of the sources (faults, pools, mappings, exact calls).
 
 use profiler_common::record::{
-    FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_SHARED, MEMORY_ADVISE, MEMORY_ALLOCATED, MEMORY_BREAK, MEMORY_FAULT,
-    MEMORY_FREED, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
+    FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
 };
 
 /// A stack of a thread of a process, as the recording interns them: who it was that got the memory.
@@ -85,14 +84,19 @@ pub enum What {
     },
     Exec,
     Exit,
-    /// A call of an allocator (exact mode).
+    /// A call of an allocator gave a block (exact mode).
     Allocated {
-        address: u64,
         bytes: u64,
         site: SiteId,
     },
+    /// One was given back.
     Freed {
-        address: u64,
+        bytes: u64,
+        /// Who had allocated it, and when.
+        site: SiteId,
+        born_ns: u64,
+        /// Allocations of its thread while it lived.
+        distance: u32,
     },
 }
 
@@ -150,12 +154,6 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
             site,
         },
         MEMORY_BREAK => What::Break { end: address, site },
-        MEMORY_ALLOCATED => What::Allocated {
-            address,
-            bytes: length,
-            site,
-        },
-        MEMORY_FREED => What::Freed { address },
         _ => return None,
     })
 }

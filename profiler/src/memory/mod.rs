@@ -5,6 +5,7 @@
 //! comes after `account` knows nothing of what comes before.
 
 pub mod account;
+pub mod blocks;
 pub mod event;
 pub mod pools;
 pub mod report;

@@ -39,7 +39,7 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
         Wanted::Peak => Shown::Peak,
         Wanted::Temporary => Shown::Temporary,
     };
-    let mut profile = heap_profile(shown, false, PAGE);
+    let mut profile = heap_profile(shown, watch.blocks.is_some(), PAGE);
     let (stacks, warnings) = name::name_stacks(recording, &mut profile);
     let mut names = Names {
         recording,
@@ -52,17 +52,21 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
         Wanted::Leaks { older_than } => u64::try_from(older_than.as_nanos()).unwrap_or(u64::MAX),
         Wanted::Live | Wanted::Peak | Wanted::Temporary => 0,
     };
-    let aged = watch.growth().live_older_than(watch.ended_ns, age);
+    let aged = match &watch.blocks {
+        Some(blocks) => blocks.live_older_than(watch.ended_ns, age),
+        None => watch.growth().live_older_than(watch.ended_ns, age),
+    };
+    let exact = watch.blocks.is_some();
     let mut totals: Vec<(SiteId, Totals)> = watch.accounts.iter().collect();
     // In order, so that equal recordings give equal reports.
     totals.sort_unstable_by_key(|&(site, _)| site);
     let mut entries: IndexMap<SampleKey, Entry, FxBuildHasher> = IndexMap::default();
     let mut entry_of: FxHashMap<SiteId, usize> = FxHashMap::default();
     for (site, totals) in totals {
-        let kind = if site == FREE_POOLS {
-            MemoryKind::Free
-        } else {
-            MemoryKind::Anonymous
+        let kind = match site {
+            _ if exact => MemoryKind::Blocks,
+            FREE_POOLS => MemoryKind::Free,
+            _ => MemoryKind::Anonymous,
         };
         let entry = entries.entry(names.key(site));
         entry_of.insert(site, entry.index());
@@ -74,7 +78,10 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
             Wanted::Live => totals.live,
             Wanted::Leaks { .. } => aged.map_or(Amount::default(), |aged| aged.amount),
             Wanted::Peak => totals.at_peak,
-            Wanted::Temporary => totals.temporary,
+            Wanted::Temporary => match &watch.blocks {
+                Some(blocks) => blocks.short(site),
+                None => totals.temporary,
+            },
         };
         if let (Some(aged), Wanted::Live | Wanted::Leaks { .. }) = (aged, wanted) {
             add_ages(&mut entry.detail, aged, watch.ended_ns);
@@ -123,7 +130,7 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
         profile,
         details,
         shown,
-        exact: false,
+        exact,
         processes: watch.processes().map(|(pid, known)| process(pid, known)).collect(),
         curve,
         length,

@@ -6,10 +6,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     account::{Accounts, Amount},
+    blocks::Blocks,
     event::{Event, SiteId, What},
     pools::ProcessPools,
-    rss::{KernelPages, Resident},
-    space::{Growth, Limits, Lost, Thp, parse_mappings},
+    rss::Resident,
+    space::{Growth, KernelPages, Limits, Lost, Thp, parse_mappings},
 };
 use crate::cost;
 
@@ -44,6 +45,8 @@ pub struct Moment {
 
 pub struct Watch {
     growth: Growth,
+    /// Exact mode.
+    pub blocks: Option<Blocks>,
     pub accounts: Accounts,
     pub known: FxHashMap<u32, Known>,
     /// In the order in which processes came.
@@ -62,10 +65,12 @@ pub struct Watch {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Watch {
-    pub fn new(now_ns: u64, every: Option<Duration>, lasting: Vec<u32>) -> Self {
+    /// `blocks`: for exact mode.
+    pub fn new(now_ns: u64, every: Option<Duration>, lasting: Vec<u32>, blocks: Option<Blocks>) -> Self {
         let limits = Limits::default();
         Self {
             growth: Growth::new(limits, Thp::read(), now_ns, Box::new(KernelPages::open())),
+            blocks,
             accounts: Accounts::default(),
             known: FxHashMap::default(),
             order: Vec::new(),
@@ -121,6 +126,12 @@ impl Watch {
     pub fn take(&mut self, events: &[Event], comm: impl Fn(u32) -> String) {
         for event in events {
             match event.what {
+                What::Allocated { .. } | What::Freed { .. } => {
+                    if let Some(blocks) = &mut self.blocks {
+                        blocks.take(event, &mut self.accounts);
+                    }
+                    continue;
+                }
                 What::Fork { parent } => {
                     // Its memory is a copy of its parent's: resident, and nothing that it has allocated.
                     let before = Resident::read(event.pid)
@@ -191,6 +202,9 @@ impl Watch {
     /// Fixes what a process has by now.
     fn measure(&mut self, pid: u32) {
         let Some(known) = self.known.get_mut(&pid) else { return };
+        if self.blocks.is_some() {
+            return;
+        }
         if let Some(process) = self.growth.process(pid) {
             known.live = process.live;
         }

@@ -24,6 +24,7 @@ mod builds;
 mod fake;
 
 use super::binary::PythonBinary;
+use super::version::Version;
 use code::Code;
 use functions::AllocFunction;
 use pool::PoolProbe;
@@ -33,6 +34,7 @@ use table::Tables;
 /// How to watch the allocators of one file. All addresses are the file's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocators {
+    pub version: Version,
     pub tables: Tables,
     /// Or why the births of pools cannot be seen.
     pub pool: Result<PoolProbe, NoAllocator>,
@@ -60,8 +62,9 @@ pub fn inspect(elf: &[u8], binary: &PythonBinary) -> Result<Allocators, NoAlloca
     let code = Code::new(elf)?;
     let tables = Tables::find(&code, binary.version, binary.runtime)?;
     Ok(Allocators {
+        version: binary.version,
         pool: pool::find(&code, binary.version, tables.object.malloc),
-        pool_deaths: pool_death::find(&code, &tables.object),
+        pool_deaths: pool_death::find(&code, binary.version, &tables.object),
         functions: functions::find(&code, &tables),
         tables,
     })

@@ -9,12 +9,12 @@ use profiler_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Content;
+use super::{Content, exact::Exact};
 use crate::{
     bpf::Kernel,
     config::{Config, MemoryConfig, MemoryFormat, Target, Wanted},
     cost,
-    memory::{report, watch::Watch},
+    memory::{blocks::Blocks, report, watch::Watch},
     process::files::FileId,
     profile::Profile,
     python::allocator::{self, NoAllocator, pool::{PoolProbe, UsableArenas}},
@@ -24,7 +24,7 @@ use crate::{
         memory::{MemoryReport, curve, difference, export, table},
         pprof,
     },
-    summary::{MemoryProcess, MemorySummary},
+    summary::{ExactSummary, MemoryProcess, MemorySummary},
 };
 
 /// The value that reports of stacks show: bytes in use.
@@ -44,6 +44,7 @@ pub struct Memory {
     probed: FxHashSet<(FileId, Option<u32>)>,
     /// A probe for each process, so that others do not stop there; otherwise one for all that run the file.
     by_process: bool,
+    exact: Option<Exact>,
     /// What went wrong, once each.
     warnings: Vec<String>,
 }
@@ -61,13 +62,16 @@ impl Memory {
             Target::Command(_) => command_pid.into_iter().collect(),
             Target::All => Vec::new(),
         };
+        let by_process = matches!(config.target, Target::Pids(_)) && !config.subprocesses;
+        let blocks = wanted.exact.as_ref().map(|exact| Blocks::new(exact.temporary_within));
         Ok(Self {
-            watch: Watch::new(cost::monotonic_ns(), wanted.every, lasting),
+            watch: Watch::new(cost::monotonic_ns(), wanted.every, lasting, blocks),
             wanted: wanted.clone(),
             base,
             pools: FxHashMap::default(),
             probed: FxHashSet::default(),
-            by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
+            by_process,
+            exact: wanted.exact.clone().map(|exact| Exact::new(exact, by_process)),
             warnings: Vec::new(),
         })
     }
@@ -90,8 +94,25 @@ impl Memory {
         self.watch.finish(cost::monotonic_ns());
     }
 
-    /// Puts a probe where the pymalloc of a process takes its pools.
+    /// Whether the probes of exact mode have cost the program what they may.
+    pub fn is_spent(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
+        self.exact.as_mut().map_or(Ok(false), |exact| exact.is_spent(kernel))
+    }
+
+    /// How many times slower the program is for being probed.
+    pub fn slow_down(&self) -> Option<f64> {
+        Some(self.exact.as_ref()?.governor()?.slow_down())
+    }
+
+    /// Puts probes into a process: where its pymalloc takes its pools, or, in exact mode, into all its allocators.
     pub fn probe(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
+        if let Some(exact) = &mut self.exact {
+            if let Err(error) = exact.probe(kernel, recording, pid, &mut self.warnings) {
+                self.warnings
+                    .push(format!("process {pid}: {error:#}; its allocations are not seen"));
+            }
+            return;
+        }
         let Some((python, file)) = recording.python(pid) else { return };
         let Some(opened) = &file.opened else { return };
         let probe = *self.pools.entry(python.file).or_insert_with(|| {
@@ -169,6 +190,20 @@ impl Memory {
             forgotten_bytes: lost.memory.bytes,
             forgotten_pools: lost.pools,
             forgotten_mappings: lost.mappings,
+            exact: self.exact.as_ref().and_then(|exact| {
+                let governor = exact.governor()?;
+                Some(ExactSummary {
+                    allocations: counter(Counter::Allocations),
+                    frees: counter(Counter::Frees),
+                    entry_hits: counter(Counter::EntryHits),
+                    return_hits: counter(Counter::ReturnHits),
+                    trap_ns: governor.trap().entry_ns,
+                    slow_down: governor.slow_down(),
+                    lost_blocks: counter(Counter::LostBlocks),
+                    without_stack: counter(Counter::LostSites),
+                    sizes: self.watch.blocks.as_ref().map(|blocks| blocks.sizes.to_vec()).unwrap_or_default(),
+                })
+            }),
         }
     }
 

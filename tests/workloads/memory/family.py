@@ -4,9 +4,9 @@ import mmap
 import os
 import sys
 
-from known import PAGE, ready, tell, told
+from known import PAGE, pace, ready, tell, told
 
-SIZE = 24 << 20
+SIZE = 12 << 20
 # Before anybody looks, and in both after a fork.
 inherited = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for at in range(0, SIZE, PAGE):
@@ -15,19 +15,22 @@ kept = []
 
 
 def leak_in_parent():
-    for _ in range(24):
+    for _ in range(12):
         kept.append(b"p" * (1 << 20))  # in the parent
+        pace(1 << 20)
 
 
 def leak_in_child():
-    for _ in range(24):
+    for _ in range(12):
         kept.append(b"c" * (1 << 20))  # in the child
+        pace(1 << 20)
 
 
 def copy_in_child():
     # Copies pages that count for the child since the fork: no growth.
     for at in range(0, SIZE, PAGE):
         inherited[at] = 2  # copied on write
+        pace(PAGE)
 
 
 def fork():

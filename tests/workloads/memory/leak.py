@@ -1,4 +1,4 @@
-# Leaks at three lines, a known number of bytes at each, while it churns: `leak.py ROUNDS [MIB]`.
+# Leaks at three lines, a known number of bytes at each, while it churns: `leak.py ROUNDS [MIB [CHURNS [storm]]]`.
 #
 # A page can only be charged to a line if that is the line whose memory it holds. So that 5 % are a question of the
 # profiler and not of what "whose" means:
@@ -6,12 +6,15 @@
 # - The small objects are of a size class (353 to 368 bytes) that nothing else here uses: a pool that the churn began and
 #   the leak went on to fill would hold memory of both. 11 such blocks fill 4,048 of a 4 KiB pool (up to 3.9), 44 fill
 #   16,192 of one of 16 KiB (3.10 on): the pages are 1.2 % more than the blocks.
-# - Large bytes and arrays are so large that malloc maps each by itself (128 KiB at first; the threshold rises to the
-#   largest mapped block that was freed, which is 300 kB of the churn's). Blocks of the heap that the churn has touched
-#   and freed would serve the leak, and the leaked bytes would lie in pages that came by the churn.
+# - Large bytes and arrays are so large that malloc maps each by itself. Blocks of the heap that the churn has touched and
+#   freed would serve the leak, and the leaked bytes would lie in pages that came by the churn.
+# - malloc is told not to give the churn's pages back and fault them in again, and the arenas are fragmented, as in a
+#   process that has run for a while: 100,000 faults a second can only be sampled, and then 32 MiB are known to 10 %. With
+#   `storm` things are left alone, and do just that.
 # - Arrays stay below the 4 MiB from which on numpy asks for huge pages.
 # - The lists that hold the leak are as long as they get from the beginning on.
 # - The churn has run, and so has what it needs, before anybody looks.
+import ctypes
 import gc
 import sys
 
@@ -24,13 +27,19 @@ except ImportError:
 
 ROUNDS = int(sys.argv[1])
 MIB = int(sys.argv[2]) if len(sys.argv) > 2 else 48
-CHURNS = 16
+CHURNS = int(sys.argv[3]) if len(sys.argv) > 3 else 16
 
 SMALL = 330
 LARGE = 1 << 20
 ARRAY = (2 << 20) - 4096
 
 smalls_per_round = (MIB << 20) // in_pool(sys.getsizeof(bytes(SMALL))) // ROUNDS
+# mallopt(3): M_TRIM_THRESHOLD and M_MMAP_THRESHOLD. Neither moves by itself once it is set.
+if "storm" not in sys.argv:
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-1, 64 << 20)
+    libc.mallopt(-3, 512 << 10)
+
 small_objects = [None] * (smalls_per_round * ROUNDS)
 large_bytes = [None] * MIB
 arrays = [None] * (MIB // 2)
@@ -41,7 +50,7 @@ def churn():
     table = {word: [word] for word in words}
     text = " ".join(words)
     parts = [part.upper() for part in text.split()]
-    buffers = [b"y" * 20_000 for _ in range(20)]
+    buffers = [b"y" * 20_000 for _ in range(8)]
     mapped = b"z" * 300_000
     return len(table) + len(parts) + len(buffers) + len(mapped)
 
@@ -73,14 +82,23 @@ def round_of(number):
         churn()
 
 
+def fragmented():
+    # No arena that the churn takes place in ever becomes empty: up to 3.9 they are 256 KiB, and each would be unmapped and
+    # mapped again, page by page.
+    scaffold = [[str(number), [number]] for number in range(8000)]
+    return scaffold[::16]
+
+
 def main():
+    pins = None if "storm" in sys.argv else fragmented()
     for _ in range(20):
         churn()
     leak_small(0)
     leak_large(0)
     leak_array(0)
+    # Kept: freed, the array would raise malloc's threshold to its own size, if that is left alone.
+    before = [small_objects[0], large_bytes[0], arrays[0]]
     small_objects[:smalls_per_round] = [None] * smalls_per_round
-    large_bytes[0] = arrays[0] = None
     gc.collect()
     tell(numpy=bool(numpy))
     ready()
@@ -102,6 +120,7 @@ def main():
         arrays={"bytes": len(arrays) * array, "pages": len(arrays) * in_pages(array), "count": len(arrays)},
     )
     told()
+    del before, pins
 
 
 main()

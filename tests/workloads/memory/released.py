@@ -8,9 +8,9 @@ import ctypes
 import gc
 import sys
 
-from known import in_pages, in_pool, ready, tell, told
+from known import in_pages, in_pool, pace, ready, tell, told
 
-MIB = 32
+MIB = 16
 SMALL, MAPPED, HEAP = 330, 2 << 20, 60_000
 # As from the shell `MALLOC_MMAP_THRESHOLD_=131072`: the threshold must not rise when mapped blocks are freed.
 M_MMAP_THRESHOLD = -3
@@ -25,10 +25,13 @@ heap = [None] * ((MIB << 20) // HEAP)
 def hold():
     for index in range(len(small_objects)):
         small_objects[index] = bytes(SMALL)  # small objects
+        pace(SMALL)
     for index in range(len(mapped)):
         mapped[index] = b"m" * MAPPED  # mapped
+        pace(MAPPED)
     for index in range(len(heap)):
         heap[index] = b"h" * HEAP  # heap
+        pace(HEAP)
     tell(
         small={"bytes": len(small_objects) * in_pool(sys.getsizeof(small_objects[0]))},
         mapped={"bytes": len(mapped) * in_pages(sys.getsizeof(mapped[0]))},

@@ -1,24 +1,27 @@
 # Memory that comes and goes, is held for a while, or stays: each line it is told is one of these. What stays at `old` and
 # `young` differs only in when.
+import ctypes
 import sys
 
-from known import in_pages, ready, tell, told
+from known import in_pages, pace, ready, tell, told
 
 BLOCK = 1 << 20
 kept = {"old": [], "young": [], "peak": []}
 
 
 def come_and_go():
-    for _ in range(64):
+    for _ in range(16):
         block = b"t" * BLOCK  # comes and goes
         del block
-    tell(bytes=64 * in_pages(sys.getsizeof(b"t" * BLOCK)))
+        pace(BLOCK)
+    tell(bytes=16 * in_pages(sys.getsizeof(b"t" * BLOCK)))
 
 
 def peak():
-    for _ in range(48):
+    for _ in range(12):
         kept["peak"].append(b"p" * BLOCK)  # the peak
-    tell(bytes=48 * in_pages(sys.getsizeof(kept["peak"][0])))
+        pace(BLOCK)
+    tell(bytes=12 * in_pages(sys.getsizeof(kept["peak"][0])))
 
 
 def release():
@@ -27,25 +30,22 @@ def release():
 
 
 def old():
-    for _ in range(16):
+    for _ in range(8):
         kept["old"].append(b"o" * BLOCK)  # old
-    tell(bytes=16 * in_pages(sys.getsizeof(kept["old"][0])))
+        pace(BLOCK)
+    tell(bytes=8 * in_pages(sys.getsizeof(kept["old"][0])))
 
 
 def young():
-    for _ in range(24):
+    for _ in range(10):
         kept["young"].append(b"y" * BLOCK)  # young
-    tell(bytes=24 * in_pages(sys.getsizeof(kept["young"][0])))
+        pace(BLOCK)
+    tell(bytes=10 * in_pages(sys.getsizeof(kept["young"][0])))
 
 
-# A block that is freed raises malloc's threshold for mapping: from here on (glibc) blocks of this size come from the heap,
-# and are mapped again only with the threshold held. mallopt(3): M_MMAP_THRESHOLD is -3.
-try:
-    import ctypes
-
-    ctypes.CDLL(None).mallopt(-3, 128 << 10)
-except ImportError:
-    pass
+# A block that is freed would raise malloc's threshold for mapping (M_MMAP_THRESHOLD in mallopt(3)): from there on blocks
+# would come from the heap, in pages that others have touched.
+ctypes.CDLL(None).mallopt(-3, 128 << 10)
 
 tell(block=BLOCK)
 ready()

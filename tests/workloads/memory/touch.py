@@ -5,7 +5,7 @@ import mmap
 import os
 import tempfile
 
-from known import ready, tell, told
+from known import pace, ready, tell, told
 
 try:
     import numpy
@@ -14,7 +14,7 @@ except ImportError:
 
 PAGE = 4096
 HUGE = 2 << 20
-SIZE = 32 << 20
+SIZE = 16 << 20
 # include/uapi/asm-generic/mman-common.h
 MADV_DONTNEED, MADV_HUGEPAGE = 4, 14
 libc = ctypes.CDLL(None, use_errno=True)
@@ -49,6 +49,7 @@ def zero():
     memory = kept["zero"] = region()
     for at in range(0, SIZE, PAGE):
         memory[at]  # reads what nobody has written
+        pace(PAGE)
     # All of it is one page of the kernel's, which is nobody's memory (do_anonymous_page, ZERO_PAGE).
     tell(bytes=0)
 
@@ -57,23 +58,28 @@ def write():
     memory = kept["zero"]
     for at in range(0, SIZE, PAGE):
         memory[at] = 1  # writes what was only read
+        pace(PAGE)
     tell(bytes=SIZE)
 
 
 def file():
     with tempfile.TemporaryFile() as opened:
-        opened.write(b"f" * SIZE)
+        for _ in range(0, SIZE, PAGE):
+            opened.write(b"f" * PAGE)
         opened.flush()
         memory = kept["file"] = mmap.mmap(opened.fileno(), SIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     for at in range(0, SIZE, PAGE):
         memory[at]  # reads a mapped file
+        pace(PAGE)
     tell(bytes=SIZE)
 
 
 def kernel():
     memory = kept["kernel"] = region()
     with open("/dev/zero", "rb", buffering=0) as zeros:
-        zeros.readinto(memory)  # the kernel writes
+        for at in range(0, SIZE, HUGE):
+            zeros.readinto(memoryview(memory)[at : at + HUGE])  # the kernel writes
+            pace(HUGE)
     tell(bytes=SIZE)
 
 
@@ -82,6 +88,7 @@ def advised():
     kept["advised"] = memory
     for at in range(0, SIZE, PAGE):
         memory[at] = 1  # given back by advice
+        pace(PAGE)
     advise(memory, MADV_DONTNEED)
     tell(bytes=0)
 
@@ -91,6 +98,7 @@ def moved():
     memory = kept["moved"] = region()
     for at in range(0, SIZE, PAGE):
         memory[at] = 1  # moved
+        pace(PAGE)
     memory.resize(SIZE // 2)
     kept["wall"] = region(PAGE)
     memory.resize(2 * SIZE)
@@ -98,12 +106,12 @@ def moved():
 
 
 def cycle():
-    # Comes and goes as often as makes 32 MiB.
-    for _ in range(16):
+    for _ in range(SIZE // HUGE):
         memory = region(HUGE)
         for at in range(0, HUGE, PAGE):
             memory[at] = 1  # comes and goes
         memory.close()
+        pace(HUGE)
     tell(bytes=0)
 
 

@@ -32,18 +32,6 @@ struct Touch {
     time_ns: u64,
 }
 
-/// With whom a process may share anonymous pages. A write to a page that is there but not writable means one thing if the
-/// page is shared since a fork, and another if it is the kernel's page of zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shares {
-    /// Its whole life was seen, and it has not forked.
-    WithNobody,
-    /// It was there before the recording. It may have forked then, and all of its memory may have been shared.
-    Unknown,
-    /// It has a parent or a child in the recording.
-    Forked,
-}
-
 #[derive(Debug)]
 pub(super) struct AddressSpace {
     pid: u32,
@@ -52,21 +40,22 @@ pub(super) struct AddressSpace {
     pools: Pools,
     /// Where brk's heap ends, page-aligned; None as long as it was not seen.
     heap_end: Option<u64>,
-    shares: Shares,
+    /// What `Area::shared` says, of addresses of which nothing else is known.
+    shared: bool,
     live: Amount,
     copied: Amount,
     file_faults: FxHashMap<SiteId, u64>,
 }
 
 impl AddressSpace {
-    pub fn new(pid: u32, shares: Shares) -> Self {
+    pub fn new(pid: u32, shared: bool) -> Self {
         Self {
             pid,
             mappings: Mappings::default(),
             pages: Pages::default(),
             pools: Pools::default(),
             heap_end: None,
-            shares,
+            shared,
             live: Amount::default(),
             copied: Amount::default(),
             file_faults: FxHashMap::default(),
@@ -109,18 +98,28 @@ impl AddressSpace {
             advice,
             heap,
         } = mapping;
-        self.map(common, start..end, kind, advice);
+        let area = Area {
+            end,
+            kind,
+            advice,
+            // The process may have forked a minute ago, and a server of gigabytes then writes to all of it without growing.
+            // To take a page of zeros from before the recording for a shared one is the lesser mistake. Pages of files
+            // are few, and mostly written to for the first time.
+            shared: kind == MapKind::Anonymous,
+        };
+        self.map(common, start, area);
         if heap {
             self.heap_end = Some(end);
         }
     }
 
     pub fn fork(&mut self, child: u32) -> Self {
-        self.shares = Shares::Forked;
+        self.shared = true;
+        self.mappings.share();
         Self {
             mappings: self.mappings.clone(),
             heap_end: self.heap_end,
-            ..Self::new(child, Shares::Forked)
+            ..Self::new(child, true)
         }
     }
 
@@ -166,7 +165,7 @@ impl AddressSpace {
             What::Map { start, bytes, kind, .. } => {
                 let range = whole_pages(start, bytes);
                 self.release(common, pages(&range), time_ns, accounts);
-                self.map(common, range, kind, HugeAdvice::None);
+                self.map(common, range.start, Area::new(range.end, kind));
             }
             What::Unmap { start, bytes } => {
                 let range = whole_pages(start, bytes);
@@ -176,9 +175,9 @@ impl AddressSpace {
             What::Advise { start, bytes, advice } => {
                 let range = whole_pages(start, bytes);
                 match advice {
-                    // The kernel frees a page given up with MADV_FREE when it needs one, or never. Nobody can tell when,
-                    // and what is written there next makes it the process's again without a fault. The process has said
-                    // that it does not need it, and that is what counts.
+                    // The kernel frees what is given up with MADV_FREE when it needs memory, or never, and what is
+                    // written there before makes it the process's again without a fault. But the process has said that
+                    // it does not need it, which is what counts (`Resident::lazy_free` has how much is still there).
                     advice::DONTNEED | advice::FREE | advice::REMOVE | advice::DONTNEED_LOCKED => {
                         self.release(common, pages(&range), time_ns, accounts);
                     }
@@ -217,10 +216,10 @@ impl AddressSpace {
         let times = u64::from(weight);
         let page = address / PAGE;
         // The kernel grows a stack downwards, and mappings may have been missed: what is not known is anonymous.
-        let kind = self
-            .mappings
-            .find(address)
-            .map_or(MapKind::Anonymous, |(_, area)| area.kind);
+        let (kind, shared) = match self.mappings.find(address) {
+            Some((_, area)) => (area.kind, area.shared),
+            None => (MapKind::Anonymous, self.shared),
+        };
         let tracked = self.pages.get(page).map(|(_, run)| run);
         let owned = tracked.is_some_and(|run| !run.is_zero());
         match (kind, present, write) {
@@ -235,14 +234,8 @@ impl AddressSpace {
                 Some(run) if run.is_zero() => self.birth(common, page, touch, accounts),
                 // Its owner has it, or, after a fork, gets a copy of it: resident before and after.
                 Some(_) => common.faults.other += times,
-                // A page of a file gives way to a copy; after a fork, the page may well be the parent's copy of it.
-                None if kind == MapKind::PrivateFile && self.shares != Shares::Forked => {
-                    self.birth(common, page, touch, accounts);
-                }
-                // Zeros, whose coming was not seen: sampled away, for example.
-                None if self.shares == Shares::WithNobody => self.birth(common, page, touch, accounts),
-                // Zeros from before the recording are taken for shared pages here, because the opposite mistake is
-                // worse: a server of gigabytes that forked a minute ago writes to all of it without growing.
+                // A page of a file gives way to a copy, or one of zeros whose coming was not seen: sampled away, say.
+                None if !shared => self.birth(common, page, touch, accounts),
                 None => {
                     common.faults.copied += times;
                     self.copied += Amount::sampled(PAGE, 1, weight);
@@ -304,9 +297,9 @@ impl AddressSpace {
 
     /// The pages that a fault of `page` brought, if they are a huge page.
     ///
-    /// The kernel takes one only where it has nothing yet, or a huge page of zeros (which is replaced by one since 6.13,
-    /// and split before). If it is gone already there is nothing to see, and it is assumed to have been one: that is what
-    /// mappings that may have them mostly get.
+    /// The kernel takes one only where it has nothing yet, or a huge page of zeros (which 6.18 replaces by one, and
+    /// older kernels split). If it is gone already there is nothing to see, and it is assumed to have been one: that is
+    /// what mappings that may have them mostly get.
     fn brings_huge(&self, common: &mut Common, page: u64) -> Option<Range<u64>> {
         let range = self.mappings.huge_page(page, common.thp)?;
         let mut there = self.pages.overlapping(range.clone());
@@ -362,23 +355,26 @@ impl AddressSpace {
         });
     }
 
-    fn map(&mut self, common: &mut Common, range: Range<u64>, kind: MapKind, advice: HugeAdvice) {
+    fn map(&mut self, common: &mut Common, start: u64, area: Area) {
         if common.used.mappings + self.mappings.len() >= common.limits.mappings {
             // Better nothing than what was there before.
             common.lost.mappings += 1;
-            self.mappings.cut(range.start, range.end, |_, _| {});
+            self.mappings.cut(start, area.end, |_, _| {});
             return;
         }
-        let end = range.end;
-        self.mappings.put(range.start, Area { end, kind, advice });
+        self.mappings.put(start, area);
     }
 
     fn remap(&mut self, common: &mut Common, old: Range<u64>, new: Range<u64>, time_ns: u64, accounts: &mut Accounts) {
         let kept = (old.end - old.start).min(new.end - new.start);
-        let (mut kind, mut advice) = (MapKind::Anonymous, HugeAdvice::None);
-        if let Some((_, area)) = self.mappings.find(old.start) {
-            (kind, advice) = (area.kind, area.advice);
-        }
+        let mut area = match self.mappings.find(old.start) {
+            Some((_, area)) => area,
+            None => Area {
+                shared: self.shared,
+                ..Area::new(old.end, MapKind::Anonymous)
+            },
+        };
+        area.end = new.end;
         let mut moved = Vec::new();
         self.pages
             .cut(page(old.start)..page(old.start) + kept / PAGE, |first, run| {
@@ -391,13 +387,13 @@ impl AddressSpace {
             let first = first - page(old.start) + page(new.start);
             self.pages.put(first, run, Birth::Earlier);
         }
-        self.map(common, new, kind, advice);
+        self.map(common, new.start, area);
     }
 
     fn set_break(&mut self, common: &mut Common, end: u64, time_ns: u64, accounts: &mut Accounts) {
         let end = whole_pages(end, 0).end;
         match self.heap_end.replace(end) {
-            Some(was) if end > was => self.map(common, was..end, MapKind::Anonymous, HugeAdvice::None),
+            Some(was) if end > was => self.map(common, was, Area::new(end, MapKind::Anonymous)),
             Some(was) => {
                 self.release(common, page(end)..page(was), time_ns, accounts);
                 self.mappings.cut(end, was, |_, _| {});

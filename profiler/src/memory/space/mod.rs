@@ -1,8 +1,8 @@
 //! Growth mode: from page faults, mappings and pools to who made the processes grow.
 //!
 //! A page is owned by the site that first touched it, or, if it lies in a pool of pymalloc that was born later, by the
-//! site of the pool's birth. It is owned until the process gives it back. No page has two owners, so what the sites have
-//! can be added up, and the sum is what the process grew by, apart from
+//! site of the pool's birth. It is owned until the process gives it back. No page has two owners, so what the sites
+//! have can be added up, and the sum is what the process grew by, apart from
 //!
 //! - pages of files: an estimate (`Growth::file_pages`), because one fault maps up to 16 of them;
 //! - copies after a fork, which were resident before (`Process::copied`);
@@ -19,7 +19,7 @@ mod tests;
 
 use rustc_hash::FxHashMap;
 
-use self::address_space::{AddressSpace, Shares};
+use self::address_space::AddressSpace;
 pub use self::huge::{HugeAdvice, PageProbe, PageSize, Thp};
 pub use self::kernel_pages::KernelPages;
 pub use self::mappings::{Mapping, parse as parse_mappings};
@@ -169,9 +169,7 @@ impl Growth {
 
     /// A process that is there already, with what it has mapped ([`parse_mappings`]).
     pub fn adopt(&mut self, pid: u32, mappings: &[Mapping]) {
-        self.spaces
-            .entry(pid)
-            .or_insert_with(|| AddressSpace::new(pid, Shares::Unknown));
+        self.spaces.entry(pid).or_insert_with(|| AddressSpace::new(pid, true));
         self.change(pid, |space, common| {
             for mapping in mappings {
                 space.adopt(common, mapping);
@@ -188,7 +186,7 @@ impl Growth {
             What::Exit => self.forget(pid, time_ns, accounts),
             What::Exec => {
                 self.forget(pid, time_ns, accounts);
-                self.spaces.insert(pid, AddressSpace::new(pid, Shares::WithNobody));
+                self.spaces.insert(pid, AddressSpace::new(pid, false));
             }
             // Of a process that is not known there is nothing to release.
             What::Unmap { .. } | What::Advise { .. } if !self.spaces.contains_key(&pid) => {}
@@ -203,7 +201,7 @@ impl Growth {
         let Self { spaces, common } = self;
         let mut space = match spaces.get_mut(&parent) {
             Some(parent) => parent.fork(child),
-            None => AddressSpace::new(child, Shares::Forked),
+            None => AddressSpace::new(child, true),
         };
         let mappings = space.used().mappings;
         if common.used.mappings + mappings > common.limits.mappings {
@@ -227,7 +225,7 @@ impl Growth {
         let Self { spaces, common } = self;
         let space = spaces.entry(pid).or_insert_with(|| {
             common.faults.strangers += 1;
-            AddressSpace::new(pid, Shares::Unknown)
+            AddressSpace::new(pid, true)
         });
         // While a space changes, `used` is what all others have.
         common.used = common.used.without(space.used());
@@ -235,8 +233,8 @@ impl Growth {
         common.used = common.used.with(space.used());
     }
 
-    /// Looks into the pools that are still there. The pages of those that hold nothing are `free_pools`' from here on: a
-    /// pseudo-site, for what the allocator keeps for later. To be called once, before anything is reported.
+    /// Looks into the pools that are still there. The pages of those that hold nothing are `free_pools`' from here on:
+    /// a pseudo-site, for what the allocator keeps for later. To be called once, before anything is reported.
     ///
     /// Where births of pools were sampled, only the sampled ones are looked into: what is free is a lower bound then.
     pub fn finish(&mut self, now_ns: u64, free_pools: SiteId, reader: &mut dyn PoolReader, accounts: &mut Accounts) {

@@ -20,12 +20,13 @@ pub struct AllocFunction {
     /// Where the arguments are known.
     pub entry: Place,
     pub arguments: Arguments,
-    /// Where a return probe (uretprobe) gets the result, the address of the block (null if there is none), in rax.
-    /// None for `free`. It is the same place as `entry` unless there the stack pointer has moved.
+    /// Where a return probe (uretprobe) belongs, which gets the result, the address of the block (null if there is
+    /// none), in rax: the same place as `entry`. None for `free`.
     pub result: Option<Place>,
 }
 
-/// What the function does, and the registers of its arguments at [`AllocFunction::entry`].
+/// What the function does, and the registers of its arguments at [`AllocFunction::entry`]. A size may be 0, of which
+/// each function makes a block of its own, and a block may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arguments {
     Malloc { size: RegisterIndex },

@@ -5,9 +5,13 @@
 //! 613 – 624, `call` 663, against 9,175 for `ret`, 9,156 for `pop`, 9,256 for `mov`, 9,228 for `test`.
 //!
 //! A return probe (uretprobe) on a `push` takes 1,093, and together with a probe on entry there 1,168 (9,791 on a
-//! `mov`). So results are read with return probes: a probe on each `ret` would cost 9,838 in all, and one on an emulated
-//! branch on the way out, where there is such a branch, 1,270. A return probe may stand on any instruction where the
-//! stack pointer is still as it was on entry.
+//! `mov`). So results are read with return probes: a probe on each `ret` would cost 9,838 in all, and one on an
+//! emulated branch on the way out, where there is such a branch, 1,270. A return probe may stand on any instruction
+//! where the stack pointer is still as it was on entry. While a call is under way, its return address on the stack is
+//! the kernel's, which an unwinder must know if another probe takes a stack further down.
+//!
+//! In a process that does nothing but allocate (pyenv's 3.12.1, 7.2 million hits), a probe takes 850 ns per hit and a
+//! return probe 740 more.
 
 use std::ops::Range;
 
@@ -112,8 +116,8 @@ fn is_landing_pad(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Endbr64
 }
 
-/// Whether the kernel emulates the instruction: `push` of a register, one-byte `nop`, and direct `jmp`, `jcc` and `call`
-/// without prefixes.
+/// Whether the kernel emulates the instruction: `push` of a register, one-byte `nop`, and direct `jmp`, `jcc` and
+/// `call` without prefixes.
 fn is_emulated(code: &Code<'_>, instruction: &Instruction) -> bool {
     code.image
         .bytes(instruction.ip(), instruction.len())

@@ -1,24 +1,36 @@
 //! Where a pool goes back to its arena.
 //!
-//! When the last object of a pool is freed, `insert_to_freepool` puts the pool at the head of its arena's free ones. It
-//! is inlined in all builds seen, so the probe is in the middle of `_PyObject_Free`, on the first branch after the pool
-//! has become the head, and in the copy of it that `_PyObject_Realloc` has in some builds (3.8.18, 3.12.1, 3.13.0). What
-//! a compiler with a profile inlines `_PyObject_Free` into frees pools unseen (see [`super::coverage`]).
+//! When the last object of a pool is freed, `insert_to_freepool` puts the pool at the head of its arena's free ones.
+//! Clang leaves it a function of its own (3.12.10, a build with a profile): that is probed on entry. gcc inlines it in
+//! all builds here. Then the probe is in the middle of `_PyObject_Free`, on the first branch after the pool has become
+//! the head, and in the copy that `_PyObject_Realloc` has in some builds (3.8.18, 3.12.1, 3.13.0). What a compiler with
+//! a profile inlines `_PyObject_Free` into frees pools unseen (see [`super::coverage`]).
+
+use std::ops::Range;
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 
+use super::super::version::Version;
 use super::code::{Code, direct_target};
-use super::flow::State;
-use super::place::{Place, RegisterIndex, saved, spot};
+use super::flow::{State, Value, states};
+use super::place::{Place, RegisterIndex, on_entry, saved, spot};
 use super::pool::{ARENA_FREE_COUNT, ARENA_FREE_POOLS};
 use super::table::Table;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolDeath {
     pub place: Place,
-    /// Holds the address of the `struct arena_object`. The pool that died is the first of its free ones, to which its
-    /// word at [`ARENA_FREE_POOLS`] points.
-    pub arena: RegisterIndex,
+    pub pool: DeadPool,
+}
+
+/// How to tell at the place which pool it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadPool {
+    /// The register holds its address.
+    In(RegisterIndex),
+    /// The register holds the address of its `struct arena_object`, of whose free ones it is the first: the word at
+    /// [`ARENA_FREE_POOLS`] points to it.
+    FirstOfArena(RegisterIndex),
 }
 
 /// `pool_header.arenaindex` and `arena_object.ntotalpools`.
@@ -29,7 +41,18 @@ const ARENA_POOL_COUNT: u32 = 20;
 const NEAR: usize = 24;
 
 /// All of them in the functions of `table`, which is pymalloc's.
-pub fn find(code: &Code<'_>, table: &Table) -> Vec<PoolDeath> {
+pub fn find(code: &Code<'_>, version: Version, table: &Table) -> Vec<PoolDeath> {
+    if let Some(function) = out_of_line(code, version, table) {
+        let pool = Value::Argument(pool_argument(version));
+        let found = on_entry(code, &function, |state| state.holder(pool).is_some());
+        let death = found.and_then(|spot| {
+            Some(PoolDeath {
+                place: spot.place,
+                pool: DeadPool::In(spot.register(pool)?),
+            })
+        });
+        return death.into_iter().collect();
+    }
     let functions = [table.free, table.realloc]
         .into_iter()
         .filter_map(|address| code.function(address));
@@ -42,6 +65,55 @@ pub fn find(code: &Code<'_>, table: &Table) -> Vec<PoolDeath> {
         deaths
     });
     deaths.collect()
+}
+
+/// `insert_to_freepool`, if it is a function that `_PyObject_Free` calls or jumps to.
+pub fn out_of_line(code: &Code<'_>, version: Version, table: &Table) -> Option<Range<u64>> {
+    let free = code.function(table.free)?;
+    let body = code.instructions(&free);
+    let mut targets: Vec<u64> = body.iter().filter_map(direct_target).collect();
+    targets.retain(|target| !free.contains(target));
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+        .into_iter()
+        .take(NEAR)
+        .filter_map(|target| code.function(target))
+        .find(|function| puts_back(&code.instructions(function), pool_argument(version)))
+}
+
+/// Before it, there is the heap's state from 3.12 on.
+fn pool_argument(version: Version) -> u8 {
+    u8::from(version.series() >= (3, 12))
+}
+
+/// Whether a function puts the pool that is its argument at the head of its arena's free ones.
+fn puts_back(body: &[Instruction], argument: u8) -> bool {
+    let states = states(body);
+    let is_pool = |instruction: &Instruction, register: Register| {
+        states
+            .get(&instruction.ip())
+            .is_some_and(|state| state.get(register) == Value::Argument(argument))
+    };
+    let beginning = || body.iter().take(2 * NEAR);
+    let looks_up = beginning().any(|load| {
+        load.mnemonic() == Mnemonic::Mov
+            && load.op0_register().is_gpr32()
+            && accesses(load, load.memory_base(), POOL_ARENA_INDEX)
+            && is_pool(load, load.memory_base())
+    });
+    let stores = beginning().any(|store| {
+        store.mnemonic() == Mnemonic::Mov
+            && store.op0_kind() == OpKind::Memory
+            && store.memory_base().is_gpr64()
+            && store.memory_displacement64() == u64::from(ARENA_FREE_POOLS)
+            && store.op1_kind() == OpKind::Register
+            && is_pool(store, store.op1_register())
+    });
+    let compares = beginning().any(|compare| {
+        compare.mnemonic() == Mnemonic::Cmp && accesses(compare, compare.memory_base(), ARENA_POOL_COUNT)
+    });
+    looks_up && stores && compares
 }
 
 /// The first emulated instruction after a store, if nothing else leads there.
@@ -60,7 +132,7 @@ fn after(code: &Code<'_>, body: &[Instruction], store: usize) -> Option<PoolDeat
         if found.place.emulated {
             return Some(PoolDeath {
                 place: found.place,
-                arena: saved(arena)?,
+                pool: DeadPool::FirstOfArena(saved(arena)?),
             });
         }
         if instruction.flow_control() != FlowControl::Next {
@@ -114,6 +186,7 @@ mod tests {
     use super::*;
 
     const FREE: u64 = 0x1000;
+    const OTHER: u64 = 0x3000;
 
     /// Up to the store (rax is the pool, rbx its arena), and the branch after it.
     const PARTS: &[&[u8]] = &[
@@ -129,7 +202,11 @@ mod tests {
     const BRANCH: u64 = FREE + 16;
 
     fn in_function(parts: &[&[u8]]) -> Vec<PoolDeath> {
-        let elf = fake::elf(&[(FREE, parts.concat()), (0x2000, vec![0xc3])]).build();
+        in_file(parts.concat(), vec![0xc3])
+    }
+
+    fn in_file(free: Vec<u8>, other: Vec<u8>) -> Vec<PoolDeath> {
+        let elf = fake::elf(&[(FREE, free), (0x2000, vec![0xc3]), (OTHER, other)]).build();
         let table = Table {
             address: 0,
             malloc: 0,
@@ -137,14 +214,14 @@ mod tests {
             realloc: 0x2000,
             free: FREE,
         };
-        find(&Code::new(&elf).unwrap(), &table)
+        find(&Code::new(&elf).unwrap(), Version::parse("3.12.1").unwrap(), &table)
     }
 
     #[test]
     fn the_branch_after_the_pool_was_put_back_is_probed() {
         let [death] = in_function(PARTS)[..] else { panic!() };
         assert_eq!((death.place.address, death.place.emulated), (BRANCH, true));
-        assert_eq!(death.arena, RegisterIndex(5));
+        assert_eq!(death.pool, DeadPool::FirstOfArena(RegisterIndex(5)));
     }
 
     #[test]
@@ -163,6 +240,28 @@ mod tests {
         let mut parts = PARTS.to_vec();
         parts[3] = b"\x48\x89\xcb"; // mov %rcx,%rbx
         assert_eq!(in_function(&parts), []);
+    }
+
+    #[test]
+    fn a_function_of_its_own_is_probed_on_entry() {
+        let function: &[&[u8]] = &[
+            b"\x53",                 // push %rbx
+            b"\x8b\x4e\x20",         // mov 32(%rsi),%ecx
+            b"\x48\x89\x74\x08\x18", // mov %rsi,24(%rax,%rcx,1)
+            b"\x3b\x73\x14",         // cmp 20(%rbx),%esi
+            b"\xc3",
+        ];
+        let jump = fake::relative(&[0xe9], FREE, OTHER);
+        let [death] = in_file(jump.clone(), function.concat())[..] else {
+            panic!()
+        };
+        assert_eq!((death.place.address, death.place.emulated), (OTHER, true));
+        assert_eq!(death.pool, DeadPool::In(RegisterIndex(13)));
+        for part in [1, 2, 3] {
+            let mut parts = function.to_vec();
+            parts[part] = b"\x90";
+            assert_eq!(in_file(jump.clone(), parts.concat()), [], "without part {part}");
+        }
     }
 
     proptest::proptest! {

@@ -50,7 +50,10 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
             let answer = target.ask(&ROUNDS.to_string())?;
             let with = answer["cpu_s"].as_f64().context("the workload did not tell cpu_s")? / ROUNDS as f64;
             let watched = watching.stop()?;
-            let (allocations, frees) = (watched.number("/exact/allocations")?, watched.number("/exact/frees")?);
+            let (allocations, frees) = (
+                watched.number("/memory/exact/allocations")?,
+                watched.number("/memory/exact/frees")?,
+            );
             let extra_us = (with - without) * ROUNDS as f64 * 1e6;
             Ok((
                 extra_us / (allocations + frees).max(1.0),

@@ -38,8 +38,10 @@ fn reading_costs_nothing_until_it_is_written_to() {
 fn a_write_to_what_is_shared_since_a_fork_is_a_copy_and_no_growth() {
     let mut f = fixture();
     f.write(1, 7);
+    f.map(200..300, MapKind::PrivateFile);
     f.take(43, What::Fork { parent: PID });
     assert_eq!(f.live(7), 1);
+    f.fault_of(43, 200, true, true, 1, 9);
     // The parent's own page, and a page from before the recording.
     f.fault(1, true, true, 8);
     f.fault(2, true, true, 8);
@@ -49,23 +51,37 @@ fn a_write_to_what_is_shared_since_a_fork_is_a_copy_and_no_growth() {
     f.fault_of(43, 3, true, false, 1, 9);
     assert_eq!((f.live(7), f.live(8), f.live(9)), (1, 0, 1));
     let copied = |f: &Fixture, pid| f.growth.process(pid).expect("alive").copied.count;
-    assert_eq!((copied(&f, PID), copied(&f, 43)), (1, 2));
+    assert_eq!((copied(&f, PID), copied(&f, 43)), (1, 3));
     f.take(43, What::Exit);
     assert_eq!((f.live(7), f.live(9)), (1, 0));
     assert_eq!(f.growth.process(43), None);
 }
 
 #[test]
-fn a_process_that_never_forked_has_nothing_to_copy_but_zeros() {
-    let mut f = fixture();
+fn what_was_mapped_since_the_last_fork_has_nothing_to_copy_but_zeros() {
+    let mut f = Fixture::new(Limits::default(), Thp::Madvise);
+    f.growth.adopt(
+        PID,
+        &[Mapping {
+            start: BASE,
+            end: BASE + 100 * PAGE,
+            kind: MapKind::Anonymous,
+            advice: HugeAdvice::None,
+            heap: false,
+        }],
+    );
+    // It may have forked before it was adopted.
     f.fault(1, true, true, 7);
-    assert_eq!(f.live(7), 0);
-    f.take(PID, What::Exec);
-    f.fault(1, true, true, 8);
-    assert_eq!(f.live(8), 1);
+    f.map(50..60, MapKind::Anonymous);
+    f.fault(51, true, true, 8);
+    assert_eq!((f.live(7), f.live(8)), (0, 1));
     f.take(43, What::Fork { parent: PID });
-    f.fault(2, true, true, 9);
+    f.fault(52, true, true, 9);
+    f.fault_of(43, 52, true, true, 1, 9);
     assert_eq!(f.live(9), 0);
+    f.take(PID, What::Exec);
+    f.fault(1, true, true, 10);
+    assert_eq!(f.live(10), 1);
 }
 
 #[test]

@@ -16,11 +16,11 @@ enum Page {
 #[derive(Clone, Debug, Default)]
 struct Space {
     pages: HashMap<u64, Page>,
-    kinds: HashMap<u64, (MapKind, HugeAdvice)>,
+    kinds: HashMap<u64, (MapKind, HugeAdvice, bool)>,
     pools: Vec<(Range<u64>, SiteId)>,
     heap_end: Option<u64>,
-    forked: bool,
     executed: bool,
+    forked: bool,
     copied: u64,
     file: u64,
 }
@@ -32,7 +32,17 @@ struct Naive {
 }
 
 impl Naive {
-    fn fault(&mut self, pid: u32, thp: Thp, address: u64, write: bool, present: bool, weight: u32, site: SiteId) {
+    fn fault(&mut self, pid: u32, thp: Thp, what: &What) {
+        let What::Fault {
+            address,
+            write,
+            present,
+            weight,
+            site,
+        } = *what
+        else {
+            return;
+        };
         let space = self.spaces.entry(pid).or_default();
         let page = address / PAGE;
         let there = space.pages.get(&page).copied();
@@ -53,8 +63,9 @@ impl Naive {
         if present && owned {
             return;
         }
-        let alone = space.executed && !space.forked;
-        if present && there.is_none() && !alone && (kind == MapKind::Anonymous || space.forked) {
+        let known = space.kinds.get(&page).map(|kind| kind.2);
+        let shared = known.unwrap_or(space.forked || !space.executed);
+        if present && there.is_none() && shared {
             space.copied += u64::from(weight);
             return;
         }
@@ -91,7 +102,7 @@ impl Naive {
             .retain(|(pool, _)| pool.end <= range.start || pool.start >= range.end || range.is_empty());
     }
 
-    fn map(&mut self, pid: u32, range: Range<u64>, kind: Option<(MapKind, HugeAdvice)>) {
+    fn map(&mut self, pid: u32, range: Range<u64>, kind: Option<(MapKind, HugeAdvice, bool)>) {
         let space = self.spaces.entry(pid).or_default();
         for page in range {
             match kind {
@@ -104,16 +115,10 @@ impl Naive {
     fn take(&mut self, pid: u32, thp: Thp, what: &What) {
         let pages = |start: u64, bytes: u64| start / PAGE..(start + bytes).div_ceil(PAGE);
         match *what {
-            What::Fault {
-                address,
-                write,
-                present,
-                weight,
-                site,
-            } => self.fault(pid, thp, address, write, present, weight, site),
+            What::Fault { .. } => self.fault(pid, thp, what),
             What::Map { start, bytes, kind, .. } => {
                 self.release(pid, &pages(start, bytes));
-                self.map(pid, pages(start, bytes), Some((kind, HugeAdvice::None)));
+                self.map(pid, pages(start, bytes), Some((kind, HugeAdvice::None, false)));
             }
             What::Unmap { start, bytes } => {
                 self.release(pid, &pages(start, bytes));
@@ -146,7 +151,8 @@ impl Naive {
             } => {
                 let (old, new) = (pages(old, old_bytes), pages(new, new_bytes));
                 let space = self.spaces.entry(pid).or_default();
-                let kind = space.kinds.get(&old.start).copied();
+                let unknown = (MapKind::Anonymous, HugeAdvice::None, space.forked || !space.executed);
+                let kind = space.kinds.get(&old.start).copied().unwrap_or(unknown);
                 let kept = old.start..old.end.min(old.start + (new.end - new.start));
                 let moved: Vec<_> = space.pages.extract_if(|page, _| kept.contains(page)).collect();
                 self.release(pid, &old);
@@ -155,14 +161,14 @@ impl Naive {
                 let space = self.spaces.entry(pid).or_default();
                 let moved = moved.into_iter().map(|(page, is)| (page - old.start + new.start, is));
                 space.pages.extend(moved);
-                self.map(pid, new, Some(kind.unwrap_or((MapKind::Anonymous, HugeAdvice::None))));
+                self.map(pid, new, Some(kind));
             }
             What::Break { end, .. } => {
                 let end = end.div_ceil(PAGE);
                 let was = self.spaces.entry(pid).or_default().heap_end.replace(end);
                 match was {
                     Some(was) if was < end => {
-                        self.map(pid, was..end, Some((MapKind::Anonymous, HugeAdvice::None)));
+                        self.map(pid, was..end, Some((MapKind::Anonymous, HugeAdvice::None, false)));
                     }
                     Some(was) => {
                         self.release(pid, &(end..was));
@@ -199,6 +205,7 @@ impl Naive {
                 let child = match self.spaces.get_mut(&parent) {
                     Some(parent) => {
                         parent.forked = true;
+                        parent.kinds.values_mut().for_each(|kind| kind.2 = true);
                         Space {
                             kinds: parent.kinds.clone(),
                             heap_end: parent.heap_end,

@@ -1,0 +1,201 @@
+//! What probes cost the program they are in, while they are in it, and when that is too much.
+//!
+//! A probe is a trap: what it costs is measured at the start, on an instruction of our own, and multiplied by the hits
+//! that the programs in the kernel count. Their own time is added. Together that is the time which the program would not
+//! have needed without us, out of the CPU time it has used.
+
+use std::{fs, hint::black_box, path::Path, time::Instant};
+
+use anyhow::Context as _;
+
+use crate::{bpf::Kernel, process::maps};
+
+/// What a trap costs, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrapCost {
+    /// Of a probe on an instruction that the kernel emulates.
+    pub entry_ns: f64,
+    /// Of a return probe, in addition. Worked out: half as much again (1,168 and 664 ns for both and for one, measured
+    /// on Linux 6.18 by `cargo xtask bench memory`).
+    pub return_ns: f64,
+}
+
+const RETURN_OVER_ENTRY: f64 = 0.76;
+
+core::arch::global_asm!(
+    ".globl profiler_trap_yardstick",
+    ".p2align 4",
+    "profiler_trap_yardstick:",
+    "push rbp",
+    "pop rbp",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn profiler_trap_yardstick();
+}
+
+impl TrapCost {
+    /// Measures it on this machine, in this process: a few milliseconds.
+    pub fn measure(kernel: &mut Kernel) -> anyhow::Result<Self> {
+        const CALLS: u32 = 2_000;
+        let own = Path::new("/proc/self/exe");
+        let address = profiler_trap_yardstick as *const () as usize as u64;
+        let entries = maps::read(std::process::id())?.entries;
+        let offset = entries
+            .iter()
+            .find(|entry| (entry.start..entry.end).contains(&address))
+            .map(|entry| address - entry.start + entry.offset)
+            .context("this program does not find itself in its memory")?;
+        let timed = || {
+            // The fastest of a few rounds: whatever else runs only adds.
+            let round = |_| {
+                let started = Instant::now();
+                for _ in 0..CALLS {
+                    // SAFETY: the function saves and restores one register, and returns.
+                    black_box(unsafe { profiler_trap_yardstick() });
+                }
+                started.elapsed().as_nanos() as f64 / f64::from(CALLS)
+            };
+            (0..5).map(round).fold(f64::INFINITY, f64::min)
+        };
+        let plain_ns = timed();
+        let link = kernel.attach_nothing(own, offset, std::process::id())?;
+        let probed_ns = timed();
+        drop(link);
+        let entry_ns = (probed_ns - plain_ns).max(0.0);
+        Ok(Self {
+            entry_ns,
+            return_ns: entry_ns * RETURN_OVER_ENTRY,
+        })
+    }
+}
+
+/// Hits of probes so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    pub entries: u64,
+    pub returns: u64,
+    /// Of the programs in the kernel.
+    pub program_ns: u64,
+}
+
+/// Watches over a budget.
+#[derive(Clone, Debug)]
+pub struct Governor {
+    trap: TrapCost,
+    /// The program may become this many times slower.
+    most: f64,
+    /// CPU time of the program when the probes came.
+    cpu_before_ns: u64,
+    spent_ns: f64,
+    slow_down: f64,
+}
+
+/// Before the program has used so much CPU time, what it spent in probes says little.
+const LEAST_CPU_NS: u64 = 20_000_000;
+
+impl Governor {
+    pub fn new(trap: TrapCost, most: f64, cpu_before_ns: u64) -> Self {
+        Self {
+            trap,
+            most,
+            cpu_before_ns,
+            spent_ns: 0.0,
+            slow_down: 1.0,
+        }
+    }
+
+    /// A process joins that has used so much CPU time before.
+    pub fn leave_out(&mut self, cpu_ns: u64) {
+        self.cpu_before_ns += cpu_ns;
+    }
+
+    /// Takes in how things are. Returns whether the budget is spent.
+    pub fn look(&mut self, hits: Hits, cpu_ns: u64) -> bool {
+        let used_ns = cpu_ns.saturating_sub(self.cpu_before_ns);
+        self.spent_ns = hits.entries as f64 * self.trap.entry_ns
+            + hits.returns as f64 * self.trap.return_ns
+            + hits.program_ns as f64;
+        // The clock of CPU time is coarse, and a program is never faster for being probed.
+        let own_ns = (used_ns as f64 - self.spent_ns).max(self.spent_ns / 1_000.0).max(1.0);
+        self.slow_down = (own_ns + self.spent_ns) / own_ns;
+        used_ns >= LEAST_CPU_NS && self.slow_down > self.most
+    }
+
+    /// How many times slower the program has been so far.
+    pub fn slow_down(&self) -> f64 {
+        self.slow_down
+    }
+
+    pub fn trap(&self) -> TrapCost {
+        self.trap
+    }
+}
+
+/// CPU time of a process so far, all threads that ever were in it: `/proc/PID/stat`, in ticks of 10 ms. 0 if it is gone.
+pub fn cpu_time_ns(pid: u32) -> u64 {
+    const TICK_NS: u64 = 10_000_000;
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    ticks(&stat).unwrap_or(0).saturating_mul(TICK_NS)
+}
+
+/// `utime` and `stime`: the 14th and 15th field. The second is a name in parentheses, which may hold anything.
+fn ticks(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let mut fields = stat[after_name..].split(|byte| byte.is_ascii_whitespace()).filter(|field| !field.is_empty());
+    let number = |field: Option<&[u8]>| str::from_utf8(field?).ok()?.parse::<u64>().ok();
+    let user = number(fields.nth(11))?;
+    let system = number(fields.next())?;
+    Some(user.saturating_add(system))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TRAP: TrapCost = TrapCost {
+        entry_ns: 700.0,
+        return_ns: 500.0,
+    };
+
+    #[test]
+    fn a_program_that_spends_half_its_time_in_probes_is_twice_as_slow() {
+        let mut governor = Governor::new(TRAP, 1.9, 1_000_000_000);
+        let hits = Hits {
+            entries: 50_000,
+            returns: 50_000,
+            program_ns: 40_000_000,
+        };
+        assert!(governor.look(hits, 1_200_000_000));
+        assert!((governor.slow_down() - 2.0).abs() < 1e-9);
+        assert!(!Governor::new(TRAP, 2.1, 1_000_000_000).look(hits, 1_200_000_000));
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_a_moment() {
+        let mut governor = Governor::new(TRAP, 1.1, 0);
+        let hits = Hits {
+            entries: 1_000_000,
+            ..Hits::default()
+        };
+        assert!(!governor.look(hits, 10_000_000));
+        assert!(governor.look(hits, 30_000_000));
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let stat = b"42 (a) b) (c) R 1 2 3 4 5 6 7 8 9 10 100 23 0 0 20 0 1 0 99";
+        assert_eq!(ticks(stat), Some(123));
+        assert!(cpu_time_ns(std::process::id()) < 3_600_000_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ticks(&bytes);
+        }
+    }
+}

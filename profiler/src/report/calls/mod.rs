@@ -1,0 +1,239 @@
+//! Reports of `profiler calls`: how often functions are called, and how long they take.
+//!
+//! A [`CallsReport`] has what was counted, and what samples of the CPU clock taken meanwhile say of times. It does not
+//! say how anything was counted, and nothing here asks. Words are cProfile's, as its users know what they mean: `ncalls`,
+//! `tottime`, `cumtime`, `percall`, and *primitive* calls, which are not made from within a call of the same function.
+//!
+//! | module | makes |
+//! |---|---|
+//! | [`table`] | the table as text, what is above and below it, and what goes to standard error |
+//! | [`blocks`] | what is known of one function: times from entry to exit, a histogram, callers |
+//! | [`export`] | CSV and JSON |
+//! | [`pstats`] | the file that Python's `pstats` and snakeviz read, in the format of [`marshal`] |
+//! | [`histogram`] | counts of times, and percentiles from them |
+//! | [`merge`] | one row for each function, however many code objects it was |
+
+use std::time::Duration;
+
+pub mod blocks;
+pub mod export;
+pub mod histogram;
+pub mod marshal;
+pub mod merge;
+pub mod pstats;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use histogram::Histogram;
+pub use table::lines;
+
+#[derive(Clone, Debug)]
+pub struct CallsReport {
+    /// In any order. Functions with the same file, line and name are one to reports.
+    pub functions: Vec<Function>,
+    /// Only functions that the user named were counted.
+    pub chosen: bool,
+    /// Of the recording.
+    pub length: Duration,
+    /// The part of it in which calls were counted.
+    pub observed: Duration,
+    /// The part of it in which the samples were taken. It may differ from `observed`, and need not be the same time.
+    pub sampled: Duration,
+    /// Counts are of windows, and were scaled up from `observed` to `length`.
+    pub scaled: Option<Scaled>,
+    /// How many times longer the program ran for being counted.
+    pub slow_down: Option<f64>,
+    /// Of CPU time, in Python functions.
+    pub samples: u64,
+    /// How much CPU time one sample stands for.
+    pub period_ns: u64,
+}
+
+/// What is known of counts that are estimates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// Half the width of the 95 % interval of all calls together. The functions' own errors do not tell it: a window in
+    /// which the program was busy counts too many of all functions.
+    pub error: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// As its code object has it.
+    pub file: String,
+    pub first_line: u32,
+    /// Qualified where the interpreter knows it.
+    pub name: String,
+    /// `None` if nobody counted: the function is here as a caller, or for its samples.
+    pub calls: Option<Count>,
+    /// Samples in which it was the innermost Python function.
+    pub own_samples: u64,
+    /// Samples whose stack it was on, however often.
+    pub cumulative_samples: u64,
+    /// Its calls were timed.
+    pub timed: Option<Timed>,
+    pub callers: Vec<Caller>,
+}
+
+/// How often a function was called. Calls that had not ended when counting did are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub all: u64,
+    /// Calls not made from within a call of the same function, where that is known.
+    pub primitive: Option<u64>,
+    pub exact: bool,
+    /// Half the width of the 95 % interval of `all`; 0 if it is exact.
+    pub error: u64,
+}
+
+/// Calls from one function to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Index into the functions.
+    pub function: usize,
+    /// 0 if nobody counted, and the caller is known from samples.
+    pub calls: u64,
+    /// Samples with the callee innermost and called from here.
+    pub own_samples: u64,
+    /// Samples with this call on their stack.
+    pub cumulative_samples: u64,
+}
+
+/// Times from entry to exit, waiting included, in the time observed. Times of calls within calls of the same function
+/// are in both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timed {
+    pub count: u64,
+    pub total_ns: u64,
+    pub min_ns: u64,
+    pub max_ns: u64,
+    pub histogram: Histogram,
+    /// Calls that were seen to end, but not to begin: they are not in `count`.
+    pub missed_entries: u64,
+    /// How many of `count` were made from within a call of the same function.
+    pub nested: u64,
+    /// Their part of `total_ns`.
+    pub nested_ns: u64,
+}
+
+/// A time in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Time {
+    pub seconds: f64,
+    /// Half the width of the 95 % interval; `None` if the time was measured.
+    pub error: Option<f64>,
+}
+
+impl CallsReport {
+    /// The time that counts and times are of.
+    pub fn counted(&self) -> Duration {
+        match self.scaled {
+            Some(_) => self.length,
+            None => self.observed,
+        }
+    }
+
+    pub fn per_second(&self, calls: u64) -> f64 {
+        ratio(calls as f64, self.counted().as_secs_f64())
+    }
+
+    /// What that many samples say of the time counted.
+    pub fn estimate(&self, samples: u64) -> Time {
+        let sampled = self.sampled.as_secs_f64();
+        // Calls and times of one row are divided by one another, so both are to be of the same span.
+        let scale = if sampled > 0.0 { self.counted().as_secs_f64() / sampled } else { 1.0 };
+        let sample = self.period_ns as f64 / 1e9 * scale;
+        Time {
+            seconds: samples as f64 * sample,
+            // Samples of a clock that a function is rarely hit by are as good as independent.
+            error: Some(1.96 * (samples as f64).sqrt() * sample),
+        }
+    }
+
+    /// A function without a sample has, with a probability of 95 %, taken less than this: e⁻³ is 5 %.
+    pub fn unseen(&self) -> f64 {
+        self.estimate(3).seconds
+    }
+
+    /// Time in a function itself.
+    pub fn tottime(&self, function: &Function) -> Time {
+        self.estimate(function.own_samples)
+    }
+
+    /// Time in a function and what it called: measured if its calls were timed, or else by samples.
+    pub fn cumtime(&self, function: &Function) -> Time {
+        let Some(timed) = function.timed.as_ref().filter(|timed| timed.count > 0) else {
+            return self.estimate(function.cumulative_samples);
+        };
+        let seconds = timed.outermost_ns() as f64 / 1e9;
+        match self.scaled {
+            None => Time { seconds, error: None },
+            Some(_) => {
+                let seconds = ratio(seconds * self.length.as_secs_f64(), self.observed.as_secs_f64());
+                let count = function.calls.unwrap_or_default();
+                Time {
+                    seconds,
+                    error: Some(seconds * ratio(count.error as f64, count.all as f64)),
+                }
+            }
+        }
+    }
+
+    /// `tottime` by call.
+    pub fn own_percall(&self, function: &Function) -> Option<f64> {
+        let calls = function.calls?.all;
+        (calls > 0 && function.own_samples > 0).then(|| self.tottime(function).seconds / calls as f64)
+    }
+
+    /// `cumtime` by primitive call, as cProfile has it. Of timed calls it is the mean of those that were timed.
+    pub fn percall(&self, function: &Function) -> Option<f64> {
+        if let Some(timed) = &function.timed {
+            let outermost = timed.count.saturating_sub(timed.nested);
+            if outermost > 0 {
+                return Some(timed.outermost_ns() as f64 / 1e9 / outermost as f64);
+            }
+        }
+        let count = function.calls?;
+        let calls = count.primitive.unwrap_or(count.all);
+        (calls > 0 && function.cumulative_samples > 0).then(|| self.cumtime(function).seconds / calls as f64)
+    }
+}
+
+impl Function {
+    /// What makes it one function.
+    fn key(&self) -> (&str, u32, &str) {
+        (&self.file, self.first_line, &self.name)
+    }
+
+    fn all_calls(&self) -> u64 {
+        self.calls.map_or(0, |count| count.all)
+    }
+}
+
+impl Timed {
+    /// Time in calls that were not made from within a call of the same function: cProfile's `cumtime`.
+    pub fn outermost_ns(&self) -> u64 {
+        self.total_ns.saturating_sub(self.nested_ns)
+    }
+
+    pub fn mean_ns(&self) -> Option<u64> {
+        self.total_ns.checked_div(self.count)
+    }
+
+    /// A percentile, given as a share of one, within [`Histogram::ERROR`] of the true one.
+    pub fn percentile(&self, share: f64) -> Option<u64> {
+        let time = self.histogram.percentile(share)?;
+        // The ends are known better than the histogram knows them. Not `clamp`, which panics where they contradict.
+        Some(time.max(self.min_ns).min(self.max_ns))
+    }
+}
+
+/// The percentiles of all reports.
+const PERCENTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
+
+/// 0 of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}

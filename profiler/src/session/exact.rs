@@ -1,0 +1,190 @@
+//! Exact mode: probes on the allocators of a process, and the budget they have.
+
+use std::rc::Rc;
+
+use profiler_common::{
+    python::{ALLOCATION_CALLOC, ALLOCATION_MALLOC, ALLOCATION_REALLOC, allocation_cookie},
+    stats::Counter,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    bpf::{AllocationProbe, Hook, Kernel},
+    config,
+    governor::{Governor, Hits, TrapCost, cpu_time_ns},
+    humanize::percent,
+    process::files::{File, FileId},
+    python::{
+        allocator::{
+            self, Allocators,
+            coverage::{Coverage, Verdict},
+            functions::{AllocFunction, Arguments},
+            table::{AllocatorInUse, Domain},
+        },
+        memory::ProcessMemory,
+    },
+    recording::Recording,
+};
+
+pub struct Exact {
+    wanted: config::Exact,
+    /// What is probed in a file; nothing where it cannot be.
+    files: FxHashMap<FileId, Option<Rc<Found>>>,
+    probed: FxHashSet<(FileId, Option<u32>)>,
+    by_process: bool,
+    governor: Option<Governor>,
+    /// Those that have probes.
+    pids: Vec<u32>,
+}
+
+struct Found {
+    allocators: Allocators,
+    probes: Vec<AllocationProbe>,
+}
+
+impl Exact {
+    pub fn new(wanted: config::Exact, by_process: bool) -> Self {
+        Self {
+            wanted,
+            files: FxHashMap::default(),
+            probed: FxHashSet::default(),
+            by_process,
+            governor: None,
+            pids: Vec::new(),
+        }
+    }
+
+    /// Puts probes into the allocators of a process. What is worth telling goes into `warnings`.
+    pub fn probe(
+        &mut self,
+        kernel: &mut Kernel,
+        recording: &Recording,
+        pid: u32,
+        warnings: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        let Some((python, file)) = recording.python(pid) else {
+            return Ok(());
+        };
+        let Some(opened) = &file.opened else { return Ok(()) };
+        let found = self.files.entry(python.file).or_insert_with(|| {
+            let bytes = opened.map().ok()?;
+            match allocator::inspect(&bytes, &python.binary) {
+                Ok(allocators) => {
+                    warnings.extend(coverage(file, &bytes, &allocators));
+                    let probes = allocators.functions.iter().flat_map(probes).collect();
+                    Some(Rc::new(Found { allocators, probes }))
+                }
+                Err(error) => {
+                    warnings.push(format!("{}: {error}; its allocations are not seen", file.path.display()));
+                    None
+                }
+            }
+        });
+        let Some(found) = found.clone() else { return Ok(()) };
+        let in_use = found
+            .allocators
+            .tables
+            .in_use(&ProcessMemory { pid }, python.bias, Domain::Object);
+        warnings.extend(in_use.and_then(|in_use| not_pymalloc(pid, in_use)));
+        if self.governor.is_none() {
+            let trap = TrapCost::measure(kernel)?;
+            self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
+        }
+        if !self.pids.contains(&pid) {
+            self.pids.push(pid);
+            if let Some(governor) = &mut self.governor {
+                governor.leave_out(cpu_time_ns(pid));
+            }
+        }
+        let scope = self.by_process.then_some(pid);
+        if self.probed.insert((python.file, scope)) {
+            for probe in &found.probes {
+                kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the budget is spent.
+    pub fn is_spent(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
+        let Some(governor) = &mut self.governor else {
+            return Ok(false);
+        };
+        let hits = Hits {
+            entries: kernel.counter(Counter::EntryHits)?,
+            returns: kernel.counter(Counter::ReturnHits)?,
+            program_ns: kernel.counter(Counter::RunTimeNs)?,
+        };
+        let cpu_ns = self.pids.iter().map(|&pid| cpu_time_ns(pid)).sum();
+        Ok(governor.look(hits, cpu_ns))
+    }
+
+    pub fn governor(&self) -> Option<&Governor> {
+        self.governor.as_ref()
+    }
+}
+
+/// The probes of a function: one where it is entered, and one where it returns if it has a result.
+fn probes(function: &AllocFunction) -> impl Iterator<Item = AllocationProbe> {
+    let (hook, cookie) = match function.arguments {
+        Arguments::Malloc { size } => (Hook::Entry, allocation_cookie(ALLOCATION_MALLOC, size.0.into(), 0)),
+        Arguments::Calloc { count, size } => (
+            Hook::Entry,
+            allocation_cookie(ALLOCATION_CALLOC, count.0.into(), size.0.into()),
+        ),
+        Arguments::Realloc { block, size } => (
+            Hook::Entry,
+            allocation_cookie(ALLOCATION_REALLOC, block.0.into(), size.0.into()),
+        ),
+        Arguments::Free { block } => (Hook::Free, allocation_cookie(0, block.0.into(), 0)),
+    };
+    let entry = AllocationProbe {
+        offset: function.entry.file_offset,
+        hook,
+        cookie,
+    };
+    let result = function.result.map(|place| AllocationProbe {
+        offset: place.file_offset,
+        hook: Hook::Return,
+        cookie: 0,
+    });
+    // On return first: a call that is entered between the two would otherwise never come to an end.
+    result.into_iter().chain([entry])
+}
+
+/// What the probes cannot see in this build.
+fn coverage(file: &File, elf: &[u8], allocators: &Allocators) -> Option<String> {
+    let path = file.path.display();
+    match Coverage::measure(elf, allocators) {
+        Ok(Some(coverage)) if coverage.verdict() == Verdict::Complete => None,
+        Ok(Some(coverage)) => Some(format!(
+            "{path}: this build has its allocator inlined at {} places ({} of those that allocate) and {} that free, \
+             which no probe sees: counts and what lives would mislead. Growth mode (without --exact) sees them",
+            coverage.inlined,
+            percent(coverage.inlined_share()),
+            coverage.inlined_frees,
+        )),
+        Ok(None) | Err(_) => Some(format!(
+            "{path}: whether this build has its allocator inlined cannot be told; what is, no probe sees"
+        )),
+    }
+}
+
+/// What to say of a process that does not use pymalloc as it comes.
+fn not_pymalloc(pid: u32, in_use: AllocatorInUse) -> Option<String> {
+    match in_use {
+        AllocatorInUse::Pymalloc => None,
+        AllocatorInUse::Malloc => Some(format!(
+            "process {pid} runs with PYTHONMALLOC=malloc: all its blocks are the C library's"
+        )),
+        AllocatorInUse::Hooked { hook, .. } => Some(format!(
+            "process {pid} has {hook:?} hooks around its allocators: sizes include what they add"
+        )),
+        AllocatorInUse::Mimalloc { .. } => Some(format!(
+            "process {pid} runs with PYTHONMALLOC=mimalloc: only blocks of the raw domain are seen"
+        )),
+        AllocatorInUse::Other { .. } => Some(format!(
+            "process {pid} has another allocator in place (another profiler's?): what it hands on is seen, and no more"
+        )),
+    }
+}
