@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    config::{DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat, RATES_HZ},
+    config::{DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat, MemorySource, RATES_HZ},
     report::Format,
 };
 
@@ -110,6 +110,10 @@ pub struct Memory {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
     pub top: usize,
 
+    /// Which numbers to show; they are of the same memory and are never added
+    #[arg(long, value_name = "WHAT", default_value = "resident", conflicts_with = "exact", help_heading = "Report")]
+    pub source: MemorySource,
+
     /// Show only what was allocated in the recording and still lives at its end
     #[arg(long, help_heading = "Report")]
     pub leaks: bool,
@@ -148,6 +152,10 @@ pub struct Memory {
     /// Take the probes away when the program has become this many times slower
     #[arg(long, value_name = "X", requires = "exact", value_parser = parse_factor, help_heading = "Exact mode")]
     pub max_overhead: Option<f64>,
+
+    /// Show native frames in the stacks, too
+    #[arg(short = 'n', long, requires = "exact", conflicts_with = "no_native", help_heading = "Exact mode")]
+    pub native: bool,
 
     /// Blocks that can be followed at a time
     #[arg(long, value_name = "N", requires = "exact", default_value_t = DEFAULT_LIVE_BLOCKS, help_heading = "Exact mode")]

@@ -48,6 +48,7 @@ pub struct MemoryConfig {
     pub by: GroupBy,
     pub top: usize,
     pub shown: Wanted,
+    pub source: MemorySource,
     pub every: Option<Duration>,
     pub curve: Option<PathBuf>,
     pub base: Option<PathBuf>,
@@ -66,6 +67,17 @@ pub enum Wanted {
     Peak,
     /// What came and went.
     Temporary,
+}
+
+/// Which of the numbers of growth mode are shown. They are of the same memory, and are never added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MemorySource {
+    /// Pages, as they are touched: what RSS consists of.
+    Resident,
+    /// Pools of pymalloc: who opened them, and how many bytes of objects are in them at the end.
+    Pools,
+    /// Address space: mappings and extensions of the heap, touched or not.
+    Mapped,
 }
 
 /// Exact mode.
@@ -223,6 +235,10 @@ pub enum ConfigError {
     TidOfCommand,
     #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm '{kept}'")]
     LongComm { kept: String },
+    #[error("--source {0} says what is there at the end, without ages and moments; leave one of the options out")]
+    SourceHasNot(&'static str),
+    #[error("--exact follows every call in chosen processes: give pids (-p 4242) or a command; -a without it shows all processes")]
+    ExactOfAll,
     #[error("--comm needs a name, as in /proc/PID/comm")]
     EmptyComm,
     #[error("{hertz} is not a possible rate: use -r with {} to {} Hz", RATES_HZ.start(), RATES_HZ.end())]
@@ -239,6 +255,8 @@ impl ConfigError {
             Self::NoTarget
             | Self::ManyTargets(..)
             | Self::TidOfCommand
+            | Self::ExactOfAll
+            | Self::SourceHasNot(_)
             | Self::LongComm { .. }
             | Self::EmptyComm
             | Self::UnknownEnding { .. } => exit::USAGE,
@@ -285,6 +303,7 @@ impl Config {
             common,
             by,
             top,
+            source,
             leaks,
             older_than,
             peak,
@@ -294,6 +313,7 @@ impl Config {
             base,
             exact,
             max_overhead,
+            native,
             max_live,
             temporary_within,
             format,
@@ -313,10 +333,27 @@ impl Config {
             config.output = OutputChoice::Stdout;
         }
         config.format = format.stacks().unwrap_or(DEFAULT_FORMAT);
+        if exact && matches!(config.target, Target::All) {
+            return Err(ConfigError::ExactOfAll);
+        }
+        if exact {
+            // Unwinding takes longer than all the rest of what is done at an allocation.
+            config.native_stacks = native;
+        }
         let older_than = older_than.or(leaks.then_some(Duration::ZERO));
+        match source {
+            MemorySource::Pools if peak || temporary || older_than.is_some() || every.is_some() => {
+                return Err(ConfigError::SourceHasNot("pools"));
+            }
+            MemorySource::Mapped if older_than.is_some() || every.is_some() => {
+                return Err(ConfigError::SourceHasNot("mapped"));
+            }
+            MemorySource::Resident | MemorySource::Pools | MemorySource::Mapped => {}
+        }
         config.memory = Some(MemoryConfig {
             by,
             top,
+            source,
             shown: match (older_than, peak, temporary) {
                 (Some(age), ..) => Wanted::Leaks { older_than: age },
                 (None, true, _) => Wanted::Peak,

@@ -249,8 +249,13 @@ async fn run(
         }
     };
     progress.erase();
-    source.kernel.detach_all();
+    if let Some(memory) = &memory {
+        memory.stop(&mut source.kernel, &recording);
+    }
     let length = started.elapsed();
+    let detaching = Instant::now();
+    source.kernel.detach_all();
+    let detached_in = detaching.elapsed();
     take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
     if let Some(memory) = &mut memory {
         memory.finish();
@@ -271,6 +276,7 @@ async fn run(
     recording.ledger.tally.rules_refused = rules_refused;
     let first_sample_ns = recording.ledger.tally.first_sample_ns;
     let cost = Cost {
+        detach_s: detached_in.as_secs_f64(),
         start_up_cpu_s: start_up_cpu.as_secs_f64(),
         first_sample_after_s: first_sample_ns.map(|first_ns| first_ns.saturating_sub(process_started_ns) as f64 / 1e9),
         recording_cpu_s: cost::cpu_time().saturating_sub(start_up_cpu).as_secs_f64(),

@@ -14,6 +14,7 @@ use profiler_common::{
 use serde::Serialize;
 
 use crate::{
+    governor::MOST_TOLD,
     humanize::{bytes, count, duration, percent},
     recording::{Recording, Tally},
     session::StoppedBy,
@@ -152,6 +153,8 @@ pub struct Cost {
     pub start_up_cpu_s: f64,
     /// From the start of the process to the first sample.
     pub first_sample_after_s: Option<f64>,
+    /// Taking the programs away.
+    pub detach_s: f64,
     /// Our own CPU time while sampling.
     pub recording_cpu_s: f64,
     /// The most we had resident until the end of sampling.
@@ -179,6 +182,9 @@ impl Summary {
         let tally = &recording.ledger.tally;
         let counter = |counter: Counter| counters[counter as usize];
         let run_time_ns = counter(Counter::RunTimeNs) as f64;
+        // Of exact mode, hits of probes: there is a stack for each only where it is new.
+        let hits = counter(Counter::EntryHits) + counter(Counter::ReturnHits);
+        let events = if hits > 0 { hits } else { counter(Counter::Samples) };
         let without_python = [
             (tally.python_no_frames, "of threads that run no Python"),
             (tally.python_not_initialized, "while an interpreter started or ended"),
@@ -245,7 +251,7 @@ impl Summary {
                 .collect(),
             warnings: Vec::new(),
             cost: Cost {
-                bpf_ns_per_sample: run_time_ns / counter(Counter::Samples).max(1) as f64,
+                bpf_ns_per_sample: run_time_ns / events.max(1) as f64,
                 bpf_longest_ns: counter(Counter::LongestNs),
                 bpf_cpu_share: run_time_ns / 1e9 / length.as_secs_f64().max(1e-9),
                 ..cost
@@ -297,7 +303,11 @@ impl Summary {
             ));
         }
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
-        lines.push(self.cost.line(length, self.memory.is_some()));
+        lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
+            None => self.cost.line(length, "sample"),
+            Some(None) => self.cost.line(length, "stack"),
+            Some(Some(_)) => self.cost.line(length, "hit"),
+        });
         lines
     }
 
@@ -364,11 +374,15 @@ impl MemorySummary {
 impl ExactSummary {
     fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
         let mut lines = vec![format!(
-            "{} and {} seen in {}{reason}; the program ran about {:.2} times slower ({} at probes of {:.2} µs)",
+            "{} and {} seen in {}{reason}; the program ran {} times slower ({} at probes of {:.2} µs)",
             many(self.allocations, "allocation"),
             many(self.frees, "free"),
             duration(length),
-            self.slow_down,
+            if self.slow_down < MOST_TOLD {
+                format!("about {:.2}", self.slow_down)
+            } else {
+                format!("more than {MOST_TOLD}")
+            },
             many(self.entry_hits + self.return_hits, "hit"),
             self.trap_ns / 1e3,
         )];
@@ -424,9 +438,8 @@ impl PythonStacks {
 }
 
 impl Cost {
-    fn line(&self, length: Duration, memory: bool) -> String {
+    fn line(&self, length: Duration, what: &str) -> String {
         let seconds = length.as_secs_f64().max(1e-9);
-        let what = if memory { "stack" } else { "sample" };
         format!(
             "cost: {:.1} µs per {what} in the kernel ({} of a CPU), {:.0} µs at most; the profiler itself {} of a CPU, {} \
              and {} of kernel maps; start-up {}, names {}",

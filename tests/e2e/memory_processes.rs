@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    memory::{self, Memory, Resident, ask, ensure_within, line_of, number, sources},
+    memory::{self, Memory, Resident, ask, ensure_within, line_of, number},
     native::compile,
     python,
     serial::serial,
@@ -149,7 +149,12 @@ fn a_process_that_starts_later_is_seen_with_the_whole_machine() -> Result<()> {
         for (name, comment) in [("small", "# small objects"), ("large", "# large bytes")] {
             let line = heap.line("leak.py", line_of("leak.py", comment)?);
             let known = number(&truth, &format!("/{name}/bytes"))?;
-            ensure_within(name, line.live.bytes, known, 0.05).with_context(|| heap.top())?;
+            // What came while it warmed up is one of the large ones more.
+            let more = match name {
+                "large" => known / number(&truth, "/large/count")?,
+                _ => 0,
+            };
+            ensure_within(name, line.live.bytes, known + more, 0.05).with_context(|| heap.top())?;
         }
         Ok(())
     })
@@ -177,12 +182,11 @@ fn a_program_without_python_has_native_stacks_and_is_ranked_among_all() -> Resul
     let attached = Memory::new(&["-a", "--by", "process", "--top", "5"])?.start()?;
     ask(&mut workload, "grow")?;
     let taken = attached.stop()?;
-    let table = taken.table()?;
-    let rows: Vec<&&str> = table.iter().filter(|line| line.contains("MiB")).collect();
+    let rows = taken.rows()?;
     ensure!(
         rows.first().is_some_and(|row| row.contains("grower")),
-        "not the first of {table:#?}, whose source is in {}",
-        sources().display()
+        "not the first of\n{}",
+        rows.join("\n")
     );
     Ok(())
 }

@@ -173,7 +173,8 @@ fn with_a_base_only_what_grew_since_is_shown() -> Result<()> {
     let attached = record()?;
     steps(&mut workload, &["old", "young"])?;
     let base = attached.stop()?;
-    let attached = Memory::record(&["-p", &target, "--base"])?
+    let attached = Memory::record(&["-p", &target])?
+        .arg("--base")
         .arg(base.file("heap.pb.gz"))
         .start()?;
     // The same again, and half as much more at one line.
@@ -246,10 +247,12 @@ fn bytes_of_old(file: &Path, ending: &str) -> Result<i64> {
             let wanted = format!("(stages.py:{line})");
             let title = titles.iter().flatten().find(|title| title.contains(&wanted));
             let title = title.with_context(|| format!("no {wanted} in {titles:?}"))?;
-            // `old (stages.py:37) (16,842,752 bytes, 97.2%)`.
-            let number = title.rsplit_once(" (").context("no value")?.1;
-            let digits = number.split_whitespace().next().context("no value")?.replace(',', "");
-            digits.parse().with_context(|| format!("no number of bytes in {title}"))
+            // `old (stages.py:37) (8.0 MiB, 97.2%)`: for people.
+            let value = title.rsplit_once(" (").context("no value")?.1;
+            let mut words = value.split(|c: char| c.is_whitespace() || c == ',');
+            let number: f64 = words.next().context("no value")?.parse()?;
+            ensure!(words.next() == Some("MiB"), "not in MiB: {title}");
+            Ok((number * MIB as f64) as i64)
         }
     }
 }
@@ -313,12 +316,12 @@ fn the_table_names_lines_functions_files_and_processes() -> Result<()> {
         let attached = Memory::new(&["-p", &workload.pid.to_string(), "--by", by, "--top", "3"])?.start()?;
         steps(&mut workload, &["old"])?;
         let taken = attached.stop()?;
-        let table = taken.table()?;
-        let row = table.iter().find(|row| row.contains("MiB"));
+        let rows = taken.rows()?;
         ensure!(
-            row.is_some_and(|row| row.contains(&name) && row.contains("8.0 MiB")),
+            rows.first()
+                .is_some_and(|row| row.contains(&name) && row.contains("8.0 MiB")),
             "--by {by}: no {name} with 8.0 MiB in the first row of\n{}",
-            table.join("\n")
+            rows.join("\n")
         );
     }
     Ok(())

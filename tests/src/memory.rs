@@ -196,10 +196,13 @@ impl Taken {
         self.directory.path().join(name)
     }
 
-    /// The table on standard output, line by line.
-    pub fn table(&self) -> Result<Vec<&str>> {
+    /// The rows of the table on standard output: what comes below the heading.
+    pub fn rows(&self) -> Result<Vec<&str>> {
         let text = std::str::from_utf8(&self.outcome.stdout).context("not UTF-8")?;
-        Ok(text.lines().collect())
+        let mut lines = text.lines();
+        let heading = lines.find(|line| line.trim_start().starts_with("live ") && line.contains(" share "));
+        ensure!(heading.is_some(), "no table in:\n{text}\n{}", self.outcome.stderr);
+        Ok(lines.collect())
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
+    thread,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -291,8 +292,13 @@ impl Kernel {
     /// Stops sampling everywhere. What is in the ring buffer stays.
     pub fn detach_all(&mut self) {
         self.events.clear();
-        self.probes.clear();
         self.memory.clear();
+        // Each waits until no CPU is inside its probe (120 ms on Linux 6.18). They can wait at the same time.
+        thread::scope(|scope| {
+            for probe in self.probes.drain(..) {
+                scope.spawn(|| drop(probe));
+            }
+        });
     }
 
     /// Tells the programs how to walk a process's Python stacks.

@@ -8,6 +8,7 @@ pub mod account;
 pub mod blocks;
 pub mod event;
 pub mod pools;
+pub mod regions;
 pub mod report;
 pub mod rss;
 pub mod space;

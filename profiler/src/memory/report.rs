@@ -8,11 +8,12 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use super::{
     account::{Amount, Totals},
     event::SiteId,
+    pools::PoolTotals,
     space::Aged,
     watch::{FREE_POOLS, Known, Watch},
 };
 use crate::{
-    config::Wanted,
+    config::{MemorySource, Wanted},
     name,
     profile::{Frame, FrameKind, Labels, Profile, SampleKey, StackId, StringId},
     recording::Recording,
@@ -32,7 +33,13 @@ struct Entry {
 }
 
 /// The report of `watch`, and what the user should know about missing names.
-pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Duration) -> (MemoryReport, Vec<String>) {
+pub fn report(
+    recording: &Recording,
+    watch: &Watch,
+    wanted: Wanted,
+    source: MemorySource,
+    length: Duration,
+) -> (MemoryReport, Vec<String>) {
     let shown = match wanted {
         Wanted::Live => Shown::Live,
         Wanted::Leaks { older_than } => Shown::Leaks { older_than },
@@ -57,7 +64,14 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
         None => watch.growth().live_older_than(watch.ended_ns, age),
     };
     let exact = watch.blocks.is_some();
-    let mut totals: Vec<(SiteId, Totals)> = watch.accounts.iter().collect();
+    let accounts = match source {
+        MemorySource::Mapped => &watch.regions.accounts,
+        MemorySource::Resident | MemorySource::Pools => &watch.accounts,
+    };
+    let mut totals: Vec<(SiteId, Totals)> = match source {
+        MemorySource::Pools => watch.growth().pools().map(|(site, pools)| (site, of_pools(&pools))).collect(),
+        MemorySource::Resident | MemorySource::Mapped => accounts.iter().collect(),
+    };
     // In order, so that equal recordings give equal reports.
     totals.sort_unstable_by_key(|&(site, _)| site);
     let mut entries: IndexMap<SampleKey, Entry, FxBuildHasher> = IndexMap::default();
@@ -83,11 +97,12 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
                 None => totals.temporary,
             },
         };
-        if let (Some(aged), Wanted::Live | Wanted::Leaks { .. }) = (aged, wanted) {
-            add_ages(&mut entry.detail, aged, watch.ended_ns);
+        if let (Some(aged), Wanted::Live | Wanted::Leaks { .. }, true) = (aged, wanted, source == MemorySource::Resident) {
+            add_ages(&mut entry.detail, aged, watch.started_ns(), watch.ended_ns);
         }
     }
-    for (_, known) in watch.processes() {
+    let with_files = source == MemorySource::Resident;
+    for (_, known) in watch.processes().filter(|_| with_files) {
         for &(site, bytes) in &known.files {
             let entry = entries.entry(names.file_key(site)).or_default();
             entry.detail.kind = MemoryKind::File;
@@ -130,7 +145,8 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
         profile,
         details,
         shown,
-        exact,
+        // Objects of these are no pages.
+        exact: exact || source != MemorySource::Resident,
         processes: watch.processes().map(|(pid, known)| process(pid, known)).collect(),
         curve,
         length,
@@ -138,8 +154,22 @@ pub fn report(recording: &Recording, watch: &Watch, wanted: Wanted, length: Dura
     (report, warnings)
 }
 
-fn add_ages(detail: &mut Detail, aged: &Aged, now_ns: u64) {
-    let age = |born_ns: u64| Duration::from_nanos(now_ns.saturating_sub(born_ns));
+/// Births of pools, and the objects that are in them at the end.
+fn of_pools(pools: &PoolTotals) -> Totals {
+    Totals {
+        allocated: pools.born,
+        live: Amount {
+            bytes: pools.object_bytes,
+            count: pools.objects,
+            variance: 0.0,
+        },
+        ..Totals::default()
+    }
+}
+
+fn add_ages(detail: &mut Detail, aged: &Aged, started_ns: u64, now_ns: u64) {
+    // Births are told to a second: nothing is older than the recording.
+    let age = |born_ns: u64| Duration::from_nanos(now_ns.saturating_sub(born_ns.max(started_ns)));
     let (oldest, youngest) = (age(aged.oldest_ns), age(aged.youngest_ns));
     detail.oldest = Some(detail.oldest.map_or(oldest, |before| before.max(oldest)));
     detail.youngest = Some(detail.youngest.map_or(youngest, |before| before.min(youngest)));

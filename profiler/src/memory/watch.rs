@@ -1,6 +1,6 @@
 //! Growth mode from its first process to its report: what the session drives.
 
-use std::{fs, time::Duration};
+use std::{fs, io, time::Duration};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -9,6 +9,7 @@ use super::{
     blocks::Blocks,
     event::{Event, SiteId, What},
     pools::ProcessPools,
+    regions::Regions,
     rss::Resident,
     space::{Growth, KernelPages, Limits, Lost, Thp, parse_mappings},
 };
@@ -45,6 +46,8 @@ pub struct Moment {
 
 pub struct Watch {
     growth: Growth,
+    /// Address space: what was mapped, touched or not.
+    pub regions: Regions,
     /// Exact mode.
     pub blocks: Option<Blocks>,
     pub accounts: Accounts,
@@ -70,6 +73,7 @@ impl Watch {
         let limits = Limits::default();
         Self {
             growth: Growth::new(limits, Thp::read(), now_ns, Box::new(KernelPages::open())),
+            regions: Regions::default(),
             blocks,
             accounts: Accounts::default(),
             known: FxHashMap::default(),
@@ -93,17 +97,33 @@ impl Watch {
         if self.known.contains_key(&pid) {
             return;
         }
-        // `smaps` says which mappings may have huge pages, `maps` is what old kernels and ended processes have.
-        let mappings = fs::read(format!("/proc/{pid}/smaps"))
+        // `smaps` says which mappings may have huge pages, and counts page tables for it (9 ms per GiB): for chosen
+        // processes. Old kernels and ended processes have `maps` at most.
+        let told = if self.is_chosen(pid) { "smaps" } else { "maps" };
+        let mappings = fs::read(format!("/proc/{pid}/{told}"))
             .or_else(|_| fs::read(format!("/proc/{pid}/maps")))
             .map(|text| parse_mappings(&text))
             .unwrap_or_default();
-        let before = Resident::read(pid).unwrap_or_default();
+        let before = self.resident(pid).unwrap_or_default();
         self.begin(pid, comm.to_owned(), before, false);
         if let Some(known) = self.known.get_mut(&pid) {
             known.since_ns = cost::monotonic_ns();
         }
         self.growth.adopt(pid, &mappings);
+    }
+
+    /// Whether the recording is about this process, and not about all.
+    fn is_chosen(&self, pid: u32) -> bool {
+        self.lasting.contains(&pid)
+    }
+
+    /// What a process has: exactly, if it is chosen; otherwise as its counters say, which costs next to nothing.
+    fn resident(&self, pid: u32) -> io::Result<Resident> {
+        if self.is_chosen(pid) {
+            Resident::read(pid)
+        } else {
+            Resident::glance(pid)
+        }
     }
 
     fn begin(&mut self, pid: u32, comm: String, before: Resident, started: bool) {
@@ -134,8 +154,8 @@ impl Watch {
                 }
                 What::Fork { parent } => {
                     // Its memory is a copy of its parent's: resident, and nothing that it has allocated.
-                    let before = Resident::read(event.pid)
-                        .or_else(|_| Resident::read(parent))
+                    let before = Resident::glance(event.pid)
+                        .or_else(|_| Resident::glance(parent))
                         .unwrap_or_default();
                     self.begin(event.pid, comm(event.pid), before, true);
                 }
@@ -151,6 +171,7 @@ impl Watch {
                 _ => {}
             }
             self.growth.take(event, &mut self.accounts);
+            self.regions.take(event);
         }
     }
 
@@ -187,7 +208,7 @@ impl Watch {
             if known.exited {
                 continue;
             }
-            if let Ok(now) = Resident::read(*pid)
+            if let Ok(now) = Resident::glance(*pid)
                 && now.rss > 0
             {
                 known.after = now;
@@ -224,6 +245,12 @@ impl Watch {
         }
         let alive: Vec<u32> = self.order.iter().copied().filter(|pid| !self.known[pid].exited).collect();
         for pid in alive {
+            if let Ok(now) = self.resident(pid)
+                && let Some(known) = self.known.get_mut(&pid)
+                && now.rss > 0
+            {
+                known.after = now;
+            }
             self.measure(pid);
         }
         self.growth
@@ -247,10 +274,5 @@ impl Watch {
 
     pub fn lost(&self) -> Lost {
         self.growth.lost()
-    }
-
-    /// Sites that something is known of.
-    pub fn sites(&self) -> FxHashSet<SiteId> {
-        self.accounts.iter().map(|(site, _)| site).collect()
     }
 }

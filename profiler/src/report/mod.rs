@@ -14,6 +14,7 @@ pub mod flamegraph;
 mod fold;
 pub mod folded;
 pub mod label;
+mod layout;
 pub mod memory;
 pub mod pprof;
 pub mod speedscope;

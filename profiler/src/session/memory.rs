@@ -14,6 +14,7 @@ use crate::{
     bpf::Kernel,
     config::{Config, MemoryConfig, MemoryFormat, Target, Wanted},
     cost,
+    humanize::bytes,
     memory::{blocks::Blocks, report, watch::Watch},
     process::files::FileId,
     profile::Profile,
@@ -24,7 +25,7 @@ use crate::{
         memory::{MemoryReport, curve, difference, export, table},
         pprof,
     },
-    summary::{ExactSummary, MemoryProcess, MemorySummary},
+    summary::{ExactSummary, MemoryProcess, MemorySummary, many},
 };
 
 /// The value that reports of stacks show: bytes in use.
@@ -90,6 +91,14 @@ impl Memory {
         self.watch.tick(cost::monotonic_ns());
     }
 
+    /// Nothing is seen any more from here on: before the probes are taken away one after the other, which would leave
+    /// blocks that only come, or only go.
+    pub fn stop(&self, kernel: &mut Kernel, recording: &Recording) {
+        if self.exact.is_some() {
+            recording.pids().for_each(|pid| kernel.remove_target(pid));
+        }
+    }
+
     pub fn finish(&mut self) {
         self.watch.finish(cost::monotonic_ns());
     }
@@ -153,7 +162,7 @@ impl Memory {
 
     /// The report, and what the user should know about missing names.
     pub fn content(&mut self, recording: &Recording, length: Duration) -> (Content, Vec<String>) {
-        let (report, warnings) = report::report(recording, &self.watch, self.wanted.shown, length);
+        let (report, warnings) = report::report(recording, &self.watch, self.wanted.shown, self.wanted.source, length);
         (Content::Memory(Box::new(report), self.base.take()), warnings)
     }
 
@@ -161,7 +170,10 @@ impl Memory {
         let counter = |counter: Counter| counters[counter as usize];
         let lost = self.watch.lost();
         MemorySummary {
-            lines: crate::report::memory::lines(report),
+            lines: crate::report::memory::lines(report)
+                .into_iter()
+                .chain(self.pool_line())
+                .collect(),
             processes: report
                 .processes
                 .iter()
@@ -205,6 +217,22 @@ impl Memory {
                 })
             }),
         }
+    }
+
+    /// How full the pools are whose births were seen.
+    fn pool_line(&self) -> Option<String> {
+        let (mut pools, mut objects) = (0u64, 0u64);
+        for (_, totals) in self.watch.growth().pools() {
+            pools = pools.saturating_add(totals.in_use);
+            objects = objects.saturating_add(totals.object_bytes);
+        }
+        (pools > 0).then(|| {
+            format!(
+                "{} that hold objects at the end have {} of them (--source pools).",
+                many(pools, "new pool"),
+                bytes(objects)
+            )
+        })
     }
 
     /// Writes the snapshots, if they are wanted as a file.

@@ -102,9 +102,9 @@ impl AddressSpace {
             end,
             kind,
             advice,
-            // The process may have forked a minute ago, and a server of gigabytes then writes to all of it without growing.
-            // To take a page of zeros from before the recording for a shared one is the lesser mistake. Pages of files
-            // are few, and mostly written to for the first time.
+            // The process may have forked a minute ago, and a server of gigabytes then writes to all of it without
+            // growing. To take a page of zeros from before the recording for a shared one is the lesser mistake. Pages
+            // of files are few, and mostly written to for the first time.
             shared: kind == MapKind::Anonymous,
         };
         self.map(common, start, area);

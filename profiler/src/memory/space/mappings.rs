@@ -72,8 +72,8 @@ pub(super) struct Area {
     pub end: u64,
     pub kind: MapKind,
     pub advice: HugeAdvice,
-    /// There was a fork since it was mapped: what is there may be the parent's and the child's. A write to a page that is
-    /// there but not writable means a copy if it is, and otherwise that the page was a file's or the kernel's zeros.
+    /// There was a fork since it was mapped: what is there may be the parent's and the child's. A write to a page that
+    /// is there but not writable means a copy if it is, and otherwise that the page was a file's or the kernel's zeros.
     pub shared: bool,
 }
 
@@ -106,8 +106,9 @@ impl Mappings {
 
     /// The process forks.
     pub fn share(&mut self) {
-        for area in self.areas.values_mut() {
-            area.shared = true;
+        // What was new and what was not become equal neighbours.
+        for (start, area) in std::mem::take(&mut self.areas) {
+            self.put(start, Area { shared: true, ..area });
         }
     }
 

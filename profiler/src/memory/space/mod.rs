@@ -200,7 +200,12 @@ impl Growth {
         self.forget(child, time_ns, accounts);
         let Self { spaces, common } = self;
         let mut space = match spaces.get_mut(&parent) {
-            Some(parent) => parent.fork(child),
+            Some(parent) => {
+                common.used = common.used.without(parent.used());
+                let child = parent.fork(child);
+                common.used = common.used.with(parent.used());
+                child
+            }
             None => AddressSpace::new(child, true),
         };
         let mappings = space.used().mappings;

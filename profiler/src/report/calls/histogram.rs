@@ -42,7 +42,11 @@ impl Histogram {
 
     /// The first and the last time of a bucket.
     pub const fn bounds(bucket: usize) -> (u64, u64) {
-        let bucket = if bucket < Self::BUCKETS { bucket as u64 } else { Self::BUCKETS as u64 - 1 };
+        let bucket = if bucket < Self::BUCKETS {
+            bucket as u64
+        } else {
+            Self::BUCKETS as u64 - 1
+        };
         if bucket < 2 * PARTS {
             return (bucket, bucket);
         }

@@ -109,7 +109,9 @@ fn rename(callers: &mut Vec<Caller>, place: &[usize]) {
     let mut sums: FxHashMap<usize, Caller> = FxHashMap::default();
     for caller in callers.drain(..) {
         // An index to nowhere names nobody.
-        let Some(function) = place.get(caller.function) else { continue };
+        let Some(function) = place.get(caller.function) else {
+            continue;
+        };
         let sum = sums.entry(*function).or_insert(Caller {
             function: *function,
             ..Caller::default()

@@ -143,7 +143,11 @@ impl CallsReport {
     pub fn estimate(&self, samples: u64) -> Time {
         let sampled = self.sampled.as_secs_f64();
         // Calls and times of one row are divided by one another, so both are to be of the same span.
-        let scale = if sampled > 0.0 { self.counted().as_secs_f64() / sampled } else { 1.0 };
+        let scale = if sampled > 0.0 {
+            self.counted().as_secs_f64() / sampled
+        } else {
+            1.0
+        };
         let sample = self.period_ns as f64 / 1e9 * scale;
         Time {
             seconds: samples as f64 * sample,

@@ -34,7 +34,9 @@ fn dictionary<'a, W: Write>(
         file.begin_dict()?;
         for caller in &function.callers {
             // Whoever is named as a caller must be a function of the file, or snakeviz fails; merging sees to that.
-            let Some(by) = functions.get(caller.function) else { continue };
+            let Some(by) = functions.get(caller.function) else {
+                continue;
+            };
             key(by, file)?;
             file.begin_tuple(4)?;
             file.integer(caller.calls)?;

@@ -15,13 +15,13 @@
 
 use std::time::Duration;
 
+use super::layout;
 use crate::profile::{Profile, ValueType};
 
 pub mod curve;
 pub mod difference;
 pub mod export;
 pub mod group;
-mod layout;
 mod owner;
 mod path;
 pub mod summary;

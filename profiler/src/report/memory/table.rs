@@ -253,17 +253,17 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
             bytes_change(super::change(before, after))
         )
     };
-    let rss = [
-        format!(
+    let mut rss = vec![format!(
             "{}: RSS {} -> {} ({} in {})",
             name(process),
             bytes(before.rss),
             bytes(after.rss),
             bytes_change(process.growth()),
-            span(report.length),
-        ),
-        explained(process),
-    ];
+        span(report.length),
+    )];
+    if !report.exact {
+        rss.push(explained(process));
+    }
     let parts = [
         part("anonymous", before.anonymous, after.anonymous),
         part("file-backed", before.file, after.file),

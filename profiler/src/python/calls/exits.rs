@@ -1,0 +1,177 @@
+//! Where frames end (3.11 on).
+//!
+//! From 3.12 on one function clears a frame and takes it off the stack. 3.13 and later export it; the one of 3.12 is told
+//! by what it does first: it asks whether a thread owns the frame. clang inlines it into the evaluation loop (3.12.10
+//! with a profile, three copies), and there the same question marks each copy, with a branch after it that the kernel
+//! emulates. In 3.11, `_PyFrame_Clear` is told by the fields it reads: it gives up the references that a frame holds, and
+//! leaves alone those it borrows, to the globals and the built-ins.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::super::allocator::code::{Code, direct_call};
+use super::super::allocator::flow::{Value, states};
+use super::super::allocator::place::{Place, emulates, on_entry, saved};
+use super::super::binary::PythonBinary;
+use super::handlers::loop_ranges;
+use super::{CODE_FLAGS_3_11, CallProbe, Event, NoCalls};
+
+/// The longest known has 1,167 bytes (3.13.18).
+const MAX_FUNCTION_BYTES: u64 = 4 << 10;
+
+/// Known loops call up to 400 functions.
+const MAX_CALLED: usize = 2000;
+
+/// The most copies known are 3.
+const MAX_COPIES: usize = 16;
+
+pub fn find(code: &Code<'_>, binary: &PythonBinary) -> Result<Vec<CallProbe>, NoCalls> {
+    let series = binary.version.series();
+    let body: Vec<Instruction> = loop_ranges(binary)
+        .flat_map(|range| code.instructions(range))
+        .collect();
+    let called: BTreeSet<u64> = body.iter().filter_map(direct_call).take(MAX_CALLED).collect();
+    let function = |argument, event, is_it: &dyn Fn(&[Instruction]) -> bool| {
+        let exported = code.image.symbol("_PyEval_FrameClearAndPop").map(|symbol| symbol.address);
+        let functions = exported.into_iter().chain(called.iter().copied());
+        let mut functions = functions.filter_map(|address| code.function(address));
+        let function = functions.find(|function| {
+            function.end - function.start <= MAX_FUNCTION_BYTES && is_it(&code.instructions(function))
+        })?;
+        let spot = on_entry(code, &function, |state| state.holder(Value::Argument(argument)).is_some())?;
+        Some(CallProbe {
+            place: spot.place,
+            event,
+            frame: spot.register(Value::Argument(argument))?,
+        })
+    };
+    if series == (3, 11) {
+        let event = Event::ExitOfFunction {
+            code_flags: CODE_FLAGS_3_11,
+        };
+        let probe = function(0, event, &gives_up_a_frame);
+        return probe.map(|probe| vec![probe]).ok_or(NoCalls::Inlined {
+            name: "_PyFrame_Clear",
+        });
+    }
+    let owner = binary.layout.process.frame_owner;
+    let asks = |body: &[Instruction]| asks_for_owner(body, owner);
+    let mut probes: Vec<CallProbe> = function(1, Event::Exit, &asks).into_iter().collect();
+    probes.extend(copies(code, &body, owner).take(MAX_COPIES));
+    if probes.is_empty() {
+        let name = if series == (3, 12) {
+            "_PyEvalFrameClearAndPop"
+        } else {
+            "_PyEval_FrameClearAndPop"
+        };
+        return Err(NoCalls::Inlined { name });
+    }
+    Ok(probes)
+}
+
+/// Whether of a frame, the first argument, all is read that holds a reference, and nothing else: function, locals, code,
+/// frame object, and the stack's height.
+fn gives_up_a_frame(body: &[Instruction]) -> bool {
+    const FIELDS: [u64; 5] = [0, 24, 32, 40, 64];
+    let states = states(body);
+    let mut fields: Vec<u64> = body
+        .iter()
+        .filter(|instruction| has_memory(instruction) && instruction.memory_index() == Register::None)
+        .filter(|instruction| {
+            let state = states.get(&instruction.ip());
+            state.is_some_and(|state| state.get(instruction.memory_base()) == Value::Argument(0))
+        })
+        .map(Instruction::memory_displacement64)
+        .collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields == FIELDS
+}
+
+fn has_memory(instruction: &Instruction) -> bool {
+    (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory)
+}
+
+/// Whether the second argument is a frame, and whether a thread owns it is asked.
+fn asks_for_owner(body: &[Instruction], owner: u16) -> bool {
+    let states = states(body);
+    body.iter().any(|instruction| {
+        is_owner_test(instruction, owner)
+            && states
+                .get(&instruction.ip())
+                .is_some_and(|state| state.get(instruction.memory_base()) == Value::Argument(1))
+    })
+}
+
+/// `cmpb $0, owner(frame)`: `FRAME_OWNED_BY_THREAD` is 0.
+fn is_owner_test(instruction: &Instruction, owner: u16) -> bool {
+    instruction.mnemonic() == Mnemonic::Cmp
+        && instruction.op0_kind() == OpKind::Memory
+        && instruction.op1_kind() == OpKind::Immediate8
+        && instruction.immediate8() == 0
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement64() == u64::from(owner)
+}
+
+/// Where the function is inlined: the branch on the owner.
+fn copies<'a>(code: &'a Code<'_>, body: &'a [Instruction], owner: u16) -> impl Iterator<Item = CallProbe> + use<'a> {
+    body.windows(2).filter_map(move |pair| {
+        let [test, branch] = pair else { return None };
+        let is_branch = matches!(branch.mnemonic(), Mnemonic::Je | Mnemonic::Jne) && test.next_ip() == branch.ip();
+        if !is_owner_test(test, owner) || !is_branch {
+            return None;
+        }
+        let bytes = code.image.bytes(branch.ip(), branch.len())?;
+        Some(CallProbe {
+            place: Place {
+                file_offset: code.file_offset(branch.ip())?,
+                address: branch.ip(),
+                emulated: emulates(bytes),
+            },
+            event: Event::Exit,
+            frame: saved(test.memory_base())?,
+        })
+    })
+}
+
+/// `_Py_InitCleanup`: a code object that lies in the file, whose address the loop has in its instructions or in a slot
+/// that the loader fills in.
+pub fn cleanup_code(code: &Code<'_>, binary: &PythonBinary) -> Option<u64> {
+    if binary.version.series() < (3, 13) {
+        return None;
+    }
+    let is_code = |address: &u64| {
+        address
+            .checked_add(binary.layout.process.object_type.into())
+            .is_some_and(|at| code.word(at) == Some(binary.code_type) || is_bound_to(code, at, binary.code_type))
+    };
+    if let Some(symbol) = code.image.symbol("_Py_InitCleanup") {
+        return Some(symbol.address);
+    }
+    let mentioned: BTreeSet<u64> = loop_ranges(binary)
+        .flat_map(|range| code.instructions(range))
+        .flat_map(|instruction| super::handlers::mentioned(&instruction))
+        .collect();
+    mentioned.into_iter().find(is_code)
+}
+
+/// Whether the loader writes the address of the symbol at `address` to `place` (`R_X86_64_64`, in a library that exports
+/// it).
+fn is_bound_to(code: &Code<'_>, place: u64, address: u64) -> bool {
+    const R_X86_64_64: u64 = 1;
+    const SYMBOL_BYTES: usize = 24;
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let (Some((_, relocations)), Some((_, symbols))) = (code.image.section(".rela.dyn"), code.image.section(".dynsym"))
+    else {
+        return false;
+    };
+    relocations.as_chunks::<24>().0.iter().any(|entry| {
+        let [at, info, _] = entry.as_chunks::<8>().0 else { return false };
+        if word(at) != place || word(info) & 0xffff_ffff != R_X86_64_64 {
+            return false;
+        }
+        let symbol = symbols.as_chunks::<SYMBOL_BYTES>().0.get((word(info) >> 32) as usize);
+        symbol.is_some_and(|symbol| symbol.as_chunks::<8>().0.get(1).map(word) == Some(address))
+    })
+}

@@ -1,0 +1,199 @@
+//! What is known of one function: how long its calls took, from entry to exit, and who made them.
+
+use std::time::Duration;
+
+use super::{
+    Caller, CallsReport, Function, Histogram, PERCENTILES, Time, Timed, ratio,
+    table::{Table, count_of, paragraphs, place, rate, seconds, to_duration},
+};
+use crate::{
+    humanize::{count, duration, percent},
+    report::layout::{Grid, Last, columns, cut},
+};
+
+const INDENT: &str = "    ";
+/// Who calls less often is summed up.
+const CALLERS: usize = 8;
+const LONGEST_BAR: usize = 40;
+
+/// The function's name and, below it, all that is known.
+pub(super) fn block(report: &CallsReport, table: &Table, function: &Function, width: usize) -> String {
+    let width = width.max(40);
+    let mut text = format!("{}\n", cut(&place(function), width));
+    let within = width - INDENT.len();
+
+    let mut sentences = vec![calls(report, function)];
+    let timed = function.timed.as_ref().filter(|timed| timed.count > 0);
+    match timed {
+        Some(timed) => sentences.extend(times(timed)),
+        None => sentences.push(untimed(report, function)),
+    }
+    if let Some(Timed {
+        missed_entries: missed @ 1..,
+        ..
+    }) = &function.timed
+    {
+        sentences.push(format!(
+            "{} not timed: that they began was not seen.",
+            count_of(*missed, "call")
+        ));
+    }
+    push(&mut text, &paragraphs(&sentences, within));
+    if let Some(timed) = timed {
+        text.push('\n');
+        push(&mut text, &bars(&timed.histogram, within));
+    }
+    let callers = callers(table, function, within);
+    if !callers.is_empty() {
+        text.push('\n');
+        push(&mut text, &callers);
+    }
+    text
+}
+
+fn push(text: &mut String, lines: &str) {
+    for line in lines.lines() {
+        if !line.is_empty() {
+            text.push_str(INDENT);
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+}
+
+fn calls(report: &CallsReport, function: &Function) -> String {
+    let calls = function.calls.unwrap_or_default();
+    let mut text = if calls.exact { String::new() } else { "~".to_owned() };
+    text.push_str(&count_of(calls.all, "call"));
+    if calls.error > 0 {
+        text.push_str(&format!(" (± {})", count(calls.error)));
+    }
+    text.push_str(&format!(", {} a second", rate(report.per_second(calls.all))));
+    if let Some(primitive) = calls.primitive.filter(|primitive| *primitive != calls.all) {
+        text.push_str(&format!(", {} of them primitive", count(primitive)));
+    }
+    text
+}
+
+fn times(timed: &Timed) -> Vec<String> {
+    let time = |ns| duration(Duration::from_nanos(ns));
+    let mut sentences = vec![format!(
+        "total {}, mean {}, min {}, max {}",
+        time(timed.total_ns),
+        timed.mean_ns().map(time).unwrap_or_default(),
+        time(timed.min_ns),
+        time(timed.max_ns),
+    )];
+    let percentiles: Vec<_> = PERCENTILES
+        .iter()
+        .filter_map(|(name, share)| Some(format!("{name} {}", time(timed.percentile(*share)?))))
+        .collect();
+    if !percentiles.is_empty() {
+        let error = (Histogram::ERROR * 100.0).round();
+        sentences.push(format!("{} (each ± {error} %)", percentiles.join(", ")));
+    }
+    if timed.nested > 0 {
+        sentences.push(format!(
+            "{} within a call of itself: their time, {}, is in both.",
+            count_of(timed.nested, "call"),
+            time(timed.nested_ns),
+        ));
+    }
+    sentences
+}
+
+fn untimed(report: &CallsReport, function: &Function) -> String {
+    let Time { seconds: time, error } = report.estimate(function.cumulative_samples);
+    match function.cumulative_samples {
+        0 => format!(
+            "Not timed, and no sample: most likely less than {} s of CPU time.",
+            seconds(report.unseen())
+        ),
+        _ => format!(
+            "Not timed; by samples ~{} s ± {} s of CPU time{}.",
+            seconds(time),
+            seconds(error.unwrap_or_default()),
+            report
+                .percall(function)
+                .map(|each| format!(", {} a call", duration(to_duration(each))))
+                .unwrap_or_default(),
+        ),
+    }
+}
+
+/// A bar for each power of two. The longest is as long as there is room; one for few calls of many still has a star,
+/// as it is the rare long calls that a reader looks for.
+fn bars(histogram: &Histogram, width: usize) -> String {
+    let octaves = histogram.octaves();
+    let time = |ns: u64| duration(Duration::from_nanos(ns));
+    let labels: Vec<_> = octaves
+        .iter()
+        .map(|octave| format!("{} – {}", time(octave.from), time(octave.to.saturating_add(1))))
+        .collect();
+    let counts: Vec<_> = octaves.iter().map(|octave| count(octave.count)).collect();
+    let widest = |cells: &[String], title: &str| {
+        let cells = cells.iter().map(|cell| columns(cell)).max().unwrap_or(0);
+        cells.max(title.len())
+    };
+    let (label_width, count_width) = (widest(&labels, "time"), widest(&counts, "calls"));
+    // Two gaps, and a frame around the bar.
+    let room = width.saturating_sub(label_width + count_width + 6).min(LONGEST_BAR);
+    let most = octaves.iter().map(|octave| octave.count).max().unwrap_or(0);
+
+    let mut text = format!("{:>label_width$}  {:>count_width$}\n", "time", "calls");
+    for ((octave, label), count) in octaves.iter().zip(&labels).zip(&counts) {
+        let stars = (ratio(octave.count as f64, most as f64) * room as f64).round() as usize;
+        let stars = stars.max(usize::from(octave.count > 0)).min(room);
+        let bar = match room {
+            0 => String::new(),
+            _ => format!("  |{:<room$}|", "*".repeat(stars)),
+        };
+        text.push_str(&format!("{label:>label_width$}  {count:>count_width$}{bar}\n"));
+    }
+    text
+}
+
+fn callers(table: &Table, function: &Function, width: usize) -> String {
+    // Calls if they were counted, or else samples.
+    let counted = function.callers.iter().any(|caller| caller.calls > 0);
+    let number = |caller: &Caller| {
+        if counted {
+            caller.calls
+        } else {
+            caller.cumulative_samples
+        }
+    };
+    let mut callers: Vec<_> = function
+        .callers
+        .iter()
+        .filter_map(|caller| Some((number(caller), place(table.functions.get(caller.function)?))))
+        .filter(|(number, _)| *number > 0)
+        .collect();
+    if callers.is_empty() {
+        return String::new();
+    }
+    let total = callers
+        .iter()
+        .fold(0_u64, |sum, (number, _)| sum.saturating_add(*number));
+    if callers.len() > CALLERS + 1 {
+        let others = callers.split_off(CALLERS);
+        let rest = others
+            .iter()
+            .fold(0_u64, |sum, (number, _)| sum.saturating_add(*number));
+        callers.push((rest, format!("({} more)", count(others.len() as u64))));
+    }
+    let (numbers, names): (Vec<_>, Vec<_>) = callers.into_iter().unzip();
+    let last = names
+        .into_iter()
+        .map(|text| Last {
+            text,
+            ..Last::default()
+        })
+        .collect();
+    let mut grid = Grid::new("called by", last);
+    let cells = |cell: &dyn Fn(u64) -> String| numbers.iter().map(|number| cell(*number)).collect::<Vec<_>>();
+    grid.column(0, if counted { "calls" } else { "samples" }, cells(&count));
+    let share = |number: u64| percent(ratio(number as f64, total as f64));
+    grid.column(1, "share", cells(&share));
+    grid.render(width)
+}

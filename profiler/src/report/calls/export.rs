@@ -1,0 +1,250 @@
+//! The table for programs: every function, exact counts, raw numbers.
+
+use std::{borrow::Cow, io::Write};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{CallsReport, Function, Histogram, PERCENTILES, Timed, table::Table};
+
+const COLUMNS: &str = "file,line,function,ncalls,primitive_calls,calls_exact,calls_error,calls_per_s,\
+                       own_samples,tottime_s,tottime_error_s,cumulative_samples,cumtime_s,cumtime_error_s,\
+                       timed_calls,total_ns,mean_ns,min_ns,max_ns,p50_ns,p95_ns,p99_ns,\
+                       missed_entries,nested_calls,nested_ns";
+
+/// All functions as RFC 4180 has it, but with plain newlines. What is unknown is empty, and so is the error of what was
+/// measured; there is no row of sums.
+pub fn write_csv(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+    writeln!(out, "{COLUMNS}")?;
+    for function in &table.functions {
+        let numbers = Numbers::of(report, function);
+        let mut fields: Vec<Cow<'_, str>> = vec![
+            csv_field(&function.file),
+            known((function.first_line > 0).then_some(function.first_line)),
+            csv_field(&function.name),
+            known(numbers.ncalls),
+            known(numbers.primitive_calls),
+            known(numbers.calls_exact),
+            known(numbers.calls_error),
+            known(numbers.calls_per_s),
+            known(Some(numbers.own_samples)),
+            known(Some(numbers.tottime_s)),
+            known(numbers.tottime_error_s),
+            known(Some(numbers.cumulative_samples)),
+            known(Some(numbers.cumtime_s)),
+            known(numbers.cumtime_error_s),
+        ];
+        let times = function.timed.as_ref().map(Times::of).unwrap_or_default();
+        fields.extend(
+            [
+                times.count,
+                times.total_ns,
+                times.mean_ns,
+                times.min_ns,
+                times.max_ns,
+                times.p50_ns,
+                times.p95_ns,
+                times.p99_ns,
+                times.missed_entries,
+                times.nested,
+                times.nested_ns,
+            ]
+            .map(known),
+        );
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+fn known(number: Option<impl ToString>) -> Cow<'static, str> {
+    number.map(|number| number.to_string()).unwrap_or_default().into()
+}
+
+/// A field of CSV, in quotation marks where it needs them.
+fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
+}
+
+/// What the recording is, and all functions; callers are indices into these.
+pub fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+    let total = table.total;
+    let file = File {
+        sort: table.sort.name(),
+        chosen: report.chosen,
+        length_s: report.length.as_secs_f64(),
+        observed_s: report.observed.as_secs_f64(),
+        sampled_s: report.sampled.as_secs_f64(),
+        counted_s: report.counted().as_secs_f64(),
+        scaled: report.scaled.is_some(),
+        slow_down: report.slow_down,
+        samples: report.samples,
+        period_ns: report.period_ns,
+        ncalls: total.calls.all,
+        primitive_calls: total.calls.primitive,
+        calls_exact: total.calls.exact,
+        calls_error: report.scaled.map_or(total.calls.error, |scaled| scaled.error),
+        calls_per_s: report.per_second(total.calls.all),
+        percentile_error: Histogram::ERROR,
+        functions: table
+            .functions
+            .iter()
+            .map(|function| Row::of(report, function))
+            .collect(),
+    };
+    serde_json::to_writer_pretty(&mut *out, &file).context("cannot write the calls as JSON")?;
+    writeln!(out)?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    sort: &'static str,
+    chosen: bool,
+    length_s: f64,
+    observed_s: f64,
+    sampled_s: f64,
+    /// What counts and times are of.
+    counted_s: f64,
+    scaled: bool,
+    slow_down: Option<f64>,
+    samples: u64,
+    period_ns: u64,
+    ncalls: u64,
+    primitive_calls: Option<u64>,
+    calls_exact: bool,
+    calls_error: u64,
+    calls_per_s: f64,
+    /// Of `p50_ns`, `p95_ns` and `p99_ns`, as a share of them.
+    percentile_error: f64,
+    functions: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    file: &'a str,
+    line: u32,
+    function: &'a str,
+    #[serde(flatten)]
+    numbers: Numbers,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timed: Option<Times>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    callers: Vec<By>,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    ncalls: Option<u64>,
+    primitive_calls: Option<u64>,
+    calls_exact: Option<bool>,
+    calls_error: Option<u64>,
+    calls_per_s: Option<f64>,
+    own_samples: u64,
+    tottime_s: f64,
+    tottime_error_s: Option<f64>,
+    cumulative_samples: u64,
+    cumtime_s: f64,
+    cumtime_error_s: Option<f64>,
+}
+
+#[derive(Default, Serialize)]
+struct Times {
+    count: Option<u64>,
+    total_ns: Option<u64>,
+    mean_ns: Option<u64>,
+    min_ns: Option<u64>,
+    max_ns: Option<u64>,
+    p50_ns: Option<u64>,
+    p95_ns: Option<u64>,
+    p99_ns: Option<u64>,
+    missed_entries: Option<u64>,
+    nested: Option<u64>,
+    nested_ns: Option<u64>,
+    histogram: Vec<Bucket>,
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    from_ns: u64,
+    to_ns: u64,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct By {
+    index: usize,
+    ncalls: u64,
+    own_samples: u64,
+    cumulative_samples: u64,
+}
+
+impl<'a> Row<'a> {
+    fn of(report: &CallsReport, function: &'a Function) -> Self {
+        Self {
+            file: &function.file,
+            line: function.first_line,
+            function: &function.name,
+            numbers: Numbers::of(report, function),
+            timed: function.timed.as_ref().map(Times::of),
+            callers: function
+                .callers
+                .iter()
+                .map(|caller| By {
+                    index: caller.function,
+                    ncalls: caller.calls,
+                    own_samples: caller.own_samples,
+                    cumulative_samples: caller.cumulative_samples,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Numbers {
+    fn of(report: &CallsReport, function: &Function) -> Self {
+        let calls = function.calls;
+        let (own, cumulative) = (report.tottime(function), report.cumtime(function));
+        Self {
+            ncalls: calls.map(|count| count.all),
+            primitive_calls: calls.and_then(|count| count.primitive),
+            calls_exact: calls.map(|count| count.exact),
+            calls_error: calls.map(|count| count.error),
+            calls_per_s: calls.map(|count| report.per_second(count.all)),
+            own_samples: function.own_samples,
+            tottime_s: own.seconds,
+            tottime_error_s: own.error,
+            cumulative_samples: function.cumulative_samples,
+            cumtime_s: cumulative.seconds,
+            cumtime_error_s: cumulative.error,
+        }
+    }
+}
+
+impl Times {
+    fn of(timed: &Timed) -> Self {
+        let any = timed.count > 0;
+        let [p50_ns, p95_ns, p99_ns] = PERCENTILES.map(|(_, share)| timed.percentile(share).filter(|_| any));
+        Self {
+            count: Some(timed.count),
+            total_ns: Some(timed.total_ns),
+            mean_ns: timed.mean_ns(),
+            min_ns: any.then_some(timed.min_ns),
+            max_ns: any.then_some(timed.max_ns),
+            p50_ns,
+            p95_ns,
+            p99_ns,
+            missed_entries: Some(timed.missed_entries),
+            nested: Some(timed.nested),
+            nested_ns: Some(timed.nested_ns),
+            histogram: timed
+                .histogram
+                .buckets()
+                .map(|(from_ns, to_ns, count)| Bucket { from_ns, to_ns, count })
+                .collect(),
+        }
+    }
+}

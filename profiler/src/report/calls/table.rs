@@ -1,0 +1,492 @@
+//! The table that cProfile's users know, with what is above and below it.
+
+use std::time::Duration;
+
+use super::{
+    CallsReport, Count, Function, Scaled, Time, blocks,
+    merge::{merged, reordered, sum},
+    ratio,
+};
+use crate::{
+    humanize::{count, duration, percent},
+    report::layout::{Grid, Last, columns, span},
+};
+
+/// How many functions are shown where the user does not say.
+pub const TOP: usize = 20;
+/// How wide text is where there is no terminal to ask.
+pub const WIDTH: usize = 120;
+
+/// What comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sort {
+    /// Functions that are called most often.
+    #[default]
+    #[value(name = "ncalls", alias = "calls")]
+    NCalls,
+    /// Those that take the most time themselves.
+    #[value(name = "tottime", alias = "time")]
+    TotTime,
+    /// Those that take the most time together with what they call.
+    #[value(name = "cumtime", alias = "cumulative")]
+    CumTime,
+    /// Those whose single call takes the most time, with what it calls.
+    #[value(name = "percall")]
+    PerCall,
+}
+
+impl Sort {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NCalls => "ncalls",
+            Self::TotTime => "tottime",
+            Self::CumTime => "cumtime",
+            Self::PerCall => "percall",
+        }
+    }
+
+    fn key(self, report: &CallsReport, function: &Function) -> f64 {
+        match self {
+            // Equal as floats only if they are as good as equal; whole numbers decide then.
+            Self::NCalls => function.all_calls() as f64,
+            Self::TotTime => report.tottime(function).seconds,
+            Self::CumTime => report.cumtime(function).seconds,
+            Self::PerCall => report.percall(function).unwrap_or(-1.0),
+        }
+    }
+}
+
+/// All functions, each once, in the order in which they are shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    pub sort: Sort,
+    /// Callers are indices into these. Those that are only known as callers come last.
+    pub functions: Vec<Function>,
+    /// How many of them there is something to show of.
+    pub rows: usize,
+    /// How many were called.
+    pub called: usize,
+    pub total: Sums,
+}
+
+/// What can be added up. `cumtime` cannot: the time of a function is in its callers', too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sums {
+    /// Its error is the most that it can be.
+    pub calls: Count,
+    pub own_samples: u64,
+}
+
+impl Sums {
+    fn of<'a>(functions: impl IntoIterator<Item = &'a Function>) -> Self {
+        let nothing = Self {
+            calls: Count {
+                primitive: Some(0),
+                exact: true,
+                ..Count::default()
+            },
+            own_samples: 0,
+        };
+        functions.into_iter().fold(nothing, |sums, function| Self {
+            calls: function.calls.map_or(sums.calls, |count| sum(sums.calls, count)),
+            own_samples: sums.own_samples.saturating_add(function.own_samples),
+        })
+    }
+}
+
+impl Table {
+    pub fn new(report: &CallsReport, sort: Sort) -> Self {
+        let functions = merged(&report.functions);
+        let keys: Vec<_> = functions.iter().map(|function| sort.key(report, function)).collect();
+        let mut order: Vec<_> = (0..functions.len()).collect();
+        // Stable: what is equal in all of this stays in the order of names.
+        order.sort_by(|a, b| {
+            let rest = |index: usize| (functions[index].all_calls(), functions[index].cumulative_samples);
+            is_row(&functions[*b])
+                .cmp(&is_row(&functions[*a]))
+                .then_with(|| keys[*b].total_cmp(&keys[*a]))
+                .then_with(|| rest(*b).cmp(&rest(*a)))
+        });
+        let functions = reordered(functions, &order);
+        let rows = functions.partition_point(is_row);
+        Self {
+            sort,
+            rows,
+            called: functions.iter().filter(|function| function.all_calls() > 0).count(),
+            total: Sums::of(&functions[..rows]),
+            functions,
+        }
+    }
+
+    /// How many rows `top` shows.
+    pub(super) fn visible(&self, top: usize) -> usize {
+        // A closing row for a single other is no shorter than that one.
+        if self.rows == top.saturating_add(1) {
+            self.rows
+        } else {
+            self.rows.min(top)
+        }
+    }
+
+    /// What the first `visible` rows leave: with them it adds up to [`Self::total`].
+    pub fn rest(&self, visible: usize) -> Sums {
+        Sums::of(self.functions[..self.rows].iter().skip(visible))
+    }
+}
+
+/// Somebody counted, and there is something to tell.
+fn is_row(function: &Function) -> bool {
+    let Function {
+        calls,
+        own_samples,
+        cumulative_samples,
+        timed,
+        ..
+    } = function;
+    calls.is_some_and(|count| count.all > 0 || *own_samples > 0 || *cumulative_samples > 0 || timed.is_some())
+}
+
+/// What the recording is, an empty line, the table and what to make of it; then a block for each function of those that
+/// the user chose.
+pub fn text(report: &CallsReport, table: &Table, top: usize, width: usize) -> String {
+    let mut text = paragraphs(&heading(report, table), width);
+    if table.rows == 0 {
+        return text;
+    }
+    text.push('\n');
+    text.push_str(&rows(report, table, top, width));
+    let notes = notes(report, table);
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&paragraphs(&notes, width));
+    }
+    if report.chosen {
+        for function in &table.functions[..table.visible(top)] {
+            text.push('\n');
+            text.push_str(&blocks::block(report, table, function, width));
+        }
+    }
+    text
+}
+
+/// What goes to standard error where the table does not: as [`text`] begins with the same sentences, print one or the
+/// other.
+pub fn lines(report: &CallsReport) -> Vec<String> {
+    let table = Table::new(report, Sort::default());
+    let mut lines = heading(report, &table);
+    if table.rows > 0 {
+        lines.extend(times(report));
+    }
+    lines
+}
+
+/// The whole in one sentence, and how far to trust it.
+fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
+    let Count {
+        all, primitive, exact, ..
+    } = table.total.calls;
+    let length = span(report.counted());
+    if all == 0 {
+        let observed = span(report.observed);
+        return vec![match report.chosen {
+            true => format!("None of the functions named returned from a call in {observed}."),
+            false => format!("No Python function returned from a call in {observed}."),
+        }];
+    }
+    let primitive = match primitive {
+        Some(primitive) if primitive != all => format!(" ({} primitive)", count(primitive)),
+        _ => String::new(),
+    };
+    let functions = match table.called {
+        1 => "one function".to_owned(),
+        called => format!("{} functions", count(called as u64)),
+    };
+    let mut lines = vec![format!(
+        "{}{}{} of {functions} in {length}: {} a second.",
+        mark(exact),
+        count_of(all, "call"),
+        primitive,
+        rate(report.per_second(all)),
+    )];
+
+    let part = ratio(report.observed.as_secs_f64(), report.length.as_secs_f64());
+    let mut how = match report.scaled {
+        Some(Scaled { error }) => format!(
+            "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in all.",
+            span(report.observed),
+            span(report.length),
+            percent(part),
+            count(all),
+            count(error),
+        ),
+        None => {
+            let every = match exact {
+                true => "Every call was counted",
+                false => "Calls were counted, some functions' by estimate",
+            };
+            // Starting and ending take a moment of their own.
+            if part < 0.99 {
+                format!(
+                    "{every}, but only in {} of the {} ({}).",
+                    span(report.observed),
+                    span(report.length),
+                    percent(part)
+                )
+            } else {
+                format!("{every}.")
+            }
+        }
+    };
+    if let Some(slow_down) = report.slow_down.filter(|slow_down| slow_down.is_finite()) {
+        how.push_str(&format!(" The program ran about {slow_down:.2} times as long for it."));
+    }
+    lines.push(how);
+    lines
+}
+
+/// What the marks in the table mean, and how large errors are.
+fn notes(report: &CallsReport, table: &Table) -> Vec<String> {
+    let rows = &table.functions[..table.rows];
+    let mut notes = Vec::new();
+    if rows
+        .iter()
+        .any(|function| function.own_samples > 0 || function.cumulative_samples > 0)
+    {
+        notes.extend(times(report));
+        if rows.iter().any(|function| function.own_samples == 0) {
+            notes.push(format!(
+                "- is no sample: most likely less than {} s.",
+                seconds(report.unseen())
+            ));
+        }
+    }
+    if rows.iter().any(|function| is_measured(report, function)) {
+        notes.push("A cumtime without ~ was measured from entry to exit, and waiting is in it.".to_owned());
+    }
+    notes
+}
+
+/// How good the times by samples are.
+fn times(report: &CallsReport) -> Option<String> {
+    if report.samples == 0 {
+        return None;
+    }
+    // Two points of a square root tell what it is like.
+    let example = |samples: u64| {
+        let Time { seconds: time, error } = report.estimate(samples);
+        format!("{} s is ± {} s", seconds(time), seconds(error.unwrap_or_default()))
+    };
+    let many = example(report.samples);
+    let examples = match report.samples {
+        0..100 => many,
+        samples => format!("{}, {many}", example(samples / 100)),
+    };
+    Some(format!(
+        "Times with ~ are estimates from {} of CPU time (waiting is not in it), one every {}: {examples}.",
+        count_of(report.samples, "sample"),
+        duration(Duration::from_nanos(report.period_ns)),
+    ))
+}
+
+fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String {
+    let visible = table.visible(top);
+    let shown = &table.functions[..visible];
+    let others = table.rows - visible;
+    let rest = (others > 0).then(|| table.rest(visible));
+
+    let mut last: Vec<_> = shown
+        .iter()
+        .map(|function| Last {
+            text: place(function),
+            ..Last::default()
+        })
+        .collect();
+    if others > 0 {
+        last.push(Last {
+            text: match others {
+                1 => "(1 more)".to_owned(),
+                _ => format!("({} more)", count(others as u64)),
+            },
+            ..Last::default()
+        });
+    }
+    let cells = |cell: &dyn Fn(&Function) -> String, of_rest: &dyn Fn(&Sums) -> String| {
+        shown
+            .iter()
+            .map(cell)
+            .chain(rest.as_ref().map(of_rest))
+            .collect::<Vec<_>>()
+    };
+    let blank = |_: &Sums| String::new();
+
+    let mut grid = Grid::new("filename:lineno(function)", last);
+    grid.column(
+        0,
+        "ncalls",
+        cells(&|function| function.calls.map(ncalls).unwrap_or_default(), &|rest| {
+            // As sums of the others' they would only be a riddle.
+            ncalls(Count {
+                primitive: None,
+                ..rest.calls
+            })
+        }),
+    );
+    let error = |function: &Function| match function.calls {
+        Some(Count { error: 1.., .. }) => format!("± {}", count(function.calls.map_or(0, |count| count.error))),
+        _ => String::new(),
+    };
+    grid.column(3, "", cells(&error, &blank));
+    let per_second = |count: Count| format!("{}{}", mark(count.exact), rate(report.per_second(count.all)));
+    grid.column(
+        6,
+        "calls/s",
+        cells(
+            &|function| function.calls.map(per_second).unwrap_or_default(),
+            &|rest| per_second(rest.calls),
+        ),
+    );
+    let own = |samples: u64| by_samples(samples, report.estimate(samples));
+    grid.column(
+        1,
+        "tottime",
+        cells(&|function| own(function.own_samples), &|rest| own(rest.own_samples)),
+    );
+    let per_call = |time: Option<f64>, measured: bool| match time {
+        Some(time) => format!("{}{}", mark(measured), duration(to_duration(time))),
+        None => "-".to_owned(),
+    };
+    grid.column(
+        5,
+        "percall",
+        cells(&|function| per_call(report.own_percall(function), false), &blank),
+    );
+    let cumulative = |function: &Function| match report.cumtime(function) {
+        Time {
+            seconds: time,
+            error: None,
+        } => seconds(time),
+        time if function.timed.as_ref().is_some_and(|timed| timed.count > 0) => format!("~{}", seconds(time.seconds)),
+        time => by_samples(function.cumulative_samples, time),
+    };
+    grid.column(2, "cumtime", cells(&cumulative, &blank));
+    // The mean of timed calls is measured, also where the sum is scaled up.
+    let measured = |function: &Function| function.timed.as_ref().is_some_and(|timed| timed.count > 0);
+    grid.column(
+        4,
+        "percall",
+        cells(
+            &|function| per_call(report.percall(function), measured(function)),
+            &blank,
+        ),
+    );
+    grid.render(width)
+}
+
+fn is_measured(report: &CallsReport, function: &Function) -> bool {
+    report.cumtime(function).error.is_none()
+}
+
+/// As cProfile has it: `3/1` are three calls, one of them not from the function itself.
+fn ncalls(calls: Count) -> String {
+    let mark = mark(calls.exact);
+    match calls.primitive {
+        Some(primitive) if primitive != calls.all => format!("{mark}{}/{}", count(calls.all), count(primitive)),
+        _ => format!("{mark}{}", count(calls.all)),
+    }
+}
+
+fn mark(exact: bool) -> &'static str {
+    if exact { "" } else { "~" }
+}
+
+fn by_samples(samples: u64, time: Time) -> String {
+    match samples {
+        0 => "-".to_owned(),
+        _ => format!("~{}", seconds(time.seconds)),
+    }
+}
+
+/// `shop/models.py:12(Order.total)`: the file's last two parts tell it from others nearly always, also `__init__.py`.
+pub(super) fn place(function: &Function) -> String {
+    let Function {
+        file, first_line, name, ..
+    } = function;
+    let file = match file.rmatch_indices('/').nth(1) {
+        // `<frozen importlib._bootstrap>`, `<doctest a/b/c[0]>`: names, not paths.
+        Some((slash, _)) if !file.starts_with('<') => &file[slash + 1..],
+        _ => file,
+    };
+    let or = |text: &str| {
+        if text.is_empty() {
+            "<unknown>".to_owned()
+        } else {
+            clean(text)
+        }
+    };
+    match first_line {
+        0 => format!("{}({})", or(file), or(name)),
+        _ => format!("{}:{first_line}({})", or(file), or(name)),
+    }
+}
+
+/// Names come from other programs: what moves a terminal's cursor is replaced.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
+            _ if c.is_control() => char::REPLACEMENT_CHARACTER,
+            _ => c,
+        })
+        .collect()
+}
+
+pub(super) fn count_of(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{} {what}s", count(number)),
+    }
+}
+
+/// How many a second: whole where there are many.
+pub(super) fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_owned(),
+        ..10.0 => format!("{per_second:.1}"),
+        // Numbers too large for 64 bits become the largest.
+        _ => count(per_second.round() as u64),
+    }
+}
+
+/// Seconds, as cProfile prints them.
+pub(super) fn seconds(seconds: f64) -> String {
+    format!("{seconds:.3}")
+}
+
+pub(super) fn to_duration(seconds: f64) -> Duration {
+    // Fails for negative numbers and NaN, which no time is, and for what is longer than the longest.
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// Each sentence in lines of that width; the second and later ones are indented.
+pub(super) fn paragraphs(sentences: &[String], width: usize) -> String {
+    let mut text = String::new();
+    for sentence in sentences {
+        let mut line = String::new();
+        for word in sentence.split(' ') {
+            let more = !line.trim_start().is_empty();
+            if more && columns(&line) + 1 + columns(word) > width {
+                text.push_str(&line);
+                text.push('\n');
+                line = format!("  {word}");
+            } else {
+                if more {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,263 @@
+//! Reports made by hand, as text, CSV and JSON (golden files; `cargo xtask bless` rewrites them), what real interpreters
+//! read in a file for `pstats`, and what must hold of every report.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{
+    table::{Sort, TOP, Table, WIDTH},
+    *,
+};
+use crate::report::layout;
+
+mod interpreters;
+mod made;
+
+use made::{any_report, chosen, exactly, function, shop, timed, windows};
+
+const ALL: [Sort; 4] = [Sort::NCalls, Sort::TotTime, Sort::CumTime, Sort::PerCall];
+
+fn text(report: &CallsReport, sort: Sort, top: usize, width: usize) -> String {
+    table::text(report, &Table::new(report, sort), top, width)
+}
+
+mod golden {
+    use super::*;
+
+    #[test]
+    fn the_table_reads_as_cprofile_s() {
+        for sort in ALL {
+            check(&format!("table-{}.txt", sort.name()), &text(&shop(), sort, TOP, WIDTH));
+        }
+    }
+
+    #[test]
+    fn a_narrow_table_keeps_what_matters() {
+        check("table-80.txt", &text(&shop(), Sort::NCalls, 3, 80));
+        check("table-40.txt", &text(&shop(), Sort::NCalls, 3, 40));
+    }
+
+    #[test]
+    fn scaled_counts_have_their_error() {
+        check("windows.txt", &text(&windows(), Sort::NCalls, 4, WIDTH));
+    }
+
+    #[test]
+    fn a_chosen_function_has_a_block_of_its_own() {
+        check("chosen.txt", &text(&chosen(), Sort::NCalls, TOP, WIDTH));
+        check("chosen-60.txt", &text(&chosen(), Sort::NCalls, TOP, 60));
+    }
+
+    #[test]
+    fn standard_error_hears_the_whole() {
+        let detached = CallsReport {
+            observed: Duration::from_millis(2100),
+            sampled: Duration::from_millis(2100),
+            ..shop()
+        };
+        let all = [shop(), windows(), detached, chosen()].map(|report| lines(&report).join("\n"));
+        check("lines.txt", &(all.join("\n\n") + "\n"));
+    }
+
+    #[test]
+    fn files_for_programs_have_raw_numbers() {
+        let report = chosen();
+        let table = Table::new(&report, Sort::NCalls);
+        let mut csv = Vec::new();
+        export::write_csv(&report, &table, &mut csv).unwrap();
+        check("calls.csv", &String::from_utf8(csv).unwrap());
+        let mut json = Vec::new();
+        export::write_json(&report, &table, &mut json).unwrap();
+        check("calls.json", &String::from_utf8(json).unwrap());
+    }
+
+    fn check(name: &str, now: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../tests/golden/calls")
+            .join(name);
+        if std::env::var_os("BLESS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, now).unwrap();
+            return;
+        }
+        let golden = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            golden == now,
+            "{name} differs; if this is meant, run cargo xtask bless\n{now}"
+        );
+    }
+}
+
+#[test]
+fn a_report_without_calls_says_so() {
+    let empty = CallsReport {
+        functions: Vec::new(),
+        samples: 0,
+        ..shop()
+    };
+    let words = "No Python function returned from a call in 5.0 s.";
+    assert_eq!(lines(&empty), [words]);
+    assert_eq!(text(&empty, Sort::NCalls, TOP, WIDTH), format!("{words}\n"));
+}
+
+#[test]
+fn code_objects_of_one_function_are_one_row() {
+    let mut report = shop();
+    let mut again = function("/srv/shop/app/tree.py", 7, "depth", 5, (1, 1));
+    again.callers = vec![
+        // Itself, under its other index.
+        Caller {
+            function: 8,
+            calls: 4,
+            ..Caller::default()
+        },
+        Caller {
+            function: 1_000,
+            calls: 1,
+            ..Caller::default()
+        },
+    ];
+    report.functions.push(again);
+    let table = Table::new(&report, Sort::NCalls);
+    assert_eq!(table.functions.len(), 8);
+    let index = table
+        .functions
+        .iter()
+        .position(|function| function.name == "depth")
+        .unwrap();
+    let depth = &table.functions[index];
+    let calls = Count {
+        primitive: Some(68),
+        ..exactly(4_100)
+    };
+    assert_eq!((depth.calls, depth.own_samples), (Some(calls), 10));
+    let by_itself = depth.callers.iter().find(|caller| caller.function == index).unwrap();
+    assert_eq!(by_itself.calls, 4_036);
+    assert_eq!(depth.callers.len(), 2);
+}
+
+#[test]
+fn times_and_calls_of_a_row_are_of_the_same_span() {
+    // Detached after 1 s, sampled for all 5 s: 500 samples of 10 ms are one second of the one observed.
+    let report = CallsReport {
+        functions: vec![function("a.py", 1, "f", 1000, (500, 500))],
+        observed: Duration::from_secs(1),
+        ..shop()
+    };
+    let f = &report.functions[0];
+    assert_eq!(report.tottime(f).seconds, 1.0);
+    assert_eq!(report.percall(f), Some(0.001));
+    assert_eq!(report.per_second(1000), 1000.0);
+}
+
+#[test]
+fn the_error_of_a_time_shrinks_with_the_root_of_its_samples() {
+    let Time { seconds, error } = shop().estimate(100);
+    assert_eq!((seconds, error), (1.0, Some(0.196)));
+}
+
+#[test]
+fn a_timed_function_has_the_time_that_was_measured() {
+    let mut f = function("a.py", 1, "f", 3, (400, 400));
+    f.timed = Some(Timed {
+        nested: 1,
+        nested_ns: 300,
+        ..timed([300, 400, 500])
+    });
+    let report = shop();
+    assert_eq!(
+        report.cumtime(&f),
+        Time {
+            seconds: 900e-9,
+            error: None
+        }
+    );
+    assert_eq!(report.percall(&f), Some(450e-9));
+}
+
+#[test]
+fn a_control_character_does_not_reach_the_terminal() {
+    let report = CallsReport {
+        functions: vec![function("a\u{1b}[2J.py", 1, "f\ng", 1, (0, 0))],
+        ..shop()
+    };
+    assert!(text(&report, Sort::NCalls, TOP, WIDTH).contains("a�[2J.py:1(f�g)"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_is_reported_is_written(report in any_report(), top in 0_usize..12, width in 0_usize..200) {
+        for sort in ALL {
+            let table = Table::new(&report, sort);
+            let text = table::text(&report, &table, top, width);
+            for line in text.lines() {
+                prop_assert!(layout::columns(line) <= width.max(40), "{}", line);
+            }
+            let mut csv = Vec::new();
+            export::write_csv(&report, &table, &mut csv).unwrap();
+            let mut json = Vec::new();
+            export::write_json(&report, &table, &mut json).unwrap();
+            let json: Value = serde_json::from_slice(&json).unwrap();
+            prop_assert_eq!(json["functions"].as_array().unwrap().len(), table.functions.len());
+        }
+        lines(&report);
+        pstats::write(&report, &mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn rows_and_rest_are_the_total(report in any_report(), top in 0_usize..12) {
+        let table = Table::new(&report, Sort::NCalls);
+        let visible = table.visible(top);
+        let rest = table.rest(visible);
+        let shown = &table.functions[..visible];
+        let calls = shown.iter().fold(rest.calls.all, |sum, row| sum.saturating_add(row.all_calls()));
+        prop_assert_eq!(calls, table.total.calls.all);
+        let own = shown.iter().fold(rest.own_samples, |sum, row| sum.saturating_add(row.own_samples));
+        prop_assert_eq!(own, table.total.own_samples);
+    }
+
+    #[test]
+    fn no_call_is_lost_or_invented(report in any_report()) {
+        let sum = |functions: &[Function]| functions.iter().fold(0_u64, |sum, row| sum.saturating_add(row.all_calls()));
+        for sort in ALL {
+            let table = Table::new(&report, sort);
+            prop_assert_eq!(sum(&table.functions), sum(&report.functions));
+            prop_assert_eq!(table.total.calls.all, sum(&report.functions));
+        }
+    }
+
+    #[test]
+    fn callers_stay_who_they_were(report in any_report()) {
+        for sort in ALL {
+            let table = Table::new(&report, sort);
+            for function in &report.functions {
+                let row = table.functions.iter().find(|row| row.key() == function.key()).unwrap();
+                for caller in &function.callers {
+                    let Some(by) = report.functions.get(caller.function) else { continue };
+                    let found = row.callers.iter().find(|caller| table.functions[caller.function].key() == by.key());
+                    prop_assert!(found.is_some_and(|found| found.calls >= caller.calls));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_fall_in_the_order_of_their_key(report in any_report()) {
+        let table = Table::new(&report, Sort::NCalls);
+        prop_assert!(table.functions[..table.rows].is_sorted_by(|a, b| a.all_calls() >= b.all_calls()));
+        let table = Table::new(&report, Sort::TotTime);
+        prop_assert!(table.functions[..table.rows].is_sorted_by(|a, b| a.own_samples >= b.own_samples));
+    }
+
+    #[test]
+    fn percentiles_rise_and_stay_within_their_ends(times in prop::collection::vec(0_u64..1 << 40, 1..100)) {
+        let timed = timed(times);
+        let told: Vec<_> = PERCENTILES.iter().map(|(_, share)| timed.percentile(*share).unwrap()).collect();
+        prop_assert!(told.is_sorted());
+        prop_assert!(told.iter().all(|time| (timed.min_ns..=timed.max_ns).contains(time)));
+    }
+}
