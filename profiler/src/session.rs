@@ -249,7 +249,7 @@ async fn run(
         }
     };
     progress.erase();
-    if let Some(memory) = &memory {
+    if let Some(memory) = &mut memory {
         memory.stop(&mut source.kernel, &recording);
     }
     let length = started.elapsed();

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command, thread, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     folded::{Folded, is_python},
-    memory::{self, Attached, Heap, KINDS, Memory, Taken, ask, ensure_within, line_of, number, sources},
+    memory::{self, Heap, KINDS, Memory, Taken, ask, ensure_within, line_of, number, sources},
     python,
     serial::serial,
     workload::{self, Workload},
@@ -169,21 +169,26 @@ fn with_a_base_only_what_grew_since_is_shown() -> Result<()> {
     let _serial = serial();
     let mut workload = start()?;
     let target = workload.pid.to_string();
-    let record = || -> Result<Attached> { Memory::record(&["-p", &target])?.start() };
-    let attached = record()?;
+    let attached = Memory::record(&["-p", &target])?.start()?;
     steps(&mut workload, &["old", "young"])?;
     let base = attached.stop()?;
-    let attached = Memory::record(&["-p", &target])?
-        .arg("--base")
+    let attached = Memory::new(&["-p", &target, "-f", "json", "-o", "-", "--base"])?
         .arg(base.file("heap.pb.gz"))
         .start()?;
-    // The same again, and half as much more at one line.
+    // The same again, and as much more at one line.
     let known = steps(&mut workload, &["old", "young", "old"])?;
-    let heap = attached.stop()?.heap()?;
-    let old = heap.line("stages.py", line("# old")?);
-    ensure_within("old", old.live.bytes, known[0], 0.1).with_context(|| heap.top())?;
-    let young = heap.line("stages.py", line("# young")?);
-    ensure!(young.live.bytes.abs() < 2 * MIB, "{young:?}\n{}", heap.top());
+    let table: Value = serde_json::from_slice(&attached.stop()?.outcome.stdout).context("the table is not JSON")?;
+    let change = |comment: &str| -> Result<i64> {
+        let line = line(comment)?;
+        let rows = table["rows"].as_array().context("no rows")?;
+        let row = rows.iter().find(|row| row["line"] == line);
+        number(
+            row.with_context(|| format!("no line {line} in {table:#}"))?,
+            "/change_bytes",
+        )
+    };
+    ensure_within("old", change("# old")?, known[0], 0.05)?;
+    ensure!(change("# young")?.abs() < MIB / 2, "{table:#}");
     Ok(())
 }
 

@@ -62,6 +62,7 @@ pub struct Watch {
     started_ns: u64,
     next_ns: u64,
     pub ended_ns: u64,
+    stopped: bool,
 }
 
 /// Resident memory is read this often, so that of a process that ends something is known.
@@ -84,6 +85,7 @@ impl Watch {
             started_ns: now_ns,
             next_ns: now_ns,
             ended_ns: now_ns,
+            stopped: false,
         }
     }
 
@@ -145,6 +147,9 @@ impl Watch {
     /// What happened, in order of time. `comm`: the name of a process.
     pub fn take(&mut self, events: &[Event], comm: impl Fn(u32) -> String) {
         for event in events {
+            if self.stopped && event.time_ns > self.ended_ns {
+                continue;
+            }
             match event.what {
                 What::Allocated { .. } | What::Freed { .. } => {
                     if let Some(blocks) = &mut self.blocks {
@@ -191,7 +196,7 @@ impl Watch {
 
     /// Looks at the clock: snapshots are due, and so is a look at what is resident.
     pub fn tick(&mut self, now_ns: u64) {
-        if now_ns < self.next_ns {
+        if now_ns < self.next_ns || self.stopped {
             return;
         }
         let every = self.every.unwrap_or(LOOK_EVERY);
@@ -236,21 +241,32 @@ impl Watch {
         }
     }
 
-    /// The recording is over.
-    pub fn finish(&mut self, now_ns: u64) {
-        self.ended_ns = now_ns;
+    /// The recording is over: looks at what the processes have now. Of what is still on its way, only what happened before
+    /// counts.
+    pub fn stop(&mut self, now_ns: u64) {
         self.look(now_ns);
-        if self.every.is_some() {
-            self.accounts.snapshot(now_ns);
-        }
-        let alive: Vec<u32> = self.order.iter().copied().filter(|pid| !self.known[pid].exited).collect();
-        for pid in alive {
+        let chosen: Vec<u32> = self.lasting.iter().copied().collect();
+        for pid in chosen {
             if let Ok(now) = self.resident(pid)
                 && let Some(known) = self.known.get_mut(&pid)
                 && now.rss > 0
+                && !known.exited
             {
                 known.after = now;
             }
+        }
+        self.ended_ns = cost::monotonic_ns();
+        self.stopped = true;
+    }
+
+    /// All that happened has been taken in.
+    pub fn finish(&mut self) {
+        if self.every.is_some() {
+            self.accounts.snapshot(self.ended_ns);
+        }
+        let now_ns = self.ended_ns;
+        let alive: Vec<u32> = self.order.iter().copied().filter(|pid| !self.known[pid].exited).collect();
+        for pid in alive {
             self.measure(pid);
         }
         self.growth

@@ -65,7 +65,7 @@ impl Grid {
         for (column, width) in self.columns.iter().zip(&widths) {
             push_right(&mut text, &column.title, *width);
         }
-        push_line(&mut text, self.title);
+        push_line(&mut text, &cut(self.title, left));
         for (row, last) in self.last.iter().enumerate() {
             for (column, width) in self.columns.iter().zip(&widths) {
                 push_right(&mut text, column.cells.get(row).map_or("", String::as_str), *width);

@@ -93,14 +93,15 @@ impl Memory {
 
     /// Nothing is seen any more from here on: before the probes are taken away one after the other, which would leave
     /// blocks that only come, or only go.
-    pub fn stop(&self, kernel: &mut Kernel, recording: &Recording) {
+    pub fn stop(&mut self, kernel: &mut Kernel, recording: &Recording) {
+        self.watch.stop(cost::monotonic_ns());
         if self.exact.is_some() {
             recording.pids().for_each(|pid| kernel.remove_target(pid));
         }
     }
 
     pub fn finish(&mut self) {
-        self.watch.finish(cost::monotonic_ns());
+        self.watch.finish();
     }
 
     /// Whether the probes of exact mode have cost the program what they may.

@@ -20,6 +20,11 @@ def leak_in_parent():
         pace(1 << 20)
 
 
+def leak_at_once():
+    for _ in range(4):
+        kept.append(b"a" * (1 << 20))  # in a child that is new
+
+
 def leak_in_child():
     for _ in range(12):
         kept.append(b"c" * (1 << 20))  # in the child
@@ -39,6 +44,9 @@ def fork():
     pid = os.fork()
     if pid == 0:
         os.close(writer)
+        leak_at_once()
+        # Some 300 ms, and by then it is no news any more.
+        pace(4 << 20)
         leak_in_child()
         copy_in_child()
         tell(child=os.getpid())

@@ -15,7 +15,7 @@ use super::super::allocator::flow::{Value, states};
 use super::super::allocator::place::{Place, emulates, on_entry, saved};
 use super::super::binary::PythonBinary;
 use super::handlers::loop_ranges;
-use super::{CODE_FLAGS_3_11, CallProbe, Event, NoCalls};
+use super::{CallProbe, Event, NoCalls};
 
 /// The longest known has 1,167 bytes (3.13.18).
 const MAX_FUNCTION_BYTES: u64 = 4 << 10;
@@ -28,36 +28,42 @@ const MAX_COPIES: usize = 16;
 
 pub fn find(code: &Code<'_>, binary: &PythonBinary) -> Result<Vec<CallProbe>, NoCalls> {
     let series = binary.version.series();
-    let body: Vec<Instruction> = loop_ranges(binary)
-        .flat_map(|range| code.instructions(range))
-        .collect();
-    let called: BTreeSet<u64> = body.iter().filter_map(direct_call).take(MAX_CALLED).collect();
-    let function = |argument, event, is_it: &dyn Fn(&[Instruction]) -> bool| {
-        let exported = code.image.symbol("_PyEval_FrameClearAndPop").map(|symbol| symbol.address);
-        let functions = exported.into_iter().chain(called.iter().copied());
-        let mut functions = functions.filter_map(|address| code.function(address));
-        let function = functions.find(|function| {
-            function.end - function.start <= MAX_FUNCTION_BYTES && is_it(&code.instructions(function))
-        })?;
-        let spot = on_entry(code, &function, |state| state.holder(Value::Argument(argument)).is_some())?;
-        Some(CallProbe {
-            place: spot.place,
-            event,
-            frame: spot.register(Value::Argument(argument))?,
-        })
+    let body: Vec<Instruction> = loop_ranges(binary).flat_map(|range| code.instructions(range)).collect();
+    let mut called: BTreeSet<u64> = body.iter().filter_map(direct_call).take(MAX_CALLED).collect();
+    let exported = code
+        .image
+        .symbol("_PyEval_FrameClearAndPop")
+        .map(|symbol| symbol.address);
+    called.extend(exported);
+    let functions = |argument, event, is_it: &dyn Fn(&[Instruction]) -> bool| -> Vec<CallProbe> {
+        let functions = called.iter().filter_map(|address| code.function(*address));
+        let probes = functions.filter_map(|function| {
+            let is_short = function.end - function.start <= MAX_FUNCTION_BYTES;
+            if !is_short || !is_it(&code.instructions(&function)) {
+                return None;
+            }
+            let spot = on_entry(code, &function, |state| {
+                state.holder(Value::Argument(argument)).is_some()
+            })?;
+            Some(CallProbe {
+                place: spot.place,
+                event,
+                frame: spot.register(Value::Argument(argument))?,
+            })
+        });
+        probes.take(MAX_COPIES).collect()
     };
     if series == (3, 11) {
-        let event = Event::ExitOfFunction {
-            code_flags: CODE_FLAGS_3_11,
-        };
-        let probe = function(0, event, &gives_up_a_frame);
-        return probe.map(|probe| vec![probe]).ok_or(NoCalls::Inlined {
-            name: "_PyFrame_Clear",
-        });
+        let probes = functions(0, Event::InnerExit, &gives_up_a_frame);
+        if probes.is_empty() {
+            let name = "_PyFrame_Clear";
+            return Err(NoCalls::Inlined { name });
+        }
+        return Ok(probes);
     }
     let owner = binary.layout.process.frame_owner;
     let asks = |body: &[Instruction]| asks_for_owner(body, owner);
-    let mut probes: Vec<CallProbe> = function(1, Event::Exit, &asks).into_iter().collect();
+    let mut probes = functions(1, Event::Exit, &asks);
     probes.extend(copies(code, &body, owner).take(MAX_COPIES));
     if probes.is_empty() {
         let name = if series == (3, 12) {
@@ -167,11 +173,127 @@ fn is_bound_to(code: &Code<'_>, place: u64, address: u64) -> bool {
         return false;
     };
     relocations.as_chunks::<24>().0.iter().any(|entry| {
-        let [at, info, _] = entry.as_chunks::<8>().0 else { return false };
+        let [at, info, _] = entry.as_chunks::<8>().0 else {
+            return false;
+        };
         if word(at) != place || word(info) & 0xffff_ffff != R_X86_64_64 {
             return false;
         }
         let symbol = symbols.as_chunks::<SYMBOL_BYTES>().0.get((word(info) >> 32) as usize);
         symbol.is_some_and(|symbol| symbol.as_chunks::<8>().0.get(1).map(word) == Some(address))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Event;
+    use super::super::fake::{CLEAR, CLEAR_AND_POP, EVAL, FakePython, JMP_RAX, python_3_12};
+    use super::*;
+
+    fn exits(python: &FakePython) -> Result<Vec<(u64, u8)>, String> {
+        let probes = python.inspect().map_err(|problem| problem.to_string())?;
+        let exits = probes
+            .calls
+            .iter()
+            .filter(|probe| matches!(probe.event, Event::Exit | Event::InnerExit));
+        Ok(exits.map(|probe| (probe.place.address, probe.frame.0)).collect())
+    }
+
+    /// cmpb $0,70(%rbp); je +2
+    const COPY: &[u8] = b"\x80\x7d\x46\x00\x74\x02\xff\xe0";
+
+    #[test]
+    fn the_function_that_asks_who_owns_a_frame_is_probed_on_entry() {
+        assert_eq!(exits(&python_3_12()), Ok(vec![(CLEAR, 13)]));
+        // endbr64, which is not to be overwritten.
+        let python = FakePython::new("3.12.1", &[b"\xf3\x0f\x1e\xfa", CLEAR_AND_POP].concat());
+        assert_eq!(exits(&python), Ok(vec![(CLEAR + 4, 13)]));
+    }
+
+    #[test]
+    fn copies_of_it_in_the_loop_are_probed_at_the_branch() {
+        let mut python = FakePython::new("3.12.1", b"\xc3");
+        python.put(EVAL + 0x200, COPY);
+        python.put(EVAL + 0x220, COPY);
+        assert_eq!(exits(&python), Ok(vec![(EVAL + 0x204, 4), (EVAL + 0x224, 4)]));
+        // cmpb $1: another question.
+        python.put(EVAL + 0x203, b"\x01");
+        assert_eq!(exits(&python), Ok(vec![(EVAL + 0x224, 4)]));
+    }
+
+    #[test]
+    fn a_build_that_has_neither_is_refused_by_name() {
+        let inlined = |name| {
+            Err(format!(
+                "the function that clears frames ({name}) was not found: this build has it inlined"
+            ))
+        };
+        let python = FakePython::new("3.12.1", b"\xc3");
+        assert_eq!(exits(&python), inlined("_PyEvalFrameClearAndPop"));
+        assert_eq!(
+            exits(&FakePython::new("3.11.7", CLEAR_AND_POP)),
+            inlined("_PyFrame_Clear")
+        );
+    }
+
+    /// mov 40(%rdi),%rax; mov 64(%rdi),%eax; mov 24(%rdi),%rax; mov (%rdi),%rax; mov 32(%rdi),%rax; ret
+    const FRAME_CLEAR: &[&[u8]] = &[
+        b"\x48\x8b\x47\x28",
+        b"\x8b\x47\x40",
+        b"\x48\x8b\x47\x18",
+        b"\x48\x8b\x07",
+        b"\x48\x8b\x47\x20",
+        b"\xc3",
+    ];
+
+    #[test]
+    fn in_3_11_the_function_that_gives_up_what_a_frame_holds_is_probed() {
+        let clear = [&b"\x55"[..], &FRAME_CLEAR.concat()].concat();
+        assert_eq!(exits(&FakePython::new("3.11.7", &clear)), Ok(vec![(CLEAR, 14)]));
+        for left_out in 0..5 {
+            let mut fields = FRAME_CLEAR.to_vec();
+            fields.remove(left_out);
+            assert!(
+                exits(&FakePython::new("3.11.7", &fields.concat())).is_err(),
+                "{left_out}"
+            );
+        }
+        // mov 8(%rdi),%rax: the globals are borrowed.
+        let copies_a_frame = [b"\x48\x8b\x47\x08", FRAME_CLEAR.concat().as_slice()].concat();
+        assert!(exits(&FakePython::new("3.11.7", &copies_a_frame)).is_err());
+    }
+
+    #[test]
+    fn in_3_11_calls_from_outside_the_loop_are_seen_when_it_is_entered() {
+        let probes = FakePython::new("3.11.7", &FRAME_CLEAR.concat()).inspect().unwrap();
+        let entry = probes.calls.last().unwrap();
+        assert_eq!((entry.place.address, entry.frame.0), (EVAL, 13));
+        assert_eq!(entry.event, Event::LoopEntry { code_flags: 48 });
+    }
+
+    #[test]
+    fn what_only_is_called_elsewhere_does_not_count() {
+        let mut python = python_3_12();
+        python.put(EVAL + 8, &[0x90; 5]);
+        assert!(exits(&python).is_err());
+        python.put(EVAL + 8, JMP_RAX);
+        assert!(exits(&python).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_change_to_the_file_panics(
+            changes in proptest::collection::vec((0..0x4000_usize, proptest::prelude::any::<u8>()), 0..20),
+            version in proptest::sample::select(vec!["3.11.7", "3.12.1"]),
+        ) {
+            let python = if version == "3.12.1" { python_3_12() } else { FakePython::new(version, &FRAME_CLEAR.concat()) };
+            let binary = python.binary();
+            let mut elf = python.build();
+            for (at, byte) in changes {
+                let len = elf.len();
+                elf[at % len] = byte;
+            }
+            let _ = super::super::inspect(&elf, &binary);
+        }
+    }
 }

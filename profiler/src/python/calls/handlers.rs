@@ -15,16 +15,16 @@ use super::super::binary::PythonBinary;
 use super::{CallProbe, EntryProbe, Event, NoEntry};
 
 /// Opcodes of a series.
-struct Opcodes {
+pub struct Opcodes {
     /// `RESUME` and its variants.
-    entries: &'static [u8],
+    pub entries: &'static [u8],
     /// `YIELD_VALUE` and its variant.
-    yields: &'static [u8],
+    pub yields: &'static [u8],
 }
 
 impl Opcodes {
     /// From `opcode.py` and `_opcode_metadata.py` of 3.11.2, 3.11.7, 3.12.1, 3.13.0, 3.13.18, 3.14.10 and 3.15.2.
-    fn of(series: (u8, u8)) -> Self {
+    pub fn of(series: (u8, u8)) -> Self {
         let (entries, yields): (&[u8], &[u8]) = match series {
             // RESUME, RESUME_QUICK; 3.11 enters the loop for each resumption, and so needs no yields.
             (3, 11) => (&[151, 150], &[]),
@@ -243,4 +243,115 @@ pub fn mentioned(instruction: &Instruction) -> impl Iterator<Item = u64> + use<>
         _ => None,
     };
     memory.into_iter().chain(immediate).filter(|address| *address != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{EVAL, JMP_RAX, SET_INSTRUCTION, python_3_12};
+    use super::*;
+
+    fn yields(python: &super::super::fake::FakePython) -> Vec<(u64, bool, u8)> {
+        let probes = python.inspect().unwrap();
+        let yields = probes.calls.iter().filter(|probe| probe.event == Event::Yield);
+        yields
+            .map(|probe| (probe.place.address - EVAL, probe.place.emulated, probe.frame.0))
+            .collect()
+    }
+
+    fn entries(python: &super::super::fake::FakePython) -> Result<Vec<(u64, bool, u8)>, NoEntry> {
+        let entries = python.inspect().unwrap().entries?;
+        Ok(entries
+            .iter()
+            .map(|probe| (probe.place.address - EVAL, probe.place.emulated, probe.frame.0))
+            .collect())
+    }
+
+    #[test]
+    fn handlers_are_found_through_the_table() {
+        let python = python_3_12();
+        // The branch, with the frame in rbx.
+        assert_eq!(entries(&python), Ok(vec![(0x108, true, 5), (0x148, true, 5)]));
+        // Nothing there is emulated.
+        assert_eq!(yields(&python), [(0x180, false, 5), (0x1c0, false, 5)]);
+        assert_eq!(python.inspect().unwrap().no_yields, None);
+    }
+
+    #[test]
+    fn without_a_table_calls_are_counted_and_yields_are_not() {
+        let probes = python_3_12().without_table().inspect().unwrap();
+        assert_eq!(probes.calls.len(), 1);
+        assert_eq!(probes.no_yields, Some(NoEntry::NoTable));
+        assert_eq!(probes.entries, Err(NoEntry::NoTable));
+    }
+
+    #[test]
+    fn a_handler_that_leaves_the_instruction_pointer_alone_is_not_understood() {
+        let mut python = python_3_12();
+        python.handler(151, EVAL + 0x100, &[b"\x75\x02", JMP_RAX]);
+        assert_eq!(entries(&python), Err(NoEntry::UnknownHandler { opcode: 151 }));
+        // mov (%rdx),%rbx first: the frame was not there before.
+        python.handler(
+            151,
+            EVAL + 0x100,
+            &[b"\x48\x8b\x1a", SET_INSTRUCTION, b"\x75\x02", JMP_RAX],
+        );
+        assert_eq!(entries(&python), Err(NoEntry::UnknownHandler { opcode: 151 }));
+    }
+
+    #[test]
+    fn where_the_frame_has_left_its_register_is_too_late() {
+        let mut python = python_3_12();
+        // mov (%rdx),%rbx
+        python.handler(
+            151,
+            EVAL + 0x100,
+            &[SET_INSTRUCTION, b"\x48\x8b\x1a", b"\x75\x02", JMP_RAX],
+        );
+        assert_eq!(entries(&python), Ok(vec![(0x100, false, 5), (0x148, true, 5)]));
+    }
+
+    #[test]
+    fn a_yield_is_not_probed_where_others_jump_in() {
+        let mut python = python_3_12();
+        python.handler(150, EVAL + 0x180, &[SET_INSTRUCTION, b"\x75\x02", JMP_RAX]);
+        assert_eq!(yields(&python).first(), Some(&(0x184, true, 5)));
+        // From the variant's middle to behind the store.
+        python.handler(243, EVAL + 0x1c0, &[SET_INSTRUCTION, b"\xeb\xbe"]);
+        assert_eq!(yields(&python), [(0x180, false, 5), (0x1c4, true, 5)]);
+        // Whoever jumps to the beginning has the instruction done.
+        python.handler(243, EVAL + 0x1c0, &[SET_INSTRUCTION, b"\xeb\xba"]);
+        assert_eq!(yields(&python).first(), Some(&(0x184, true, 5)));
+    }
+
+    #[test]
+    fn a_landing_pad_is_left_alone() {
+        let mut python = python_3_12();
+        python.handler(150, EVAL + 0x180, &[b"\xf3\x0f\x1e\xfa", SET_INSTRUCTION, JMP_RAX]);
+        assert_eq!(yields(&python).first(), Some(&(0x184, false, 5)));
+    }
+
+    #[test]
+    fn variants_that_share_a_handler_are_one_place() {
+        let mut python = python_3_12();
+        python.handler(240, EVAL + 0x100, &[]);
+        assert_eq!(entries(&python), Ok(vec![(0x108, true, 5)]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_handler_panics_and_a_place_is_one_of_its_instructions(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..60),
+        ) {
+            let mut python = python_3_12();
+            python.handler(151, EVAL + 0x100, &[&bytes]);
+            let probes = python.inspect().unwrap();
+            if let Ok(entries) = probes.entries {
+                let place = entries[0].place;
+                let elf = python.build();
+                let code = Code::new(&elf).unwrap();
+                let body = code.instructions(&(EVAL + 0x100..EVAL + 0x180));
+                proptest::prop_assert!(body.iter().any(|i| i.ip() == place.address && !i.is_invalid()));
+            }
+        }
+    }
 }

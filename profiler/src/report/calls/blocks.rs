@@ -20,7 +20,11 @@ const LONGEST_BAR: usize = 40;
 pub(super) fn block(report: &CallsReport, table: &Table, function: &Function, width: usize) -> String {
     let width = width.max(40);
     let mut text = format!("{}\n", cut(&place(function), width));
-    let within = width - INDENT.len();
+    // Where room is that short, there is none to give away.
+    let (indent, within) = match width - INDENT.len() {
+        within @ 40.. => (INDENT, within),
+        _ => ("", width),
+    };
 
     let mut sentences = vec![calls(report, function)];
     let timed = function.timed.as_ref().filter(|timed| timed.count > 0);
@@ -38,23 +42,23 @@ pub(super) fn block(report: &CallsReport, table: &Table, function: &Function, wi
             count_of(*missed, "call")
         ));
     }
-    push(&mut text, &paragraphs(&sentences, within));
+    push(&mut text, indent, &paragraphs(&sentences, within));
     if let Some(timed) = timed {
         text.push('\n');
-        push(&mut text, &bars(&timed.histogram, within));
+        push(&mut text, indent, &bars(&timed.histogram, within));
     }
     let callers = callers(table, function, within);
     if !callers.is_empty() {
         text.push('\n');
-        push(&mut text, &callers);
+        push(&mut text, indent, &callers);
     }
     text
 }
 
-fn push(text: &mut String, lines: &str) {
+fn push(text: &mut String, indent: &str, lines: &str) {
     for line in lines.lines() {
         if !line.is_empty() {
-            text.push_str(INDENT);
+            text.push_str(indent);
             text.push_str(line);
         }
         text.push('\n');
@@ -140,7 +144,12 @@ fn bars(histogram: &Histogram, width: usize) -> String {
     let room = width.saturating_sub(label_width + count_width + 6).min(LONGEST_BAR);
     let most = octaves.iter().map(|octave| octave.count).max().unwrap_or(0);
 
-    let mut text = format!("{:>label_width$}  {:>count_width$}\n", "time", "calls");
+    let mut text = String::new();
+    let mut push = |line: &str| {
+        text.push_str(&cut(line, width));
+        text.push('\n');
+    };
+    push(&format!("{:>label_width$}  {:>count_width$}", "time", "calls"));
     for ((octave, label), count) in octaves.iter().zip(&labels).zip(&counts) {
         let stars = (ratio(octave.count as f64, most as f64) * room as f64).round() as usize;
         let stars = stars.max(usize::from(octave.count > 0)).min(room);
@@ -148,7 +157,7 @@ fn bars(histogram: &Histogram, width: usize) -> String {
             0 => String::new(),
             _ => format!("  |{:<room$}|", "*".repeat(stars)),
         };
-        text.push_str(&format!("{label:>label_width$}  {count:>count_width$}{bar}\n"));
+        push(&format!("{label:>label_width$}  {count:>count_width$}{bar}"));
     }
     text
 }

@@ -1,11 +1,44 @@
-//! The table for programs: every function, exact counts, raw numbers.
+//! The table for programs: every function, exact counts, raw numbers; and which file is written how.
 
-use std::{borrow::Cow, io::Write};
+use std::{borrow::Cow, io::Write, path::Path};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{CallsReport, Function, Histogram, PERCENTILES, Timed, table::Table};
+use super::{CallsReport, Function, Histogram, PERCENTILES, Timed, pstats, table::Table};
+
+/// The formats of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For Python's `pstats` and snakeviz, as cProfile writes it.
+    #[value(alias = "prof")]
+    Pstats,
+    /// All that is known, callers and histograms included.
+    Json,
+    /// One line for each function.
+    Csv,
+}
+
+impl Format {
+    /// The format a file's name stands for, or `None` if its ending is not one we know.
+    pub fn from_path(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "pstats" | "prof" => Some(Self::Pstats),
+            "json" => Some(Self::Json),
+            "csv" => Some(Self::Csv),
+            _ => None,
+        }
+    }
+
+    pub fn write(self, report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+        match self {
+            Self::Pstats => pstats::write(report, out),
+            Self::Json => write_json(report, table, out),
+            Self::Csv => write_csv(report, table, out),
+        }
+    }
+}
 
 const COLUMNS: &str = "file,line,function,ncalls,primitive_calls,calls_exact,calls_error,calls_per_s,\
                        own_samples,tottime_s,tottime_error_s,cumulative_samples,cumtime_s,cumtime_error_s,\
@@ -14,7 +47,7 @@ const COLUMNS: &str = "file,line,function,ncalls,primitive_calls,calls_exact,cal
 
 /// All functions as RFC 4180 has it, but with plain newlines. What is unknown is empty, and so is the error of what was
 /// measured; there is no row of sums.
-pub fn write_csv(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+fn write_csv(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
     writeln!(out, "{COLUMNS}")?;
     for function in &table.functions {
         let numbers = Numbers::of(report, function);
@@ -70,7 +103,7 @@ fn csv_field(text: &str) -> Cow<'_, str> {
 }
 
 /// What the recording is, and all functions; callers are indices into these.
-pub fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
     let total = table.total;
     let file = File {
         sort: table.sort.name(),

@@ -96,7 +96,7 @@ mod tests {
         bytes
     }
 
-    /// The expected bytes are what `marshal.dumps(…, 4)` of CPython 3.11 gives.
+    /// The expected bytes are what `marshal.dumps(…, 4)` of CPython 3.11 gives, but for [`REMEMBER`].
     #[test]
     fn integers_are_as_cpython_writes_them() {
         assert_eq!(written(|m| m.integer(0)), b"i\0\0\0\0");

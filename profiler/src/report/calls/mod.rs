@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`table`] | the table as text, what is above and below it, and what goes to standard error |
 //! | [`blocks`] | what is known of one function: times from entry to exit, a histogram, callers |
-//! | [`export`] | CSV and JSON |
+//! | [`export`] | CSV and JSON, and which file is written how |
 //! | [`pstats`] | the file that Python's `pstats` and snakeviz read, in the format of [`marshal`] |
 //! | [`histogram`] | counts of times, and percentiles from them |
 //! | [`merge`] | one row for each function, however many code objects it was |

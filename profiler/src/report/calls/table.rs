@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     humanize::{count, duration, percent},
-    report::layout::{Grid, Last, columns, span},
+    report::layout::{Grid, Last, columns, cut, span},
 };
 
 /// How many functions are shown where the user does not say.
@@ -45,13 +45,13 @@ impl Sort {
         }
     }
 
-    fn key(self, report: &CallsReport, function: &Function) -> f64 {
+    /// Times, and whole numbers as such: as floats, large ones would be equal.
+    fn key(self, report: &CallsReport, function: &Function) -> (f64, u64) {
         match self {
-            // Equal as floats only if they are as good as equal; whole numbers decide then.
-            Self::NCalls => function.all_calls() as f64,
-            Self::TotTime => report.tottime(function).seconds,
-            Self::CumTime => report.cumtime(function).seconds,
-            Self::PerCall => report.percall(function).unwrap_or(-1.0),
+            Self::NCalls => (0.0, function.all_calls()),
+            Self::TotTime => (0.0, function.own_samples),
+            Self::CumTime => (report.cumtime(function).seconds, 0),
+            Self::PerCall => (report.percall(function).unwrap_or(-1.0), 0),
         }
     }
 }
@@ -104,7 +104,8 @@ impl Table {
             let rest = |index: usize| (functions[index].all_calls(), functions[index].cumulative_samples);
             is_row(&functions[*b])
                 .cmp(&is_row(&functions[*a]))
-                .then_with(|| keys[*b].total_cmp(&keys[*a]))
+                .then_with(|| keys[*b].0.total_cmp(&keys[*a].0))
+                .then_with(|| keys[*b].1.cmp(&keys[*a].1))
                 .then_with(|| rest(*b).cmp(&rest(*a)))
         });
         let functions = reordered(functions, &order);
@@ -155,7 +156,7 @@ pub fn text(report: &CallsReport, table: &Table, top: usize, width: usize) -> St
     }
     text.push('\n');
     text.push_str(&rows(report, table, top, width));
-    let notes = notes(report, table);
+    let notes = notes(report, &table.functions[..table.visible(top)]);
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&paragraphs(&notes, width));
@@ -175,7 +176,7 @@ pub fn lines(report: &CallsReport) -> Vec<String> {
     let table = Table::new(report, Sort::default());
     let mut lines = heading(report, &table);
     if table.rows > 0 {
-        lines.extend(times(report));
+        lines.extend(times(report, "Times"));
     }
     lines
 }
@@ -213,22 +214,23 @@ fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let mut how = match report.scaled {
         Some(Scaled { error }) => format!(
             "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in all.",
-            span(report.observed),
+            short(report.observed),
             span(report.length),
             percent(part),
             count(all),
             count(error),
         ),
         None => {
-            let every = match exact {
-                true => "Every call was counted",
-                false => "Calls were counted, some functions' by estimate",
+            let every = match (exact, report.chosen) {
+                (true, false) => "Every call was counted",
+                (true, true) => "Every call of the functions named was counted",
+                (false, _) => "Calls were counted, some functions' by estimate",
             };
             // Starting and ending take a moment of their own.
             if part < 0.99 {
                 format!(
                     "{every}, but only in {} of the {} ({}).",
-                    span(report.observed),
+                    short(report.observed),
                     span(report.length),
                     percent(part)
                 )
@@ -237,28 +239,35 @@ fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
             }
         }
     };
-    if let Some(slow_down) = report.slow_down.filter(|slow_down| slow_down.is_finite()) {
-        how.push_str(&format!(" The program ran about {slow_down:.2} times as long for it."));
+    match report.slow_down {
+        // Less than what two runs of a program differ by.
+        Some(..1.01) => how.push_str(" That took the program less than 1 % of its time."),
+        Some(slow_down) if slow_down.is_finite() => {
+            how.push_str(&format!(" The program ran about {slow_down:.2} times as long for it."));
+        }
+        _ => {}
     }
     lines.push(how);
     lines
 }
 
 /// What the marks in the table mean, and how large errors are.
-fn notes(report: &CallsReport, table: &Table) -> Vec<String> {
-    let rows = &table.functions[..table.rows];
+fn notes(report: &CallsReport, rows: &[Function]) -> Vec<String> {
     let mut notes = Vec::new();
     if rows
         .iter()
         .any(|function| function.own_samples > 0 || function.cumulative_samples > 0)
     {
-        notes.extend(times(report));
+        notes.extend(times(report, "Times with ~"));
         if rows.iter().any(|function| function.own_samples == 0) {
             notes.push(format!(
                 "- is no sample: most likely less than {} s.",
                 seconds(report.unseen())
             ));
         }
+    }
+    if rows.iter().any(|function| function.all_calls() == 0) {
+        notes.push("A function with 0 calls ran, but had not returned.".to_owned());
     }
     if rows.iter().any(|function| is_measured(report, function)) {
         notes.push("A cumtime without ~ was measured from entry to exit, and waiting is in it.".to_owned());
@@ -267,7 +276,7 @@ fn notes(report: &CallsReport, table: &Table) -> Vec<String> {
 }
 
 /// How good the times by samples are.
-fn times(report: &CallsReport) -> Option<String> {
+fn times(report: &CallsReport, which: &str) -> Option<String> {
     if report.samples == 0 {
         return None;
     }
@@ -282,7 +291,7 @@ fn times(report: &CallsReport) -> Option<String> {
         samples => format!("{}, {many}", example(samples / 100)),
     };
     Some(format!(
-        "Times with ~ are estimates from {} of CPU time (waiting is not in it), one every {}: {examples}.",
+        "{which} are estimates from {} of CPU time (waiting is not in it), one every {}: {examples}.",
         count_of(report.samples, "sample"),
         duration(Duration::from_nanos(report.period_ns)),
     ))
@@ -457,6 +466,15 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
+/// [`span`], and what is shorter than a second with more digits.
+fn short(length: Duration) -> String {
+    if length < Duration::from_secs(1) {
+        duration(length)
+    } else {
+        span(length)
+    }
+}
+
 /// Seconds, as cProfile prints them.
 pub(super) fn seconds(seconds: f64) -> String {
     format!("{seconds:.3}")
@@ -470,12 +488,13 @@ pub(super) fn to_duration(seconds: f64) -> Duration {
 /// Each sentence in lines of that width; the second and later ones are indented.
 pub(super) fn paragraphs(sentences: &[String], width: usize) -> String {
     let mut text = String::new();
+    let width = width.max(40);
     for sentence in sentences {
         let mut line = String::new();
         for word in sentence.split(' ') {
             let more = !line.trim_start().is_empty();
             if more && columns(&line) + 1 + columns(word) > width {
-                text.push_str(&line);
+                text.push_str(&cut(&line, width));
                 text.push('\n');
                 line = format!("  {word}");
             } else {
@@ -485,7 +504,7 @@ pub(super) fn paragraphs(sentences: &[String], width: usize) -> String {
                 line.push_str(word);
             }
         }
-        text.push_str(&line);
+        text.push_str(&cut(&line, width));
         text.push('\n');
     }
     text

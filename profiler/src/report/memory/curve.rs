@@ -64,7 +64,7 @@ pub fn series(curve: &Curve, table: &Table, top: usize) -> Series {
         .collect();
     let mut lines = vec![line("[RSS]", rss), line("[live]", total)];
     for (row, bytes) in table.rows.iter().zip(rows) {
-        lines.push(line(&row.place.name, bytes.into_iter().map(Some).collect()));
+        lines.push(line(&row.place.full_name(), bytes.into_iter().map(Some).collect()));
     }
     if rest.iter().any(|rest| rest.is_some_and(|rest| rest > 0)) {
         lines.push(line("[rest]", rest));

@@ -184,7 +184,7 @@ pub fn text(difference: &Difference, top: usize, width: usize) -> String {
     let mut last: Vec<_> = shown
         .iter()
         .map(|row| Last {
-            text: row.place.name.clone(),
+            text: row.place.full_name(),
             ..Last::default()
         })
         .collect();
@@ -243,7 +243,7 @@ pub fn write_csv(difference: &Difference, out: &mut dyn Write) -> anyhow::Result
         writeln!(
             out,
             "{},{},{},{},{},{},{},{}",
-            csv_field(&place.name),
+            csv_field(&place.full_name()),
             csv_field(&place.function),
             csv_field(&place.file),
             match place.line {

@@ -25,6 +25,7 @@ pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
             line,
             pid,
             tid,
+            library: _,
         } = &row.place;
         let known = |number: &u32| match number {
             0 => String::new(),

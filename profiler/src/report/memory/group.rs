@@ -62,6 +62,9 @@ pub struct Place {
     /// The whole path, of the source or else of the mapped file.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub file: String,
+    /// The installed code in which it came, where `name` is the program's own that called it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub library: String,
     /// 0 if it is about no line.
     #[serde(skip_serializing_if = "is_zero")]
     pub line: u32,
@@ -70,6 +73,16 @@ pub struct Place {
     pub pid: u32,
     #[serde(skip_serializing_if = "is_zero")]
     pub tid: u32,
+}
+
+impl Place {
+    /// Its name and its library's, where there is no other room for that one.
+    pub fn full_name(&self) -> String {
+        match &*self.library {
+            "" => self.name.clone(),
+            library => format!("{} via {library}", self.name),
+        }
+    }
 }
 
 /// Sums of samples.
@@ -225,6 +238,7 @@ pub(super) fn group_samples(profile: &Profile, details: &[Detail], by: By, ids: 
         .into_iter()
         .map(|(place, (sums, vias))| Row {
             via: match by {
+                By::Line | By::Function | By::File | By::Module if !place.library.is_empty() => Some(place.library.clone()),
                 By::Line | By::Function | By::File | By::Module => vias.name(profile),
                 By::Thread | By::Process => None,
             },
@@ -238,7 +252,7 @@ pub(super) fn group_samples(profile: &Profile, details: &[Detail], by: By, ids: 
 /// What tells samples of different places apart, as far as it can be told without making strings.
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
-    Frame(Option<FrameId>),
+    Frame(Option<FrameId>, Option<FrameId>),
     Thread(Labels),
 }
 
@@ -261,7 +275,7 @@ impl<'a> Places<'a> {
 
     fn key(&self, owner: Owner, labels: &Labels) -> Key {
         match self.by {
-            By::Line | By::Function | By::File | By::Module => Key::Frame(owner.frame),
+            By::Line | By::Function | By::File | By::Module => Key::Frame(owner.frame, owner.library),
             By::Thread | By::Process => Key::Thread(labels.clone()),
         }
     }
@@ -272,7 +286,13 @@ impl<'a> Places<'a> {
             By::Process => self.process(labels),
             By::Line | By::Function | By::File | By::Module => match owner.frame {
                 None => named("[no frames]"),
-                Some(id) => self.frame(self.profile.frame(id)),
+                Some(id) => {
+                    let library = owner.library.map(|id| self.frame(self.profile.frame(id)).name);
+                    Place {
+                        library: library.unwrap_or_default(),
+                        ..self.frame(self.profile.frame(id))
+                    }
+                }
             },
         }
     }

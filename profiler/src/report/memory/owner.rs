@@ -2,16 +2,21 @@
 //!
 //! Every allocation ends in an allocator, and every first touch of a page in `memset` or the like: those say nothing.
 //! The innermost Python frame does; without one, the innermost machine code that is not there to serve others.
+//!
+//! Python that is installed (packages, the standard library) mostly allocates for whoever called it: where a frame of
+//! the program's own lies further out, that one is responsible, and the library is told beside it.
 
 use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId};
 
-use super::path::{extension, file_name};
+use super::path::{extension, file_name, is_installed};
 
 /// Who a stack's memory is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     /// `None` for a stack without frames.
     pub(super) frame: Option<FrameId>,
+    /// The innermost Python frame, where that is a library's and `frame` is the program's own.
+    pub(super) library: Option<FrameId>,
     /// A frame of the extension module that a Python frame had called.
     pub(super) via: Option<FrameId>,
 }
@@ -25,7 +30,10 @@ pub(super) struct Owners<'a> {
 /// What a frame is in its stack. Of frames without Python, the lowest is responsible, and of equals the innermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
+    /// Python of the program's own.
     Python,
+    /// Python that was installed.
+    Library,
     /// An extension, a library or a program.
     Code,
     Interpreter,
@@ -49,15 +57,18 @@ impl<'a> Owners<'a> {
     pub(super) fn find(&mut self, stack: StackId) -> Owner {
         let stack = self.profile.stack(stack);
         let mut via = None;
+        let mut library = None;
         let mut best: Option<(Role, FrameId)> = None;
         for id in stack {
             let role = self.role(*id);
             match role {
                 Role::Python => {
-                    return Owner { frame: Some(*id), via };
+                    let frame = Some(*id);
+                    return Owner { frame, library, via };
                 }
+                Role::Library => library = library.or(Some(*id)),
                 // The last one before the Python frame is what that one called.
-                Role::Code => via = Some(*id),
+                Role::Code if library.is_none() => via = Some(*id),
                 _ => {}
             }
             if best.is_none_or(|(lowest, _)| role < lowest) {
@@ -66,7 +77,8 @@ impl<'a> Owners<'a> {
         }
         Owner {
             frame: best.map(|(_, id)| id),
-            via: None,
+            library: None,
+            via: via.filter(|_| library.is_some()),
         }
     }
 
@@ -78,7 +90,15 @@ impl<'a> Owners<'a> {
 
 fn role(profile: &Profile, frame: &Frame) -> Role {
     match frame.kind {
-        FrameKind::Python => Role::Python,
+        FrameKind::Python => {
+            let file = profile.string(frame.file);
+            // `<string>` and `<stdin>` are the program's; `<frozen importlib._bootstrap>` is CPython's.
+            if is_installed(file) || file.starts_with("<frozen ") {
+                Role::Library
+            } else {
+                Role::Python
+            }
+        }
         FrameKind::Marker => Role::Marker,
         FrameKind::Kernel => Role::Kernel,
         FrameKind::Native => {

@@ -65,6 +65,11 @@ pub(super) fn extension(path: &str) -> &str {
     }
 }
 
+/// Whether it lies where packages and the standard library are installed.
+pub(super) fn is_installed(path: &str) -> bool {
+    imported(path).is_some()
+}
+
 /// Where the part that one would import begins.
 fn imported(path: &str) -> Option<usize> {
     let mut start = None;

@@ -1,6 +1,9 @@
 //! The profiler's own memory when it has much to remember.
 
-use anyhow::Result;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
 
 use super::Bench;
 use super::programs::HOLD;
@@ -12,14 +15,41 @@ const MILLION: &str = "1000000";
 const GOAL_MIB: f64 = 128.0;
 const MIB: f64 = (1 << 20) as f64;
 
+/// So slowly that every page is followed: 3,300 a second.
+const PORTIONS: u32 = 80;
+const PORTION: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(300);
+
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     // Every other page, so that no two of them are one range.
-    let mut pages = bench
-        .workloads
-        .start(&bench.programs.touch_in_c()?, "", &["hold"], None)?;
+    let touch = bench.programs.touch_in_c()?;
+    let mut pages = bench.workloads.start(&touch, "", &["hold"], None)?;
     let watching = bench.watch.attach(pages.pid(), &[])?;
     pages.ask(MILLION)?;
-    report("1 M live pages, growth mode", watching, table)?;
+    report("1 M live pages that came at once", watching, "/memory/faults", table)?;
+    drop(pages);
+
+    let mut pages = bench.workloads.start(&touch, "", &["hold"], None)?;
+    let watching = bench.watch.attach(pages.pid(), &[])?;
+    watching.settle();
+    let before = usage::max_resident_bytes(watching.pid())?;
+    for _ in 0..PORTIONS {
+        pages.ask(&PORTION.to_string())?;
+        thread::sleep(PAUSE);
+    }
+    let after = usage::max_resident_bytes(watching.pid())?;
+    let watched = watching.stop()?;
+    let followed = watched.number("/memory/faults_followed")?;
+    if followed < f64::from(PORTIONS * PORTION) {
+        bail!("only {followed} of {} pages were followed", PORTIONS * PORTION);
+    }
+    let maps = watched.number("/cost/map_bytes")?;
+    let each = after.saturating_sub(before) as f64 / followed;
+    table.group("the profiler's memory with 1 M live pages that came one by one, from 80,000");
+    let sum = (before as f64 + each * 1e6 + maps) / MIB;
+    table.figure("resident and in kernel maps", Unit::Mebibytes, vec![sum], GOAL_MIB);
+    table.figure("bytes for each page", Unit::Number, vec![each], None);
+    table.lost("footprint", watched.lost());
     drop(pages);
 
     let script = bench.programs.path(HOLD);
@@ -27,14 +57,23 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let modes = ["--exact", "--max-overhead", "1000", "--max-live", "1100000"];
     let watching = bench.watch.attach(blocks.pid(), &modes)?;
     blocks.ask(MILLION)?;
-    report("1 M live blocks, exact mode", watching, table)
+    report(
+        "1 M live blocks, exact mode",
+        watching,
+        "/memory/exact/allocations",
+        table,
+    )
 }
 
-fn report(what: &str, watching: Watching, table: &mut Table) -> Result<()> {
+/// `seen` is where the summary tells how much there was: a profiler that sees nothing needs no memory.
+fn report(what: &str, watching: Watching, seen: &str, table: &mut Table) -> Result<()> {
     watching.settle();
     let resident = usage::max_resident_bytes(watching.pid())?;
     let watched = watching.stop()?;
-    let maps = watched.number("/cost/map_bytes")?;
+    let (maps, seen) = (watched.number("/cost/map_bytes")?, watched.number(seen)?);
+    if seen < 0.99e6 {
+        bail!("{what}: it saw only {seen}");
+    }
     table.group(format!("the profiler's memory with {what}"));
     let mut row = |what: &str, bytes: f64, goal: Option<f64>| {
         table.figure(what, Unit::Mebibytes, vec![bytes / MIB], goal);

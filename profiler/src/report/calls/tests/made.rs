@@ -147,14 +147,14 @@ fn any_time() -> impl Strategy<Value = u64> {
     (0_u32..64, any::<u64>()).prop_map(|(shift, bits)| bits >> shift)
 }
 
-fn any_count() -> impl Strategy<Value = Count> {
-    (any_time(), prop::option::of(any_time()), any::<bool>(), any_time()).prop_map(|(all, primitive, exact, error)| {
-        Count {
-            all,
-            primitive,
-            exact,
-            error,
-        }
+fn any_count(bits: u32) -> impl Strategy<Value = Count> {
+    let any_number = move || any_time().prop_map(move |number| number >> (64 - bits));
+    let any_primitive = prop::option::of(any_number());
+    (any_number(), any_primitive, any::<bool>(), any_number()).prop_map(|(all, primitive, exact, error)| Count {
+        all,
+        primitive,
+        exact,
+        error,
     })
 }
 
@@ -174,11 +174,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_function()(
+    fn any_function(bits: u32)(
         file in "[ab]?|\\PC{0,60}|[\n\0;,\"]{0,3}",
         first_line in prop_oneof![0_u32..3, any::<u32>()],
         name in "[fg]?|\\PC{0,60}|[\n\0;,\"]{0,3}",
-        calls in prop::option::of(any_count()),
+        calls in prop::option::of(any_count(bits)),
         own_samples in any_time(),
         cumulative_samples in any_time(),
         timed in prop::option::of(any_timed()),
@@ -205,9 +205,9 @@ fn any_duration() -> impl Strategy<Value = Duration> {
 }
 
 prop_compose! {
-    /// Whatever the types allow.
-    pub(super) fn any_report()(
-        functions in prop::collection::vec(any_function(), 0..20),
+    /// Whatever the types allow, with numbers of calls of so many bits.
+    pub(super) fn any_report(bits: u32)(
+        functions in prop::collection::vec(any_function(bits), 0..20),
         chosen in any::<bool>(),
         [length, observed, sampled] in [any_duration(), any_duration(), any_duration()],
         scaled in prop::option::of(any::<u64>().prop_map(|error| Scaled { error })),
