@@ -16,6 +16,13 @@ pub const PROGRAM_ALLOC_RETURN: &str = "alloc_return";
 pub const PROGRAM_FREE: &str = "free_entry";
 pub const PROGRAM_NOTHING: &str = "nothing";
 
+pub const PROGRAM_CALL_PROBE: &str = "call_probe";
+pub const PROGRAM_CALL_RETURN: &str = "call_return";
+
+pub const MAP_CALL_FACTS: &str = "CALL_FACTS";
+pub const MAP_CALLS: &str = "CALLS";
+pub const MAP_CHOSEN: &str = "CHOSEN";
+pub const MAP_STARTS: &str = "STARTS";
 pub const MAP_BLOCKS: &str = "BLOCKS";
 pub const MAP_SITES: &str = "SITES";
 pub const MAP_PENDING: &str = "PENDING";
@@ -56,6 +63,12 @@ const _: () = assert!(
         && fits(PROGRAM_ALLOC_RETURN)
         && fits(PROGRAM_FREE)
         && fits(PROGRAM_NOTHING)
+        && fits(PROGRAM_CALL_PROBE)
+        && fits(PROGRAM_CALL_RETURN)
+        && fits(MAP_CALL_FACTS)
+        && fits(MAP_CALLS)
+        && fits(MAP_CHOSEN)
+        && fits(MAP_STARTS)
         && fits(MAP_BLOCKS)
         && fits(MAP_SITES)
         && fits(MAP_PENDING)

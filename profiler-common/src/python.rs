@@ -151,7 +151,7 @@ unsafe impl aya::Pod for PythonProcess {}
 
 /// Key of the map of code objects already sent.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeKey {
     pub address: u64,
     /// [`PythonProcess::instance`].
@@ -198,3 +198,58 @@ pub const ALLOCATION_MALLOC: u32 = 0;
 pub const ALLOCATION_CALLOC: u32 = 1;
 /// `realloc(block, size)`.
 pub const ALLOCATION_REALLOC: u32 = 2;
+
+/// [`CallFacts::not_begun`]: every frame that ends has begun.
+pub const ALWAYS_BEGUN: i32 = i32::MIN;
+
+/// How calls are told in one process, besides what [`PythonProcess`] says of its frames.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallFacts {
+    /// Frames of this code object are no calls (`_Py_InitCleanup`, 3.13+); 0 if there is none.
+    pub cleanup_code: u64,
+    /// `PyCodeObject.co_code_adaptive`: where the instructions begin (3.11+).
+    pub code_adaptive: u32,
+    /// A frame that ends at most so many bytes after its first instruction has not begun (3.11+), or [`ALWAYS_BEGUN`].
+    pub not_begun: i32,
+}
+
+const _: () = assert!(size_of::<CallFacts>() == 16);
+
+#[cfg(feature = "user")]
+// SAFETY: `CallFacts` is `repr(C)`, made of integers, and has no padding (asserted above).
+unsafe impl aya::Pod for CallFacts {}
+
+/// What a probe on calls sees, as its cookie says it: event, the register of the frame by its index in the kernel's
+/// `struct pt_regs`, counted in words, and the offset of `co_flags` ([`CALL_LOOP_ENTRY`]).
+pub const fn call_cookie(event: u32, frame: u32, code_flags: u32) -> u64 {
+    (event | frame << 8 | code_flags << 16) as u64
+}
+
+/// A call, or the resumption of a generator.
+pub const CALL_ENTRY: u32 = 0;
+/// A call or a resumption, unless a generator is created (3.11).
+pub const CALL_LOOP_ENTRY: u32 = 1;
+/// The end of a call.
+pub const CALL_EXIT: u32 = 2;
+/// The end of a call, unless the loop was entered with its frame (3.11).
+pub const CALL_INNER_EXIT: u32 = 3;
+/// A generator stops: the end of a call.
+pub const CALL_YIELD: u32 = 4;
+/// A call or a resumption begins: not to be counted (3.11+).
+pub const CALL_BEGIN: u32 = 5;
+
+/// Value of the map `CALLS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallCount {
+    pub calls: u64,
+    /// Of those, calls while another call of the function was under way.
+    pub nested: u64,
+    /// Whether any call ever was.
+    pub is_recursive: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: three u64, no padding.
+unsafe impl aya::Pod for CallCount {}

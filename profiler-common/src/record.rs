@@ -17,6 +17,9 @@ pub const RECORD_MEMORY: u32 = 5;
 /// A block came or went: a [`BlockRecord`].
 pub const RECORD_BLOCK: u32 = 6;
 
+/// A call of a chosen function has ended: a [`CallRecord`].
+pub const RECORD_CALL: u32 = 7;
+
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
 /// The whole chain was read, down to the thread's first frame.
@@ -230,6 +233,26 @@ pub struct BlockRecord {
 }
 
 const _: () = assert!(size_of::<BlockRecord>() == 40);
+
+/// A call of a chosen function, from its beginning to its end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallRecord {
+    /// [`RECORD_CALL`].
+    pub kind: u32,
+    /// [`crate::python::PythonProcess::instance`].
+    pub instance: u32,
+    /// CLOCK_MONOTONIC, at the end.
+    pub time_ns: u64,
+    /// 0 if its beginning was not seen.
+    pub took_ns: u64,
+    /// Address of the code object.
+    pub code: u64,
+    /// The caller's, or 0.
+    pub caller: u64,
+}
+
+const _: () = assert!(size_of::<CallRecord>() == 40);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;

@@ -72,9 +72,13 @@ counters! {
     LostBlocks = 25, "blocks lost: table full";
     /// There was no number left for a stack, or no room for a thread.
     LostSites = 26, "blocks without a stack: table full";
-    /// Hits of probes in allocators: on entry, and on return.
+    /// Hits of probes that count: on entry or anywhere else, and on return.
     EntryHits = 27, "hits of probes on entry";
     ReturnHits = 28, "hits of probes on return";
+    /// Calls that are in no count: the table was full, or their code could not be read.
+    LostCalls = 29, "calls lost";
+    /// Calls of chosen functions whose time is not known: the table or the ring buffer was full.
+    LostTimes = 30, "times of calls lost";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

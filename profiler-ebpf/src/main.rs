@@ -8,6 +8,7 @@
 //! | `after_call` | raw tracepoint at the end of system calls | sends what is mapped and unmapped |
 //! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
 //! | `alloc_entry`, `alloc_return`, `free_entry` | uprobes on allocators | send who allocates and frees what |
+//! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
 //! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
@@ -21,6 +22,8 @@
 mod alloc;
 #[cfg(target_arch = "bpf")]
 mod atomic;
+#[cfg(target_arch = "bpf")]
+mod calls;
 #[cfg(target_arch = "bpf")]
 mod code;
 #[cfg(target_arch = "bpf")]
@@ -67,7 +70,7 @@ mod entry {
     };
     use profiler_common::stats::Counter;
 
-    use crate::{alloc, cpu, fault, mapping, pool, probe, process, stats};
+    use crate::{alloc, calls, cpu, fault, mapping, pool, probe, process, stats};
 
     fn counted(outcome: Result<(), Counter>) {
         if let Err(lost) = outcome {
@@ -126,6 +129,18 @@ mod entry {
     #[uprobe]
     pub fn free_entry(ctx: ProbeContext) -> u32 {
         counted(alloc::try_free(&ctx));
+        0
+    }
+
+    #[uprobe]
+    pub fn call_probe(ctx: ProbeContext) -> u32 {
+        counted(calls::try_call(&ctx));
+        0
+    }
+
+    #[uretprobe]
+    pub fn call_return(ctx: RetProbeContext) -> u32 {
+        counted(calls::try_return(&ProbeContext::new(ctx.as_ptr())));
         0
     }
 

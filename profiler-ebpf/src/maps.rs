@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::CONTEXTS,
-    python::{CodeKey, PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess},
     record::StackKey,
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
@@ -16,6 +16,7 @@ use profiler_ebpf::{scratch::Scratch, unwind::UnwindTables};
 
 use crate::{
     alloc::{Block, BlockKey, Pending, SiteKey},
+    calls::{Start, StartKey},
     code::CodeScratch,
     context::Context,
 };
@@ -51,6 +52,22 @@ pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 
 /// Kernel only: pools whose birth was told. Losing an entry leaves a pool with its former owner when it is born again.
 #[map]
 pub static POOLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// User → kernel: how to tell the calls of a process.
+#[map]
+pub static CALL_FACTS: HashMap<u32, CallFacts> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// Kernel → user: calls by code object.
+#[map]
+pub static CALLS: HashMap<CodeKey, CallCount> = HashMap::with_max_entries(64 * 1024, 0);
+
+/// User → kernel: code objects whose calls are timed.
+#[map]
+pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(4 * 1024, 0);
+
+/// Kernel only: calls of those that are under way.
+#[map]
+pub static STARTS: LruHashMap<StartKey, Start> = LruHashMap::with_max_entries(64 * 1024, 0);
 
 /// Kernel only: blocks that live (exact mode). Sized at load. Preallocated: 100 bytes each.
 #[map]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::MAX_CODE_BYTES,
-    record::{BlockRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
+    record::{BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
 };
 
 use profiler_ebpf::scratch::Scratch;
@@ -63,6 +63,16 @@ pub fn send_block(record: &BlockRecord) -> bool {
     send(
         (&raw const *record).cast_mut().cast(),
         size_of::<BlockRecord>() as u64,
+        false,
+    )
+}
+
+/// Sends a call that has ended.
+#[inline(always)]
+pub fn send_call(record: &CallRecord) -> bool {
+    send(
+        (&raw const *record).cast_mut().cast(),
+        size_of::<CallRecord>() as u64,
         false,
     )
 }

@@ -76,6 +76,25 @@ pub fn send_defined(context: Context, event: MemoryEvent) -> Result<(), Counter>
     send_memory(scratch, event)
 }
 
+/// Sends one code object of the running task's process, if it was not sent. `true` if user space has it.
+#[inline(always)]
+pub fn send_code(context: Context, task: Task, comm: [u64; 2], code: u64) -> bool {
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let Some(working) = scratch(context) else { return false };
+    begin(working, task, comm, now_ns);
+    find_python(working, task);
+    working.addresses = 0;
+    working.record.python_len = 1;
+    let frame = working.python_frame(0);
+    // SAFETY: the pointer is to the first frame in the working memory.
+    unsafe {
+        (*frame).code = code;
+        (*frame).instruction = 0;
+    }
+    code::send_missing(context)
+}
+
 /// Looks whether the code of the stack in the working memory, which is known, is still the same.
 #[inline(always)]
 pub fn check_known(context: Context) {

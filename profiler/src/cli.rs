@@ -12,8 +12,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    config::{DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat, MemorySource, RATES_HZ},
-    report::Format,
+    config::{CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat, MemorySource, RATES_HZ},
+    report::{Format, calls::table::Sort},
 };
 
 // Broken by hand: clap would wrap prose and examples alike at the terminal's edge.
@@ -44,6 +44,16 @@ Examples:
 
 By default pages of memory are followed as they are first touched and given back; nothing of the process is touched.";
 
+const CALLS_EXAMPLES: &str = "\
+Examples:
+  profiler calls -p 4242 -d 5                       # how often every function is called
+  profiler calls -p 4242 -d 30 --function app.db:Session.execute
+  profiler calls -p 4242 -d 5 -o calls.pstats       # for pstats and snakeviz
+  profiler calls -p 4242 -d 60 --duty 5%            # in windows, scaled up
+  profiler calls -- python3 app.py
+
+Every call stops at a probe, some 0.3 to 1 µs each: --max-overhead says how much slower the program may become.";
+
 /// System-wide profiler that understands CPython. The programs it looks at need no change and no restart, and are
 /// never stopped.
 #[derive(Debug, Parser)]
@@ -54,10 +64,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 pub enum Command {
     Record(Record),
     Memory(Memory),
+    Calls(Calls),
     /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
     Completions {
         /// Shell to write for
@@ -174,6 +184,44 @@ pub struct Memory {
                 the ending of FILE, else text]",
     )]
     pub format: Option<MemoryFormat>,
+}
+
+/// Count calls of Python functions, exactly, within a budget
+#[derive(Debug, Args)]
+#[command(after_help = CALLS_EXAMPLES)]
+pub struct Calls {
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Time the calls of this function, too: NAME, MODULE:NAME or FILE.py:NAME; can be given more than once
+    #[arg(long = "function", value_name = "FUNCTION", help_heading = "Counting")]
+    pub functions: Vec<String>,
+
+    /// Take the probes away when the program has become this many times slower
+    #[arg(long, value_name = "X", value_parser = parse_factor, default_value_t = DEFAULT_MAX_OVERHEAD_OF_CALLS, help_heading = "Counting")]
+    pub max_overhead: f64,
+
+    /// Count in windows that take up this part of the time only, and scale up: 5% or 0.05
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, help_heading = "Counting")]
+    pub duty: Option<f64>,
+
+    /// Samples of the CPU clock per second, from which times are estimated
+    #[arg(short, long, value_name = "HZ", value_parser = parse_rate, default_value_t = u64::from(DEFAULT_RATE_HZ), help_heading = "Counting")]
+    pub rate: u64,
+
+    /// Order of the table
+    #[arg(long, value_name = "KEY", default_value = "ncalls", help_heading = "Report")]
+    pub sort: Sort,
+
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
+    pub top: usize,
+
+    #[arg(
+        short, long, value_name = "FORMAT", help_heading = "Output",
+        help = "Format: pstats, json or csv [default: by the ending of FILE; without -o a table]",
+    )]
+    pub format: Option<CallsFormat>,
 }
 
 /// What every kind of recording understands
@@ -399,6 +447,19 @@ fn parse_factor(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A part of the whole: 5%, 0.05.
+fn parse_share(text: &str) -> Result<f64, String> {
+    let text = text.trim();
+    let (number, whole) = match text.strip_suffix('%') {
+        Some(number) => (number, 100.0),
+        None => (text, 1.0),
+    };
+    match number.trim().parse::<f64>().map(|number| number / whole) {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("expected a part of the time such as 5% or 0.05".to_owned()),
+    }
+}
+
 fn parse_probe(text: &str) -> Result<Probe, String> {
     let wrong = || "expected FILE:0xOFFSET or FILE:SYMBOL, such as /usr/lib/libc.so.6:malloc".to_owned();
     let (file, place) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -438,7 +499,7 @@ mod tests {
         let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words)?.command {
             Command::Record(record) => Ok(record),
-            Command::Memory(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
+            Command::Memory(_) | Command::Calls(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
         }
     }
 

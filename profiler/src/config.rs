@@ -15,9 +15,10 @@ use std::{
 use thiserror::Error;
 
 pub use crate::cli::{Place, Probe};
+pub use crate::report::calls::{export::Format as CallsFormat, table::Sort};
 pub use crate::report::memory::group::By as GroupBy;
 use crate::{
-    cli::{Common, Limit, Memory, Record},
+    cli::{Calls, Common, Limit, Memory, Record},
     exit,
     report::Format,
 };
@@ -38,6 +39,9 @@ pub const DEFAULT_LIVE_BLOCKS: u32 = 512 * 1024;
 
 /// How many times slower exact mode may make a program.
 pub const DEFAULT_MAX_OVERHEAD: f64 = 2.0;
+
+/// The same of counting calls.
+pub const DEFAULT_MAX_OVERHEAD_OF_CALLS: f64 = 1.5;
 
 /// The kernel keeps so many bytes of a thread's name (`TASK_COMM_LEN` less its NUL).
 const MAX_COMM_BYTES: usize = 15;
@@ -89,6 +93,21 @@ pub struct Exact {
     pub max_live: u32,
     /// A block is temporary if it is freed before its thread has made this many more allocations.
     pub temporary_within: u32,
+}
+
+/// What `calls` counts, and what it shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallsConfig {
+    /// Whose calls are timed.
+    pub functions: Vec<String>,
+    /// The program may become this many times slower.
+    pub max_overhead: f64,
+    /// The part of the time in which calls are counted.
+    pub duty: Option<f64>,
+    pub sort: Sort,
+    pub top: usize,
+    /// `None`: the table.
+    pub format: Option<CallsFormat>,
 }
 
 /// What `memory` writes.
@@ -181,6 +200,8 @@ pub struct Config {
     pub format: Format,
     /// Memory is looked at, not CPU time.
     pub memory: Option<MemoryConfig>,
+    /// Calls are counted.
+    pub calls: Option<CallsConfig>,
     /// Split stacks by thread.
     pub threads: bool,
     pub verbosity: Verbosity,
@@ -239,6 +260,8 @@ pub enum ConfigError {
     SourceHasNot(&'static str),
     #[error("--exact follows every call in chosen processes: give pids (-p 4242) or a command; -a without it shows all processes")]
     ExactOfAll,
+    #[error("the ending of {} names no format: use .pstats, .json or .csv, or choose with -f", path.display())]
+    UnknownEndingOfCalls { path: PathBuf },
     #[error("--comm needs a name, as in /proc/PID/comm")]
     EmptyComm,
     #[error("{hertz} is not a possible rate: use -r with {} to {} Hz", RATES_HZ.start(), RATES_HZ.end())]
@@ -256,6 +279,7 @@ impl ConfigError {
             | Self::ManyTargets(..)
             | Self::TidOfCommand
             | Self::ExactOfAll
+            | Self::UnknownEndingOfCalls { .. }
             | Self::SourceHasNot(_)
             | Self::LongComm { .. }
             | Self::EmptyComm
@@ -274,10 +298,7 @@ impl Config {
             probe,
             format,
         } = typed;
-        let rate_hz = u32::try_from(rate)
-            .ok()
-            .filter(|hertz| RATES_HZ.contains(hertz))
-            .ok_or(ConfigError::RateOutOfRange { hertz: rate })?;
+        let rate_hz = rate_hz(rate)?;
         let config = Self::common(common)?;
         let format = match (format, &config.output) {
             (Some(format), _) => format,
@@ -373,6 +394,48 @@ impl Config {
         Ok(config)
     }
 
+    /// What `profiler calls …` means.
+    pub fn from_calls_cli(typed: Calls) -> Result<Self, ConfigError> {
+        let Calls {
+            common,
+            functions,
+            max_overhead,
+            duty,
+            rate,
+            sort,
+            top,
+            format,
+        } = typed;
+        let rate_hz = rate_hz(rate)?;
+        let mut config = Self::common(common)?;
+        let format = match (format, &config.output) {
+            (Some(format), _) => Some(format),
+            (None, OutputChoice::File { path, .. }) if says_format(&config.output) => {
+                let format = CallsFormat::from_path(path);
+                Some(format.ok_or_else(|| ConfigError::UnknownEndingOfCalls { path: path.clone() })?)
+            }
+            (None, _) => None,
+        };
+        if let OutputChoice::ByDefault { .. } = config.output {
+            config.output = OutputChoice::Stdout;
+        }
+        // Times are told by Python functions.
+        config.native_stacks = false;
+        config.calls = Some(CallsConfig {
+            functions,
+            max_overhead,
+            duty,
+            sort,
+            top,
+            format,
+        });
+        Ok(Self {
+            rate_hz,
+            period_ns: period_ns(rate_hz),
+            ..config
+        })
+    }
+
     /// The part that every kind of recording has; the rest as by default.
     fn common(typed: Common) -> Result<Self, ConfigError> {
         let Common {
@@ -425,6 +488,7 @@ impl Config {
             output,
             format: DEFAULT_FORMAT,
             memory: None,
+            calls: None,
             threads,
             summary_json,
             verbosity: match (quiet, verbose) {
@@ -505,6 +569,13 @@ fn check_comm(comm: &str) -> Result<(), ConfigError> {
     }
     let kept = comm[..comm.floor_char_boundary(MAX_COMM_BYTES)].to_owned();
     Err(ConfigError::LongComm { kept })
+}
+
+fn rate_hz(typed: u64) -> Result<u32, ConfigError> {
+    u32::try_from(typed)
+        .ok()
+        .filter(|hertz| RATES_HZ.contains(hertz))
+        .ok_or(ConfigError::RateOutOfRange { hertz: typed })
 }
 
 /// Rounded to the nearest.
@@ -595,7 +666,7 @@ mod tests {
         let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Record(record) => Config::from_cli(record),
-            Command::Memory(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
+            Command::Memory(_) | Command::Calls(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
         }
     }
 
@@ -616,6 +687,7 @@ mod tests {
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
             memory: None,
+            calls: None,
             threads: false,
             verbosity: Verbosity::Normal,
             summary_json: None,

@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
-        BlockRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK, RECORD_CODE, RECORD_DEFINITION,
+        BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION,
         RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackRecord,
     },
 };
@@ -28,6 +28,8 @@ pub enum RawRecord<'a> {
     Memory(SampleHeader, MemoryEvent),
     /// A block that came or went.
     Block(BlockRecord),
+    /// A call of a chosen function has ended.
+    Call(CallRecord),
 }
 
 impl RawRecord<'_> {
@@ -40,6 +42,7 @@ impl RawRecord<'_> {
             | Self::Memory(header, _) => header.time_ns,
             Self::Code(code) => code.time_ns,
             Self::Block(block) => block.time_ns,
+            Self::Call(call) => call.time_ns,
         }
     }
 }
@@ -100,6 +103,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
             let record = memory(bytes).ok_or(short)?;
             Ok(RawRecord::Memory(record.header, record.event))
         }
+        RECORD_CALL => Ok(RawRecord::Call(call(bytes).ok_or(short)?)),
         RECORD_BLOCK => Ok(RawRecord::Block(block(bytes).ok_or(short)?)),
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
@@ -130,6 +134,12 @@ fn block(bytes: &[u8]) -> Option<BlockRecord> {
     let bytes = bytes.get(..size_of::<BlockRecord>())?;
     // SAFETY: `BlockRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
     Some(unsafe { bytes.as_ptr().cast::<BlockRecord>().read_unaligned() })
+}
+
+fn call(bytes: &[u8]) -> Option<CallRecord> {
+    let bytes = bytes.get(..size_of::<CallRecord>())?;
+    // SAFETY: `CallRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<CallRecord>().read_unaligned() })
 }
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
@@ -199,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u8..8, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        fn no_bytes_panic(kind in 0u8..9, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

@@ -13,6 +13,7 @@
 //! [`report::pprof`].
 
 pub mod bpf;
+pub mod calls;
 pub mod cli;
 pub mod config;
 pub mod cost;

@@ -22,6 +22,7 @@ fn run() -> anyhow::Result<u8> {
     match cli::parse().command {
         Command::Record(typed) => session::record(&Config::from_cli(typed)?),
         Command::Memory(typed) => session::record(&Config::from_memory_cli(typed)?),
+        Command::Calls(typed) => session::record(&Config::from_calls_cli(typed)?),
         Command::Completions { shell } => {
             // A reader that leaves early has what it wanted.
             match cli::write_completions(shell, &mut std::io::stdout().lock()) {

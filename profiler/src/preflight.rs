@@ -551,6 +551,7 @@ mod tests {
             rate_hz: 99,
             period_ns: 10_101_010,
             memory: None,
+            calls: None,
             duration: None,
             kernel_stacks: true,
             native_stacks: true,

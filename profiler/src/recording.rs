@@ -10,9 +10,9 @@ use std::mem;
 
 use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
-    python::PythonProcess,
+    python::{CodeKey, PythonProcess},
     record::{
-        BlockRecord, MEMORY_SITE, MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
+        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
         PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
     },
     unwind::UnwindMapping,
@@ -28,7 +28,11 @@ use crate::{
         sideband::{SidebandEvent, SidebandKind},
         table::{Process, PythonIn, Table},
     },
-    python::{code::Code, codes::Codes, memory::ProcessMemory},
+    python::{
+        code::Code,
+        codes::{CodeId, Codes},
+        memory::ProcessMemory,
+    },
     resolve::Resolved,
 };
 
@@ -154,6 +158,12 @@ pub struct Recording {
     facts: Vec<Fact>,
     /// Stacks and threads by the numbers that the kernel side gave them (exact mode).
     numbered: FxHashMap<u32, (u32, SampleOf)>,
+    /// Whether it is about calls.
+    pub follows_calls: bool,
+    /// Calls that have ended, for who asks for them.
+    calls: Vec<CallRecord>,
+    /// Code objects that became known, likewise: of which instance, where, and which.
+    new_codes: Vec<(CodeKey, CodeId)>,
     /// Whether it is about memory.
     pub follows_memory: bool,
     /// What happened to memory.
@@ -181,6 +191,9 @@ impl Recording {
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
             numbered: FxHashMap::default(),
+            follows_calls: false,
+            calls: Vec::new(),
+            new_codes: Vec::new(),
             follows_memory: false,
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
@@ -287,6 +300,7 @@ impl Recording {
             RawRecord::Definition(header, stack) => self.take_stack(&header, stack),
             RawRecord::Memory(header, event) => self.take_memory(&header, &event),
             RawRecord::Block(block) => self.take_block(&block),
+            RawRecord::Call(call) => self.calls.push(call),
         }
     }
 
@@ -418,6 +432,30 @@ impl Recording {
             self.ledger.seal(process);
         }
         process.set_code(address, code);
+        if self.follows_calls {
+            let instance = raw.instance.into();
+            self.new_codes.push((CodeKey { address, instance }, code));
+        }
+    }
+
+    /// Reads a code object that the kernel side could not send, from the process that is this instance, if it lives.
+    pub fn read_code(&mut self, key: CodeKey) -> Option<CodeId> {
+        let mut processes = self.table.iter_mut();
+        let process = processes.find(|process| u64::from(process.instance) == key.instance)?;
+        if let Some(code) = process.code(key.address) {
+            return Some(code);
+        }
+        let python = process.python.clone()?;
+        let memory = ProcessMemory { pid: process.pid };
+        let code = Code::from_memory(&memory, key.address, &python.facts, python.binary.format()).ok()?;
+        let code = self.ledger.codes.intern(code);
+        process.set_code(key.address, code);
+        Some(code)
+    }
+
+    /// Calls that have ended since the last time, and code objects that became known.
+    pub fn drain_calls(&mut self) -> (Vec<CallRecord>, Vec<(CodeKey, CodeId)>) {
+        (mem::take(&mut self.calls), mem::take(&mut self.new_codes))
     }
 
     fn take_stack(&mut self, header: &SampleHeader, stack: RawStack) {

@@ -1,5 +1,6 @@
 //! One recording from its first check to its last line: the program's plot.
 
+mod calls;
 mod exact;
 mod memory;
 
@@ -29,7 +30,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-use self::memory::Memory;
+use self::{calls::Calls, memory::Memory};
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
     config::{Config, MemoryConfig, Target, Verbosity},
@@ -43,7 +44,11 @@ use crate::{
     profile::Profile,
     progress::Progress,
     recording::{Fact, Recording, Sampled, Scope},
-    report::{View, memory::MemoryReport},
+    report::{
+        View,
+        calls::{CallsReport, table as calls_table},
+        memory::MemoryReport,
+    },
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
     truncated,
@@ -63,6 +68,8 @@ macro_rules! say {
 
 /// How often the ring buffer is looked at. The kernel side wakes us earlier when much is waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The same where a budget can be spent: a program that does nothing but call is ten times slower meanwhile.
+const LOOK_AT_BUDGET_EVERY: Duration = Duration::from_millis(20);
 /// After side-band events were read, how long to wait before more are: a compiler run starts thousands of processes a
 /// second, and none needs us within microseconds.
 const SIDEBAND_PAUSE: Duration = Duration::from_micros(500);
@@ -114,6 +121,8 @@ struct Recorded {
     recording: Recording,
     /// What became of memory, if it was looked at.
     memory: Option<Memory>,
+    /// Counts of calls, if they were asked for.
+    calls: Option<Calls>,
     child: Option<Running>,
     /// Still handled while the command goes on.
     signals: Option<Signals>,
@@ -163,16 +172,21 @@ async fn run(
     let mut unwinder = Unwinder::new(tables).context("failed to start the thread that makes unwind tables")?;
     let mut recording = Recording::new(scope.clone(), config.native_stacks);
     recording.follows_memory = config.memory.is_some();
+    recording.follows_calls = config.calls.is_some();
     let mut memory = match &config.memory {
         Some(wanted) => Some(Memory::new(config, wanted, command_pid)?),
         None => None,
     };
+    let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
-    tell(&mut source.kernel, &mut unwinder, &mut recording, memory.as_mut())?;
+    tell(&mut source.kernel, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
     unwinder.install(Some(Instant::now() + TABLES_WAIT));
     source.start()?;
     if let Some(memory) = &mut memory {
         memory.start(&recording);
+    }
+    if let Some(calls) = &mut calls {
+        calls.start();
     }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
@@ -196,7 +210,8 @@ async fn run(
         .as_ref()
         .map(|child| watch(child.pidfd(), "the command"))
         .transpose()?;
-    let mut look = interval(LOOK_EVERY);
+    let budgeted = config.calls.is_some() || config.memory.as_ref().is_some_and(|memory| memory.exact.is_some());
+    let mut look = interval(if budgeted { LOOK_AT_BUDGET_EVERY } else { LOOK_EVERY });
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cpus_followed = Instant::now();
 
@@ -205,7 +220,7 @@ async fn run(
             ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
             ready = sideband.readable() => {
                 ready.context("failed to watch the side band")?.clear_ready();
-                take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
+                take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
@@ -225,7 +240,7 @@ async fn run(
                 }
             }
         }
-        take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
+        take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
         if let Some(memory) = &mut memory
             && memory.is_spent(&source.kernel)?
         {
@@ -254,11 +269,17 @@ async fn run(
     }
     let length = started.elapsed();
     let detaching = Instant::now();
+    if let Some(calls) = &mut calls {
+        calls.stop(&mut source.kernel, length)?;
+    }
     source.kernel.detach_all();
     let detached_in = detaching.elapsed();
-    take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut())?;
+    take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
     if let Some(memory) = &mut memory {
         memory.finish();
+    }
+    if let Some(calls) = &mut calls {
+        calls.finish(&source.kernel, &mut recording);
     }
     if stopped_by == StoppedBy::CommandEnded
         && let Some(child) = &mut child
@@ -292,6 +313,7 @@ async fn run(
         source,
         recording,
         memory,
+        calls,
         child,
         signals: Some(signals),
         started_at,
@@ -307,6 +329,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         source,
         mut recording,
         mut memory,
+        calls,
         child: _,
         signals: _,
         started_at,
@@ -326,12 +349,13 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     drop(source);
 
     let naming = Instant::now();
-    let (mut content, warnings) = match &mut memory {
-        None => {
+    let (mut content, warnings) = match (&mut memory, &calls) {
+        (Some(memory), _) => memory.content(&recording, length),
+        (None, Some(calls)) => (calls.content(&recording, length), Vec::new()),
+        (None, None) => {
             let (profile, warnings) = name::name(&recording, config.period_ns);
             (Content::Profile(profile), warnings)
         }
-        Some(memory) => memory.content(&recording, length),
     };
     cost.naming_s = naming.elapsed().as_secs_f64();
     cost.peak_bytes = cost::resident_bytes().1;
@@ -341,16 +365,26 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         summary.memory = Some(memory.summary(report, &counters));
         summary.warnings.extend(memory.warnings());
     }
+    if let (Some(calls), Content::Calls(report)) = (&calls, &content) {
+        // The table says the same above its first row.
+        let lines = match calls.wanted().format {
+            Some(_) => crate::report::calls::lines(report),
+            None => Vec::new(),
+        };
+        summary.calls = Some(calls.summary(lines, &counters));
+        summary.warnings.extend(calls.warnings());
+    }
     summary.warnings.extend(unopened(&recording));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
     let lines = summary.lines();
-    let profile = content.profile_mut();
-    profile.started_at_ns = started_at
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as i64);
-    profile.duration_ns = length.as_nanos() as i64;
-    profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
+    if let Some(profile) = content.profile_mut() {
+        profile.started_at_ns = started_at
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as i64);
+        profile.duration_ns = length.as_nanos() as i64;
+        profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
+    }
 
     let view = view(config, &recording, &lines);
     let writing = Instant::now();
@@ -379,13 +413,15 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
 enum Content {
     Profile(Profile),
     Memory(Box<MemoryReport>, Option<Profile>),
+    Calls(Box<CallsReport>),
 }
 
 impl Content {
-    fn profile_mut(&mut self) -> &mut Profile {
+    fn profile_mut(&mut self) -> Option<&mut Profile> {
         match self {
-            Self::Profile(profile) => profile,
-            Self::Memory(report, _) => &mut report.profile,
+            Self::Profile(profile) => Some(profile),
+            Self::Memory(report, _) => Some(&mut report.profile),
+            Self::Calls(_) => None,
         }
     }
 
@@ -393,8 +429,18 @@ impl Content {
         match (self, &config.memory) {
             (Self::Profile(profile), _) => config.format.writer().write(profile, view, out),
             (Self::Memory(report, base), Some(wanted)) => memory::write(report, wanted, base.as_ref(), view, out),
+            (Self::Calls(report), _) => write_calls(report, config, out),
             (Self::Memory(report, _), None) => config.format.writer().write(&report.profile, view, out),
         }
+    }
+}
+
+fn write_calls(report: &CallsReport, config: &Config, out: &mut dyn io::Write) -> anyhow::Result<()> {
+    let Some(wanted) = &config.calls else { return Ok(()) };
+    let table = calls_table::Table::new(report, wanted.sort);
+    match wanted.format {
+        Some(format) => format.write(report, &table, out),
+        None => Ok(out.write_all(calls_table::text(report, &table, wanted.top, memory::columns()).as_bytes())?),
     }
 }
 
@@ -422,6 +468,7 @@ fn take_in(
     unwinder: &mut Unwinder<Tables>,
     recording: &mut Recording,
     mut memory: Option<&mut Memory>,
+    mut calls: Option<&mut Calls>,
 ) -> anyhow::Result<()> {
     source.read(|event| match event {
         Event::Process(event) => recording.apply(event),
@@ -431,9 +478,12 @@ fn take_in(
     if let Some(memory) = memory.as_deref_mut() {
         memory.take_in(recording);
     }
+    if let Some(calls) = calls.as_deref_mut() {
+        calls.take_in(&mut source.kernel, recording)?;
+    }
     let forgotten = recording.forget_stacks();
     source.kernel.forget_stacks(&forgotten);
-    tell(&mut source.kernel, unwinder, recording, memory)?;
+    tell(&mut source.kernel, unwinder, recording, memory, calls)?;
     unwinder.install(None);
     Ok(())
 }
@@ -443,6 +493,7 @@ fn tell(
     unwinder: &mut Unwinder<Tables>,
     recording: &mut Recording,
     mut memory: Option<&mut Memory>,
+    mut calls: Option<&mut Calls>,
 ) -> anyhow::Result<()> {
     for fact in recording.drain_facts() {
         match fact {
@@ -455,10 +506,14 @@ fn tell(
                 if let Some(memory) = memory.as_deref_mut() {
                     memory.probe(kernel, recording, pid);
                 }
+                if let Some(calls) = calls.as_deref_mut() {
+                    calls.probe(kernel, recording, pid);
+                }
             }
             Fact::NotPython { pid } => {
                 kernel.remove_python(pid);
                 kernel.remove_pool_facts(pid);
+                kernel.remove_call_facts(pid);
             }
             Fact::Exited { pid } => {
                 kernel.remove_target(pid);
@@ -517,6 +572,9 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         event: match config.memory {
             Some(MemoryConfig { exact: Some(exact), .. }) => bpf::Event::Allocations { blocks: exact.max_live },
             Some(_) => bpf::Event::Memory,
+            None if config.calls.is_some() => bpf::Event::Calls {
+                period_ns: config.period_ns,
+            },
             None => bpf::Event::Clock {
                 period_ns: config.period_ns,
             },
@@ -627,6 +685,9 @@ fn opening(config: &Config, command_pid: Option<u32>) -> String {
     } else {
         format!(" {until}")
     };
+    if config.calls.is_some() {
+        return format!("counting the calls of {what}{until}");
+    }
     if config.memory.is_some() {
         return format!("watching the memory of {what}{until}");
     }

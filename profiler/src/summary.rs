@@ -49,6 +49,27 @@ pub struct Summary {
     /// What became of memory, if it was looked at. Samples are stacks of memory events then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySummary>,
+    /// What counting calls came to, if they were counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<CallsSummary>,
+}
+
+/// What counting calls came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallsSummary {
+    /// In words, where the table does not say them.
+    #[serde(skip)]
+    pub lines: Vec<String>,
+    /// In which calls were counted.
+    pub observed_s: f64,
+    pub entry_hits: u64,
+    pub return_hits: u64,
+    pub trap_ns: f64,
+    pub slow_down: f64,
+    /// Calls that are in no count.
+    pub lost_calls: u64,
+    /// Calls of chosen functions without a time.
+    pub lost_times: u64,
 }
 
 /// What a recording of memory came to.
@@ -259,6 +280,7 @@ impl Summary {
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
             memory: None,
+            calls: None,
         }
     }
 
@@ -280,7 +302,10 @@ impl Summary {
                 many(self.processes, "process"),
             )],
         };
-        if self.samples == 0 && self.memory.is_none() {
+        if let Some(calls) = &self.calls {
+            lines.splice(0..0, calls.lines());
+        }
+        if self.samples == 0 && self.memory.is_none() && self.calls.is_none() {
             lines.push(format!(
                 "{}: CPU time is sampled, and a process that waits uses none",
                 self.what_ran()
@@ -304,6 +329,7 @@ impl Summary {
         }
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
+            None if self.calls.is_some() => self.cost.line(length, "hit"),
             None => self.cost.line(length, "sample"),
             Some(None) => self.cost.line(length, "stack"),
             Some(Some(_)) => self.cost.line(length, "hit"),
@@ -371,6 +397,34 @@ impl MemorySummary {
     }
 }
 
+impl CallsSummary {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = self.lines.clone();
+        lines.push(format!(
+            "{} at probes of {:.2} µs; the program ran {} times slower while calls were counted, {:.1} s",
+            many(self.entry_hits + self.return_hits, "hit"),
+            self.trap_ns / 1e3,
+            times(self.slow_down),
+            self.observed_s,
+        ));
+        let lost = [
+            (self.lost_calls, "calls because the table was full or their frame was not readable"),
+            (self.lost_times, "times of calls because a buffer was full"),
+        ];
+        lines.extend(list("lost", &reasons(&lost)));
+        lines
+    }
+}
+
+/// How many times slower, as far as it can be told.
+fn times(slow_down: f64) -> String {
+    if slow_down < MOST_TOLD {
+        format!("about {slow_down:.2}")
+    } else {
+        format!("more than {MOST_TOLD}")
+    }
+}
+
 impl ExactSummary {
     fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
         let mut lines = vec![format!(
@@ -378,11 +432,7 @@ impl ExactSummary {
             many(self.allocations, "allocation"),
             many(self.frees, "free"),
             duration(length),
-            if self.slow_down < MOST_TOLD {
-                format!("about {:.2}", self.slow_down)
-            } else {
-                format!("more than {MOST_TOLD}")
-            },
+            times(self.slow_down),
             many(self.entry_hits + self.return_hits, "hit"),
             self.trap_ns / 1e3,
         )];

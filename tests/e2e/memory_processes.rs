@@ -199,10 +199,9 @@ fn a_program_without_python_has_native_stacks_and_is_ranked_among_all() -> Resul
     let taken = attached.stop()?;
     let rows = taken.rows()?;
     // Others may work on this machine, too.
-    let row = rows.iter().take(5).find(|row| row.contains("grower"));
     ensure!(
-        row.is_some_and(|row| row.contains("16.") && row.contains("MiB")),
-        "no row of 16 MiB in\n{}",
+        rows.iter().take(3).any(|row| row.contains("grower")),
+        "not among the first of\n{}",
         rows.join("\n")
     );
     Ok(())

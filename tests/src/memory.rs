@@ -230,7 +230,7 @@ impl Summary {
         sum.with_context(|| format!("no {name} in the summary: {}", self.0))
     }
 
-    /// What exact mode has counted of the whole target: allocations, frees and requested bytes.
+    /// What exact mode has counted of the whole target: allocations or frees.
     pub fn exact(&self, what: &str) -> Result<f64> {
         self.number(&format!("/memory/exact/{what}"))
     }
@@ -254,12 +254,13 @@ impl Summary {
             "forgotten_bytes",
             "forgotten_pools",
             "forgotten_mappings",
+            "exact/lost_blocks",
         ];
         let more = more
             .iter()
-            .map(|name| (name, self.0["memory"][name].as_u64().unwrap_or(0)));
+            .map(|name| (name, self.number(&format!("/memory/{name}")).unwrap_or(0.0)));
         let more = more
-            .filter(|(_, count)| *count > 0)
+            .filter(|(_, count)| *count > 0.0)
             .map(|(name, count)| format!("{name}: {count}"));
         lost.map(Value::to_string).chain(more).collect()
     }

@@ -27,7 +27,7 @@ use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
     limits::CONTEXTS,
     names,
-    python::{PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess},
     record::StackKey,
     stats::{COUNTERS, Counter},
 };
@@ -70,8 +70,19 @@ pub enum Event {
     Memory,
     /// Calls of allocators, with room for so many live blocks.
     Allocations { blocks: u32 },
+    /// Calls of Python functions, and ticks of the CPU clock.
+    Calls { period_ns: u64 },
 }
 
+/// A place in a file where calls of Python functions can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallPlace {
+    pub offset: u64,
+    /// Where the function returns, and not there.
+    pub returns: bool,
+    /// What the program finds there: [`profiler_common::python::call_cookie`].
+    pub cookie: u64,
+}
 /// A place in a file where an allocator is called, or returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocationProbe {
@@ -119,6 +130,9 @@ pub struct Kernel {
     /// Programs that see what happens to memory.
     memory: Vec<RawTracePointLink>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
+    call_facts: HashMap<MapData, u32, CallFacts>,
+    calls: HashMap<MapData, CodeKey, CallCount>,
+    chosen: HashMap<MapData, CodeKey, u32>,
     /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
@@ -156,11 +170,21 @@ impl Kernel {
         }
         match options.event {
             Event::Allocations { blocks } => loader.map_max_entries(names::MAP_BLOCKS, blocks.max(1)),
-            Event::Clock { .. } | Event::Memory => loader
+            Event::Clock { .. } | Event::Memory | Event::Calls { .. } => loader
                 .map_max_entries(names::MAP_BLOCKS, 1)
                 .map_max_entries(names::MAP_SITES, 1)
                 .map_max_entries(names::MAP_PENDING, 1),
         };
+        if !matches!(options.event, Event::Calls { .. }) {
+            for map in [
+                names::MAP_CALL_FACTS,
+                names::MAP_CALLS,
+                names::MAP_CHOSEN,
+                names::MAP_STARTS,
+            ] {
+                loader.map_max_entries(map, 1);
+            }
+        }
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
 
         match options.event {
@@ -170,12 +194,16 @@ impl Kernel {
                     load_probe(&mut ebpf, name)?;
                 }
             }
-            Event::Clock { .. } => {
-                let program: &mut PerfEvent = program(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
-                program
-                    .load()
-                    .map_err(verifier_error)
-                    .context("failed to load program `sample_cpu`")?;
+            Event::Clock { .. } => load_clock(&mut ebpf)?,
+            Event::Calls { .. } => {
+                load_clock(&mut ebpf)?;
+                for name in [
+                    names::PROGRAM_CALL_PROBE,
+                    names::PROGRAM_CALL_RETURN,
+                    names::PROGRAM_NOTHING,
+                ] {
+                    load_probe(&mut ebpf, name)?;
+                }
             }
         }
         if options.follow_forks {
@@ -204,6 +232,9 @@ impl Kernel {
             event: options.event,
             memory: Vec::new(),
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
+            call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
+            calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
+            chosen: HashMap::try_from(take_map(&mut ebpf, names::MAP_CHOSEN)?)?,
             probes: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
@@ -217,7 +248,7 @@ impl Kernel {
 
     /// Starts sampling on one CPU; nothing happens if it is being sampled already, or if samples are not taken by CPU.
     pub fn attach_cpu(&mut self, cpu: u32) -> anyhow::Result<()> {
-        let Event::Clock { period_ns } = self.event else {
+        let (Event::Clock { period_ns } | Event::Calls { period_ns }) = self.event else {
             return Ok(());
         };
         if self.events.contains_key(&cpu) {
@@ -259,6 +290,42 @@ impl Kernel {
         Ok(())
     }
 
+    /// Starts to look at calls of Python functions: in one process, or in all that run the file.
+    pub fn attach_calls(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
+        let name = if place.returns {
+            names::PROGRAM_CALL_RETURN
+        } else {
+            names::PROGRAM_CALL_PROBE
+        };
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        let link = attach::offset(program, file, place.offset, Some(place.cookie), pid)?;
+        self.probes.push(link);
+        Ok(())
+    }
+
+    /// Tells the programs how to see a process's calls: from then on they count.
+    pub fn set_call_facts(&mut self, pid: u32, facts: &CallFacts) -> anyhow::Result<()> {
+        self.call_facts
+            .insert(pid, facts, 0)
+            .context("failed to write map CALL_FACTS")
+    }
+
+    /// They count no more of its calls.
+    pub fn remove_call_facts(&mut self, pid: u32) {
+        // Not there: that is what was wanted.
+        let _ = self.call_facts.remove(&pid);
+    }
+
+    /// The calls of this code object are timed from now on.
+    pub fn choose(&mut self, code: CodeKey) -> anyhow::Result<()> {
+        self.chosen.insert(code, 1, 0).context("failed to write map CHOSEN")
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> Vec<(CodeKey, CallCount)> {
+        self.calls.iter().filter_map(Result::ok).collect()
+    }
+
     /// A probe that does nothing, for as long as the link lives: to measure what that costs.
     pub fn attach_nothing(&mut self, file: &Path, offset: u64, pid: u32) -> anyhow::Result<UProbeLink> {
         let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_NOTHING)?;
@@ -293,6 +360,11 @@ impl Kernel {
     pub fn detach_all(&mut self) {
         self.events.clear();
         self.memory.clear();
+        self.detach_probes();
+    }
+
+    /// Takes away what stops processes at instructions.
+    pub fn detach_probes(&mut self) {
         // Each waits until no CPU is inside its probe (120 ms on Linux 6.18). They can wait at the same time.
         thread::scope(|scope| {
             for probe in self.probes.drain(..) {
@@ -401,6 +473,14 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
             .with_context(|| format!("failed to load program `{name}`"))?;
     }
     load_probe(ebpf, names::PROGRAM_POOL)
+}
+
+fn load_clock(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    let program: &mut PerfEvent = program(ebpf, names::PROGRAM_SAMPLE_CPU)?;
+    program
+        .load()
+        .map_err(verifier_error)
+        .context("failed to load program `sample_cpu`")
 }
 
 fn load_probe(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {
@@ -524,6 +604,12 @@ mod tests {
             names::PROGRAM_ALLOC_RETURN,
             names::PROGRAM_FREE,
             names::PROGRAM_NOTHING,
+            names::PROGRAM_CALL_PROBE,
+            names::PROGRAM_CALL_RETURN,
+            names::MAP_CALL_FACTS,
+            names::MAP_CALLS,
+            names::MAP_CHOSEN,
+            names::MAP_STARTS,
             names::MAP_BLOCKS,
             names::MAP_SITES,
             names::MAP_PENDING,

@@ -29,6 +29,7 @@
 
 pub mod exits;
 pub mod handlers;
+pub mod leave;
 
 #[cfg(test)]
 mod builds;
@@ -51,7 +52,10 @@ pub struct CallProbes {
     /// counting: when code is first run, a beginning may be seen twice, the second time some hundred instructions later;
     /// a generator expression of 3.15 also begins when it is made; and a generator that an exception is thrown into, or
     /// that is closed, is resumed unseen.
-    pub entries: Result<Vec<EntryProbe>, NoEntry>,
+    pub entries: Result<Vec<FrameProbe>, NoEntry>,
+    /// Where the end of a call or of a resumption can be seen, for timing, on 3.8 – 3.10; if empty, by a return probe at
+    /// the entry, which loses what is nested deeper than 64. From 3.11 on, [`CallProbes::calls`] see the ends.
+    pub ends: Vec<FrameProbe>,
     /// Why the yields of generators cannot be seen. Then a generator counts when it ends, not when it is resumed.
     pub no_yields: Option<NoEntry>,
     /// `_Py_InitCleanup`, the file's address: frames with this code object are not calls (3.13 on).
@@ -75,7 +79,8 @@ pub enum Event {
     /// and sees the end.
     Entry,
     /// A call or a resumption (3.11), unless the code's flags, at this offset, have one of [`GENERATOR_FLAGS`] and no
-    /// generator owns the frame ([`OWNED_BY_GENERATOR`]): then one is created.
+    /// generator owns the frame ([`OWNED_BY_GENERATOR`]): then one is created. The end of such a frame is seen by a
+    /// return probe here, as with [`Event::Entry`]; its [`Event::InnerExit`] is missing in some builds.
     LoopEntry { code_flags: u16 },
     /// The end of a frame, and of a call unless [`CallProbes::cleanup_code`] is its code, or it has not begun.
     Exit,
@@ -86,9 +91,9 @@ pub enum Event {
     Yield,
 }
 
-/// See [`CallProbes::entries`].
+/// See [`CallProbes::entries`] and [`CallProbes::ends`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryProbe {
+pub struct FrameProbe {
     pub place: Place,
     pub frame: RegisterIndex,
 }
@@ -139,11 +144,12 @@ pub fn inspect(elf: &[u8], binary: &PythonBinary) -> Result<CallProbes, NoCalls>
         // 3.8: (frame, throwflag); then (tstate, frame, throwflag).
         let probe = entry(&code, binary, u8::from(series > (3, 8)), Event::Entry)?;
         return Ok(CallProbes {
-            entries: Ok(vec![EntryProbe {
+            entries: Ok(vec![FrameProbe {
                 place: probe.place,
                 frame: probe.frame,
             }]),
             calls: vec![probe],
+            ends: leave::find(&code, binary),
             no_yields: None,
             cleanup_code: None,
             not_begun: None,
@@ -167,6 +173,7 @@ pub fn inspect(elf: &[u8], binary: &PythonBinary) -> Result<CallProbes, NoCalls>
     Ok(CallProbes {
         calls,
         entries: handlers.and_then(Handlers::entries),
+        ends: Vec::new(),
         no_yields,
         cleanup_code: exits::cleanup_code(&code, binary),
         not_begun: Some(if series < (3, 13) { BEFORE_FIRST } else { AT_FIRST }),

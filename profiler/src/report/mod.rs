@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use crate::profile::{Profile, ValueType};
 
+pub mod calls;
 pub mod flamegraph;
 mod fold;
 pub mod folded;

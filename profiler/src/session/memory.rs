@@ -72,7 +72,7 @@ impl Memory {
             pools: FxHashMap::default(),
             probed: FxHashSet::default(),
             by_process,
-            exact: wanted.exact.clone().map(|exact| Exact::new(exact, by_process)),
+            exact: wanted.exact.map(|exact| Exact::new(exact, by_process)),
             warnings: Vec::new(),
         })
     }
@@ -107,11 +107,6 @@ impl Memory {
     /// Whether the probes of exact mode have cost the program what they may.
     pub fn is_spent(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
         self.exact.as_mut().map_or(Ok(false), |exact| exact.is_spent(kernel))
-    }
-
-    /// How many times slower the program is for being probed.
-    pub fn slow_down(&self) -> Option<f64> {
-        Some(self.exact.as_ref()?.governor()?.slow_down())
     }
 
     /// Puts probes into a process: where its pymalloc takes its pools, or, in exact mode, into all its allocators.
@@ -323,7 +318,7 @@ pub fn write(
 }
 
 /// The width of the terminal that standard output is, or a usual one.
-fn columns() -> usize {
+pub fn columns() -> usize {
     const USUAL: usize = 120;
     let mut size = libc::winsize {
         ws_row: 0,

@@ -40,6 +40,7 @@ def copy_in_child():
 
 def fork():
     reader, writer = os.pipe()
+    done_reader, done_writer = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -50,11 +51,14 @@ def fork():
         leak_in_child()
         copy_in_child()
         tell(child=os.getpid())
+        os.write(done_writer, b"d")
         # Until the parent has gone.
         os.read(reader, 1)
         os._exit(0)
     os.close(reader)
     kept.append(writer)
+    # One after the other: both at once would be more than is followed.
+    os.read(done_reader, 1)
     leak_in_parent()
     tell(parent=os.getpid())
 

@@ -57,8 +57,9 @@ impl Build {
 
     fn places(&self) -> Vec<Place> {
         let calls = self.probes.calls.iter().map(|probe| probe.place);
-        let entries = self.probes.entries.iter().flatten().map(|probe| probe.place);
-        calls.chain(entries).collect()
+        let entries = self.probes.entries.iter().flatten();
+        let frames = entries.chain(&self.probes.ends).map(|probe| probe.place);
+        calls.chain(frames).collect()
     }
 }
 
@@ -101,6 +102,12 @@ fn every_build_shows_all_that_a_call_is() {
         };
         assert_eq!(events, expected, "{}", build.name);
         assert_eq!(build.probes.no_yields, None, "{}", build.name);
+        assert_eq!(
+            build.probes.ends.len(),
+            usize::from(build.series() < (3, 11)),
+            "{}",
+            build.name
+        );
         let cleans_up = build.series() >= (3, 13);
         assert_eq!(build.probes.cleanup_code.is_some(), cleans_up, "{}", build.name);
     }

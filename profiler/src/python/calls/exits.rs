@@ -14,7 +14,7 @@ use super::super::allocator::code::{Code, direct_call};
 use super::super::allocator::flow::{Value, states};
 use super::super::allocator::place::{Place, emulates, on_entry, saved};
 use super::super::binary::PythonBinary;
-use super::handlers::loop_ranges;
+use super::handlers::{loop_ranges, mentioned};
 use super::{CallProbe, Event, NoCalls};
 
 /// The longest known has 1,167 bytes (3.13.18).
@@ -147,48 +147,44 @@ pub fn cleanup_code(code: &Code<'_>, binary: &PythonBinary) -> Option<u64> {
     if binary.version.series() < (3, 13) {
         return None;
     }
-    let is_code = |address: &u64| {
-        address
-            .checked_add(binary.layout.process.object_type.into())
-            .is_some_and(|at| code.word(at) == Some(binary.code_type) || is_bound_to(code, at, binary.code_type))
-    };
     if let Some(symbol) = code.image.symbol("_Py_InitCleanup") {
         return Some(symbol.address);
     }
     let mentioned: BTreeSet<u64> = loop_ranges(binary)
         .flat_map(|range| code.instructions(range))
-        .flat_map(|instruction| super::handlers::mentioned(&instruction))
+        .flat_map(|instruction| mentioned(&instruction))
         .collect();
-    mentioned.into_iter().find(is_code)
+    let bound = bound_to(code, binary.code_type);
+    mentioned.into_iter().find(|address| {
+        let type_at = address.checked_add(binary.layout.process.object_type.into());
+        type_at.is_some_and(|at| code.word(at) == Some(binary.code_type) || bound.contains(&at))
+    })
 }
 
-/// Whether the loader writes the address of the symbol at `address` to `place` (`R_X86_64_64`, in a library that exports
-/// it).
-fn is_bound_to(code: &Code<'_>, place: u64, address: u64) -> bool {
+/// Where the loader writes the address of the exported symbol at `address` (`R_X86_64_64`, in a library).
+fn bound_to(code: &Code<'_>, address: u64) -> BTreeSet<u64> {
     const R_X86_64_64: u64 = 1;
-    const SYMBOL_BYTES: usize = 24;
+    /// Of relocations, and of symbols.
+    const ENTRY: usize = 24;
     let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let (Some((_, relocations)), Some((_, symbols))) = (code.image.section(".rela.dyn"), code.image.section(".dynsym"))
-    else {
-        return false;
-    };
-    relocations.as_chunks::<24>().0.iter().any(|entry| {
-        let [at, info, _] = entry.as_chunks::<8>().0 else {
-            return false;
-        };
-        if word(at) != place || word(info) & 0xffff_ffff != R_X86_64_64 {
-            return false;
-        }
-        let symbol = symbols.as_chunks::<SYMBOL_BYTES>().0.get((word(info) >> 32) as usize);
+    let section = |name| code.image.section(name).map_or(&[][..], |(_, bytes)| bytes);
+    let symbols = section(".dynsym").as_chunks::<ENTRY>().0;
+    let is_it = |symbol: u64| {
+        let symbol = usize::try_from(symbol).ok().and_then(|index| symbols.get(index));
         symbol.is_some_and(|symbol| symbol.as_chunks::<8>().0.get(1).map(word) == Some(address))
-    })
+    };
+    let relocations = section(".rela.dyn").as_chunks::<ENTRY>().0;
+    let places = relocations.iter().filter_map(|entry| match entry.as_chunks::<8>().0 {
+        [place, info, _] if word(info) & 0xffff_ffff == R_X86_64_64 && is_it(word(info) >> 32) => Some(word(place)),
+        _ => None,
+    });
+    places.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Event;
     use super::super::fake::{CLEAR, CLEAR_AND_POP, EVAL, FakePython, JMP_RAX, python_3_12};
-    use super::*;
 
     fn exits(python: &FakePython) -> Result<Vec<(u64, u8)>, String> {
         let probes = python.inspect().map_err(|problem| problem.to_string())?;

@@ -25,7 +25,7 @@ pub fn relative(opcode: &[u8], at: u64, target: u64) -> Vec<u8> {
     [opcode, &(target.wrapping_sub(end) as u32).to_le_bytes()].concat()
 }
 
-/// A 3.11 or 3.12.
+/// A 3.10, 3.11 or 3.12.
 #[derive(Clone)]
 pub struct FakePython {
     version: &'static str,
@@ -70,7 +70,11 @@ impl FakePython {
 
     pub fn build(&self) -> Vec<u8> {
         let version = Version::parse(self.version).unwrap();
-        let code_bytes = if version.series() == (3, 11) { 184_u64 } else { 192 };
+        let code_bytes = match version.series() {
+            (3, 10) => 176_u64,
+            (3, 11) => 184,
+            _ => 192,
+        };
         let functions = [(EVAL, &self.code), (CLEAR, &self.clear)];
         // One CIE ("zR", pc-relative 4-byte addresses, as gcc and clang emit).
         let mut unwind = vec![16, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b, 0, 0, 0];

@@ -12,7 +12,7 @@ use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAcc
 use super::super::allocator::code::{Code, direct_target};
 use super::super::allocator::place::{Place, RegisterIndex, emulates, saved};
 use super::super::binary::PythonBinary;
-use super::{CallProbe, EntryProbe, Event, NoEntry};
+use super::{CallProbe, Event, FrameProbe, NoEntry};
 
 /// Opcodes of a series.
 pub struct Opcodes {
@@ -92,11 +92,11 @@ impl<'a> Handlers<'a> {
     }
 
     /// Where functions and resumptions begin.
-    pub fn entries(&self) -> Result<Vec<EntryProbe>, NoEntry> {
+    pub fn entries(&self) -> Result<Vec<FrameProbe>, NoEntry> {
         let opcodes = Opcodes::of(self.binary.version.series()).entries;
         let probes = opcodes.iter().map(|opcode| {
             let (place, frame) = self.place(*opcode, false)?;
-            Ok(EntryProbe { place, frame })
+            Ok(FrameProbe { place, frame })
         });
         distinct(probes, |probe| probe.place.address)
     }
@@ -198,7 +198,8 @@ fn straight(code: &Code<'_>, range: &Range<u64>) -> Vec<Instruction> {
     handler
 }
 
-fn writes(body: &[Instruction], register: Register) -> bool {
+/// Whether any of the instructions may change a register.
+pub fn writes(body: &[Instruction], register: Register) -> bool {
     let mut facts = InstructionInfoFactory::new();
     body.iter().any(|instruction| {
         facts.info(instruction).used_registers().iter().any(|used| {

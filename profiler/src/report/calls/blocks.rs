@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     Caller, CallsReport, Function, Histogram, PERCENTILES, Time, Timed, ratio,
-    table::{Table, count_of, paragraphs, place, rate, seconds, to_duration},
+    summary::paragraphs,
+    table::{Table, count_of, place, rate, seconds, to_duration},
 };
 use crate::{
     humanize::{count, duration, percent},

@@ -6,7 +6,8 @@
 //!
 //! | module | makes |
 //! |---|---|
-//! | [`table`] | the table as text, what is above and below it, and what goes to standard error |
+//! | [`table`] | rows, their order and their sums, and the table as text |
+//! | [`summary`] | what is above and below it, and what goes to standard error |
 //! | [`blocks`] | what is known of one function: times from entry to exit, a histogram, callers |
 //! | [`export`] | CSV and JSON, and which file is written how |
 //! | [`pstats`] | the file that Python's `pstats` and snakeviz read, in the format of [`marshal`] |
@@ -21,13 +22,14 @@ pub mod histogram;
 pub mod marshal;
 pub mod merge;
 pub mod pstats;
+pub mod summary;
 pub mod table;
 
 #[cfg(test)]
 mod tests;
 
 pub use histogram::Histogram;
-pub use table::lines;
+pub use summary::lines;
 
 #[derive(Clone, Debug)]
 pub struct CallsReport {

@@ -1,0 +1,315 @@
+//! From counts of code objects to what reports of calls read.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use profiler_common::python::{CallCount, CodeKey};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use crate::{
+    python::{code::Code, codes::CodeId},
+    recording::Recording,
+    report::calls::{Caller, CallsReport, Count, Function, Histogram, Scaled, Timed},
+    resolve::Location,
+};
+
+/// Which functions are meant by what was typed: `execute`, `Session.execute`, `app.db:Session.execute`,
+/// `db.py:Session.execute`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// As the path of its file ends, without `.py`: `app/db`.
+    module: Option<String>,
+    name: String,
+}
+
+impl Pattern {
+    pub fn new(typed: &str) -> Self {
+        match typed.rsplit_once(':') {
+            Some((module, name)) => {
+                let module = match module.strip_suffix(".py") {
+                    Some(path) => path.to_owned(),
+                    None if module.contains('/') => module.to_owned(),
+                    None => module.replace('.', "/"),
+                };
+                Self {
+                    module: Some(module.trim_start_matches("./").to_owned()).filter(|module| !module.is_empty()),
+                    name: name.to_owned(),
+                }
+            }
+            None => Self {
+                module: None,
+                name: typed.to_owned(),
+            },
+        }
+    }
+
+    pub fn matches(&self, code: &Code) -> bool {
+        self.matches_parts(&code.filename, &code.name, code.display_name())
+    }
+
+    fn matches_parts(&self, file: &str, name: &str, qualified: &str) -> bool {
+        if self.name != qualified && self.name != name {
+            return false;
+        }
+        let Some(module) = &self.module else { return true };
+        let file = file.strip_suffix(".py").unwrap_or(file);
+        let file = file.strip_suffix("/__init__").unwrap_or(file);
+        file.strip_suffix(module.as_str())
+            .is_some_and(|before| before.is_empty() || before.ends_with('/') || module.starts_with('/'))
+    }
+}
+
+/// Times of one function's calls.
+#[derive(Clone, Debug, Default)]
+pub struct Timing {
+    pub count: u64,
+    pub total_ns: u64,
+    pub min_ns: u64,
+    pub max_ns: u64,
+    pub histogram: Histogram,
+    pub missed_entries: u64,
+    /// Calls by a function of itself, directly.
+    pub nested: u64,
+    pub nested_ns: u64,
+    pub callers: FxHashMap<CodeId, u64>,
+}
+
+impl Timing {
+    /// A call has ended; `took_ns` is 0 if it was not seen to begin.
+    pub fn add(&mut self, took_ns: u64, caller: Option<CodeId>, own: CodeId) {
+        if let Some(caller) = caller {
+            *self.callers.entry(caller).or_default() += 1;
+        }
+        if took_ns == 0 {
+            self.missed_entries += 1;
+            return;
+        }
+        if caller == Some(own) {
+            self.nested += 1;
+            self.nested_ns = self.nested_ns.saturating_add(took_ns);
+        }
+        self.min_ns = if self.count == 0 { took_ns } else { self.min_ns.min(took_ns) };
+        self.max_ns = self.max_ns.max(took_ns);
+        self.count += 1;
+        self.total_ns = self.total_ns.saturating_add(took_ns);
+        self.histogram.add(took_ns);
+    }
+}
+
+/// What was counted, besides the samples in the recording.
+pub struct Counted<'a> {
+    pub counts: &'a [(CodeKey, CallCount)],
+    pub codes: &'a FxHashMap<CodeKey, CodeId>,
+    pub chosen: &'a FxHashSet<CodeId>,
+    pub timing: &'a FxHashMap<CodeId, Timing>,
+    /// Calls by window, if counts are to be scaled up.
+    pub windows: Option<&'a [u64]>,
+    pub observed: Duration,
+    pub sampled: Duration,
+    pub length: Duration,
+    pub slow_down: Option<f64>,
+    pub period: Duration,
+}
+
+/// `None`: code objects that were never seen whole.
+type Functions = IndexMap<Option<CodeId>, Entry, FxBuildHasher>;
+
+#[derive(Default)]
+struct Entry {
+    calls: u64,
+    nested: u64,
+    counted: bool,
+    own_samples: u64,
+    cumulative_samples: u64,
+    /// By index.
+    callers: FxHashMap<usize, Caller>,
+}
+
+/// The report.
+pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
+    let mut functions = Functions::default();
+    for (key, count) in counted.counts {
+        let entry = functions.entry(counted.codes.get(key).copied()).or_default();
+        entry.counted = true;
+        entry.calls = entry.calls.saturating_add(count.calls);
+        entry.nested = entry.nested.saturating_add(count.nested);
+    }
+    let samples = add_samples(recording, &mut functions);
+    add_callers(counted, &mut functions);
+    let scale = match counted.windows {
+        Some(_) if !counted.observed.is_zero() => counted.length.as_secs_f64() / counted.observed.as_secs_f64(),
+        _ => 1.0,
+    };
+    let relative_error = counted.windows.map_or(0.0, relative_error);
+    let exact = counted.windows.is_none();
+    let scaled = |calls: u64| if exact { calls } else { (calls as f64 * scale).round() as u64 };
+    let error = |calls: u64| {
+        if exact {
+            return 0;
+        }
+        let (calls, own) = (calls as f64 * scale, 1.96 * scale * (calls as f64).sqrt());
+        own.hypot(calls * relative_error) as u64
+    };
+
+    let all: u64 = functions.values().map(|entry| entry.calls).sum();
+    let ledger = &recording.ledger;
+    let functions = functions
+        .into_iter()
+        .map(|(code, entry)| {
+            let known = code.map(|code| ledger.codes.get(code));
+            let mut callers: Vec<Caller> = entry.callers.into_values().collect();
+            callers.sort_unstable_by_key(|caller| caller.function);
+            Function {
+                file: known.map_or_else(String::new, |code| code.filename.to_string()),
+                first_line: known.map_or(0, Code::first_line),
+                name: known.map_or_else(|| "<unknown>".to_owned(), |code| code.display_name().to_owned()),
+                calls: entry.counted.then(|| Count {
+                    all: scaled(entry.calls),
+                    primitive: Some(scaled(entry.calls.saturating_sub(entry.nested))),
+                    exact,
+                    error: error(entry.calls),
+                }),
+                own_samples: entry.own_samples,
+                cumulative_samples: entry.cumulative_samples,
+                timed: code
+                    .filter(|code| counted.chosen.contains(code))
+                    .and_then(|code| counted.timing.get(&code))
+                    .map(timed),
+                callers,
+            }
+        })
+        .collect();
+    CallsReport {
+        functions,
+        chosen: false,
+        length: counted.length,
+        observed: counted.observed,
+        sampled: counted.sampled,
+        scaled: (!exact).then(|| Scaled { error: error(all) }),
+        slow_down: counted.slow_down,
+        samples,
+        period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Adds what the samples of the CPU clock say; how many were in Python functions.
+fn add_samples(recording: &Recording, functions: &mut Functions) -> u64 {
+    let ledger = &recording.ledger;
+    let locations: Vec<&Location> = ledger.resolved.locations().collect();
+    let stacks: Vec<&[u32]> = ledger.resolved.stacks().collect();
+    let mut samples = 0;
+    let mut seen: FxHashSet<usize> = FxHashSet::default();
+    let mut edges: FxHashSet<(usize, usize)> = FxHashSet::default();
+    for (sampled, &count) in &ledger.samples {
+        let Some(stack) = stacks.get(sampled.stack as usize) else { continue };
+        seen.clear();
+        edges.clear();
+        let mut callee: Option<usize> = None;
+        for &location in *stack {
+            let Some(Location::Python { code, .. }) = locations.get(location as usize) else {
+                continue;
+            };
+            let entry = functions.entry(Some(*code));
+            let index = entry.index();
+            let entry = entry.or_default();
+            if callee.is_none() {
+                samples += count;
+                entry.own_samples += count;
+            }
+            if seen.insert(index) {
+                entry.cumulative_samples += count;
+            }
+            if let Some(callee) = callee {
+                let is_leaf = edges.is_empty();
+                if edges.insert((callee, index))
+                    && let Some((_, entry)) = functions.get_index_mut(callee)
+                {
+                    let edge = entry.callers.entry(index).or_insert(Caller {
+                        function: index,
+                        ..Caller::default()
+                    });
+                    edge.cumulative_samples += count;
+                    if is_leaf {
+                        edge.own_samples += count;
+                    }
+                }
+            }
+            callee = Some(index);
+        }
+    }
+    samples
+}
+
+/// Adds who called the functions whose calls were timed.
+fn add_callers(counted: &Counted<'_>, functions: &mut Functions) {
+    for (&code, timing) in counted.timing {
+        for (&caller, &calls) in &timing.callers {
+            let from = functions.entry(Some(caller));
+            let index = from.index();
+            from.or_default();
+            let edge = functions.entry(Some(code)).or_default().callers.entry(index);
+            edge.or_insert(Caller {
+                function: index,
+                ..Caller::default()
+            })
+            .calls += calls;
+        }
+    }
+}
+
+fn timed(timing: &Timing) -> Timed {
+    Timed {
+        count: timing.count,
+        total_ns: timing.total_ns,
+        min_ns: timing.min_ns,
+        max_ns: timing.max_ns,
+        histogram: timing.histogram.clone(),
+        missed_entries: timing.missed_entries,
+        nested: timing.nested,
+        nested_ns: timing.nested_ns,
+    }
+}
+
+/// Half the width of the 95 % interval of a sum over windows, as a part of it: from how windows differ.
+fn relative_error(windows: &[u64]) -> f64 {
+    let count = windows.len() as f64;
+    let mean = windows.iter().sum::<u64>() as f64 / count;
+    if windows.len() < 2 || mean == 0.0 {
+        return 1.0;
+    }
+    let variance = windows.iter().map(|&calls| (calls as f64 - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    1.96 * (variance / count).sqrt() / mean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_meant_by_its_name_with_or_without_where_it_is() {
+        let file = "/srv/shop/app/db.py";
+        let matches = |typed| Pattern::new(typed).matches_parts(file, "execute", "Session.execute");
+        for typed in [
+            "execute",
+            "Session.execute",
+            "db:execute",
+            "app.db:Session.execute",
+            "app/db.py:Session.execute",
+            "/srv/shop/app/db.py:execute",
+            ":execute",
+        ] {
+            assert!(matches(typed), "{typed}");
+        }
+        for typed in ["exec", "Session", "b:execute", "app.other:execute", "shop.db:execute"] {
+            assert!(!matches(typed), "{typed}");
+        }
+        assert!(Pattern::new("app:main").matches_parts("/srv/app/__init__.py", "main", "main"));
+    }
+
+    #[test]
+    fn windows_that_are_alike_leave_no_error_and_one_window_says_nothing() {
+        assert_eq!(relative_error(&[100, 100, 100]), 0.0);
+        assert_eq!(relative_error(&[100]), 1.0);
+        assert!(relative_error(&[50, 150]) > 0.5);
+    }
+}

@@ -1,0 +1,173 @@
+//! The whole in a few sentences, and what to make of the numbers.
+
+use std::time::Duration;
+
+use super::{
+    CallsReport, Count, Function, Scaled, Time, ratio,
+    table::{Sort, Table, count_of, mark, rate, seconds},
+};
+use crate::{
+    humanize::{count, duration, percent},
+    report::layout::{columns, cut, span},
+};
+
+/// What goes to standard error where the table does not: `table::text` begins with the same sentences, so print one or
+/// the other.
+pub fn lines(report: &CallsReport) -> Vec<String> {
+    let table = Table::new(report, Sort::default());
+    let mut lines = heading(report, &table);
+    if table.rows > 0 {
+        lines.extend(times(report, "Times"));
+    }
+    lines
+}
+
+/// The whole in one sentence, and how far to trust it.
+pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
+    let Count {
+        all, primitive, exact, ..
+    } = table.total.calls;
+    let length = span(report.counted());
+    if all == 0 {
+        let observed = span(report.observed);
+        return vec![match report.chosen {
+            true => format!("None of the functions named returned from a call in {observed}."),
+            false => format!("No Python function returned from a call in {observed}."),
+        }];
+    }
+    let primitive = match primitive {
+        Some(primitive) if primitive != all => format!(" ({} primitive)", count(primitive)),
+        _ => String::new(),
+    };
+    let functions = match table.called {
+        1 => "one function".to_owned(),
+        called => format!("{} functions", count(called as u64)),
+    };
+    let mut lines = vec![format!(
+        "{}{}{} of {functions} in {length}: {} a second.",
+        mark(exact),
+        count_of(all, "call"),
+        primitive,
+        rate(report.per_second(all)),
+    )];
+
+    let part = ratio(report.observed.as_secs_f64(), report.length.as_secs_f64());
+    let mut how = match report.scaled {
+        Some(Scaled { error }) => format!(
+            "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in all.",
+            short(report.observed),
+            span(report.length),
+            percent(part),
+            count(all),
+            count(error),
+        ),
+        None => {
+            let every = match (exact, report.chosen) {
+                (true, false) => "Every call was counted",
+                (true, true) => "Every call of the functions named was counted",
+                (false, _) => "Calls were counted, some functions' by estimate",
+            };
+            // Starting and ending take a moment of their own.
+            if part < 0.99 {
+                format!(
+                    "{every}, but only in {} of the {} ({}).",
+                    short(report.observed),
+                    span(report.length),
+                    percent(part)
+                )
+            } else {
+                format!("{every}.")
+            }
+        }
+    };
+    match report.slow_down {
+        // Less than what two runs of a program differ by.
+        Some(..1.01) => how.push_str(" Counting slowed the program down by less than 1 %."),
+        Some(slow_down) if slow_down.is_finite() => {
+            how.push_str(&format!(" The program ran about {slow_down:.2} times as long for it."));
+        }
+        _ => {}
+    }
+    lines.push(how);
+    lines
+}
+
+/// What the marks in the table mean, and how large errors are.
+pub(super) fn notes(report: &CallsReport, rows: &[Function]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if rows
+        .iter()
+        .any(|function| function.own_samples > 0 || function.cumulative_samples > 0)
+    {
+        notes.extend(times(report, "Times with ~"));
+    }
+    if report.period_ns > 0 && rows.iter().any(|function| function.own_samples == 0) {
+        notes.push(format!(
+            "- is no sample: most likely less than {} s.",
+            seconds(report.unseen())
+        ));
+    }
+    if rows.iter().any(|function| function.all_calls() == 0) {
+        notes.push("A function with 0 calls ran, but had not returned.".to_owned());
+    }
+    if rows.iter().any(|function| report.cumtime(function).error.is_none()) {
+        notes.push("A cumtime without ~ was measured from entry to exit, and waiting is in it.".to_owned());
+    }
+    notes
+}
+
+/// How good the times by samples are.
+fn times(report: &CallsReport, which: &str) -> Option<String> {
+    if report.samples == 0 {
+        return None;
+    }
+    // Two points of a square root tell what it is like.
+    let example = |samples: u64| {
+        let Time { seconds: time, error } = report.estimate(samples);
+        format!("{} s is ± {} s", seconds(time), seconds(error.unwrap_or_default()))
+    };
+    let many = example(report.samples);
+    let examples = match report.samples {
+        0..100 => many,
+        samples => format!("{}, {many}", example(samples / 100)),
+    };
+    Some(format!(
+        "{which} are estimates from {} of CPU time (waiting is not in it), one every {}: {examples}.",
+        count_of(report.samples, "sample"),
+        duration(Duration::from_nanos(report.period_ns)),
+    ))
+}
+
+/// [`span`], and what is shorter than a second with more digits.
+fn short(length: Duration) -> String {
+    if length < Duration::from_secs(1) {
+        duration(length)
+    } else {
+        span(length)
+    }
+}
+
+/// Each sentence in lines of that width; the second and later ones are indented.
+pub(super) fn paragraphs(sentences: &[String], width: usize) -> String {
+    let mut text = String::new();
+    let width = width.max(40);
+    for sentence in sentences {
+        let mut line = String::new();
+        for word in sentence.split(' ') {
+            let more = !line.trim_start().is_empty();
+            if more && columns(&line) + 1 + columns(word) > width {
+                text.push_str(&cut(&line, width));
+                text.push('\n');
+                line = format!("  {word}");
+            } else {
+                if more {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+        }
+        text.push_str(&cut(&line, width));
+        text.push('\n');
+    }
+    text
+}

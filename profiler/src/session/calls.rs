@@ -1,0 +1,403 @@
+//! Counting calls: probes on the evaluation loop, in windows and within a budget, and what becomes of the counts.
+
+use std::{
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use profiler_common::{
+    python::{
+        ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD, CallCount,
+        CallFacts, CodeKey, call_cookie,
+    },
+    stats::{COUNTERS, Counter},
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Content;
+use crate::{
+    bpf::{CallPlace, Kernel},
+    calls::{Counted, Pattern, Timing, report},
+    config::{CallsConfig, Config, Target},
+    governor::{Governor, Hits, TrapCost, cpu_time_ns},
+    process::files::{File, FileId},
+    python::{
+        binary::PythonBinary,
+        calls::{self, CallProbes, Event},
+        codes::CodeId,
+        layout::{CodeFormat, Instruction},
+    },
+    recording::Recording,
+    summary::CallsSummary,
+};
+
+/// How long calls are counted at a time, with `--duty`.
+const WINDOW: Duration = Duration::from_millis(250);
+
+pub struct Calls {
+    wanted: CallsConfig,
+    patterns: Vec<Pattern>,
+    period: Duration,
+    by_process: bool,
+    files: FxHashMap<FileId, Option<Rc<Places>>>,
+    /// Processes whose calls are counted.
+    probed: Vec<Probed>,
+    attached: FxHashSet<(FileId, Option<u32>)>,
+    governor: Option<Governor>,
+    window: Window,
+    /// Time in which calls were counted, the window that is open not included.
+    observed: Duration,
+    /// Calls in each window that is closed.
+    windows: Vec<u64>,
+    codes: FxHashMap<CodeKey, CodeId>,
+    chosen: FxHashSet<CodeId>,
+    timing: FxHashMap<CodeId, Timing>,
+    counted: Vec<(CodeKey, CallCount)>,
+    sampled: Duration,
+    warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Window {
+    Open { since: Instant },
+    Closed { until: Instant },
+    /// The budget is spent, or the recording is over.
+    Over,
+}
+
+/// Where the calls of a file's interpreter can be seen.
+struct Places {
+    found: CallProbes,
+    places: Vec<CallPlace>,
+    /// `co_code_adaptive`.
+    code_adaptive: u32,
+}
+
+struct Probed {
+    pid: u32,
+    file: FileId,
+    facts: CallFacts,
+}
+
+impl Calls {
+    pub fn new(config: &Config, wanted: &CallsConfig) -> Self {
+        Self {
+            wanted: wanted.clone(),
+            patterns: wanted.functions.iter().map(|typed| Pattern::new(typed)).collect(),
+            period: Duration::from_nanos(config.period_ns),
+            by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
+            files: FxHashMap::default(),
+            probed: Vec::new(),
+            attached: FxHashSet::default(),
+            governor: None,
+            window: Window::Open { since: Instant::now() },
+            observed: Duration::ZERO,
+            windows: Vec::new(),
+            codes: FxHashMap::default(),
+            chosen: FxHashSet::default(),
+            timing: FxHashMap::default(),
+            counted: Vec::new(),
+            sampled: Duration::ZERO,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Counting begins.
+    pub fn start(&mut self) {
+        self.window = Window::Open { since: Instant::now() };
+    }
+
+    /// A process has a CPython: its calls are counted from now on.
+    pub fn probe(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
+        let Some((python, file)) = recording.python(pid) else { return };
+        let Some(opened) = &file.opened else { return };
+        let timed = !self.patterns.is_empty();
+        let warnings = &mut self.warnings;
+        let found = self.files.entry(python.file).or_insert_with(|| {
+            let bytes = opened.map().ok()?;
+            match calls::inspect(&bytes, &python.binary) {
+                Ok(found) => {
+                    warnings.extend(shortcomings(file, &found, timed));
+                    Some(Rc::new(Places {
+                        places: places(&found, timed),
+                        code_adaptive: code_adaptive(&python.binary),
+                        found,
+                    }))
+                }
+                Err(error) => {
+                    warnings.push(format!("{}: {error}; its calls are not counted", file.path.display()));
+                    None
+                }
+            }
+        });
+        let Some(found) = found.clone() else { return };
+        let facts = CallFacts {
+            cleanup_code: found
+                .found
+                .cleanup_code
+                .map_or(0, |address| address.wrapping_add(python.bias)),
+            code_adaptive: found.code_adaptive,
+            not_begun: found.found.not_begun.map_or(ALWAYS_BEGUN, i32::from),
+        };
+        let path = opened.path_to_open();
+        let id = python.file;
+        if let Err(error) = self.count(kernel, id, &path, &found, pid, facts) {
+            self.warnings
+                .push(format!("process {pid}: {error:#}; its calls are not counted"));
+        }
+    }
+
+    fn count(
+        &mut self,
+        kernel: &mut Kernel,
+        file: FileId,
+        path: &Path,
+        found: &Places,
+        pid: u32,
+        facts: CallFacts,
+    ) -> anyhow::Result<()> {
+        if self.governor.is_none() {
+            let trap = TrapCost::measure(kernel)?;
+            self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
+        }
+        match self.probed.iter_mut().find(|probed| probed.pid == pid) {
+            // After an exec.
+            Some(probed) => (probed.file, probed.facts) = (file, facts),
+            None => {
+                self.probed.push(Probed { pid, file, facts });
+                if let Some(governor) = &mut self.governor {
+                    governor.leave_out(cpu_time_ns(pid));
+                }
+            }
+        }
+        if !matches!(self.window, Window::Open { .. }) {
+            return Ok(());
+        }
+        let scope = self.by_process.then_some(pid);
+        if self.attached.insert((file, scope)) {
+            for place in &found.places {
+                kernel.attach_calls(path, place, scope)?;
+            }
+        }
+        // With all probes in place, not between two of them.
+        kernel.set_call_facts(pid, &facts)
+    }
+
+    /// Takes in what has come, and looks at the clock and at the budget.
+    pub fn take_in(&mut self, kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
+        let (calls, codes) = recording.drain_calls();
+        for (key, code) in codes {
+            self.codes.insert(key, code);
+            let known = recording.ledger.codes.get(code);
+            if self.patterns.iter().any(|pattern| pattern.matches(known)) {
+                self.chosen.insert(code);
+                kernel.choose(key)?;
+            }
+        }
+        for call in calls {
+            let key = |address| CodeKey {
+                address,
+                instance: call.instance.into(),
+            };
+            let Some(&code) = self.codes.get(&key(call.code)) else {
+                continue;
+            };
+            let caller = self.codes.get(&key(call.caller)).copied();
+            self.timing.entry(code).or_default().add(call.took_ns, caller, code);
+        }
+        self.follow_windows(kernel, recording)
+    }
+
+    fn follow_windows(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
+        let now = Instant::now();
+        match self.window {
+            Window::Open { since } => {
+                if self.is_spent(kernel)? {
+                    self.close(kernel, now)?;
+                    self.window = Window::Over;
+                } else if let Some(duty) = self.wanted.duty
+                    && now.duration_since(since) >= WINDOW
+                {
+                    self.close(kernel, now)?;
+                    self.window = Window::Closed {
+                        until: since + WINDOW.div_f64(duty),
+                    };
+                }
+            }
+            Window::Closed { until } if now >= until => {
+                self.window = Window::Open { since: Instant::now() };
+                for pid in recording.pids().collect::<Vec<_>>() {
+                    self.probe(kernel, recording, pid);
+                }
+                self.window = Window::Open { since: Instant::now() };
+            }
+            Window::Closed { .. } | Window::Over => {}
+        }
+        Ok(())
+    }
+
+    /// Counts no more: first nothing is counted any longer, then the probes go.
+    fn close(&mut self, kernel: &mut Kernel, now: Instant) -> anyhow::Result<()> {
+        let Window::Open { since } = self.window else {
+            return Ok(());
+        };
+        for probed in &self.probed {
+            kernel.remove_call_facts(probed.pid);
+        }
+        self.observed += now.duration_since(since);
+        kernel.detach_probes();
+        self.attached.clear();
+        if self.wanted.duty.is_some() {
+            let all = kernel.calls().iter().map(|(_, count)| count.calls).sum::<u64>();
+            let before = self.windows.iter().sum::<u64>();
+            self.windows.push(all.saturating_sub(before));
+        }
+        Ok(())
+    }
+
+    fn is_spent(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
+        let Some(governor) = &mut self.governor else {
+            return Ok(false);
+        };
+        let hits = Hits {
+            entries: kernel.counter(Counter::EntryHits)?,
+            returns: kernel.counter(Counter::ReturnHits)?,
+            program_ns: kernel.counter(Counter::RunTimeNs)?,
+        };
+        let cpu_ns = self.probed.iter().map(|probed| cpu_time_ns(probed.pid)).sum();
+        Ok(governor.look(hits, cpu_ns))
+    }
+
+    /// The recording is over.
+    pub fn stop(&mut self, kernel: &mut Kernel, recorded: Duration) -> anyhow::Result<()> {
+        if let Window::Open { .. } = self.window {
+            self.is_spent(kernel)?;
+            self.close(kernel, Instant::now())?;
+        }
+        self.window = Window::Over;
+        self.sampled = recorded;
+        Ok(())
+    }
+
+    /// Reads the counts, while the processes are still known.
+    pub fn finish(&mut self, kernel: &Kernel, recording: &mut Recording) {
+        self.counted = kernel.calls();
+        for (key, _) in &self.counted {
+            if !self.codes.contains_key(key)
+                && let Some(code) = recording.read_code(*key)
+            {
+                self.codes.insert(*key, code);
+            }
+        }
+        for (pattern, typed) in self.patterns.iter().zip(&self.wanted.functions) {
+            let codes = &recording.ledger.codes;
+            if !self.codes.values().any(|&code| pattern.matches(codes.get(code))) {
+                self.warnings
+                    .push(format!("no call of `{typed}` was seen; functions are named MODULE:NAME, as in app.db:Session.execute"));
+            }
+        }
+    }
+
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().cloned()
+    }
+
+    pub fn content(&self, recording: &Recording, length: Duration) -> Content {
+        let slow_down = self.governor.as_ref().map(Governor::slow_down);
+        let counted = Counted {
+            counts: &self.counted,
+            codes: &self.codes,
+            chosen: &self.chosen,
+            timing: &self.timing,
+            windows: self.wanted.duty.map(|_| &self.windows[..]),
+            observed: self.observed,
+            sampled: self.sampled,
+            length,
+            slow_down,
+            period: self.period,
+        };
+        Content::Calls(Box::new(report(recording, &counted)))
+    }
+
+    pub fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS]) -> CallsSummary {
+        let counter = |counter: Counter| counters[counter as usize];
+        CallsSummary {
+            lines,
+            observed_s: self.observed.as_secs_f64(),
+            entry_hits: counter(Counter::EntryHits),
+            return_hits: counter(Counter::ReturnHits),
+            trap_ns: self.governor.as_ref().map_or(0.0, |governor| governor.trap().entry_ns),
+            slow_down: self.governor.as_ref().map_or(1.0, Governor::slow_down),
+            lost_calls: counter(Counter::LostCalls),
+            lost_times: counter(Counter::LostTimes),
+        }
+    }
+
+    pub fn wanted(&self) -> &CallsConfig {
+        &self.wanted
+    }
+}
+
+fn code_adaptive(binary: &PythonBinary) -> u32 {
+    let CodeFormat { instruction, .. } = binary.format();
+    match instruction {
+        Instruction::Address { code_adaptive } => code_adaptive.into(),
+        _ => 0,
+    }
+}
+
+/// What of a build's calls cannot be seen.
+fn shortcomings(file: &File, found: &CallProbes, timed: bool) -> Vec<String> {
+    let path = file.path.display();
+    let mut lines = Vec::new();
+    if let Some(reason) = &found.no_yields {
+        lines.push(format!(
+            "{path}: {reason}; a generator counts once, when it ends, and not each time it is resumed"
+        ));
+    }
+    if let (true, Err(reason)) = (timed, &found.entries) {
+        lines.push(format!(
+            "{path}: {reason}; where calls begin cannot be seen, so times are estimated from samples"
+        ));
+    }
+    lines
+}
+
+/// The probes of a file. `timed`: those that see calls begin, too.
+fn places(found: &CallProbes, timed: bool) -> Vec<CallPlace> {
+    let mut places = Vec::new();
+    let mut has_loop_entry = false;
+    for probe in &found.calls {
+        let (event, code_flags, returns) = match probe.event {
+            Event::Entry => (CALL_ENTRY, 0, true),
+            Event::LoopEntry { code_flags } => (CALL_LOOP_ENTRY, code_flags.into(), true),
+            Event::Exit => (CALL_EXIT, 0, false),
+            Event::InnerExit => (CALL_INNER_EXIT, 0, false),
+            Event::Yield => (CALL_YIELD, 0, false),
+        };
+        has_loop_entry |= event == CALL_ENTRY;
+        let offset = probe.place.file_offset;
+        if returns && timed {
+            places.push(CallPlace {
+                offset,
+                returns: true,
+                cookie: 0,
+            });
+        }
+        places.push(CallPlace {
+            offset,
+            returns: false,
+            cookie: call_cookie(event, probe.frame.0.into(), code_flags),
+        });
+    }
+    // Up to 3.10 a call begins where it is counted.
+    if let (true, false, Ok(entries)) = (timed, has_loop_entry, &found.entries) {
+        places.extend(entries.iter().map(|entry| CallPlace {
+            offset: entry.place.file_offset,
+            returns: false,
+            cookie: call_cookie(CALL_BEGIN, entry.frame.0.into(), 0),
+        }));
+    }
+    places
+}
