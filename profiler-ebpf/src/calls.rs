@@ -56,7 +56,7 @@ const TAG: u64 = 3;
 /// `rsp` in `struct pt_regs`.
 const STACK_POINTER: usize = 19;
 
-/// Every so many calls of a function that has never been seen to call itself, it is looked whether it does.
+/// A function that has never been seen to call itself is looked at in its first calls, and then every so many.
 const LOOK_EVERY: u64 = 64;
 
 /// What is read of a process for each call.
@@ -182,7 +182,8 @@ fn count_call(ctx: &ProbeContext, task: Task, facts: &Facts, key: CodeKey, frame
         // SAFETY: the pointer is to a map value. Plain reads of what others add to: they may be one behind.
         unsafe {
             atomic::add(&raw mut (*counted).calls, 1);
-            let look = (*counted).is_recursive != 0 || (*counted).calls % LOOK_EVERY == 0;
+            let calls = (*counted).calls;
+            let look = (*counted).is_recursive != 0 || calls < LOOK_EVERY || calls % LOOK_EVERY == 0;
             if look && calls_itself(facts, frame, key.address) {
                 (*counted).is_recursive = 1;
                 atomic::add(&raw mut (*counted).nested, 1);
@@ -190,7 +191,7 @@ fn count_call(ctx: &ProbeContext, task: Task, facts: &Facts, key: CodeKey, frame
         }
         return Ok(());
     }
-    // The innermost call of a function ends first, so if it calls itself, its first end shows it.
+    // Where ends are seen, the innermost call of a function comes first: if it calls itself, that shows it.
     let nested = u64::from(calls_itself(facts, frame, key.address));
     let first = CallCount {
         calls: 1,

@@ -101,6 +101,8 @@ pub struct Counted<'a> {
     pub counts: &'a [(CodeKey, CallCount)],
     pub codes: &'a FxHashMap<CodeKey, CodeId>,
     pub chosen: &'a FxHashSet<CodeId>,
+    /// The user has named functions: only those are reported.
+    pub only_chosen: bool,
     pub timing: &'a FxHashMap<CodeId, Timing>,
     /// Calls by window, if counts are to be scaled up.
     pub windows: Option<&'a [u64]>,
@@ -129,7 +131,12 @@ struct Entry {
 pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     let mut functions = Functions::default();
     for (key, count) in counted.counts {
-        let entry = functions.entry(counted.codes.get(key).copied()).or_default();
+        let code = counted.codes.get(key).copied();
+        // All calls are counted, because a name is known only after the first one; asked for are these.
+        if counted.only_chosen && !code.is_some_and(|code| counted.chosen.contains(&code)) {
+            continue;
+        }
+        let entry = functions.entry(code).or_default();
         entry.counted = true;
         entry.calls = entry.calls.saturating_add(count.calls);
         entry.nested = entry.nested.saturating_add(count.nested);
@@ -181,7 +188,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         .collect();
     CallsReport {
         functions,
-        chosen: false,
+        chosen: counted.only_chosen,
         length: counted.length,
         observed: counted.observed,
         sampled: counted.sampled,

@@ -3,6 +3,10 @@
 //! Names of tests are claims. Every claim about Python is checked with every interpreter there is, and a failure names
 //! those that break it.
 
+mod calls_counts;
+mod calls_output;
+mod calls_safety;
+mod calls_times;
 mod chain;
 mod command;
 mod cpus;

@@ -188,18 +188,21 @@ const ALLOCATORS: [(&str, (u32, u32), &str); 4] = [
     ("mimalloc", (3, 13), "mimalloc"),
 ];
 
-/// Small objects lie in malloc's heap then, among the churn's, or have a debugger's margins: who owns a page is less clear,
-/// but what is mapped by itself is as it was, and so is the sum.
+/// What is mapped by itself is as it was, and so is the sum. Small objects that lie in a heap among the churn's (malloc,
+/// mimalloc) are in pages that the churn has touched first: whose they are is not known there, and not looked at.
 #[test]
 fn other_allocators_than_pymalloc_are_recognized_and_the_leak_is_found() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
-        for (setting, since, word) in ALLOCATORS {
-            if python.version < since {
-                continue;
-            }
-            other_allocator(python, setting, word).with_context(|| setting.to_owned())?;
-        }
+        let known = ALLOCATORS.iter().filter(|(_, since, _)| python.version >= *since);
+        // All of them, even if one fails.
+        let failures: Vec<String> = known
+            .filter_map(|(setting, _, word)| {
+                let error = other_allocator(python, setting, word).err()?;
+                Some(format!("{setting}: {error:#}"))
+            })
+            .collect();
+        ensure!(failures.is_empty(), "{}", failures.join("\n"));
         Ok(())
     })
 }
@@ -221,12 +224,14 @@ fn other_allocator(python: &Python, setting: &str, word: &str) -> Result<()> {
     let heap = taken.heap()?;
     let large = heap.line("leak.py", line_of("leak.py", "# large bytes")?);
     ensure_within("large", large.live.bytes, number(&truth, "/large/bytes")?, 0.05).with_context(|| heap.top())?;
-    let small = heap.line("leak.py", line_of("leak.py", "# small objects")?);
-    ensure!(
-        small.live.bytes * 2 > number(&truth, "/small/bytes")?,
-        "small objects: {small:?}\n{}",
-        heap.top()
-    );
+    if setting.contains("pymalloc") {
+        let small = heap.line("leak.py", line_of("leak.py", "# small objects")?);
+        ensure!(
+            small.live.bytes > number(&truth, "/small/bytes")? * 9 / 10,
+            "small objects: {small:?}\n{}",
+            heap.top()
+        );
+    }
     ensure!(
         said.lines()
             .any(|line| line.contains("allocator") && line.contains(word)),

@@ -359,7 +359,10 @@ impl Counts {
 
     /// What is not equal: a line each. Primitive calls are compared where both know them.
     pub fn differences(&self, truth: &Self) -> Vec<String> {
-        let places = self.0.keys().chain(truth.0.keys().filter(|place| !self.0.contains_key(place)));
+        let places = self
+            .0
+            .keys()
+            .chain(truth.0.keys().filter(|place| !self.0.contains_key(place)));
         let differs = |place: &Place| match (self.0.get(place), truth.0.get(place)) {
             (Some((found, primitive)), Some((known, known_primitive))) => {
                 if found != known {
@@ -410,7 +413,9 @@ pub fn read_with(python: &Python, script: &str, file: &Path) -> Result<Value> {
     let seen = directory.path().join(name);
     fs::copy(file, &seen).with_context(|| format!("no {}", file.display()))?;
     let mut command = python.command();
-    command.arg(python.seen(&directory.path().join(script))).arg(python.seen(&seen));
+    command
+        .arg(python.seen(&directory.path().join(script)))
+        .arg(python.seen(&seen));
     let output = command.output().with_context(|| format!("cannot run {script}"))?;
     ensure!(
         output.status.success(),
@@ -506,7 +511,10 @@ mod tests {
         assert_eq!((function.calls, function.primitive), (Some(2), None));
         assert_eq!(function.callers, [(Place::new("a.py", 9, "g"), 2)]);
         let counts = report.counts(&["a.py"]).unwrap();
-        assert_eq!(counts.0.into_iter().collect::<Vec<_>>(), [(Place::new("a.py", 3, "f"), (2, None))]);
+        assert_eq!(
+            counts.0.into_iter().collect::<Vec<_>>(),
+            [(Place::new("a.py", 3, "f"), (2, None))]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! only pprof is also read back with the `profiler` crate, because later commands will do that.
 
 pub mod bpf;
+pub mod calls;
 pub mod cpus;
 pub mod folded;
 pub mod memory;

@@ -17,12 +17,13 @@
 //! arguments, or of too deep recursion, is cleared without having begun: its instruction pointer still is before (3.11,
 //! 3.12) or at (3.13 on) the first instruction.
 //!
-//! Compared with cProfile in one run, function by function, over 30,000 calls of 77 kinds (generators thrown into, closed
-//! and never begun, coroutines, class bodies, deep recursion …): equal on pyenv's 3.11.7, 3.12.1 and 3.13.0, on Debian's
-//! 3.11.2, 3.13.18, 3.14.10 and 3.15.2, on a 3.12.10 that clang compiled with a profile, and on tail-calling test builds
-//! of 3.14.10 and 3.15.2. On pyenv's 3.8.18, 3.9.18 and 3.10.13 the call that is one too deep is counted as well. Of
-//! two runs, one with cProfile and one with probes, cProfile's has more on 3.12 and later but not 3.13.0: it makes
-//! CPython resume suspended generators that are closed, which otherwise are just cleared.
+//! Compared with cProfile in one run, function by function, over 30,000 calls of 79 functions, each called in another way
+//! (`tests/workloads/calls/kinds.py`): equal on pyenv's 3.11.7, 3.12.1 and 3.13.0, on Debian's 3.11.2 (executable and
+//! library), 3.13.18, 3.14.10 and 3.15.2, on a 3.12.10 that clang compiled with a profile, and on tail-calling test
+//! builds of 3.14.10 (library, executable, with a profile, after BOLT) and 3.15.2. On pyenv's 3.8.18, 3.9.18 and 3.10.13
+//! the one call that is too deep is counted as well. Of two runs, one with cProfile and one with probes, the same is
+//! true up to 3.13.0. On 3.13.18 and later, cProfile's has more: while it watches, CPython resumes a suspended generator
+//! that is closed, which otherwise is just cleared.
 //!
 //! Machine code that CPython's JIT has made (3.15.2, PYTHON_JIT=1) calls the function that clears frames, and so calls of
 //! functions are counted, but it has handlers of its own: of 50,000 yields 50 were seen, and of 50,000 entries 50.

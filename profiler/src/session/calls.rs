@@ -309,6 +309,7 @@ impl Calls {
             counts: &self.counted,
             codes: &self.codes,
             chosen: &self.chosen,
+            only_chosen: !self.patterns.is_empty(),
             timing: &self.timing,
             windows: self.wanted.duty.map(|_| &self.windows[..]),
             observed: self.observed,

@@ -5,7 +5,7 @@
     kinds.py counts           runs all of them, then again under cProfile, whose counts it writes: {"name:first line": n}
     kinds.py bare             as the first, but without cProfile
 
-From 3.12 on cProfile changes what is counted (a suspended generator that is closed is resumed only while a tool is
+From 3.13.18 on cProfile changes what is counted (a suspended generator that is closed is resumed only while a tool is
 active), so counts are equal if cProfile is active in both runs, or in neither. Left out by cProfile: `once_more`,
 `in_thread` before 3.12, and up to 3.10 the call of `deep_more` that is too deep, once in each of 5 recursions, is not
 one for cProfile but enters the evaluation loop.
@@ -38,7 +38,6 @@ def catches():
     except KeyError: pass
 def passes_through(): raises()
 def wrong_args(a): pass
-def wrong_args_py(a): pass
 def closure_outer():
     v = 1
     def closure_inner(): return v

@@ -1,9 +1,9 @@
 //! Where frames end (3.11 on).
 //!
 //! From 3.12 on one function clears a frame and takes it off the stack. 3.13 and later export it; the one of 3.12 is told
-//! by what it does first: it asks whether a thread owns the frame. clang inlines it into the evaluation loop (3.12.10
-//! with a profile, three copies), and there the same question marks each copy, with a branch after it that the kernel
-//! emulates. In 3.11, `_PyFrame_Clear` is told by the fields it reads: it gives up the references that a frame holds, and
+//! by what it does first: it asks whether a thread owns the frame. clang, given a profile, inlines it into the evaluation
+//! loop, all of it (3.12.10, three copies) or where it seems worth it (a tail-calling 3.14.10, two copies), and there the
+//! same question marks each copy, with a branch after it that the kernel emulates. In 3.11, `_PyFrame_Clear` is told by the fields it reads: it gives up the references that a frame holds, and
 //! leaves alone those it borrows, to the globals and the built-ins.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use super::{CallProbe, Event, NoCalls};
 /// The longest known has 1,167 bytes (3.13.18).
 const MAX_FUNCTION_BYTES: u64 = 4 << 10;
 
-/// Known loops call up to 400 functions.
+/// Known loops call up to 170 functions.
 const MAX_CALLED: usize = 2000;
 
 /// The most copies known are 3.
@@ -29,14 +29,13 @@ const MAX_COPIES: usize = 16;
 pub fn find(code: &Code<'_>, binary: &PythonBinary) -> Result<Vec<CallProbe>, NoCalls> {
     let series = binary.version.series();
     let body: Vec<Instruction> = loop_ranges(binary).flat_map(|range| code.instructions(range)).collect();
-    let mut called: BTreeSet<u64> = body.iter().filter_map(direct_call).take(MAX_CALLED).collect();
-    let exported = code
-        .image
-        .symbol("_PyEval_FrameClearAndPop")
-        .map(|symbol| symbol.address);
-    called.extend(exported);
+    let mut called: BTreeSet<u64> = body.iter().filter_map(direct_call).collect();
+    // A library calls it through a stub.
+    let exported = code.image.symbol("_PyEval_FrameClearAndPop");
+    called.extend(exported.map(|symbol| symbol.address));
     let functions = |argument, event, is_it: &dyn Fn(&[Instruction]) -> bool| -> Vec<CallProbe> {
         let functions = called.iter().filter_map(|address| code.function(*address));
+        let functions = functions.take(MAX_CALLED);
         let probes = functions.filter_map(|function| {
             let is_short = function.end - function.start <= MAX_FUNCTION_BYTES;
             if !is_short || !is_it(&code.instructions(&function)) {

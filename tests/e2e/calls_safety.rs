@@ -1,0 +1,274 @@
+//! The target is left as it was, whoever ends first and however; a budget is kept; and what cannot be counted is refused by
+//! name.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use profiler_tests::{
+    bpf::Objects,
+    calls::{self, Calls, Report, WITHOUT_END, changed_code},
+    process::until,
+    python,
+    serial::serial,
+    skip::skip,
+    workload::{self, Workload},
+};
+use serde_json::Value;
+
+/// Ways to count. Those of chosen functions have probes at their beginnings as well.
+const MODES: [&[&str]; 2] = [&[], &["--function", "busy.py:add", "--function", "busy.py:numbers"]];
+
+fn pid(workload: &Workload) -> String {
+    workload.pid.to_string()
+}
+
+/// How often busy.py says that a function was called.
+fn known(said: &Value, name: &str) -> Result<u64> {
+    said["calls"][name]
+        .as_u64()
+        .with_context(|| format!("no {name} in {said}"))
+}
+
+fn ensure_counted(report: &Report, said: &Value, name: &str) -> Result<()> {
+    let (found, known) = (report.function("busy.py", name)?.calls, known(said, name)?);
+    ensure!(found == Some(known), "{name}: {found:?} calls, not {known}");
+    Ok(())
+}
+
+#[test]
+fn after_the_recording_no_probe_is_left_and_the_target_runs_on() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        for mode in MODES {
+            let mut workload = calls::run(python, "busy.py", &[])?;
+            let before = changed_code(workload.pid)?;
+            ensure!(before == 0, "{before} bytes of its code are changed already");
+            let attached = Calls::record(&["-p", &pid(&workload)])?.args(mode).start()?;
+            ensure!(
+                changed_code(workload.pid)? > 0,
+                "{mode:?}: there is no probe, so nothing is tested"
+            );
+            let objects = Objects::of(attached.pid())?;
+            ensure!(!objects.programs.is_empty(), "{mode:?}: it has no programs");
+            attached.stop()?;
+            let after = changed_code(workload.pid)?;
+            ensure!(after == 0, "{mode:?}: {after} bytes of its code are changed");
+            until(Duration::from_secs(10), "no programs and maps are left", || {
+                objects.left().is_empty()
+            })?;
+            // Through every place that was probed.
+            workload.tell("100")?;
+            workload.value().context("after the recording")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        for mode in MODES {
+            let mut workload = calls::run(python, "busy.py", &[])?;
+            let attached = Calls::record(&["-p", &pid(&workload)])?
+                .args(mode)
+                .args(WITHOUT_END)
+                .start()?;
+            ensure!(changed_code(workload.pid)? > 0, "{mode:?}: there is no probe");
+            let objects = Objects::of(attached.pid())?;
+            ensure!(
+                !objects.programs.is_empty() && !objects.maps.is_empty() && objects.left() == objects,
+                "{mode:?}: {objects:?}"
+            );
+            // In the middle of what it does, and of calls that a return probe may stand on.
+            workload.tell("20000")?;
+            attached.signal(libc::SIGKILL)?;
+            let taken = attached.finish()?;
+            ensure!(
+                taken.outcome.code() == 137,
+                "{mode:?}: ended with {}",
+                taken.outcome.code()
+            );
+            until(Duration::from_secs(10), "no programs and maps are left", || {
+                objects.left().is_empty()
+            })?;
+            until(Duration::from_secs(10), "its code is as it was", || {
+                changed_code(workload.pid).is_ok_and(|changed| changed == 0)
+            })?;
+            workload.value().context("the target does not go on")?;
+
+            // And the next one counts.
+            let attached = Calls::record(&["-p", &pid(&workload)])?
+                .args(mode)
+                .args(WITHOUT_END)
+                .start()?;
+            workload.tell("30")?;
+            let said = workload.value()?;
+            ensure_counted(&attached.stop()?.report()?, &said, "add").with_context(|| format!("{mode:?}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Every time in the midst of calls, which end when the probes are gone.
+#[test]
+fn probes_come_and_go_while_the_target_is_busy() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = calls::run(python, "busy.py", &[])?;
+        for turn in 0..6 {
+            // Two threads, and more work than the recording lasts.
+            workload.tell("2 60000")?;
+            let mode = MODES[turn % MODES.len()];
+            let attached = Calls::record(&["-p", &pid(&workload)])?
+                .args(mode)
+                .args(WITHOUT_END)
+                .start()?;
+            let taken = attached.stop()?;
+            ensure!(workload.is_running()?, "the target has ended: {}", taken.outcome.stderr);
+            workload.value().with_context(|| format!("turn {turn}, {mode:?}"))?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_budget_that_is_spent_ends_the_counting_and_not_the_target() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = calls::run(python, "busy.py", &[])?;
+        let attached = Calls::record(&["-p", &pid(&workload), "--max-overhead", "1.05"])?.start()?;
+        // Calls and little else, so there is no way to stay below for long: some 15 million of them.
+        workload.tell("200000")?;
+        let said = workload.value()?;
+        ensure!(changed_code(workload.pid)? == 0, "the probes are still there");
+        let taken = attached.stop()?;
+        taken.outcome.line("--max-overhead")?;
+        let report = taken.report()?;
+        let (observed, length) = (report.number("observed_s")?, report.number("length_s")?);
+        ensure!(
+            observed < 0.9 * length,
+            "counted in {observed} s of {length} s: {}",
+            taken.outcome.stderr
+        );
+        let (found, known) = (report.function("busy.py", "one")?.calls, known(&said, "one")?);
+        ensure!(
+            found > Some(0) && found < Some(known),
+            "{found:?} calls of {known}: {}",
+            taken.outcome.stderr
+        );
+        ensure!(
+            taken.outcome.stderr.contains('%'),
+            "it does not say what share of the time was observed: {}",
+            taken.outcome.stderr
+        );
+        Ok(())
+    })
+}
+
+/// A tenth of the time, scaled up: the truth is within the error that is told, or close.
+#[test]
+fn counts_of_windows_are_scaled_up_and_told_to_be_estimates() -> Result<()> {
+    let _serial = serial();
+    let mut workload = calls::run(&python::any()?, "busy.py", &[])?;
+    let attached = Calls::record(&["-p", &pid(&workload), "--duty", "20%"])?
+        .args(WITHOUT_END)
+        .start()?;
+    workload.tell("400000")?;
+    let said = workload.value()?;
+    let report = attached.stop()?.report()?;
+    ensure!(
+        report.whole["scaled"] == true && report.whole["calls_exact"] == false,
+        "{}",
+        report.whole
+    );
+    let share = report.number("observed_s")? / report.number("length_s")?;
+    ensure!((0.1..=0.3).contains(&share), "{share} of the time was observed");
+    let function = report.function("busy.py", "one")?;
+    ensure!(!function.is_exact, "a count of windows is told to be exact");
+    let (found, known) = (
+        function.calls.context("not counted")? as f64,
+        known(&said, "one")? as f64,
+    );
+    ensure!((found / known - 1.0).abs() < 0.25, "{found} calls, not {known}");
+    Ok(())
+}
+
+#[test]
+fn a_function_that_is_nowhere_is_named() -> Result<()> {
+    let _serial = serial();
+    let mut workload = calls::run(&python::any()?, "busy.py", &[])?;
+    for wrong in [
+        "no_such_function",
+        "no.such.module:add",
+        "busy.py:no_such",
+        "Account.no_such",
+    ] {
+        let attached = Calls::record(&["-p", &pid(&workload), "--function", wrong, "--function", "busy.py:add"])?;
+        let mut attached = attached.spawn()?;
+        // It may refuse at once, or find out at the end.
+        until(Duration::from_secs(30), "it is attached, or has ended", || {
+            !attached.is_running().unwrap_or(false) || changed_code(workload.pid).is_ok_and(|changed| changed > 0)
+        })?;
+        if attached.is_running()? {
+            workload.tell("10")?;
+            workload.value()?;
+            // Not before it listens to signals.
+            until(Duration::from_secs(30), "it says that it counts", || {
+                attached.said().to_lowercase().contains("ing ") || !attached.is_running().unwrap_or(false)
+            })?;
+            if attached.is_running()? {
+                attached.signal(libc::SIGINT)?;
+            }
+        }
+        let taken = attached.finish()?;
+        ensure!(!taken.outcome.stderr.contains("panicked"), "{}", taken.outcome.stderr);
+        let line = taken.outcome.line(wrong)?;
+        ensure!(!line.is_empty(), "{wrong}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_version_that_is_not_known_is_refused_by_name() -> Result<()> {
+    let _serial = serial();
+    for version in ["2.7", "3.6", "3.7"] {
+        let Some(executable) = python::pyenv(version) else {
+            skip(format!("pyenv has no CPython {version}"));
+            continue;
+        };
+        let release = executable.parent().and_then(|bin| bin.parent()?.file_name()?.to_str());
+        let release = release.context("no release")?;
+        let mut command = Command::new(&executable);
+        command.arg(workload::sources().join("two.py"));
+        let mut workload = Workload::command(command, None)?;
+        let taken = Calls::record(&["-p", &pid(&workload), "-d", "1"])?.run()?;
+        ensure!(
+            taken.outcome.code() != 0,
+            "{release}: it succeeded: {}",
+            taken.outcome.stderr
+        );
+        ensure!(!taken.outcome.stderr.contains("panicked"), "{}", taken.outcome.stderr);
+        taken.outcome.line(release)?;
+        ensure!(workload.is_running()?, "{release}: the target has ended");
+        ensure!(changed_code(workload.pid)? == 0, "{release}: a probe is left");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_without_an_interpreter_is_refused() -> Result<()> {
+    let _serial = serial();
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo READY; read line"]);
+    let mut workload = Workload::command(command, None)?;
+    let taken = Calls::record(&["-p", &pid(&workload), "-d", "1"])?.run()?;
+    ensure!(taken.outcome.code() != 0, "it succeeded: {}", taken.outcome.stderr);
+    ensure!(
+        taken.outcome.stderr.contains("Python"),
+        "it does not say why: {}",
+        taken.outcome.stderr
+    );
+    ensure!(workload.is_running()?, "the target has ended");
+    Ok(())
+}
