@@ -183,6 +183,8 @@ pub const FAULT_WRITE: u32 = 1 << 1;
 pub const MAP_ANONYMOUS: u32 = 1 << 0;
 /// [`MEMORY_MAP`]: shared with others.
 pub const MAP_SHARED: u32 = 1 << 1;
+/// [`MEMORY_MAP`]: all of it is there at once, without a fault (`MAP_POPULATE`, `MAP_LOCKED`).
+pub const MAP_POPULATED: u32 = 1 << 2;
 
 /// What happened to the memory of the thread's process.
 #[repr(C)]

@@ -270,7 +270,9 @@ fn site(context: Context, task: Task) -> Result<u32, Counter> {
     };
     // SAFETY: a plain helper call.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    if number >= 1 << SITE_BITS || cpu >= u32::MAX >> SITE_BITS || SITES.insert(key, cpu << SITE_BITS | number, 0).is_err()
+    if number >= 1 << SITE_BITS
+        || cpu >= u32::MAX >> SITE_BITS
+        || SITES.insert(key, cpu << SITE_BITS | number, 0).is_err()
     {
         count(Counter::LostSites);
         return Ok(SITE_UNKNOWN);
@@ -302,5 +304,8 @@ fn wanted() -> Option<Task> {
 #[inline(always)]
 fn spent(started_ns: u64) {
     // SAFETY: a plain helper call.
-    add(Counter::RunTimeNs, unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns));
+    add(
+        Counter::RunTimeNs,
+        unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns),
+    );
 }

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use profiler_common::{
     python::{
-        ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CallCount, CallFacts, CodeKey,
-        LAYOUT_TAGGED_EXECUTABLE, PythonProcess,
+        ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CallCount, CallFacts,
+        CodeKey, LAYOUT_TAGGED_EXECUTABLE, PythonProcess,
     },
     record::{CallRecord, RECORD_CALL},
     stats::Counter,
@@ -142,7 +142,13 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: copied out at once.
     if let Some(start) = unsafe { STARTS.get(key) }.copied() {
         let _ = STARTS.remove(key);
-        tell(instance, started_ns, started_ns.wrapping_sub(start.time_ns), start.code, start.caller)?;
+        tell(
+            instance,
+            started_ns,
+            started_ns.wrapping_sub(start.time_ns),
+            start.code,
+            start.caller,
+        )?;
     }
     spent(started_ns);
     Ok(())
@@ -279,7 +285,9 @@ fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, time_ns: u64) -> R
         .unwrap_or(0);
     // When code is first run its beginning may be seen twice: the earlier one is the right one.
     // SAFETY: copied out at once.
-    if unsafe { STARTS.get(key) }.is_some_and(|start| start.code == code && time_ns.wrapping_sub(start.time_ns) < 10_000) {
+    if unsafe { STARTS.get(key) }
+        .is_some_and(|start| start.code == code && time_ns.wrapping_sub(start.time_ns) < 10_000)
+    {
         return Ok(());
     }
     let start = Start { time_ns, code, caller };
@@ -333,5 +341,8 @@ fn stack_pointer(ctx: &ProbeContext) -> u64 {
 #[inline(always)]
 fn spent(started_ns: u64) {
     // SAFETY: a plain helper call.
-    add(Counter::RunTimeNs, unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns));
+    add(
+        Counter::RunTimeNs,
+        unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns),
+    );
 }

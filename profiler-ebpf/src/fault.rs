@@ -16,7 +16,12 @@ use profiler_common::{
 };
 use profiler_ebpf::gate::Gate;
 
-use crate::{context::PAGE_FAULT, sample, stats::{add, count}, task::{self, config}};
+use crate::{
+    context::PAGE_FAULT,
+    sample,
+    stats::{add, count},
+    task::{self, config},
+};
 
 /// Kernel only: which faults to follow.
 #[map]

@@ -107,7 +107,10 @@ mod tests {
         let mut random = generator(1);
         for i in 0..100_000u64 {
             // 2,000 a second.
-            assert_eq!(gate.pass(i * 500_000 + GATE_STRETCH_NS, GATE_STRETCH_NS, &mut random), 1);
+            assert_eq!(
+                gate.pass(i * 500_000 + GATE_STRETCH_NS, GATE_STRETCH_NS, &mut random),
+                1
+            );
         }
     }
 
@@ -123,7 +126,10 @@ mod tests {
             sum += u64::from(weight);
         }
         let stretches = EVENTS * 1_000 / GATE_STRETCH_NS;
-        assert!(taken < 60 * stretches + u64::from(GATE_SAVED), "{taken} in {stretches} stretches");
+        assert!(
+            taken < 60 * stretches + u64::from(GATE_SAVED),
+            "{taken} in {stretches} stretches"
+        );
         let error = (sum as f64 - EVENTS as f64) / EVENTS as f64;
         assert!(error.abs() < 0.01, "{error}");
     }
@@ -134,7 +140,10 @@ mod tests {
         for burst in 1..5u64 {
             for i in 0..u64::from(GATE_SAVED) {
                 let now_ns = burst * 1_000_000_000 + i * 1_000;
-                assert_eq!(gate.pass(now_ns, GATE_STRETCH_NS, || unreachable!("no gap is drawn")), 1);
+                assert_eq!(
+                    gate.pass(now_ns, GATE_STRETCH_NS, || unreachable!("no gap is drawn")),
+                    1
+                );
             }
         }
     }

@@ -8,7 +8,8 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use profiler_common::{
     record::{
-        MAP_ANONYMOUS, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_MAP, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
+        MAP_ANONYMOUS, MAP_POPULATED, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_MAP, MEMORY_REMAP, MEMORY_UNMAP,
+        MemoryEvent,
     },
     stats::Counter,
     unwind::REGISTER_CS,
@@ -72,6 +73,9 @@ fn event(number: u64, result: u64, read: impl Fn(usize) -> u64) -> Option<(Memor
     /// `MAP_SHARED` and `MAP_ANONYMOUS` as they are passed (include/uapi/asm-generic/mman-common.h).
     const SHARED: u64 = 0x01;
     const ANONYMOUS: u64 = 0x20;
+    /// `MAP_LOCKED` and `MAP_POPULATE`.
+    const LOCKED: u64 = 0x2000;
+    const POPULATE: u64 = 0x8000;
     /// `MADV_DONTNEED`, `_FREE`, `_REMOVE`, `_HUGEPAGE`, `_NOHUGEPAGE` (the same file): those that give memory back, and
     /// those that say how large its pages may be.
     const TOLD: u64 = 1 << 4 | 1 << 8 | 1 << 9 | 1 << 14 | 1 << 15;
@@ -96,6 +100,9 @@ fn event(number: u64, result: u64, read: impl Fn(usize) -> u64) -> Option<(Memor
             }
             if flags & SHARED != 0 {
                 event.flags |= MAP_SHARED;
+            }
+            if flags & (POPULATE | LOCKED) != 0 {
+                event.flags |= MAP_POPULATED;
             }
         }
         MUNMAP => {

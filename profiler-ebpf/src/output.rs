@@ -8,7 +8,9 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::MAX_CODE_BYTES,
-    record::{BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord},
+    record::{
+        BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord,
+    },
 };
 
 use profiler_ebpf::scratch::Scratch;

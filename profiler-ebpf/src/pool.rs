@@ -27,6 +27,9 @@ use crate::{
     user_memory::UserMemory,
 };
 
+/// Births cost a trap besides, and their sites say less than those of pages: one is followed where four faults would be.
+const STRETCHES: u64 = 4;
+
 /// Kernel only: which births to follow.
 #[map]
 static POOL_GATE: PerCpuArray<Gate> = PerCpuArray::with_max_entries(1, 0);
@@ -38,21 +41,24 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
     let Some(facts) = (unsafe { POOL_FACTS.get(task.pid) }).copied() else {
         return Ok(());
     };
-    let comm = task::comm();
-    if !task::is_wanted(task, comm) {
+    if !task::is_of_wanted_process(task) {
         return Ok(());
     }
     let address = next_pool(ctx, &facts).unwrap_or(0);
     let gate = POOL_GATE.get_ptr_mut(0).ok_or(Counter::LostNoScratch)?;
     // SAFETY: the pointer is to this CPU's value. Where uprobes can be preempted another one may come in between; both
     // then draw from the same gap, which makes a sample more or less. The helpers are plain calls.
-    let weight = unsafe { (*gate).pass(bpf_jiffies64(), config::gate_stretch(), || bpf_get_prandom_u32()) };
+    let stretch = config::gate_stretch() * STRETCHES;
+    // SAFETY: as above.
+    let weight = unsafe { (*gate).pass(bpf_jiffies64(), stretch, || bpf_get_prandom_u32()) };
     let key = key(task, address);
     if weight == 0 {
-        // Its former owner must not be taken for the new one.
-        if POOLS.remove(key).is_err() {
+        // Its former owner must not be taken for the new one. Looking first takes no lock.
+        // SAFETY: the value is not kept.
+        if unsafe { POOLS.get(key) }.is_none() || POOLS.remove(key).is_err() {
             return Ok(());
         }
+        let comm = task::comm();
         let event = MemoryEvent {
             what: MEMORY_POOL,
             address,
@@ -62,6 +68,10 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
         return context::in_uprobe(ctx, |context| {
             sample::take_memory_without_stack(context, task, comm, event)
         });
+    }
+    let comm = task::comm();
+    if !task::is_wanted(task, comm) {
+        return Ok(());
     }
     // SAFETY: as above.
     add(Counter::PoolBirths, unsafe { (*gate).take_seen() }.into());

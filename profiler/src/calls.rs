@@ -88,7 +88,11 @@ impl Timing {
             self.nested += 1;
             self.nested_ns = self.nested_ns.saturating_add(took_ns);
         }
-        self.min_ns = if self.count == 0 { took_ns } else { self.min_ns.min(took_ns) };
+        self.min_ns = if self.count == 0 {
+            took_ns
+        } else {
+            self.min_ns.min(took_ns)
+        };
         self.max_ns = self.max_ns.max(took_ns);
         self.count += 1;
         self.total_ns = self.total_ns.saturating_add(took_ns);
@@ -149,7 +153,13 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);
     let exact = counted.windows.is_none();
-    let scaled = |calls: u64| if exact { calls } else { (calls as f64 * scale).round() as u64 };
+    let scaled = |calls: u64| {
+        if exact {
+            calls
+        } else {
+            (calls as f64 * scale).round() as u64
+        }
+    };
     let error = |calls: u64| {
         if exact {
             return 0;
@@ -208,7 +218,9 @@ fn add_samples(recording: &Recording, functions: &mut Functions) -> u64 {
     let mut seen: FxHashSet<usize> = FxHashSet::default();
     let mut edges: FxHashSet<(usize, usize)> = FxHashSet::default();
     for (sampled, &count) in &ledger.samples {
-        let Some(stack) = stacks.get(sampled.stack as usize) else { continue };
+        let Some(stack) = stacks.get(sampled.stack as usize) else {
+            continue;
+        };
         seen.clear();
         edges.clear();
         let mut callee: Option<usize> = None;

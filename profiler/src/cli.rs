@@ -12,7 +12,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    config::{CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat, MemorySource, RATES_HZ},
+    config::{
+        CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
+        GroupBy, MemoryFormat, MemorySource, RATES_HZ,
+    },
     report::{Format, calls::table::Sort},
 };
 
@@ -121,8 +124,22 @@ pub struct Memory {
     pub top: usize,
 
     /// Which numbers to show; they are of the same memory and are never added
-    #[arg(long, value_name = "WHAT", default_value = "resident", conflicts_with = "exact", help_heading = "Report")]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "resident",
+        conflicts_with = "exact",
+        help_heading = "Report"
+    )]
     pub source: MemorySource,
+
+    /// Show what came in the recording and is there at its end (the default)
+    #[arg(long, conflicts_with_all = ["allocated", "leaks", "older_than", "peak", "temporary"], help_heading = "Report")]
+    pub live: bool,
+
+    /// Show all that came in the recording, whether it stayed or not
+    #[arg(long, conflicts_with_all = ["leaks", "older_than", "peak", "temporary"], help_heading = "Report")]
+    pub allocated: bool,
 
     /// Show only what was allocated in the recording and still lives at its end
     #[arg(long, help_heading = "Report")]
@@ -159,12 +176,18 @@ pub struct Memory {
     #[arg(long, help_heading = "Exact mode")]
     pub exact: bool,
 
-    /// Take the probes away when the program has become this many times slower
+    /// Take the probes away when the program takes this many times as long [default: 2]
     #[arg(long, value_name = "X", requires = "exact", value_parser = parse_factor, help_heading = "Exact mode")]
     pub max_overhead: Option<f64>,
 
     /// Show native frames in the stacks, too
-    #[arg(short = 'n', long, requires = "exact", conflicts_with = "no_native", help_heading = "Exact mode")]
+    #[arg(
+        short = 'n',
+        long,
+        requires = "exact",
+        conflicts_with = "no_native",
+        help_heading = "Exact mode"
+    )]
     pub native: bool,
 
     /// Blocks that can be followed at a time
@@ -173,15 +196,21 @@ pub struct Memory {
 
     /// With --temporary: a block is temporary if it is freed before its thread has made N more allocations
     #[arg(
-        long = "temporary-allocation-threshold", value_name = "N", requires = "exact", default_value_t = 1,
-        help_heading = "Exact mode",
+        long = "temporary-allocation-threshold",
+        value_name = "N",
+        requires = "exact",
+        default_value_t = 1,
+        help_heading = "Exact mode"
     )]
     pub temporary_within: u32,
 
     #[arg(
-        short, long, value_name = "FORMAT", help_heading = "Output",
+        short,
+        long,
+        value_name = "FORMAT",
+        help_heading = "Output",
         help = "Format: of the table, text, csv or json; of the stacks, svg, folded, speedscope or pprof [default: by \
-                the ending of FILE, else text]",
+                the ending of FILE, else text]"
     )]
     pub format: Option<MemoryFormat>,
 }
@@ -197,7 +226,7 @@ pub struct Calls {
     #[arg(long = "function", value_name = "FUNCTION", help_heading = "Counting")]
     pub functions: Vec<String>,
 
-    /// Take the probes away when the program has become this many times slower
+    /// Take the probes away when the program takes this many times as long
     #[arg(long, value_name = "X", value_parser = parse_factor, default_value_t = DEFAULT_MAX_OVERHEAD_OF_CALLS, help_heading = "Counting")]
     pub max_overhead: f64,
 
@@ -218,8 +247,11 @@ pub struct Calls {
     pub top: usize,
 
     #[arg(
-        short, long, value_name = "FORMAT", help_heading = "Output",
-        help = "Format: pstats, json or csv [default: by the ending of FILE; without -o a table]",
+        short,
+        long,
+        value_name = "FORMAT",
+        help_heading = "Output",
+        help = "Format: pstats, json or csv [default: by the ending of FILE; without -o a table]"
     )]
     pub format: Option<CallsFormat>,
 }
@@ -534,7 +566,10 @@ mod tests {
     #[test]
     fn a_number_after_two_dashes_is_a_command_and_not_a_pid() {
         let record = record("-- 4242").unwrap();
-        assert_eq!((record.common.command, record.common.positional_pids), (vec!["4242".into()], vec![]));
+        assert_eq!(
+            (record.common.command, record.common.positional_pids),
+            (vec!["4242".into()], vec![])
+        );
     }
 
     #[test]

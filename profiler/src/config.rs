@@ -71,6 +71,8 @@ pub enum Wanted {
     Peak,
     /// What came and went.
     Temporary,
+    /// All that came.
+    Allocated,
 }
 
 /// Which of the numbers of growth mode are shown. They are of the same memory, and are never added.
@@ -258,7 +260,9 @@ pub enum ConfigError {
     LongComm { kept: String },
     #[error("--source {0} says what is there at the end, without ages and moments; leave one of the options out")]
     SourceHasNot(&'static str),
-    #[error("--exact follows every call in chosen processes: give pids (-p 4242) or a command; -a without it shows all processes")]
+    #[error(
+        "--exact follows every call in chosen processes: give pids (-p 4242) or a command; -a without it shows all processes"
+    )]
     ExactOfAll,
     #[error("the ending of {} names no format: use .pstats, .json or .csv, or choose with -f", path.display())]
     UnknownEndingOfCalls { path: PathBuf },
@@ -325,6 +329,8 @@ impl Config {
             by,
             top,
             source,
+            live: _,
+            allocated,
             leaks,
             older_than,
             peak,
@@ -379,6 +385,7 @@ impl Config {
                 (Some(age), ..) => Wanted::Leaks { older_than: age },
                 (None, true, _) => Wanted::Peak,
                 (None, false, true) => Wanted::Temporary,
+                (None, false, false) if allocated => Wanted::Allocated,
                 (None, false, false) => Wanted::Live,
             },
             every,

@@ -8,8 +8,9 @@ use std::mem::offset_of;
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
-        BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION,
-        RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackRecord,
+        BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK,
+        RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader,
+        StackRecord,
     },
 };
 use thiserror::Error;
@@ -36,10 +37,9 @@ impl RawRecord<'_> {
     /// When it happened (CLOCK_MONOTONIC).
     pub fn time_ns(&self) -> u64 {
         match self {
-            Self::Sample(header)
-            | Self::Stack(header, _)
-            | Self::Definition(header, _)
-            | Self::Memory(header, _) => header.time_ns,
+            Self::Sample(header) | Self::Stack(header, _) | Self::Definition(header, _) | Self::Memory(header, _) => {
+                header.time_ns
+            }
             Self::Code(code) => code.time_ns,
             Self::Block(block) => block.time_ns,
             Self::Call(call) => call.time_ns,

@@ -121,7 +121,9 @@ impl Governor {
             + hits.returns as f64 * self.trap.return_ns
             + hits.program_ns as f64;
         // What is left for the program itself is the small difference of two large numbers where it is slowed down much.
-        let own_ns = (used_ns as f64 - self.spent_ns).max(self.spent_ns / (MOST_TOLD - 1.0)).max(1.0);
+        let own_ns = (used_ns as f64 - self.spent_ns)
+            .max(self.spent_ns / (MOST_TOLD - 1.0))
+            .max(1.0);
         self.slow_down = (own_ns + self.spent_ns) / own_ns;
         used_ns >= LEAST_CPU_NS && self.slow_down > self.most
     }

@@ -9,7 +9,9 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     process::files::FileId,
-    profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, StackId, StringId, ValueType},
+    profile::{
+        Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, StackId, StringId, ValueType,
+    },
     recording::{Ledger, Recording, Sampled},
     resolve::Location,
     symbolize::{Options, Symbol, Symbolizer},

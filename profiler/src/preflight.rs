@@ -28,6 +28,9 @@ const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 10 };
 /// `bpf_get_current_task_btf` (5.11) and `bpf_task_pt_regs` (5.15).
 const TASK_POINTERS_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
 
+/// Cookies of perf events (`bpf_get_attach_cookie`, 7adfc6c9b315): what a probe is about.
+const COOKIES_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
+
 /// Programs on perf events may ask for the cgroup of the running task since
 /// <https://git.kernel.org/linus/95b861a7935bf75f647959073093ab8058b88c26>. 5.10 refuses.
 const CGROUP_FILTER_SINCE: KernelVersion = KernelVersion { major: 5, minor: 14 };
@@ -92,6 +95,15 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
         && let Some(version) = kernel.filter(|&version| version < CGROUP_FILTER_SINCE)
     {
         bail!("--cgroup needs Linux {CGROUP_FILTER_SINCE} or later; this kernel is {version}");
+    }
+    let with_cookies = match &config.memory {
+        Some(memory) if memory.exact.is_some() => Some("--exact"),
+        _ => config.calls.as_ref().map(|_| "profiler calls"),
+    };
+    if let Some(what) = with_cookies
+        && let Some(version) = kernel.filter(|&version| version < COOKIES_SINCE)
+    {
+        bail!("{what} needs Linux {COOKIES_SINCE} or later; this kernel is {version}");
     }
     let cgroup = config
         .cgroup

@@ -12,8 +12,9 @@ use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::{CodeKey, PythonProcess},
     record::{
-        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE,
-        PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader, StackKey,
+        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE,
+        PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader,
+        StackKey,
     },
     unwind::UnwindMapping,
 };

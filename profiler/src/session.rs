@@ -179,7 +179,13 @@ async fn run(
     };
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
-    tell(&mut source.kernel, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
+    tell(
+        &mut source.kernel,
+        &mut unwinder,
+        &mut recording,
+        memory.as_mut(),
+        calls.as_mut(),
+    )?;
     unwinder.install(Some(Instant::now() + TABLES_WAIT));
     source.start()?;
     if let Some(memory) = &mut memory {
@@ -240,7 +246,13 @@ async fn run(
                 }
             }
         }
-        take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
+        take_in(
+            &mut source,
+            &mut unwinder,
+            &mut recording,
+            memory.as_mut(),
+            calls.as_mut(),
+        )?;
         if let Some(memory) = &mut memory
             && memory.is_spent(&source.kernel)?
         {
@@ -274,7 +286,13 @@ async fn run(
     }
     source.kernel.detach_all();
     let detached_in = detaching.elapsed();
-    take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
+    take_in(
+        &mut source,
+        &mut unwinder,
+        &mut recording,
+        memory.as_mut(),
+        calls.as_mut(),
+    )?;
     if let Some(memory) = &mut memory {
         memory.finish();
     }
@@ -734,7 +752,7 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
             Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
         },
         subtitle: lines.first().cloned().unwrap_or_default(),
-        value: config.memory.as_ref().map_or(0, |_| memory::VALUE),
+        value: config.memory.as_ref().map_or(0, memory::value),
     }
 }
 

@@ -110,6 +110,9 @@ pub struct ExactSummary {
     pub trap_ns: f64,
     /// How many times slower the program was, estimated from these.
     pub slow_down: f64,
+    /// The part of the places that allocate which no probe sees, because the build has them inlined; none if that
+    /// cannot be told.
+    pub hidden_share: Option<f64>,
     /// Blocks that are in no number because the table was full.
     pub lost_blocks: u64,
     /// Blocks that are counted without their stack.
@@ -391,7 +394,10 @@ impl MemorySummary {
         ];
         lines.extend(list("lost", &reasons(&lost)));
         if self.forgotten_bytes > 0 {
-            lines.push(format!("lost: {} because the account was full", bytes(self.forgotten_bytes)));
+            lines.push(format!(
+                "lost: {} because the account was full",
+                bytes(self.forgotten_bytes)
+            ));
         }
         lines
     }
@@ -401,14 +407,17 @@ impl CallsSummary {
     fn lines(&self) -> Vec<String> {
         let mut lines = self.lines.clone();
         lines.push(format!(
-            "{} at probes of {:.2} µs; the program ran {} times slower while calls were counted, {:.1} s",
+            "{} of probes, {:.2} µs each; while calls were counted, {:.1} s, the program took {} times as long",
             many(self.entry_hits + self.return_hits, "hit"),
             self.trap_ns / 1e3,
-            times(self.slow_down),
             self.observed_s,
+            times(self.slow_down),
         ));
         let lost = [
-            (self.lost_calls, "calls because the table was full or their frame was not readable"),
+            (
+                self.lost_calls,
+                "calls because the table was full or their frame was not readable",
+            ),
             (self.lost_times, "times of calls because a buffer was full"),
         ];
         lines.extend(list("lost", &reasons(&lost)));
@@ -416,7 +425,7 @@ impl CallsSummary {
     }
 }
 
-/// How many times slower, as far as it can be told.
+/// How many times as long, as far as it can be told.
 fn times(slow_down: f64) -> String {
     if slow_down < MOST_TOLD {
         format!("about {slow_down:.2}")
@@ -428,7 +437,7 @@ fn times(slow_down: f64) -> String {
 impl ExactSummary {
     fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
         let mut lines = vec![format!(
-            "{} and {} seen in {}{reason}; the program ran {} times slower ({} at probes of {:.2} µs)",
+            "{} and {} seen in {}{reason}; the program took {} times as long ({} of probes, {:.2} µs each)",
             many(self.allocations, "allocation"),
             many(self.frees, "free"),
             duration(length),
@@ -457,7 +466,7 @@ impl ExactSummary {
         let part = |&(power, number): &(usize, u64)| {
             let low = 1u64.checked_shl(power as u32).unwrap_or(u64::MAX);
             let share = percent(number as f64 / all.max(1) as f64);
-            format!("{share} of {} to {}", bytes(low), bytes(low.saturating_mul(2) - 1))
+            format!("{}–{} {share}", bytes(low), bytes(low.saturating_mul(2) - 1))
         };
         let parts: Vec<String> = sizes.iter().map(part).collect();
         (all > 0).then(|| format!("sizes: {}", parts.join(", ")))
@@ -490,12 +499,15 @@ impl PythonStacks {
 impl Cost {
     fn line(&self, length: Duration, what: &str) -> String {
         let seconds = length.as_secs_f64().max(1e-9);
+        let longest = match self.bpf_longest_ns {
+            0 => String::new(),
+            ns => format!(", {:.0} µs at most", ns as f64 / 1e3),
+        };
         format!(
-            "cost: {:.1} µs per {what} in the kernel ({} of a CPU), {:.0} µs at most; the profiler itself {} of a CPU, {} \
-             and {} of kernel maps; start-up {}, names {}",
+            "cost: {:.1} µs per {what} in the kernel ({} of a CPU){longest}; the profiler itself {} of a CPU, {} and {} of \
+             kernel maps; start-up {}, names {}",
             self.bpf_ns_per_sample / 1e3,
             percent(self.bpf_cpu_share),
-            self.bpf_longest_ns as f64 / 1e3,
             percent(self.recording_cpu_s / seconds),
             bytes(self.peak_bytes),
             bytes(self.map_bytes),

@@ -15,8 +15,8 @@ use serde_json::Value;
 const ROUNDS: u64 = 20;
 /// counted.py's, and the file of the functions that it makes.
 const FILES: [&str; 2] = ["counted.py", "<made>"];
-/// Generators that counted.py leaves suspended, once a round each. From 3.12 on they are resumed to be closed only while
-/// cProfile looks on; 3.13.0 has a mistake and never does (measured; not so later releases of 3.13).
+/// Generators that counted.py leaves suspended, once a round each. Later releases resume them to be closed only while
+/// somebody looks on, as cProfile does; 3.12.1 always does and 3.13.0 never (measured), so there both are the same.
 const SUSPENDED: [&str; 2] = ["closed", "freed"];
 
 fn counted(python: &Python, arguments: &[&str]) -> Result<Taken> {
@@ -32,15 +32,11 @@ fn counted(python: &Python, arguments: &[&str]) -> Result<Taken> {
     Ok(taken)
 }
 
-/// What cProfile would count if it did not change what happens.
+/// What cProfile counts, or would if it did not change what happens.
 fn truth(python: &Python) -> Result<Counts> {
     let mut truth = Counts::of_cprofile(python, ROUNDS)?;
     for (place, (calls, primitive)) in &mut truth.0 {
-        if python.version >= (3, 12) && SUSPENDED.contains(&place.name.as_str()) {
-            ensure!(
-                [ROUNDS, 2 * ROUNDS].contains(calls),
-                "cProfile has counted {calls} calls of {place}"
-            );
+        if python.version >= (3, 13) && SUSPENDED.contains(&place.name.as_str()) {
             (*calls, *primitive) = (ROUNDS, Some(ROUNDS));
         }
     }
@@ -56,7 +52,7 @@ fn ensure_equal(found: &Counts, truth: &Counts, taken: &Taken) -> Result<()> {
         truth.0.len(),
         found.total(),
         truth.total(),
-        differences.join("\n"),
+        differences[..differences.len().min(12)].join("\n"),
         taken.outcome.stderr
     );
     Ok(())
@@ -71,6 +67,8 @@ fn calls_of_every_kind_are_counted_as_cprofile_counts_them() -> Result<()> {
         let report = taken.report()?;
         ensure_equal(&report.counts(&FILES)?, &truth, &taken)?;
         ensure!(report.whole["calls_exact"] == true, "{}", taken.outcome.stderr);
+        let lost = taken.lost()?;
+        ensure!(lost.is_empty(), "lost: {lost:?}");
         println!("{python}: {} calls of {} functions", truth.total(), truth.0.len());
         Ok(())
     })
@@ -83,7 +81,7 @@ fn recursion_of_chosen_functions_is_told_apart_as_cprofile_does() -> Result<()> 
     const CHOSEN: [(&str, &str); 6] = [
         ("factorial", "factorial"),
         ("counted.py:fibonacci", "fibonacci"),
-        ("__main__:even", "even"),
+        ("counted:even", "even"),
         ("odd", "odd"),
         ("counted.py:passing", "passing"),
         ("negative", "negative"),

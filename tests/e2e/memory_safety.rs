@@ -188,8 +188,8 @@ const ALLOCATORS: [(&str, (u32, u32), &str); 4] = [
     ("mimalloc", (3, 13), "mimalloc"),
 ];
 
-/// What is mapped by itself is as it was, and so is the sum. Small objects that lie in a heap among the churn's (malloc,
-/// mimalloc) are in pages that the churn has touched first: whose they are is not known there, and not looked at.
+/// The sum is as it was, and what malloc maps by itself. Objects that lie in a heap among the churn's (small ones with
+/// malloc, of up to some MiB with mimalloc) are in pages that the churn has touched first: not looked at.
 #[test]
 fn other_allocators_than_pymalloc_are_recognized_and_the_leak_is_found() -> Result<()> {
     let _serial = serial();
@@ -222,8 +222,10 @@ fn other_allocator(python: &Python, setting: &str, word: &str) -> Result<()> {
         explained * 100.0
     );
     let heap = taken.heap()?;
-    let large = heap.line("leak.py", line_of("leak.py", "# large bytes")?);
-    ensure_within("large", large.live.bytes, number(&truth, "/large/bytes")?, 0.05).with_context(|| heap.top())?;
+    if setting != "mimalloc" {
+        let large = heap.line("leak.py", line_of("leak.py", "# large bytes")?);
+        ensure_within("large", large.live.bytes, number(&truth, "/large/bytes")?, 0.05).with_context(|| heap.top())?;
+    }
     if setting.contains("pymalloc") {
         let small = heap.line("leak.py", line_of("leak.py", "# small objects")?);
         ensure!(

@@ -19,8 +19,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
-        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink,
-        uprobe::UProbeLink,
+        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink, uprobe::UProbeLink,
     },
 };
 use profiler_common::{
@@ -428,7 +427,10 @@ impl Kernel {
 
     /// One of the kernel side's counters, of all CPUs together.
     pub fn counter(&self, counter: Counter) -> anyhow::Result<u64> {
-        let values = self.stats.get(&(counter as u32), 0).context("failed to read map STATS")?;
+        let values = self
+            .stats
+            .get(&(counter as u32), 0)
+            .context("failed to read map STATS")?;
         Ok(values.iter().sum())
     }
 

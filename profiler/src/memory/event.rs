@@ -1,7 +1,8 @@
 //! What happens to memory, whoever saw it: the one language of the sources (faults, pools, mappings, exact calls).
 
 use profiler_common::record::{
-    FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
+    FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_POPULATED, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_FAULT,
+    MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
 };
 
 /// A stack of a thread of a process, as the recording interns them: who it was that got the memory.
@@ -45,6 +46,7 @@ pub enum What {
         /// The whole pool's.
         bytes: u32,
         object_bytes: u32,
+        /// 0: it was born again, and nothing else is told.
         weight: u32,
         site: SiteId,
     },
@@ -53,6 +55,8 @@ pub enum What {
         start: u64,
         bytes: u64,
         kind: MapKind,
+        /// All of it is there at once, without a fault.
+        populated: bool,
         site: SiteId,
     },
     Unmap {
@@ -135,6 +139,7 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
                 (false, true) => MapKind::Anonymous,
                 (false, false) => MapKind::PrivateFile,
             },
+            populated: flags & MAP_POPULATED != 0,
             site,
         },
         MEMORY_UNMAP => What::Unmap {

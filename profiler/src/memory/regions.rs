@@ -49,6 +49,7 @@ impl Regions {
                 bytes,
                 kind,
                 site,
+                ..
             } => {
                 let range = start..start.saturating_add(bytes);
                 self.unmap(pid, range.clone(), time_ns);
@@ -103,11 +104,7 @@ impl Regions {
             site,
             born_ns,
         };
-        self.spaces
-            .entry(pid)
-            .or_default()
-            .regions
-            .insert(range.start, region);
+        self.spaces.entry(pid).or_default().regions.insert(range.start, region);
     }
 
     /// Takes a range out; what is cut in two stays on both sides.
@@ -139,7 +136,8 @@ impl Regions {
                     space.regions.insert(start, Region { end, site, born_ns });
                 }
             }
-            self.accounts.died(site, gone, u64::from(parts == 0), 1, born_ns, now_ns);
+            self.accounts
+                .died(site, gone, u64::from(parts == 0), 1, born_ns, now_ns);
         }
     }
 
@@ -162,6 +160,7 @@ mod tests {
             start,
             bytes,
             kind: MapKind::Anonymous,
+            populated: false,
             site,
         }
     }

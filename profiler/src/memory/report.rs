@@ -17,9 +17,7 @@ use crate::{
     name,
     profile::{Frame, FrameKind, Labels, Profile, SampleKey, StackId, StringId},
     recording::Recording,
-    report::memory::{
-        Curve, Detail, MemoryKind, MemoryReport, ProcessMemory, Resident, Shown, heap_profile,
-    },
+    report::memory::{Curve, Detail, MemoryKind, MemoryReport, ProcessMemory, Resident, Shown, heap_profile},
 };
 
 const PAGE: u32 = 4096;
@@ -45,6 +43,7 @@ pub fn report(
         Wanted::Leaks { older_than } => Shown::Leaks { older_than },
         Wanted::Peak => Shown::Peak,
         Wanted::Temporary => Shown::Temporary,
+        Wanted::Allocated => Shown::Allocated,
     };
     let mut profile = heap_profile(shown, watch.blocks.is_some(), PAGE);
     let (stacks, warnings) = name::name_stacks(recording, &mut profile);
@@ -57,7 +56,7 @@ pub fn report(
 
     let age = match wanted {
         Wanted::Leaks { older_than } => u64::try_from(older_than.as_nanos()).unwrap_or(u64::MAX),
-        Wanted::Live | Wanted::Peak | Wanted::Temporary => 0,
+        Wanted::Live | Wanted::Peak | Wanted::Temporary | Wanted::Allocated => 0,
     };
     let aged = match &watch.blocks {
         Some(blocks) => blocks.live_older_than(watch.ended_ns, age),
@@ -69,7 +68,11 @@ pub fn report(
         MemorySource::Resident | MemorySource::Pools => &watch.accounts,
     };
     let mut totals: Vec<(SiteId, Totals)> = match source {
-        MemorySource::Pools => watch.growth().pools().map(|(site, pools)| (site, of_pools(&pools))).collect(),
+        MemorySource::Pools => watch
+            .growth()
+            .pools()
+            .map(|(site, pools)| (site, of_pools(&pools)))
+            .collect(),
         MemorySource::Resident | MemorySource::Mapped => accounts.iter().collect(),
     };
     // In order, so that equal recordings give equal reports.
@@ -89,7 +92,7 @@ pub fn report(
         entry.allocated += totals.allocated;
         let aged = aged.get(&site);
         entry.in_use += match wanted {
-            Wanted::Live => totals.live,
+            Wanted::Live | Wanted::Allocated => totals.live,
             Wanted::Leaks { .. } => aged.map_or(Amount::default(), |aged| aged.amount),
             Wanted::Peak => totals.at_peak,
             Wanted::Temporary => match &watch.blocks {
@@ -97,7 +100,9 @@ pub fn report(
                 None => totals.temporary,
             },
         };
-        if let (Some(aged), Wanted::Live | Wanted::Leaks { .. }, true) = (aged, wanted, source == MemorySource::Resident) {
+        if let (Some(aged), Wanted::Live | Wanted::Allocated | Wanted::Leaks { .. }, true) =
+            (aged, wanted, source == MemorySource::Resident)
+        {
             add_ages(&mut entry.detail, aged, watch.started_ns(), watch.ended_ns);
         }
     }
@@ -113,7 +118,7 @@ pub fn report(
                 variance: 0.0,
             };
             entry.allocated += amount;
-            if matches!(wanted, Wanted::Live | Wanted::Peak) {
+            if matches!(wanted, Wanted::Live | Wanted::Allocated | Wanted::Peak) {
                 entry.in_use += amount;
             }
         }

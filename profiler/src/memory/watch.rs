@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     account::{Accounts, Amount},
     blocks::Blocks,
-    event::{Event, SiteId, What},
+    event::{Event, MapKind, SiteId, What},
     pools::ProcessPools,
     regions::Regions,
     rss::Resident,
@@ -176,7 +176,41 @@ impl Watch {
                 _ => {}
             }
             self.growth.take(event, &mut self.accounts);
+            self.populate(event);
             self.regions.take(event);
+        }
+    }
+
+    /// Memory that is mapped with all its pages has no faults: they are made up, as if each page had been touched at once.
+    fn populate(&mut self, event: &Event) {
+        /// A GiB; whoever maps more at once keeps it long enough for the growth to be seen otherwise.
+        const MOST_PAGES: u64 = 1 << 18;
+        const PAGE: u64 = 4096;
+        let What::Map {
+            start,
+            bytes,
+            kind: MapKind::Anonymous,
+            populated: true,
+            site,
+        } = event.what
+        else {
+            return;
+        };
+        for page in 0..bytes.div_ceil(PAGE).min(MOST_PAGES) {
+            let touched = What::Fault {
+                address: start + page * PAGE,
+                write: true,
+                present: false,
+                weight: 1,
+                site,
+            };
+            self.growth.take(
+                &Event {
+                    what: touched,
+                    ..*event
+                },
+                &mut self.accounts,
+            );
         }
     }
 
@@ -189,8 +223,12 @@ impl Watch {
 
     fn end(&mut self, pid: u32) {
         self.measure(pid);
+        let stays = self.lasting.contains(&pid);
         if let Some(known) = self.known.get_mut(&pid) {
             known.exited = true;
+            if !stays {
+                known.files.clear();
+            }
         }
     }
 
@@ -256,6 +294,9 @@ impl Watch {
             }
         }
         self.ended_ns = cost::monotonic_ns();
+        if let Some(moment) = self.moments.last_mut() {
+            moment.time_ns = self.ended_ns;
+        }
         self.stopped = true;
     }
 
@@ -265,7 +306,12 @@ impl Watch {
             self.accounts.snapshot(self.ended_ns);
         }
         let now_ns = self.ended_ns;
-        let alive: Vec<u32> = self.order.iter().copied().filter(|pid| !self.known[pid].exited).collect();
+        let alive: Vec<u32> = self
+            .order
+            .iter()
+            .copied()
+            .filter(|pid| !self.known[pid].exited)
+            .collect();
         for pid in alive {
             self.measure(pid);
         }
@@ -280,7 +326,10 @@ impl Watch {
 
     /// What was resident at a snapshot, of all processes.
     pub fn rss_at(&self, time_ns: u64) -> Option<u64> {
-        let at = self.moments.binary_search_by_key(&time_ns, |moment| moment.time_ns).ok()?;
+        let at = self
+            .moments
+            .binary_search_by_key(&time_ns, |moment| moment.time_ns)
+            .ok()?;
         Some(self.moments[at].rss)
     }
 

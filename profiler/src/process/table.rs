@@ -9,13 +9,13 @@ use profiler_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    memory::event::SiteId,
     process::{
         cgroup::Cgroup,
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
     },
-    memory::event::SiteId,
     python::{binary::PythonBinary, codes::CodeId},
     recording::SampleOf,
     unwind,

@@ -60,8 +60,12 @@ pub struct Calls {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Window {
-    Open { since: Instant },
-    Closed { until: Instant },
+    Open {
+        since: Instant,
+    },
+    Closed {
+        until: Instant,
+    },
     /// The budget is spent, or the recording is over.
     Over,
 }
@@ -110,7 +114,9 @@ impl Calls {
 
     /// A process has a CPython: its calls are counted from now on.
     pub fn probe(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
-        let Some((python, file)) = recording.python(pid) else { return };
+        let Some((python, file)) = recording.python(pid) else {
+            return;
+        };
         let Some(opened) = &file.opened else { return };
         let timed = !self.patterns.is_empty();
         let warnings = &mut self.warnings;
@@ -293,8 +299,9 @@ impl Calls {
         for (pattern, typed) in self.patterns.iter().zip(&self.wanted.functions) {
             let codes = &recording.ledger.codes;
             if !self.codes.values().any(|&code| pattern.matches(codes.get(code))) {
-                self.warnings
-                    .push(format!("no call of `{typed}` was seen; functions are named MODULE:NAME, as in app.db:Session.execute"));
+                self.warnings.push(format!(
+                    "no call of `{typed}` was seen; functions are named MODULE:NAME, as in app.db:Session.execute"
+                ));
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::{
             self, Allocators,
             coverage::{Coverage, Verdict},
             functions::{AllocFunction, Arguments},
-            table::{AllocatorInUse, Domain},
+            table::{AllocatorInUse, Domain, Hook as AllocatorHook},
         },
         memory::ProcessMemory,
     },
@@ -33,6 +33,8 @@ pub struct Exact {
     probed: FxHashSet<(FileId, Option<u32>)>,
     by_process: bool,
     governor: Option<Governor>,
+    /// Of the file that was looked at last.
+    coverage: Option<Coverage>,
     /// Those that have probes.
     pids: Vec<u32>,
 }
@@ -50,6 +52,7 @@ impl Exact {
             probed: FxHashSet::default(),
             by_process,
             governor: None,
+            coverage: None,
             pids: Vec::new(),
         }
     }
@@ -70,12 +73,17 @@ impl Exact {
             let bytes = opened.map().ok()?;
             match allocator::inspect(&bytes, &python.binary) {
                 Ok(allocators) => {
-                    warnings.extend(coverage(file, &bytes, &allocators));
+                    let coverage = Coverage::measure(&bytes, &allocators).ok().flatten();
+                    warnings.extend(shortcoming(file, coverage.as_ref()));
+                    self.coverage = coverage;
                     let probes = allocators.functions.iter().flat_map(probes).collect();
                     Some(Rc::new(Found { allocators, probes }))
                 }
                 Err(error) => {
-                    warnings.push(format!("{}: {error}; its allocations are not seen", file.path.display()));
+                    warnings.push(format!(
+                        "{}: {error}; its allocations are not seen",
+                        file.path.display()
+                    ));
                     None
                 }
             }
@@ -119,6 +127,11 @@ impl Exact {
         Ok(governor.look(hits, cpu_ns))
     }
 
+    /// The part of the places that allocate which no probe sees, if it can be told.
+    pub fn hidden_share(&self) -> Option<f64> {
+        self.coverage.as_ref().map(Coverage::inlined_share)
+    }
+
     pub fn governor(&self) -> Option<&Governor> {
         self.governor.as_ref()
     }
@@ -153,35 +166,40 @@ fn probes(function: &AllocFunction) -> impl Iterator<Item = AllocationProbe> {
 }
 
 /// What the probes cannot see in this build.
-fn coverage(file: &File, elf: &[u8], allocators: &Allocators) -> Option<String> {
+fn shortcoming(file: &File, coverage: Option<&Coverage>) -> Option<String> {
     let path = file.path.display();
-    match Coverage::measure(elf, allocators) {
-        Ok(Some(coverage)) if coverage.verdict() == Verdict::Complete => None,
-        Ok(Some(coverage)) => Some(format!(
+    let Some(coverage) = coverage else {
+        return Some(format!(
+            "{path}: whether this build has its allocator inlined cannot be told; what is, no probe sees"
+        ));
+    };
+    (coverage.verdict() == Verdict::Misleading).then(|| {
+        format!(
             "{path}: this build has its allocator inlined at {} places ({} of those that allocate) and {} that free, \
              which no probe sees: counts and what lives would mislead. Growth mode (without --exact) sees them",
             coverage.inlined,
             percent(coverage.inlined_share()),
             coverage.inlined_frees,
-        )),
-        Ok(None) | Err(_) => Some(format!(
-            "{path}: whether this build has its allocator inlined cannot be told; what is, no probe sees"
-        )),
-    }
+        )
+    })
 }
 
 /// What to say of a process that does not use pymalloc as it comes.
-fn not_pymalloc(pid: u32, in_use: AllocatorInUse) -> Option<String> {
+pub fn not_pymalloc(pid: u32, in_use: AllocatorInUse) -> Option<String> {
     match in_use {
         AllocatorInUse::Pymalloc => None,
         AllocatorInUse::Malloc => Some(format!(
-            "process {pid} runs with PYTHONMALLOC=malloc: all its blocks are the C library's"
+            "process {pid} runs with PYTHONMALLOC=malloc: all its blocks are the C library's, and have no pools"
         )),
         AllocatorInUse::Hooked { hook, .. } => Some(format!(
-            "process {pid} has {hook:?} hooks around its allocators: sizes include what they add"
+            "process {pid} has {} around its allocators: sizes include what they add",
+            match hook {
+                AllocatorHook::Debug => "debug hooks (PYTHONMALLOC=debug, -X dev)",
+                AllocatorHook::Trace => "tracemalloc's hooks",
+            }
         )),
         AllocatorInUse::Mimalloc { .. } => Some(format!(
-            "process {pid} runs with PYTHONMALLOC=mimalloc: only blocks of the raw domain are seen"
+            "process {pid} runs with PYTHONMALLOC=mimalloc: it has no pools, and exact mode sees blocks of the raw domain only"
         )),
         AllocatorInUse::Other { .. } => Some(format!(
             "process {pid} has another allocator in place (another profiler's?): what it hands on is seen, and no more"

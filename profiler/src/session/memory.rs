@@ -9,7 +9,10 @@ use profiler_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Content, exact::Exact};
+use super::{
+    Content,
+    exact::{self, Exact},
+};
 use crate::{
     bpf::Kernel,
     config::{Config, MemoryConfig, MemoryFormat, Target, Wanted},
@@ -18,18 +21,30 @@ use crate::{
     memory::{blocks::Blocks, report, watch::Watch},
     process::files::FileId,
     profile::Profile,
-    python::allocator::{self, NoAllocator, pool::{PoolProbe, UsableArenas}},
+    python::{
+        allocator::{
+            self, Allocators, NoAllocator,
+            pool::{PoolProbe, UsableArenas},
+            table::Domain,
+        },
+        memory::ProcessMemory,
+    },
     recording::Recording,
     report::{
         View,
-        memory::{MemoryReport, curve, difference, export, table},
+        memory::{MemoryReport, Shown, curve, difference, export, table},
         pprof,
     },
     summary::{ExactSummary, MemoryProcess, MemorySummary, many},
 };
 
-/// The value that reports of stacks show: bytes in use.
-pub const VALUE: usize = 3;
+/// The value that reports of stacks show.
+pub fn value(wanted: &MemoryConfig) -> usize {
+    match wanted.shown {
+        Wanted::Allocated => Shown::Allocated.value(),
+        Wanted::Live | Wanted::Leaks { .. } | Wanted::Peak | Wanted::Temporary => Shown::Live.value(),
+    }
+}
 
 /// Rows of the curve.
 const CURVE_ROWS: usize = 5;
@@ -39,8 +54,8 @@ pub struct Memory {
     wanted: MemoryConfig,
     /// What an earlier recording came to.
     base: Option<Profile>,
-    /// Where a file's pymalloc is probed; nothing where it cannot be.
-    pools: FxHashMap<FileId, Option<PoolProbe>>,
+    /// What is known of a file's allocators; nothing where they were not found.
+    allocators: FxHashMap<FileId, Option<Allocators>>,
     /// Probes that are in place: in a file, for a process or for all.
     probed: FxHashSet<(FileId, Option<u32>)>,
     /// A probe for each process, so that others do not stop there; otherwise one for all that run the file.
@@ -54,9 +69,15 @@ impl Memory {
     pub fn new(config: &Config, wanted: &MemoryConfig, command_pid: Option<u32>) -> anyhow::Result<Self> {
         let base = wanted.base.as_ref().map(read_base).transpose()?;
         if let Some(curve) = &wanted.curve
-            && !matches!(curve.extension().and_then(|ending| ending.to_str()), Some("csv" | "json"))
+            && !matches!(
+                curve.extension().and_then(|ending| ending.to_str()),
+                Some("csv" | "json")
+            )
         {
-            bail!("the ending of {} names no format for a curve: use .csv or .json", curve.display());
+            bail!(
+                "the ending of {} names no format for a curve: use .csv or .json",
+                curve.display()
+            );
         }
         let lasting = match &config.target {
             Target::Pids(pids) => pids.clone(),
@@ -69,7 +90,7 @@ impl Memory {
             watch: Watch::new(cost::monotonic_ns(), wanted.every, lasting, blocks),
             wanted: wanted.clone(),
             base,
-            pools: FxHashMap::default(),
+            allocators: FxHashMap::default(),
             probed: FxHashSet::default(),
             by_process,
             exact: wanted.exact.map(|exact| Exact::new(exact, by_process)),
@@ -118,23 +139,33 @@ impl Memory {
             }
             return;
         }
-        let Some((python, file)) = recording.python(pid) else { return };
+        let Some((python, file)) = recording.python(pid) else {
+            return;
+        };
         let Some(opened) = &file.opened else { return };
-        let probe = *self.pools.entry(python.file).or_insert_with(|| {
+        let allocators = self.allocators.entry(python.file).or_insert_with(|| {
             let found = match opened.map() {
-                Ok(bytes) => allocator::inspect(&bytes, &python.binary).and_then(|allocators| allocators.pool),
+                Ok(bytes) => allocator::inspect(&bytes, &python.binary),
                 Err(_) => Err(NoAllocator::NotPython),
             };
-            found
-                .inspect_err(|error| {
-                    self.warnings.push(format!(
-                        "{}: {error}; its small objects are followed by page only",
-                        file.path.display()
-                    ));
-                })
-                .ok()
+            if let Err(error) = found.as_ref().map(|found| found.pool.as_ref()).flatten() {
+                self.warnings.push(format!(
+                    "{}: {error}; its small objects are followed by page only",
+                    file.path.display()
+                ));
+            }
+            found.ok()
         });
-        let Some(probe) = probe else { return };
+        let Some(allocators) = allocators else { return };
+        let in_use = allocators
+            .tables
+            .in_use(&ProcessMemory { pid }, python.bias, Domain::Object);
+        if let Some(line) = in_use.and_then(|in_use| exact::not_pymalloc(pid, in_use))
+            && !self.warnings.contains(&line)
+        {
+            self.warnings.push(line);
+        }
+        let Ok(probe) = allocators.pool else { return };
         let facts = pool_facts(&probe, python.bias);
         let scope = self.by_process.then_some(pid);
         let attached = kernel.set_pool_facts(pid, &facts).and_then(|()| {
@@ -207,9 +238,15 @@ impl Memory {
                     return_hits: counter(Counter::ReturnHits),
                     trap_ns: governor.trap().entry_ns,
                     slow_down: governor.slow_down(),
+                    hidden_share: exact.hidden_share(),
                     lost_blocks: counter(Counter::LostBlocks),
                     without_stack: counter(Counter::LostSites),
-                    sizes: self.watch.blocks.as_ref().map(|blocks| blocks.sizes.to_vec()).unwrap_or_default(),
+                    sizes: self
+                        .watch
+                        .blocks
+                        .as_ref()
+                        .map(|blocks| blocks.sizes.to_vec())
+                        .unwrap_or_default(),
                 })
             }),
         }
@@ -279,6 +316,7 @@ pub fn headline(wanted: &MemoryConfig) -> &'static str {
         Wanted::Leaks { .. } => "Memory that stays",
         Wanted::Peak => "Memory at its peak",
         Wanted::Temporary => "Temporary memory",
+        Wanted::Allocated => "New memory",
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how fast the profiler is, and how little it costs.
 
 mod bpf_stats;
+mod calls;
 mod child;
 mod cpu;
 mod first_sample;
@@ -32,12 +33,14 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum Bench {
+    Calls(calls::Options),
     Cpu(cpu::Options),
     Memory(heap::Options),
 }
 
 pub fn run(options: &Options) -> Result<()> {
     match &options.bench {
+        Bench::Calls(options) => calls::run(options),
         Bench::Cpu(options) => cpu::run(options),
         Bench::Memory(options) => heap::run(options),
     }

@@ -9,14 +9,20 @@ uptime() {
 }
 
 # A name, and what the profiler is run with. A verifier's log can be long; the end of it is what says why.
-record() {
+run() {
     name=$1
     shift
     uptime >"/out/$name.started"
-    $b timeout -s KILL 100 $within ./profiler record --force -f folded "$@" 2>/tmp/said
+    $b timeout -s KILL 100 $within ./profiler "$@" 2>/tmp/said >/tmp/table
     echo $? >"/out/$name.status"
     uptime >"/out/$name.ended"
     $b tail -c 40000 /tmp/said >"/out/$name.said"
+}
+
+record() {
+    name=$1
+    shift
+    run "$name" record --force -f folded "$@"
 }
 
 uptime >/out/booted
@@ -42,6 +48,10 @@ record load-probe -v -p $pid --probe "${library:-$PYTHON}:PyFloat_FromDouble" -d
 within="$b unshare --pid --fork --mount-proc"
 record load-namespace -v -d 1 -o /tmp/load -- "$PYTHON" -I -S -c 'for _ in range(300000): pass'
 within=
+
+run load-memory memory -v -s -p $pid -d 300ms
+run load-exact memory -v --exact --max-overhead 100 -p $pid -d 300ms
+run load-calls calls -v --max-overhead 100 -p $pid -d 300ms --function none
 
 # The CPU time used in between is what the samples are to add up to.
 $b cat /proc/uptime /proc/$pid/stat >/out/before

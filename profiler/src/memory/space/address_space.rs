@@ -154,10 +154,15 @@ impl AddressSpace {
                 weight,
                 site,
             } => {
+                if weight == 0 {
+                    // It was born again, and by whom is not told: the pool is nobody's, its pages stay where they are.
+                    self.pools.release(address..address.saturating_add(bytes.into()));
+                    return;
+                }
                 let pool = Pool {
                     bytes,
                     object_bytes,
-                    weight: weight.max(1),
+                    weight,
                     site,
                 };
                 self.pool(common, address, pool, time_ns, accounts);

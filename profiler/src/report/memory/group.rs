@@ -238,7 +238,9 @@ pub(super) fn group_samples(profile: &Profile, details: &[Detail], by: By, ids: 
         .into_iter()
         .map(|(place, (sums, vias))| Row {
             via: match by {
-                By::Line | By::Function | By::File | By::Module if !place.library.is_empty() => Some(place.library.clone()),
+                By::Line | By::Function | By::File | By::Module if !place.library.is_empty() => {
+                    Some(place.library.clone())
+                }
                 By::Line | By::Function | By::File | By::Module => vias.name(profile),
                 By::Thread | By::Process => None,
             },
@@ -287,7 +289,7 @@ impl<'a> Places<'a> {
             By::Line | By::Function | By::File | By::Module => match owner.frame {
                 None => named("[no frames]"),
                 Some(id) => {
-                    let library = owner.library.map(|id| self.frame(self.profile.frame(id)).name);
+                    let library = owner.library.map(|id| self.library(self.profile.frame(id)));
                     Place {
                         library: library.unwrap_or_default(),
                         ..self.frame(self.profile.frame(id))
@@ -295,6 +297,14 @@ impl<'a> Places<'a> {
                 }
             },
         }
+    }
+
+    /// What of an installed function is told beside the program's own line: not its line, so that there is one row for
+    /// all that one function of a library does for a line.
+    fn library(&self, frame: &Frame) -> String {
+        let package = path::module(self.profile.string(frame.file));
+        let package = package.split('.').next().unwrap_or_default();
+        clean(&format!("{} ({package})", self.profile.string(frame.function)))
     }
 
     fn process(&self, labels: &Labels) -> Place {

@@ -210,6 +210,26 @@ pub struct Curve {
     pub sites: Vec<(usize, Vec<u64>)>,
 }
 
+/// What to say where nothing was seen to come, although perhaps it did.
+fn nothing_came(report: &MemoryReport) -> String {
+    /// What a process that only idles changes by.
+    const LEAST: i64 = 1 << 20;
+    let length = layout::span(report.length);
+    let growths = report.processes.iter().map(|process| process.growth().max(0));
+    let grown = growths.fold(0, i64::saturating_add);
+    if grown < LEAST {
+        return format!("Nothing grew: no new memory in {length}.");
+    }
+    let grown = crate::humanize::bytes(grown.unsigned_abs());
+    if report.exact {
+        return format!("No allocation was seen in {length}, although RSS grew by {grown}: see the warnings.");
+    }
+    format!(
+        "No page fault was seen in {length}, although RSS grew by {grown}: memory can be locked, or filled by the kernel \
+         for direct I/O or a virtual machine; try --source mapped."
+    )
+}
+
 fn change(before: u64, after: u64) -> i64 {
     let size = i64::try_from(before.abs_diff(after)).unwrap_or(i64::MAX);
     if after < before { -size } else { size }

@@ -13,7 +13,7 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
     let all = &totals.all;
     let length = span(report.length);
     if all.alloc_bytes == 0 && all.inuse_bytes == 0 {
-        return vec![format!("Nothing grew: no new memory in {length}.")];
+        return vec![super::nothing_came(report)];
     }
 
     let objects = match report.exact {
@@ -42,12 +42,16 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
         parts.push(format!("{} is free but kept by the allocator", bytes(totals.free)));
     }
     if totals.file > 0 {
-        parts.push(format!("{} is pages of mapped files", bytes(totals.file)));
-    }
-    if all.estimated_bytes > 0 {
         parts.push(format!(
-            "{} is worked out rather than seen (~ in the table), with an error that is not known",
-            bytes(all.estimated_bytes)
+            "{} is pages of mapped files, worked out rather than seen (~, error not known)",
+            bytes(totals.file)
+        ));
+    }
+    let others = all.estimated_bytes.saturating_sub(totals.file);
+    if others > 0 {
+        parts.push(format!(
+            "{} is worked out rather than seen (~, error not known)",
+            bytes(others)
         ));
     }
     if !parts.is_empty() {

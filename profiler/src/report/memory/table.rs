@@ -138,10 +138,10 @@ fn nothing(report: &MemoryReport, total: &Sums) -> Option<String> {
     let length = span(report.length);
     let came = bytes(total.alloc_bytes);
     match report.shown {
-        Shown::Allocated if total.alloc_bytes == 0 => Some(format!("Nothing grew: no new memory in {length}.")),
+        Shown::Allocated if total.alloc_bytes == 0 => Some(super::nothing_came(report)),
         Shown::Allocated => None,
         _ if total.inuse_bytes > 0 => None,
-        _ if total.alloc_bytes == 0 => Some(format!("Nothing grew: no new memory in {length}.")),
+        _ if total.alloc_bytes == 0 => Some(super::nothing_came(report)),
         Shown::Live => Some(format!(
             "Nothing stayed: all of the {came} that came in {length} is gone again."
         )),
@@ -254,11 +254,11 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
         )
     };
     let mut rss = vec![format!(
-            "{}: RSS {} -> {} ({} in {})",
-            name(process),
-            bytes(before.rss),
-            bytes(after.rss),
-            bytes_change(process.growth()),
+        "{}: RSS {} -> {} ({} in {})",
+        name(process),
+        bytes(before.rss),
+        bytes(after.rss),
+        bytes_change(process.growth()),
         span(report.length),
     )];
     if !report.exact {

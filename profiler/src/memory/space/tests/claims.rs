@@ -466,6 +466,7 @@ fn addresses_that_cannot_be_never_panic() {
                     start: address,
                     bytes,
                     kind,
+                    populated: false,
                     site,
                 },
                 What::Fault {

@@ -61,6 +61,7 @@ impl Fixture {
                 start: BASE + pages.start * PAGE,
                 bytes: (pages.end - pages.start) * PAGE,
                 kind,
+                populated: false,
                 site: 0,
             },
         );

@@ -293,6 +293,7 @@ fn what() -> impl Strategy<Value = What> {
         start: page * PAGE,
         bytes: pages * PAGE,
         kind,
+        populated: false,
         site,
     });
     let unmap = (page(), length()).prop_map(|(page, pages)| What::Unmap {
@@ -345,7 +346,7 @@ proptest! {
     ) {
         let mut naive = Naive::default();
         let mut f = Fixture::new(Limits::default(), thp);
-        let whole = What::Map { start: BASE, bytes: 2048 * PAGE, kind: MapKind::Anonymous, site: 0 };
+        let whole = What::Map { start: BASE, bytes: 2048 * PAGE, kind: MapKind::Anonymous, populated: false, site: 0 };
         let events = mapped
             .then(|| (1..4).map(|pid| (pid, 0, whole)))
             .into_iter()
