@@ -18,6 +18,9 @@ pub const FEATURE_TASK_POINTERS: u32 = 1 << 6;
 /// The profiler runs in a pid namespace of its own: ids are translated into it.
 pub const FEATURE_PID_NAMESPACE: u32 = 1 << 7;
 
+/// Time calls of chosen functions, and of those that are not known yet not to be chosen.
+pub const FEATURE_TIME_CALLS: u32 = 1 << 8;
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Config {

@@ -253,3 +253,7 @@ pub struct CallCount {
 #[cfg(feature = "user")]
 // SAFETY: three u64, no padding.
 unsafe impl aya::Pod for CallCount {}
+
+/// Values of the map `CHOSEN`.
+pub const NOT_CHOSEN: u32 = 0;
+pub const IS_CHOSEN: u32 = 1;

@@ -10,9 +10,10 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use profiler_common::{
+    config::FEATURE_TIME_CALLS,
     python::{
         ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CallCount, CallFacts,
-        CodeKey, LAYOUT_TAGGED_EXECUTABLE, PythonProcess,
+        CodeKey, LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess,
     },
     record::{CallRecord, RECORD_CALL},
     stats::Counter,
@@ -26,7 +27,7 @@ use crate::{
     registers::register,
     sample,
     stats::{add, count},
-    task::{self, Task},
+    task::{self, Task, config},
     user_memory::UserMemory,
 };
 
@@ -114,8 +115,8 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     if event != CALL_BEGIN {
         count_call(ctx, task, &facts, key, frame)?;
     }
-    // SAFETY: the value is not kept.
-    if unsafe { CHOSEN.get(key) }.is_some() {
+    // SAFETY: copied out at once.
+    if config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN) {
         timed(ctx, task, &facts, event, frame, code, started_ns)?;
     }
     spent(started_ns);

@@ -61,9 +61,10 @@ pub static CALL_FACTS: HashMap<u32, CallFacts> = HashMap::with_max_entries(16 * 
 #[map]
 pub static CALLS: HashMap<CodeKey, CallCount> = HashMap::with_max_entries(64 * 1024, 0);
 
-/// User → kernel: code objects whose calls are timed.
+/// User → kernel: whether a code object's calls are timed. Until user space has said so, they are: the first calls of a
+/// function would be missing otherwise.
 #[map]
-pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(4 * 1024, 0);
+pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(64 * 1024, 0);
 
 /// Kernel only: calls of those that are under way.
 #[map]

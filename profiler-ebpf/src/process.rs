@@ -2,9 +2,13 @@
 
 use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
-use profiler_common::stats::Counter;
+use profiler_common::{config::FEATURE_FILTER_PID, stats::Counter};
 
-use crate::{ids, maps::TARGET_PIDS, task::Task};
+use crate::{
+    ids,
+    maps::{PROCESSES, PYTHONS, TARGET_PIDS},
+    task::{Task, config},
+};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`: a child of a target is a target, from
 /// its first instruction on.
@@ -22,10 +26,25 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
     if pid != tid {
         return Ok(());
     }
-    // SAFETY: the value is not kept.
-    if unsafe { TARGET_PIDS.get(parent) }.is_none() {
-        return Ok(());
+    if config::has(FEATURE_FILTER_PID) {
+        // SAFETY: the value is not kept.
+        if unsafe { TARGET_PIDS.get(parent) }.is_none() {
+            return Ok(());
+        }
+        debug!(ctx, "process {} follows its parent {} into the recording", pid, parent);
+        TARGET_PIDS.insert(pid, 1, 0).map_err(|_| Counter::ForksNotFollowed)?;
     }
-    debug!(ctx, "process {} follows its parent {} into the recording", pid, parent);
-    TARGET_PIDS.insert(pid, 1, 0).map_err(|_| Counter::ForksNotFollowed)
+    // Until user space has seen it, the child is what its parent was: its first samples would have no Python stack.
+    // SAFETY: values of maps, used at once.
+    unsafe {
+        if let Some(python) = PYTHONS.get(parent) {
+            PYTHONS.insert(pid, python, 0).map_err(|_| Counter::ForksNotFollowed)?;
+        }
+        if let Some(process) = PROCESSES.get(parent) {
+            PROCESSES
+                .insert(pid, process, 0)
+                .map_err(|_| Counter::ForksNotFollowed)?;
+        }
+    }
+    Ok(())
 }

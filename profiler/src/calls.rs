@@ -111,6 +111,8 @@ pub struct Counted<'a> {
     /// Calls by window, if counts are to be scaled up.
     pub windows: Option<&'a [u64]>,
     pub observed: Duration,
+    /// Of that, what the program did not spend in probes.
+    pub undisturbed: Duration,
     pub sampled: Duration,
     pub length: Duration,
     pub slow_down: Option<f64>,
@@ -148,7 +150,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     let samples = add_samples(recording, &mut functions);
     add_callers(counted, &mut functions);
     let scale = match counted.windows {
-        Some(_) if !counted.observed.is_zero() => counted.length.as_secs_f64() / counted.observed.as_secs_f64(),
+        Some(_) if !counted.undisturbed.is_zero() => counted.length.as_secs_f64() / counted.undisturbed.as_secs_f64(),
         _ => 1.0,
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);

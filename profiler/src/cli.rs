@@ -180,7 +180,7 @@ pub struct Memory {
     #[arg(long, value_name = "X", requires = "exact", value_parser = parse_factor, help_heading = "Exact mode")]
     pub max_overhead: Option<f64>,
 
-    /// Show native frames in the stacks, too
+    /// Follow the C library's allocator (or the one in its place), too, and show native frames
     #[arg(
         short = 'n',
         long,

@@ -4,7 +4,10 @@
 //! that the programs in the kernel count. Their own time is added. Together that is the time which the program would not
 //! have needed without us, out of the CPU time it has used.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
@@ -131,6 +134,11 @@ impl Governor {
     /// How many times slower the program has been so far.
     pub fn slow_down(&self) -> f64 {
         self.slow_down
+    }
+
+    /// CPU time that the program has spent in probes.
+    pub fn spent(&self) -> Duration {
+        Duration::from_nanos(self.spent_ns as u64)
     }
 
     pub fn trap(&self) -> TrapCost {

@@ -25,7 +25,7 @@ use crate::{
     memory::event::{self, Event, SiteId, What},
     process::{
         self,
-        files::{Files, PythonFile},
+        files::{FileId, Files, PythonFile},
         sideband::{SidebandEvent, SidebandKind},
         table::{Process, PythonIn, Table},
     },
@@ -349,6 +349,15 @@ impl Recording {
         Some((python, self.files.get(python.file)))
     }
 
+    /// The files that a process has mapped as code.
+    pub fn files_of(&self, pid: u32) -> impl Iterator<Item = (FileId, &process::files::File)> {
+        let process = self.table.get(pid);
+        process
+            .into_iter()
+            .flat_map(Process::files)
+            .map(|id| (id, self.files.get(id)))
+    }
+
     /// The processes that are known now.
     pub fn pids(&self) -> impl Iterator<Item = u32> {
         self.table.iter().map(|process| process.pid)
@@ -418,7 +427,7 @@ impl Recording {
             return;
         };
         let Some(python) = process.python.clone() else { return };
-        if raw.instance != process.instance {
+        if !process.is_instance(raw.instance) {
             return; // Of the program that this process was before its exec.
         }
         let memory = ProcessMemory { pid: raw.pid };
@@ -526,7 +535,8 @@ impl Recording {
         let process = self.table.get_mut(header.pid)?;
         let tally = &mut self.ledger.tally;
         // Walked by what it was before its exec. Without Python frames that does no harm.
-        if header.instance != 0 && header.instance != process.instance && !self.ledger.stacks[stack].python.is_empty() {
+        if header.instance != 0 && !process.is_instance(header.instance) && !self.ledger.stacks[stack].python.is_empty()
+        {
             tally.stale += 1;
             return None;
         }

@@ -16,7 +16,7 @@ use anyhow::{Context as _, anyhow};
 use profiler_common::{
     config::{
         Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
-        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE, FEATURE_TASK_POINTERS,
+        FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE, FEATURE_TASK_POINTERS, FEATURE_TIME_CALLS,
     },
     limits::{COMM_BYTES, GATE_STRETCH_NS},
     stats::Counter,
@@ -192,7 +192,7 @@ async fn run(
         memory.start(&recording);
     }
     if let Some(calls) = &mut calls {
-        calls.start();
+        calls.start(&mut source.kernel)?;
     }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
@@ -383,6 +383,9 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         summary.memory = Some(memory.summary(report, &counters));
         summary.warnings.extend(memory.warnings());
     }
+    if let Some(refusal) = calls.as_ref().and_then(|calls| calls.refusal(&recording)) {
+        return Err(anyhow!(refusal));
+    }
     if let (Some(calls), Content::Calls(report)) = (&calls, &content) {
         // The table says the same above its first row.
         let lines = match calls.wanted().format {
@@ -515,7 +518,12 @@ fn tell(
 ) -> anyhow::Result<()> {
     for fact in recording.drain_facts() {
         match fact {
-            Fact::Mappings { pid, mappings } => unwinder.set_mappings(&recording.files, pid, &mappings),
+            Fact::Mappings { pid, mappings } => {
+                unwinder.set_mappings(&recording.files, pid, &mappings);
+                if let Some(memory) = memory.as_deref_mut() {
+                    memory.probe_native(kernel, recording, pid);
+                }
+            }
             // The table is full: its stacks stay native, and the summary says so.
             Fact::Python { pid, facts } => {
                 if kernel.set_python(pid, &facts).is_err() {
@@ -574,6 +582,8 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     feature(config.comm.is_some(), FEATURE_FILTER_COMM);
     feature(findings.cgroup.is_some(), FEATURE_FILTER_CGROUP);
     feature(findings.task_pointers, FEATURE_TASK_POINTERS);
+    let timed = config.calls.as_ref().is_some_and(|calls| !calls.functions.is_empty());
+    feature(timed, FEATURE_TIME_CALLS);
     feature(findings.pid_namespace.is_some(), FEATURE_PID_NAMESPACE);
     kernel.pid_namespace = findings.pid_namespace.unwrap_or_default();
     if let Some(comm) = &config.comm {
@@ -597,7 +607,7 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
                 period_ns: config.period_ns,
             },
         },
-        follow_forks: config.subprocesses && !matches!(config.target, Target::All),
+        follow_forks: config.subprocesses || matches!(config.target, Target::All),
         probe: config.probe.is_some(),
         unwind: match &config.target {
             _ if !config.native_stacks => Sizes::NONE,

@@ -62,6 +62,8 @@ pub struct CallsSummary {
     pub lines: Vec<String>,
     /// In which calls were counted.
     pub observed_s: f64,
+    /// The `--max-overhead` at which counting stopped, if it did.
+    pub stopped_at: Option<f64>,
     pub entry_hits: u64,
     pub return_hits: u64,
     pub trap_ns: f64,

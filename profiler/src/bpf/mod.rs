@@ -26,7 +26,7 @@ use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
     limits::CONTEXTS,
     names,
-    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess},
     record::StackKey,
     stats::{COUNTERS, Counter},
 };
@@ -50,7 +50,7 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Print what the programs log (cold paths only). Off, the logging is not even loaded.
     pub log: bool,
-    /// Load `track_fork`.
+    /// Load `track_fork`: children of targets are targets, and are known from their first instruction on.
     pub follow_forks: bool,
     /// What to look at.
     pub event: Event,
@@ -315,9 +315,10 @@ impl Kernel {
         let _ = self.call_facts.remove(&pid);
     }
 
-    /// The calls of this code object are timed from now on.
-    pub fn choose(&mut self, code: CodeKey) -> anyhow::Result<()> {
-        self.chosen.insert(code, 1, 0).context("failed to write map CHOSEN")
+    /// Whether the calls of this code object are timed from now on.
+    pub fn choose(&mut self, code: CodeKey, is_chosen: bool) -> anyhow::Result<()> {
+        let value = if is_chosen { IS_CHOSEN } else { NOT_CHOSEN };
+        self.chosen.insert(code, value, 0).context("failed to write map CHOSEN")
     }
 
     /// Calls so far.

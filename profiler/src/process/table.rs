@@ -27,6 +27,9 @@ pub struct Process {
     pub pid: u32,
     /// Tells it apart from every other process of the recording, those with the same pid included. Never 0.
     pub instance: u32,
+    /// Its parent's, if it was forked in the recording: what the kernel side knows it by until it is told better. 0
+    /// otherwise.
+    pub parent_instance: u32,
     /// Name of its main thread.
     pub comm: String,
     /// Where it was when it was first sampled, or where its parent was.
@@ -90,6 +93,7 @@ impl Process {
         Self {
             pid,
             instance,
+            parent_instance: 0,
             comm,
             cgroup: None,
             cgroup_is_own: false,
@@ -105,6 +109,11 @@ impl Process {
             counts: FxHashMap::default(),
             sites: FxHashMap::default(),
         }
+    }
+
+    /// Whether what the kernel side says is of this program: and not of the one that the process was before an exec.
+    pub fn is_instance(&self, instance: u32) -> bool {
+        instance == self.instance || instance == self.parent_instance && instance != 0
     }
 
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
@@ -347,6 +356,7 @@ impl Table {
                 }
                 let perf_map = parent.perf_map.as_ref().and_then(|map| map.for_child().ok());
                 Process {
+                    parent_instance: parent.instance,
                     cgroup: parent.cgroup.clone(),
                     perf_map_is_inherited: perf_map.is_some(),
                     perf_map,

@@ -57,6 +57,13 @@ pub enum NoAllocator {
     NoPool,
 }
 
+/// The allocator that `elf`, a C library or a file in its place, exports: its functions, as far as they are there.
+pub fn exported(elf: &[u8]) -> Vec<AllocFunction> {
+    Code::new(elf)
+        .map(|code| functions::exported(&code))
+        .unwrap_or_default()
+}
+
 /// What `elf`, the bytes of the file that `binary` was read from, says about its allocators.
 pub fn inspect(elf: &[u8], binary: &PythonBinary) -> Result<Allocators, NoAllocator> {
     let code = Code::new(elf)?;

@@ -56,6 +56,8 @@ pub struct Calls {
     counted: Vec<(CodeKey, CallCount)>,
     sampled: Duration,
     warnings: Vec<String>,
+    /// Counting stopped because of what it cost.
+    spent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,12 +106,24 @@ impl Calls {
             counted: Vec::new(),
             sampled: Duration::ZERO,
             warnings: Vec::new(),
+            spent: false,
         }
     }
 
-    /// Counting begins.
-    pub fn start(&mut self) {
+    /// Counting begins. What a probe costs is measured now, which takes a tenth of a second: when a command has been
+    /// started, its first calls would not be counted meanwhile.
+    pub fn start(&mut self, kernel: &mut Kernel) -> anyhow::Result<()> {
+        self.measure(kernel)?;
         self.window = Window::Open { since: Instant::now() };
+        Ok(())
+    }
+
+    fn measure(&mut self, kernel: &mut Kernel) -> anyhow::Result<()> {
+        if self.governor.is_none() {
+            let trap = TrapCost::measure(kernel)?;
+            self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
+        }
+        Ok(())
     }
 
     /// A process has a CPython: its calls are counted from now on.
@@ -163,10 +177,7 @@ impl Calls {
         pid: u32,
         facts: CallFacts,
     ) -> anyhow::Result<()> {
-        if self.governor.is_none() {
-            let trap = TrapCost::measure(kernel)?;
-            self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
-        }
+        self.measure(kernel)?;
         match self.probed.iter_mut().find(|probed| probed.pid == pid) {
             // After an exec.
             Some(probed) => (probed.file, probed.facts) = (file, facts),
@@ -196,17 +207,23 @@ impl Calls {
         for (key, code) in codes {
             self.codes.insert(key, code);
             let known = recording.ledger.codes.get(code);
-            if self.patterns.iter().any(|pattern| pattern.matches(known)) {
-                self.chosen.insert(code);
-                kernel.choose(key)?;
+            if self.patterns.is_empty() {
+                continue;
             }
+            let is_chosen = self.patterns.iter().any(|pattern| pattern.matches(known));
+            if is_chosen {
+                self.chosen.insert(code);
+            }
+            // Where there is no room it stays unknown, and is timed for nothing.
+            let _ = kernel.choose(key, is_chosen);
         }
         for call in calls {
             let key = |address| CodeKey {
                 address,
                 instance: call.instance.into(),
             };
-            let Some(&code) = self.codes.get(&key(call.code)) else {
+            let code = self.codes.get(&key(call.code)).copied();
+            let Some(code) = code.filter(|code| self.chosen.contains(code)) else {
                 continue;
             };
             let caller = self.codes.get(&key(call.caller)).copied();
@@ -222,6 +239,7 @@ impl Calls {
                 if self.is_spent(kernel)? {
                     self.close(kernel, now)?;
                     self.window = Window::Over;
+                    self.spent = true;
                 } else if let Some(duty) = self.wanted.duty
                     && now.duration_since(since) >= WINDOW
                 {
@@ -306,13 +324,34 @@ impl Calls {
         }
     }
 
+    /// Why nothing could be counted, if so: no process had a CPython that is understood.
+    pub fn refusal(&self, recording: &Recording) -> Option<String> {
+        if !self.probed.is_empty() {
+            return None;
+        }
+        let reasons: Vec<String> = recording
+            .refused()
+            .map(|(reason, _)| reason.to_owned())
+            .chain(self.warnings.iter().cloned())
+            .collect();
+        Some(match &reasons[..] {
+            [] => {
+                "no CPython was found in what was recorded: there are no calls of Python functions to count".to_owned()
+            }
+            reasons => format!("no calls could be counted: {}", reasons.join("; ")),
+        })
+    }
+
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.warnings.iter().cloned()
     }
 
     pub fn content(&self, recording: &Recording, length: Duration) -> Content {
         let slow_down = self.governor.as_ref().map(Governor::slow_down);
+        // What the program would have run in the time observed, had nobody looked.
+        let spent = self.governor.as_ref().map_or(Duration::ZERO, Governor::spent);
         let counted = Counted {
+            undisturbed: self.observed.saturating_sub(spent),
             counts: &self.counted,
             codes: &self.codes,
             chosen: &self.chosen,
@@ -333,6 +372,7 @@ impl Calls {
         CallsSummary {
             lines,
             observed_s: self.observed.as_secs_f64(),
+            stopped_at: self.spent.then_some(self.wanted.max_overhead),
             entry_hits: counter(Counter::EntryHits),
             return_hits: counter(Counter::ReturnHits),
             trap_ns: self.governor.as_ref().map_or(0.0, |governor| governor.trap().entry_ns),

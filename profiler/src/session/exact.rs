@@ -30,6 +30,8 @@ pub struct Exact {
     wanted: config::Exact,
     /// What is probed in a file; nothing where it cannot be.
     files: FxHashMap<FileId, Option<Rc<Found>>>,
+    /// The same of C libraries.
+    natives: FxHashMap<FileId, Rc<Vec<AllocationProbe>>>,
     probed: FxHashSet<(FileId, Option<u32>)>,
     by_process: bool,
     governor: Option<Governor>,
@@ -49,6 +51,7 @@ impl Exact {
         Self {
             wanted,
             files: FxHashMap::default(),
+            natives: FxHashMap::default(),
             probed: FxHashSet::default(),
             by_process,
             governor: None,
@@ -94,6 +97,42 @@ impl Exact {
             .tables
             .in_use(&ProcessMemory { pid }, python.bias, Domain::Object);
         warnings.extend(in_use.and_then(|in_use| not_pymalloc(pid, in_use)));
+        self.govern(kernel, pid)?;
+        let scope = self.by_process.then_some(pid);
+        if self.probed.insert((python.file, scope)) {
+            for probe in &found.probes {
+                kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts probes into the C library's allocator, or whatever a process has in its place (`--native`).
+    pub fn probe_native(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) -> anyhow::Result<()> {
+        for (id, file) in recording.files_of(pid) {
+            let Some(opened) = &file.opened else { continue };
+            let probes = self.natives.entry(id).or_insert_with(|| {
+                let functions = opened
+                    .map()
+                    .map(|bytes| allocator::exported(&bytes))
+                    .unwrap_or_default();
+                Rc::new(functions.iter().flat_map(probes).collect())
+            });
+            let probes = Rc::clone(probes);
+            let scope = self.by_process.then_some(pid);
+            if probes.is_empty() || !self.probed.insert((id, scope)) {
+                continue;
+            }
+            self.govern(kernel, pid)?;
+            for probe in &*probes {
+                kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a process spends in probes counts against the budget from now on.
+    fn govern(&mut self, kernel: &mut Kernel, pid: u32) -> anyhow::Result<()> {
         if self.governor.is_none() {
             let trap = TrapCost::measure(kernel)?;
             self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
@@ -102,12 +141,6 @@ impl Exact {
             self.pids.push(pid);
             if let Some(governor) = &mut self.governor {
                 governor.leave_out(cpu_time_ns(pid));
-            }
-        }
-        let scope = self.by_process.then_some(pid);
-        if self.probed.insert((python.file, scope)) {
-            for probe in &found.probes {
-                kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
             }
         }
         Ok(())

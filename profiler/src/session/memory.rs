@@ -61,6 +61,8 @@ pub struct Memory {
     /// A probe for each process, so that others do not stop there; otherwise one for all that run the file.
     by_process: bool,
     exact: Option<Exact>,
+    /// In exact mode, the C library's allocator as well.
+    native: bool,
     /// What went wrong, once each.
     warnings: Vec<String>,
 }
@@ -93,6 +95,7 @@ impl Memory {
             allocators: FxHashMap::default(),
             probed: FxHashSet::default(),
             by_process,
+            native: config.native_stacks,
             exact: wanted.exact.map(|exact| Exact::new(exact, by_process)),
             warnings: Vec::new(),
         })
@@ -130,6 +133,17 @@ impl Memory {
         self.exact.as_mut().map_or(Ok(false), |exact| exact.is_spent(kernel))
     }
 
+    /// Puts probes into the C library of a process, if exact mode is to see it.
+    pub fn probe_native(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
+        if let Some(exact) = self.exact.as_mut().filter(|_| self.native)
+            && let Err(error) = exact.probe_native(kernel, recording, pid)
+        {
+            self.warnings.push(format!(
+                "process {pid}: {error:#}; what its C library allocates is not seen"
+            ));
+        }
+    }
+
     /// Puts probes into a process: where its pymalloc takes its pools, or, in exact mode, into all its allocators.
     pub fn probe(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
         if let Some(exact) = &mut self.exact {
@@ -148,7 +162,7 @@ impl Memory {
                 Ok(bytes) => allocator::inspect(&bytes, &python.binary),
                 Err(_) => Err(NoAllocator::NotPython),
             };
-            if let Err(error) = found.as_ref().map(|found| found.pool.as_ref()).flatten() {
+            if let Err(error) = found.as_ref().and_then(|found| found.pool.as_ref()) {
                 self.warnings.push(format!(
                     "{}: {error}; its small objects are followed by page only",
                     file.path.display()

@@ -56,33 +56,53 @@ pub fn find(code: &Code<'_>, tables: &Tables) -> Vec<AllocFunction> {
     let all = of(Domain::Object, &tables.object)
         .into_iter()
         .chain(of(Domain::Raw, &tables.raw));
-    all.filter_map(|(domain, address, kind)| function(code, domain, address, kind))
+    // All of them have a context, which is not used, as their argument 0.
+    all.filter_map(|(domain, address, kind)| function(code, domain, address, kind, 1))
         .collect()
 }
 
-/// All of them have a context, which is not used, as their argument 0.
-fn function(code: &Code<'_>, domain: Domain, address: u64, kind: Kind) -> Option<AllocFunction> {
+/// The functions that a C library, or an allocator in its place, exports. They count as the raw domain.
+pub fn exported(code: &Code<'_>) -> Vec<AllocFunction> {
+    let names = [
+        ("malloc", Kind::Malloc),
+        ("calloc", Kind::Calloc),
+        ("realloc", Kind::Realloc),
+        ("free", Kind::Free),
+    ];
+    names
+        .into_iter()
+        .filter_map(|(name, kind)| {
+            let address = code.image.symbol(name)?.address;
+            function(code, Domain::Raw, address, kind, 0)
+        })
+        .collect()
+}
+
+/// `first`: the number of the argument that says what is wanted.
+fn function(code: &Code<'_>, domain: Domain, address: u64, kind: Kind, first: u8) -> Option<AllocFunction> {
     let range = code.function(address)?;
     let has = |state: &State, argument| state.holder(Value::Argument(argument)).is_some();
     let arguments_are_there = |state: &State| match kind {
-        Kind::Malloc | Kind::Free => has(state, 1),
-        Kind::Calloc | Kind::Realloc => has(state, 1) && has(state, 2),
+        Kind::Malloc | Kind::Free => has(state, first),
+        Kind::Calloc | Kind::Realloc => has(state, first) && has(state, first + 1),
     };
     let has_result = !matches!(kind, Kind::Free);
     let fits = |state: &State| arguments_are_there(state) && (!has_result || state.stack_is_untouched());
     let spot = on_entry(code, &range, fits)?;
     let argument = |number| spot.register(Value::Argument(number));
     let arguments = match kind {
-        Kind::Malloc => Arguments::Malloc { size: argument(1)? },
+        Kind::Malloc => Arguments::Malloc { size: argument(first)? },
         Kind::Calloc => Arguments::Calloc {
-            count: argument(1)?,
-            size: argument(2)?,
+            count: argument(first)?,
+            size: argument(first + 1)?,
         },
         Kind::Realloc => Arguments::Realloc {
-            block: argument(1)?,
-            size: argument(2)?,
+            block: argument(first)?,
+            size: argument(first + 1)?,
         },
-        Kind::Free => Arguments::Free { block: argument(1)? },
+        Kind::Free => Arguments::Free {
+            block: argument(first)?,
+        },
     };
     Some(AllocFunction {
         domain,
