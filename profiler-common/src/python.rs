@@ -246,9 +246,15 @@ pub struct CallCount {
     pub calls: u64,
     /// Of those, calls while another call of the function was under way.
     pub nested: u64,
-    /// Whether any call ever was.
-    pub is_recursive: u64,
+    /// `CALLS_…` bits.
+    pub known: u64,
 }
+
+/// [`CallCount::known`]: a call of the function was seen inside another.
+pub const CALLS_RECURSIVE: u64 = 1 << 0;
+/// [`CallCount::known`]: of some calls it cannot be told whether they were inside another: where a generator stops, some
+/// builds (Debian's 3.14.10) have unlinked its frame already.
+pub const CALLS_UNLINKED: u64 = 1 << 1;
 
 #[cfg(feature = "user")]
 // SAFETY: three u64, no padding.

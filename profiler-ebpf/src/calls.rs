@@ -12,8 +12,8 @@ use aya_ebpf::{
 use profiler_common::{
     config::FEATURE_TIME_CALLS,
     python::{
-        ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CallCount, CallFacts,
-        CodeKey, LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess,
+        ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD, CALLS_RECURSIVE,
+        CALLS_UNLINKED, CallCount, CallFacts, CodeKey, LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess,
     },
     record::{CallRecord, RECORD_CALL},
     stats::Counter,
@@ -113,7 +113,7 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
         instance: facts.instance.into(),
     };
     if event != CALL_BEGIN {
-        count_call(ctx, task, &facts, key, frame)?;
+        count_call(ctx, task, &facts, event, key, frame)?;
     }
     // SAFETY: copied out at once.
     if config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN) {
@@ -184,16 +184,25 @@ fn has_begun(facts: &Facts, frame: u64, code: u64) -> bool {
 }
 
 #[inline(always)]
-fn count_call(ctx: &ProbeContext, task: Task, facts: &Facts, key: CodeKey, frame: u64) -> Result<(), Counter> {
+fn count_call(
+    ctx: &ProbeContext,
+    task: Task,
+    facts: &Facts,
+    event: u32,
+    key: CodeKey,
+    frame: u64,
+) -> Result<(), Counter> {
     if let Some(counted) = CALLS.get_ptr_mut(key) {
         // SAFETY: the pointer is to a map value. Plain reads of what others add to: they may be one behind.
         unsafe {
             atomic::add(&raw mut (*counted).calls, 1);
             let calls = (*counted).calls;
-            let look = (*counted).is_recursive != 0 || calls < LOOK_EVERY || calls % LOOK_EVERY == 0;
+            let look = (*counted).known & CALLS_RECURSIVE != 0 || calls < LOOK_EVERY || calls % LOOK_EVERY == 0;
             if look && calls_itself(facts, frame, key.address) {
-                (*counted).is_recursive = 1;
+                (*counted).known |= CALLS_RECURSIVE;
                 atomic::add(&raw mut (*counted).nested, 1);
+            } else if look && is_unlinked(facts, event, frame) {
+                (*counted).known |= CALLS_UNLINKED;
             }
         }
         return Ok(());
@@ -203,7 +212,13 @@ fn count_call(ctx: &ProbeContext, task: Task, facts: &Facts, key: CodeKey, frame
     let first = CallCount {
         calls: 1,
         nested,
-        is_recursive: nested,
+        known: if nested != 0 {
+            CALLS_RECURSIVE
+        } else if is_unlinked(facts, event, frame) {
+            CALLS_UNLINKED
+        } else {
+            0
+        },
     };
     CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
     let comm = task::comm();
@@ -212,6 +227,12 @@ fn count_call(ctx: &ProbeContext, task: Task, facts: &Facts, key: CodeKey, frame
         sample::send_code(context, task, comm, key.address);
         Ok(())
     })
+}
+
+/// Whether a generator that stops has no caller in its frame any more.
+#[inline(always)]
+fn is_unlinked(facts: &Facts, event: u32, frame: u64) -> bool {
+    event == CALL_YIELD && UserMemory.read_u64(frame + facts.frame_previous) == Some(0)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use profiler_common::python::{CallCount, CodeKey};
+use profiler_common::python::{CALLS_UNLINKED, CallCount, CodeKey};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{
@@ -71,12 +71,13 @@ pub struct Timing {
     /// Calls by a function of itself, directly.
     pub nested: u64,
     pub nested_ns: u64,
-    pub callers: FxHashMap<CodeId, u64>,
+    /// By where their code is: their names may come later.
+    pub callers: FxHashMap<CodeKey, u64>,
 }
 
 impl Timing {
     /// A call has ended; `took_ns` is 0 if it was not seen to begin.
-    pub fn add(&mut self, took_ns: u64, caller: Option<CodeId>, own: CodeId) {
+    pub fn add(&mut self, took_ns: u64, caller: Option<CodeKey>, own: CodeKey) {
         if let Some(caller) = caller {
             *self.callers.entry(caller).or_default() += 1;
         }
@@ -126,6 +127,7 @@ type Functions = IndexMap<Option<CodeId>, Entry, FxBuildHasher>;
 struct Entry {
     calls: u64,
     nested: u64,
+    primitive_unknown: bool,
     counted: bool,
     own_samples: u64,
     cumulative_samples: u64,
@@ -146,6 +148,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         entry.counted = true;
         entry.calls = entry.calls.saturating_add(count.calls);
         entry.nested = entry.nested.saturating_add(count.nested);
+        entry.primitive_unknown |= count.known & CALLS_UNLINKED != 0;
     }
     let samples = add_samples(recording, &mut functions);
     add_callers(counted, &mut functions);
@@ -184,7 +187,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
                 name: known.map_or_else(|| "<unknown>".to_owned(), |code| code.display_name().to_owned()),
                 calls: entry.counted.then(|| Count {
                     all: scaled(entry.calls),
-                    primitive: Some(scaled(entry.calls.saturating_sub(entry.nested))),
+                    primitive: (!entry.primitive_unknown).then(|| scaled(entry.calls.saturating_sub(entry.nested))),
                     exact,
                     error: error(entry.calls),
                 }),
@@ -264,8 +267,8 @@ fn add_samples(recording: &Recording, functions: &mut Functions) -> u64 {
 /// Adds who called the functions whose calls were timed.
 fn add_callers(counted: &Counted<'_>, functions: &mut Functions) {
     for (&code, timing) in counted.timing {
-        for (&caller, &calls) in &timing.callers {
-            let from = functions.entry(Some(caller));
+        for (caller, &calls) in &timing.callers {
+            let from = functions.entry(counted.codes.get(caller).copied());
             let index = from.index();
             from.or_default();
             let edge = functions.entry(Some(code)).or_default().callers.entry(index);

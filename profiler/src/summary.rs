@@ -415,6 +415,12 @@ impl CallsSummary {
             self.observed_s,
             times(self.slow_down),
         ));
+        if let Some(most) = self.stopped_at {
+            lines.push(format!(
+                "counting stopped after {:.2} s: it made the program take more than {most} times as long (--max-overhead)",
+                self.observed_s
+            ));
+        }
         let lost = [
             (
                 self.lost_calls,

@@ -124,11 +124,9 @@ fn a_target_that_ends_ends_the_recording_and_what_it_had_is_told() -> Result<()>
         let heap = attached.finish()?.success()?.heap()?;
         let line = heap.line("family.py", line("# in the parent")?);
         ensure_within("allocated", line.allocated.bytes, LEAK, 0.05).with_context(|| heap.top())?;
-        ensure!(
-            heap.total().live.bytes == 0,
-            "a process that is gone has nothing\n{}",
-            heap.top()
-        );
+        // Of the process that the recording is about, "live" is what it had when it ended: nothing else would be left to
+        // show of it.
+        ensure_within("what it had", line.live.bytes, LEAK, 0.05).with_context(|| heap.top())?;
         Ok(())
     })
 }

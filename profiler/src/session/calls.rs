@@ -226,8 +226,9 @@ impl Calls {
             let Some(code) = code.filter(|code| self.chosen.contains(code)) else {
                 continue;
             };
-            let caller = self.codes.get(&key(call.caller)).copied();
-            self.timing.entry(code).or_default().add(call.took_ns, caller, code);
+            let caller = (call.caller != 0).then(|| key(call.caller));
+            let timing = self.timing.entry(code).or_default();
+            timing.add(call.took_ns, caller, key(call.code));
         }
         self.follow_windows(kernel, recording)
     }
@@ -238,8 +239,14 @@ impl Calls {
             Window::Open { since } => {
                 if self.is_spent(kernel)? {
                     self.close(kernel, now)?;
-                    self.window = Window::Over;
                     self.spent = true;
+                    // The next window waits until the program has made up for this one.
+                    self.window = match self.wanted.duty {
+                        Some(duty) => Window::Closed {
+                            until: since + WINDOW.div_f64(duty),
+                        },
+                        None => Window::Over,
+                    };
                 } else if let Some(duty) = self.wanted.duty
                     && now.duration_since(since) >= WINDOW
                 {
@@ -250,6 +257,9 @@ impl Calls {
                 }
             }
             Window::Closed { until } if now >= until => {
+                if self.is_spent(kernel)? {
+                    return Ok(());
+                }
                 self.window = Window::Open { since: Instant::now() };
                 for pid in recording.pids().collect::<Vec<_>>() {
                     self.probe(kernel, recording, pid);
@@ -307,11 +317,13 @@ impl Calls {
     /// Reads the counts, while the processes are still known.
     pub fn finish(&mut self, kernel: &Kernel, recording: &mut Recording) {
         self.counted = kernel.calls();
-        for (key, _) in &self.counted {
-            if !self.codes.contains_key(key)
-                && let Some(code) = recording.read_code(*key)
+        let callers = self.timing.values().flat_map(|timing| timing.callers.keys().copied());
+        let keys: Vec<CodeKey> = self.counted.iter().map(|(key, _)| *key).chain(callers).collect();
+        for key in keys {
+            if !self.codes.contains_key(&key)
+                && let Some(code) = recording.read_code(key)
             {
-                self.codes.insert(*key, code);
+                self.codes.insert(key, code);
             }
         }
         for (pattern, typed) in self.patterns.iter().zip(&self.wanted.functions) {
@@ -372,7 +384,7 @@ impl Calls {
         CallsSummary {
             lines,
             observed_s: self.observed.as_secs_f64(),
-            stopped_at: self.spent.then_some(self.wanted.max_overhead),
+            stopped_at: (self.spent && self.wanted.duty.is_none()).then_some(self.wanted.max_overhead),
             entry_hits: counter(Counter::EntryHits),
             return_hits: counter(Counter::ReturnHits),
             trap_ns: self.governor.as_ref().map_or(0.0, |governor| governor.trap().entry_ns),

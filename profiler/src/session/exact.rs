@@ -222,17 +222,18 @@ pub fn not_pymalloc(pid: u32, in_use: AllocatorInUse) -> Option<String> {
     match in_use {
         AllocatorInUse::Pymalloc => None,
         AllocatorInUse::Malloc => Some(format!(
-            "process {pid} runs with PYTHONMALLOC=malloc: all its blocks are the C library's, and have no pools"
+            "process {pid} has the C library's allocator in place of pymalloc (PYTHONMALLOC=malloc): its blocks have no pools"
         )),
         AllocatorInUse::Hooked { hook, .. } => Some(format!(
-            "process {pid} has {} around its allocators: sizes include what they add",
+            "process {pid} has {} around its allocator: sizes include what they add",
             match hook {
                 AllocatorHook::Debug => "debug hooks (PYTHONMALLOC=debug, -X dev)",
                 AllocatorHook::Trace => "tracemalloc's hooks",
             }
         )),
         AllocatorInUse::Mimalloc { .. } => Some(format!(
-            "process {pid} runs with PYTHONMALLOC=mimalloc: it has no pools, and exact mode sees blocks of the raw domain only"
+            "process {pid} has the allocator mimalloc in place of pymalloc (PYTHONMALLOC=mimalloc): its blocks have no pools, \
+             and exact mode sees those of the raw domain only"
         )),
         AllocatorInUse::Other { .. } => Some(format!(
             "process {pid} has another allocator in place (another profiler's?): what it hands on is seen, and no more"
