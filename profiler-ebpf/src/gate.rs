@@ -139,7 +139,7 @@ mod tests {
         let mut gate = Gate::default();
         for burst in 1..5u64 {
             for i in 0..u64::from(GATE_SAVED) {
-                let now_ns = burst * 1_000_000_000 + i * 1_000;
+                let now_ns = burst * 2_000_000_000 + i * 1_000;
                 assert_eq!(
                     gate.pass(now_ns, GATE_STRETCH_NS, || unreachable!("no gap is drawn")),
                     1
