@@ -45,7 +45,7 @@ use crate::{
     progress::Progress,
     recording::{Fact, Recording, Sampled, Scope},
     report::{
-        View,
+        Format, View,
         calls::{CallsReport, table as calls_table},
         memory::MemoryReport,
     },
@@ -763,6 +763,8 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
         },
         subtitle: lines.first().cloned().unwrap_or_default(),
         value: config.memory.as_ref().map_or(0, memory::value),
+        // Files for other programs keep all frames.
+        without_interpreter: config.memory.is_some() && config.format == Format::Svg,
     }
 }
 

@@ -9,7 +9,7 @@ use indexmap::{IndexMap, map::Entry};
 use rustc_hash::FxHasher;
 
 use super::{View, label};
-use crate::profile::{FrameKind, Profile, StackId};
+use crate::profile::{Frame, FrameKind, Profile, StackId};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
         if view.thread {
             line.push(names.intern(label::thread(profile, &key.labels), Part::Root));
         }
-        push_stack(profile, key.stack, &mut frames, &mut names, &mut line);
+        push_stack(profile, view, key.stack, &mut frames, &mut names, &mut line);
         let sum = sums.entry(line).or_insert(0);
         *sum = sum.saturating_add(value);
     }
@@ -71,19 +71,41 @@ pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
 
 type FxIndexMap<K, V> = IndexMap<K, V, BuildHasherDefault<FxHasher>>;
 
-fn push_stack(profile: &Profile, stack: StackId, frames: &mut [Option<u32>], names: &mut Names, line: &mut Vec<u32>) {
+fn push_stack(
+    profile: &Profile,
+    view: &View,
+    stack: StackId,
+    frames: &mut [Option<u32>],
+    names: &mut Names,
+    line: &mut Vec<u32>,
+) {
     let stack = profile.stack(stack);
     if stack.is_empty() {
         // A source marks what it could not walk; this is for a file written by somebody else.
         line.push(names.intern("[no frames]".to_owned(), Part::Code(FrameKind::Marker)));
     }
+    let has_python = stack.iter().any(|id| profile.frame(*id).kind == FrameKind::Python);
     for id in stack.iter().rev() {
+        if view.without_interpreter && has_python && is_interpreter(profile, profile.frame(*id)) {
+            continue;
+        }
         let name = *frames[id.index()].get_or_insert_with(|| {
             let frame = profile.frame(*id);
             names.intern(label::frame(profile, frame), Part::Code(frame.kind))
         });
         line.push(name);
     }
+}
+
+/// Whether it is code of CPython's executable or library.
+fn is_interpreter(profile: &Profile, frame: &Frame) -> bool {
+    let Some(mapping) = frame.mapping.filter(|_| frame.kind == FrameKind::Native) else {
+        return false;
+    };
+    let path = profile.string(profile.mapping(mapping).path);
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let version = file.strip_prefix("libpython").or_else(|| file.strip_prefix("python"));
+    version.is_some_and(|version| version.is_empty() || version.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Names in the order in which they were met.

@@ -41,6 +41,9 @@ pub struct View {
     pub subtitle: String,
     /// Index of the sample type that formats with one value show.
     pub value: usize,
+    /// Leave out the machine code of CPython itself: between two Python frames it says nothing to who looks for memory,
+    /// and fills a screen.
+    pub without_interpreter: bool,
 }
 
 impl View {
