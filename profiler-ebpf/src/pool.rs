@@ -27,8 +27,8 @@ use crate::{
     user_memory::UserMemory,
 };
 
-/// Births cost a trap besides, and their sites say less than those of pages: one is followed where four faults would be.
-const STRETCHES: u64 = 4;
+/// Births cost a trap besides, and their sites say less than those of pages: one is followed where eight faults would be.
+const STRETCHES: u64 = 8;
 
 /// Kernel only: which births to follow.
 #[map]
