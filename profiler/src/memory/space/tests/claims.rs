@@ -111,7 +111,7 @@ fn file_pages_are_apportioned_by_faults_to_what_was_measured_within_what_can_be(
         (vec![(7, 24 * PAGE), (8, 8 * PAGE)], 8.0, false)
     );
     let file = f.growth.file_pages(PID, 1 << 40).expect("file pages");
-    assert_eq!((file.factor, file.clamped), (16.0, true));
+    assert_eq!((file.factor, file.clamped), (512.0, true));
     assert_eq!(f.growth.file_pages(PID, 0), None);
     assert_eq!((f.live(7), f.live(8)), (0, 0));
 }
