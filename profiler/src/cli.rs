@@ -300,8 +300,8 @@ pub struct Common {
     #[arg(long, help_heading = "Recording")]
     pub no_native: bool,
 
-    /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending; the table
-    /// of `memory` goes to standard output]
+    /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending; tables of
+    /// `memory` and `calls` go to standard output]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 

@@ -283,6 +283,9 @@ impl Recording {
                 self.facts.push(Fact::NotPython { pid });
             }
             self.seal(Some(process));
+        } else if self.is_in_scope(pid) {
+            // Its fork was lost, and the kernel side knows it from then on all the same.
+            self.facts.extend([Fact::Exited { pid }, Fact::NotPython { pid }]);
         }
         if let Scope::Pids { pids, .. } = &mut self.scope {
             pids.remove(&pid);

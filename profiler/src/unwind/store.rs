@@ -311,8 +311,10 @@ impl<M: TableMemory> Store<M> {
     /// Forgets a process.
     pub fn remove(&mut self, pid: u32) {
         self.refused.swap_remove(&pid);
+        // Also of a process that was never set here: at a fork the kernel side copies the parent's entry (`track_fork`), and
+        // a child that ends before it is seen would leave it to whoever gets its pid.
+        self.memory.remove_process(pid);
         if let Some(before) = self.processes.remove(&pid) {
-            self.memory.remove_process(pid);
             self.release(&before);
         }
     }

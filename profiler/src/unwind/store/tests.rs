@@ -210,6 +210,18 @@ fn a_process_without_room_is_unknown_and_gets_it_when_there_is() {
 }
 
 #[test]
+fn what_the_kernel_side_copied_at_a_fork_goes_with_the_child_though_nobody_has_set_it() {
+    let mut store = store(SMALL);
+    let copied = UnwindProcess {
+        first_mapping: 0,
+        mappings: 1,
+    };
+    assert!(store.memory.set_process(8, copied));
+    store.remove(8);
+    assert!(!store.memory.processes.contains_key(&8));
+}
+
+#[test]
 fn a_process_that_is_gone_does_not_come_back() {
     let mut store = store(SMALL);
     for pid in 1..=4 {
