@@ -1,13 +1,14 @@
 //! One recording from its first check to its last line: the program's plot.
 
 mod calls;
+mod content;
 mod exact;
 mod memory;
+mod wait;
 
 use std::{
     fs,
     io::{self, Write as _},
-    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -24,13 +25,16 @@ use profiler_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval, sleep, sleep_until},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
-use self::{calls::Calls, memory::Memory};
+use self::{
+    calls::Calls,
+    content::Content,
+    memory::Memory,
+    wait::{Signals, ended, until, wait, watch},
+};
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
     config::{Config, MemoryConfig, Target, Verbosity},
@@ -41,14 +45,9 @@ use crate::{
     output::Output,
     preflight::{self, Findings, Roots},
     process::{ancestry, file::FileKey, maps},
-    profile::Profile,
     progress::Progress,
     recording::{Fact, Recording, Sampled, Scope},
-    report::{
-        Format, View,
-        calls::{CallsReport, table as calls_table},
-        memory::MemoryReport,
-    },
+    report::{Format, View},
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
     truncated,
@@ -430,59 +429,6 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     Ok(())
 }
 
-/// What is written: of memory perhaps with what to compare it with.
-enum Content {
-    Profile(Profile),
-    Memory(Box<MemoryReport>, Option<Profile>),
-    Calls(Box<CallsReport>),
-}
-
-impl Content {
-    fn profile_mut(&mut self) -> Option<&mut Profile> {
-        match self {
-            Self::Profile(profile) => Some(profile),
-            Self::Memory(report, _) => Some(&mut report.profile),
-            Self::Calls(_) => None,
-        }
-    }
-
-    fn write(&self, config: &Config, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
-        match (self, &config.memory) {
-            (Self::Profile(profile), _) => config.format.writer().write(profile, view, out),
-            (Self::Memory(report, base), Some(wanted)) => memory::write(report, wanted, base.as_ref(), view, out),
-            (Self::Calls(report), _) => write_calls(report, config, out),
-            (Self::Memory(report, _), None) => config.format.writer().write(&report.profile, view, out),
-        }
-    }
-}
-
-fn write_calls(report: &CallsReport, config: &Config, out: &mut dyn io::Write) -> anyhow::Result<()> {
-    let Some(wanted) = &config.calls else { return Ok(()) };
-    let table = calls_table::Table::new(report, wanted.sort);
-    match wanted.format {
-        Some(format) => format.write(report, &table, out),
-        None => Ok(out.write_all(calls_table::text(report, &table, wanted.top, memory::columns()).as_bytes())?),
-    }
-}
-
-/// Waits for the command, passing on signals that are meant for it; its exit status.
-async fn wait(child: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> {
-    let ended_fd = watch(child.pidfd(), "the command")?;
-    loop {
-        tokio::select! {
-            ended = ended(Some(&ended_fd)) => {
-                ended?;
-                return Ok(exit::of_child(child.wait().context("failed to wait for the command")?));
-            }
-            received = signals.next() => {
-                if launch::must_forward(received) {
-                    child.signal(received).context("failed to forward a signal to the command")?;
-                }
-            }
-        }
-    }
-}
-
 /// Reads what waits and passes on what the kernel side must know.
 fn take_in(
     source: &mut Source,
@@ -788,82 +734,5 @@ fn raise_file_limit() {
             // Not granted: files opened beyond the limit stay without names, which the summary counts.
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
-    }
-}
-
-/// Registers a copy of a file descriptor, so that its owner can go on using it.
-fn watch(fd: BorrowedFd<'_>, what: &str) -> anyhow::Result<AsyncFd<OwnedFd>> {
-    let fd = fd
-        .try_clone_to_owned()
-        .with_context(|| format!("failed to watch {what}"))?;
-    // SAFETY: the descriptor is owned, and stays open until the `AsyncFd` around it is dropped.
-    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-        .map_err(io::Error::from)
-        .with_context(|| format!("failed to watch {what}"))
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn ended(child: Option<&AsyncFd<OwnedFd>>) -> anyhow::Result<()> {
-    match child {
-        Some(child) => {
-            child
-                .readable()
-                .await
-                .context("failed to watch the command")?
-                .retain_ready();
-            Ok(())
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// A shell without job control starts `profiler … &` with SIGINT ignored, and its scripts stop it with `kill -INT`, as
-/// they do perf. SIGHUP stays ignored under nohup.
-const ALWAYS_HANDLED: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
-
-/// The signals that mean something to a recording.
-struct Signals {
-    signals: Vec<(i32, Signal)>,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let wanted = [
-            libc::SIGINT,
-            libc::SIGTERM,
-            libc::SIGHUP,
-            libc::SIGQUIT,
-            libc::SIGUSR1,
-            libc::SIGUSR2,
-        ];
-        let signals = wanted
-            .into_iter()
-            .filter(|&number| ALWAYS_HANDLED.contains(&number) || !launch::is_ignored(number))
-            .map(|number| {
-                Ok((
-                    number,
-                    signal(SignalKind::from_raw(number)).context("failed to handle signals")?,
-                ))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self { signals })
-    }
-
-    async fn next(&mut self) -> i32 {
-        std::future::poll_fn(|context| {
-            for (number, signal) in &mut self.signals {
-                if signal.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
     }
 }

@@ -15,7 +15,7 @@ use profiler_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Content;
+use super::content::Content;
 use crate::{
     bpf::{CallPlace, Kernel},
     calls::{Counted, Pattern, Timing, report},

@@ -10,7 +10,7 @@ use profiler_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Content,
+    content::Content,
     exact::{self, Exact},
 };
 use crate::{
