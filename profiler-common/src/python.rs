@@ -212,13 +212,25 @@ pub struct CallFacts {
     pub code_adaptive: u32,
     /// A frame that ends at most so many bytes after its first instruction has not begun (3.11+), or [`ALWAYS_BEGUN`].
     pub not_begun: i32,
+    /// `BY_…`.
+    pub watched: u32,
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<CallFacts>() == 16);
+const _: () = assert!(size_of::<CallFacts>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: `CallFacts` is `repr(C)`, made of integers, and has no padding (asserted above).
 unsafe impl aya::Pod for CallFacts {}
+
+/// [`CallFacts::watched`]: calls are counted by probes.
+pub const BY_PROBES: u32 = 0;
+/// They are, and will soon be counted where bytecode is read: calls that were counted when the loop was entered, and
+/// whose bytecode has not been read yet, are marked.
+pub const BY_PROBES_STILL: u32 = 1;
+/// Calls of chosen functions are counted where their bytecode is read. What probes have seen to begin before, they still
+/// count when it ends.
+pub const BY_WATCHES: u32 = 2;
 
 /// What a probe on calls sees, as its cookie says it: event, the register of the frame by its index in the kernel's
 /// `struct pt_regs`, counted in words, and the offset of `co_flags` ([`CALL_LOOP_ENTRY`]).
@@ -238,6 +250,39 @@ pub const CALL_INNER_EXIT: u32 = 3;
 pub const CALL_YIELD: u32 = 4;
 /// A call or a resumption begins: not to be counted (3.11+).
 pub const CALL_BEGIN: u32 = 5;
+
+/// Key of the map `WATCHES`: a byte of a process's memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WatchKey {
+    pub address: u64,
+    pub pid: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: two u64, no padding.
+unsafe impl aya::Pod for WatchKey {}
+
+/// Value of the map `WATCHES`: what the evaluation loop does when it reads that byte.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The code object whose bytecode it is.
+    pub code: u64,
+    /// `WATCH_…`.
+    pub kind: u64,
+    /// What being stopped costs the thread, in nanoseconds: it is taken off the time of the call.
+    pub trap_ns: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: three u64, no padding.
+unsafe impl aya::Pod for Watch {}
+
+/// A call begins: its first instruction is fetched.
+pub const WATCH_ENTRY: u64 = 0;
+/// A call is about to return.
+pub const WATCH_RETURN: u64 = 1;
 
 /// Value of the map `CALLS`.
 #[repr(C)]

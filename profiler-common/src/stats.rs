@@ -79,6 +79,8 @@ counters! {
     LostCalls = 29, "calls lost";
     /// Calls of chosen functions whose time is not known: the table or the ring buffer was full.
     LostTimes = 30, "times of calls lost";
+    /// Reads, and writes, of bytecode that is watched.
+    WatchHits = 31, "hits of hardware breakpoints";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

@@ -12,8 +12,9 @@ use aya_ebpf::{
 use profiler_common::{
     config::FEATURE_TIME_CALLS,
     python::{
-        ALWAYS_BEGUN, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD, CALLS_RECURSIVE,
-        CALLS_UNLINKED, CallCount, CallFacts, CodeKey, LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess,
+        ALWAYS_BEGUN, BY_PROBES_STILL, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY,
+        CALL_YIELD, CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, LAYOUT_ENTRY_FLAG,
+        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess,
     },
     record::{CallRecord, RECORD_CALL},
     stats::Counter,
@@ -45,6 +46,8 @@ pub struct Start {
     pub time_ns: u64,
     pub code: u64,
     pub caller: u64,
+    /// Not 0: it is counted already, where its bytecode was read or ([`COUNTED`]) when the loop was entered with it.
+    pub watched: u64,
 }
 
 /// `CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR` in `co_flags` (Include/cpython/code.h).
@@ -62,19 +65,20 @@ const LOOK_EVERY: u64 = 64;
 
 /// What is read of a process for each call.
 #[derive(Clone, Copy)]
-struct Facts {
-    instance: u32,
+pub struct Facts {
+    pub instance: u32,
     frame_code: u64,
     frame_previous: u64,
-    frame_instruction: u64,
+    pub frame_instruction: u64,
     frame_owner: u64,
     frame_entry: u64,
     tagged: bool,
-    calls: CallFacts,
+    has_loop_entries: bool,
+    pub calls: CallFacts,
 }
 
 #[inline(always)]
-fn facts(task: Task) -> Option<Facts> {
+pub fn facts(task: Task) -> Option<Facts> {
     // SAFETY: copied out at once.
     let process: &PythonProcess = unsafe { PYTHONS.get(task.pid) }?;
     let facts = Facts {
@@ -85,6 +89,7 @@ fn facts(task: Task) -> Option<Facts> {
         frame_owner: process.frame_owner.into(),
         frame_entry: process.frame_entry.into(),
         tagged: process.flags & LAYOUT_TAGGED_EXECUTABLE != 0,
+        has_loop_entries: process.flags & LAYOUT_ENTRY_FLAG != 0,
         calls: CallFacts::default(),
     };
     // SAFETY: copied out at once.
@@ -112,11 +117,21 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
         address: code,
         instance: facts.instance.into(),
     };
-    if event != CALL_BEGIN {
+    // SAFETY: copied out at once.
+    let is_timed = config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN);
+    let seen = if is_timed && is_end(event) {
+        seen_begin(task, frame, code)
+    } else {
+        BY_NOBODY
+    };
+    // Counting changes hands between the two ends of some calls: whoever saw one begin counts it, and once.
+    if facts.calls.watched == BY_WATCHES && seen != BY_PROBE {
+        return Ok(());
+    }
+    if event != CALL_BEGIN && seen != BY_WATCH {
         count_call(ctx, task, &facts, event, key, frame)?;
     }
-    // SAFETY: copied out at once.
-    if config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN) {
+    if is_timed {
         timed(ctx, task, &facts, event, frame, code, started_ns)?;
     }
     spent(started_ns);
@@ -192,19 +207,7 @@ fn count_call(
     key: CodeKey,
     frame: u64,
 ) -> Result<(), Counter> {
-    if let Some(counted) = CALLS.get_ptr_mut(key) {
-        // SAFETY: the pointer is to a map value. Plain reads of what others add to: they may be one behind.
-        unsafe {
-            atomic::add(&raw mut (*counted).calls, 1);
-            let calls = (*counted).calls;
-            let look = (*counted).known & CALLS_RECURSIVE != 0 || calls < LOOK_EVERY || calls % LOOK_EVERY == 0;
-            if look && calls_itself(facts, frame, key.address) {
-                (*counted).known |= CALLS_RECURSIVE;
-                atomic::add(&raw mut (*counted).nested, 1);
-            } else if look && is_unlinked(facts, event, frame) {
-                (*counted).known |= CALLS_UNLINKED;
-            }
-        }
+    if count_known(facts, event, key, frame) {
         return Ok(());
     }
     // Where ends are seen, the innermost call of a function comes first: if it calls itself, that shows it.
@@ -229,6 +232,27 @@ fn count_call(
     })
 }
 
+/// Counts a call of a function that has been called before; `false` if it has not.
+#[inline(always)]
+pub fn count_known(facts: &Facts, event: u32, key: CodeKey, frame: u64) -> bool {
+    let Some(counted) = CALLS.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the pointer is to a map value. Plain reads of what others add to: they may be one behind.
+    unsafe {
+        atomic::add(&raw mut (*counted).calls, 1);
+        let calls = (*counted).calls;
+        let look = (*counted).known & CALLS_RECURSIVE != 0 || calls < LOOK_EVERY || calls % LOOK_EVERY == 0;
+        if look && calls_itself(facts, frame, key.address) {
+            (*counted).known |= CALLS_RECURSIVE;
+            atomic::add(&raw mut (*counted).nested, 1);
+        } else if look && is_unlinked(facts, event, frame) {
+            (*counted).known |= CALLS_UNLINKED;
+        }
+    }
+    true
+}
+
 /// Whether a generator that stops has no caller in its frame any more.
 #[inline(always)]
 fn is_unlinked(facts: &Facts, event: u32, frame: u64) -> bool {
@@ -236,7 +260,7 @@ fn is_unlinked(facts: &Facts, event: u32, frame: u64) -> bool {
 }
 
 #[inline(always)]
-fn calls_itself(facts: &Facts, frame: u64, code: u64) -> bool {
+pub fn calls_itself(facts: &Facts, frame: u64, code: u64) -> bool {
     let offsets = facts.frame_code | facts.frame_previous << 16 | u64::from(facts.tagged) << 32;
     is_on_chain(frame, code, offsets) != 0
 }
@@ -280,31 +304,83 @@ fn timed(
 ) -> Result<(), Counter> {
     match event {
         // It ends where the loop returns.
-        CALL_ENTRY | CALL_LOOP_ENTRY => begin(facts, start_key(task, stack_pointer(ctx)), frame, code, now_ns),
-        CALL_BEGIN => begin(facts, start_key(task, frame), frame, code, now_ns),
-        _ => {
-            let key = start_key(task, frame);
-            // SAFETY: copied out at once.
-            match unsafe { STARTS.get(key) }.copied() {
-                Some(start) if start.code == code => {
-                    let _ = STARTS.remove(key);
-                    let took_ns = now_ns.wrapping_sub(start.time_ns).max(1);
-                    tell(facts.instance, now_ns, took_ns, code, start.caller)
-                }
-                // It began before the probes came.
-                _ => tell(facts.instance, now_ns, 0, code, 0),
+        CALL_ENTRY | CALL_LOOP_ENTRY => {
+            if facts.calls.watched == BY_PROBES_STILL {
+                begin_anew(facts, start_key(task, frame), frame, code, now_ns, COUNTED)?;
             }
+            begin(facts, start_key(task, stack_pointer(ctx)), frame, code, now_ns)
         }
+        CALL_BEGIN => begin(facts, start_key(task, frame), frame, code, now_ns),
+        _ => match begun(task, frame, code) {
+            Some(start) => end(facts, task, frame, start, now_ns),
+            // It began before the probes came.
+            None => tell(facts.instance, now_ns, 0, code, 0),
+        },
     }
 }
 
 #[inline(always)]
+fn is_end(event: u32) -> bool {
+    matches!(event, CALL_EXIT | CALL_INNER_EXIT | CALL_YIELD)
+}
+
+/// [`Start::watched`].
+const COUNTED: u64 = 2;
+
+/// Whether the call in this frame, whose bytecode is read for the first time, was counted when the loop was entered.
+/// Forgets it.
+#[inline(always)]
+pub fn was_counted(task: Task, frame: u64, code: u64) -> bool {
+    let key = start_key(task, frame);
+    // SAFETY: the value is not kept.
+    let counted = unsafe { STARTS.get(key) }.is_some_and(|start| start.code == code && start.watched == COUNTED);
+    if counted {
+        let _ = STARTS.remove(key);
+    }
+    counted
+}
+
+const BY_NOBODY: u64 = 0;
+const BY_PROBE: u64 = 1;
+const BY_WATCH: u64 = 2;
+
+/// By whom the call of `code` in this frame was seen to begin.
+#[inline(always)]
+fn seen_begin(task: Task, frame: u64, code: u64) -> u64 {
+    // SAFETY: the value is not kept.
+    match unsafe { STARTS.get(start_key(task, frame)) } {
+        Some(start) if start.code != code => BY_NOBODY,
+        Some(start) if start.watched != 0 => BY_WATCH,
+        Some(_) => BY_PROBE,
+        None => BY_NOBODY,
+    }
+}
+
+/// The call of `code` in this frame that was seen to begin.
+#[inline(always)]
+pub fn begun(task: Task, frame: u64, code: u64) -> Option<Start> {
+    // SAFETY: copied out at once.
+    unsafe { STARTS.get(start_key(task, frame)) }
+        .copied()
+        .filter(|start| start.code == code)
+}
+
+/// It ends.
+#[inline(always)]
+pub fn end(facts: &Facts, task: Task, frame: u64, start: Start, now_ns: u64) -> Result<(), Counter> {
+    let _ = STARTS.remove(start_key(task, frame));
+    let took_ns = now_ns.wrapping_sub(start.time_ns).max(1);
+    tell(facts.instance, now_ns, took_ns, start.code, start.caller)
+}
+
+/// Whether the loop was entered with this frame, whose call was counted then (3.11).
+#[inline(always)]
+pub fn is_loop_entry(facts: &Facts, frame: u64) -> bool {
+    facts.has_loop_entries && byte(frame + facts.frame_entry) != Some(0)
+}
+
+#[inline(always)]
 fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, time_ns: u64) -> Result<(), Counter> {
-    let caller = UserMemory
-        .read_u64(frame + facts.frame_previous)
-        .filter(|&previous| previous != 0)
-        .and_then(|previous| code_of(facts, previous))
-        .unwrap_or(0);
     // When code is first run its beginning may be seen twice: the earlier one is the right one.
     // SAFETY: copied out at once.
     if unsafe { STARTS.get(key) }
@@ -312,7 +388,29 @@ fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, time_ns: u64) -> R
     {
         return Ok(());
     }
-    let start = Start { time_ns, code, caller };
+    begin_anew(facts, key, frame, code, time_ns, 0)
+}
+
+#[inline(always)]
+pub fn begin_anew(
+    facts: &Facts,
+    key: StartKey,
+    frame: u64,
+    code: u64,
+    time_ns: u64,
+    watched: u64,
+) -> Result<(), Counter> {
+    let caller = UserMemory
+        .read_u64(frame + facts.frame_previous)
+        .filter(|&previous| previous != 0)
+        .and_then(|previous| code_of(facts, previous))
+        .unwrap_or(0);
+    let start = Start {
+        time_ns,
+        code,
+        caller,
+        watched,
+    };
     STARTS.insert(key, start, 0).map_err(|_| Counter::LostTimes)
 }
 
@@ -334,15 +432,21 @@ fn tell(instance: u32, time_ns: u64, took_ns: u64, code: u64, caller: u64) -> Re
 }
 
 #[inline(always)]
-fn start_key(task: Task, place: u64) -> StartKey {
+pub fn start_key(task: Task, place: u64) -> StartKey {
     StartKey {
         place,
         tid: task.tid.into(),
     }
 }
 
+/// Whether this is a frame of `code` that returns to `caller`.
 #[inline(always)]
-fn code_of(facts: &Facts, frame: u64) -> Option<u64> {
+pub fn is_called_by(facts: &Facts, frame: u64, caller: u64, code: u64) -> bool {
+    UserMemory.read_u64(frame.wrapping_add(facts.frame_previous)) == Some(caller) && code_of(facts, frame) == Some(code)
+}
+
+#[inline(always)]
+pub fn code_of(facts: &Facts, frame: u64) -> Option<u64> {
     let code = UserMemory.read_u64(frame + facts.frame_code)?;
     Some(if facts.tagged { code & !TAG } else { code })
 }
@@ -361,7 +465,7 @@ fn stack_pointer(ctx: &ProbeContext) -> u64 {
 }
 
 #[inline(always)]
-fn spent(started_ns: u64) {
+pub fn spent(started_ns: u64) {
     // SAFETY: a plain helper call.
     add(
         Counter::RunTimeNs,

@@ -9,6 +9,7 @@
 //! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
 //! | `alloc_entry`, `alloc_return`, `free_entry` | uprobes on allocators | send who allocates and frees what |
 //! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
+//! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions that are not called too often |
 //! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
@@ -60,6 +61,8 @@ mod task;
 mod user_memory;
 #[cfg(target_arch = "bpf")]
 mod walk;
+#[cfg(target_arch = "bpf")]
+mod watch;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
@@ -70,7 +73,7 @@ mod entry {
     };
     use profiler_common::stats::Counter;
 
-    use crate::{alloc, calls, cpu, fault, mapping, pool, probe, process, stats};
+    use crate::{alloc, calls, cpu, fault, mapping, pool, probe, process, stats, watch};
 
     fn counted(outcome: Result<(), Counter>) {
         if let Err(lost) = outcome {
@@ -141,6 +144,12 @@ mod entry {
     #[uretprobe]
     pub fn call_return(ctx: RetProbeContext) -> u32 {
         counted(calls::try_return(&ProbeContext::new(ctx.as_ptr())));
+        0
+    }
+
+    #[perf_event]
+    pub fn bytecode_read(ctx: PerfEventContext) -> u32 {
+        counted(watch::try_hit(&ctx));
         0
     }
 

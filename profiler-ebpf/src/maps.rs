@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::CONTEXTS,
-    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess, Watch, WatchKey},
     record::StackKey,
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
@@ -69,6 +69,14 @@ pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(64 * 1024, 
 /// Kernel only: calls of those that are under way.
 #[map]
 pub static STARTS: LruHashMap<StartKey, Start> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// User → kernel: bytes of bytecode that are watched. The processor has four registers for them in each thread.
+#[map]
+pub static WATCHES: HashMap<WatchKey, Watch> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// User → kernel: threads that may have both inherited their watches and been given their own (`watch` says how).
+#[map]
+pub static WATCHED_TWICE: HashMap<u32, u32> = HashMap::with_max_entries(4 * 1024, 0);
 
 /// Kernel only: blocks that live (exact mode). Sized at load. Preallocated: 100 bytes each.
 #[map]

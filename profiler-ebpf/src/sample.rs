@@ -145,7 +145,7 @@ fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
 
 /// Looks up whether the process is known to be a CPython.
 #[inline(always)]
-fn find_python(scratch: &mut Scratch, task: Task) {
+pub fn find_python(scratch: &mut Scratch, task: Task) {
     // SAFETY: copied out at once.
     let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
         return;

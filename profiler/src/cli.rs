@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use crate::{
     config::{
         CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
-        GroupBy, MemoryFormat, MemorySource, RATES_HZ,
+        GroupBy, MemoryFormat, MemorySource, RATES_HZ, Via,
     },
     report::{Format, calls::table::Sort},
 };
@@ -225,6 +225,11 @@ pub struct Calls {
     /// Time the calls of this function, too: NAME, MODULE:NAME or FILE.py:NAME; can be given more than once
     #[arg(long = "function", value_name = "FUNCTION", help_heading = "Counting")]
     pub functions: Vec<String>,
+
+    /// How calls of the functions given are seen: by probes on the interpreter, which every call hits, or by hardware
+    /// breakpoints on the functions' bytecode [default: what costs the program less]
+    #[arg(long, value_name = "MEANS", requires = "functions", help_heading = "Counting")]
+    pub via: Option<Via>,
 
     /// Take the probes away when the program takes this many times as long
     #[arg(long, value_name = "X", value_parser = parse_factor, default_value_t = DEFAULT_MAX_OVERHEAD_OF_CALLS, help_heading = "Counting")]

@@ -97,11 +97,22 @@ pub struct Exact {
     pub temporary_within: u32,
 }
 
+/// How calls of chosen functions are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    /// Probes on the interpreter: every call of any function hits them.
+    Probes,
+    /// Hardware breakpoints on the bytecode of the functions.
+    Breakpoints,
+}
+
 /// What `calls` counts, and what it shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallsConfig {
     /// Whose calls are timed.
     pub functions: Vec<String>,
+    /// `None`: what costs the program less.
+    pub via: Option<Via>,
     /// The program may become this many times slower.
     pub max_overhead: f64,
     /// The part of the time in which calls are counted.
@@ -406,6 +417,7 @@ impl Config {
         let Calls {
             common,
             functions,
+            via,
             max_overhead,
             duty,
             rate,
@@ -430,6 +442,7 @@ impl Config {
         config.native_stacks = false;
         config.calls = Some(CallsConfig {
             functions,
+            via,
             max_overhead,
             duty,
             sort,

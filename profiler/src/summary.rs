@@ -67,6 +67,13 @@ pub struct CallsSummary {
     pub entry_hits: u64,
     pub return_hits: u64,
     pub trap_ns: f64,
+    /// Hits of hardware breakpoints, and what one costs without what our program does.
+    pub watch_hits: u64,
+    pub watch_ns: f64,
+    /// In which calls were counted by them, and not by probes.
+    pub watched_s: f64,
+    /// Why they were not used, or not any more.
+    pub not_watched: Option<String>,
     pub slow_down: f64,
     /// Calls that are in no count.
     pub lost_calls: u64,
@@ -415,6 +422,18 @@ impl CallsSummary {
             self.observed_s,
             times(self.slow_down),
         ));
+        if self.watch_hits > 0 {
+            lines.push(format!(
+                "watched by hardware breakpoints for {:.1} s of that: {}, {:.2} µs each; nothing else of the program was \
+                 touched meanwhile",
+                self.watched_s,
+                many(self.watch_hits, "hit"),
+                self.watch_ns / 1e3,
+            ));
+        }
+        if let Some(reason) = &self.not_watched {
+            lines.push(format!("counted by probes: {reason}"));
+        }
         if let Some(most) = self.stopped_at {
             lines.push(format!(
                 "counting stopped after {:.2} s: it made the program take more than {most} times as long (--max-overhead)",

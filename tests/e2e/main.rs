@@ -7,6 +7,7 @@ mod calls_counts;
 mod calls_output;
 mod calls_safety;
 mod calls_times;
+mod calls_watch;
 mod chain;
 mod command;
 mod cpus;

@@ -113,7 +113,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-fn owned(fd: i32) -> io::Result<OwnedFd> {
+pub(super) fn owned(fd: i32) -> io::Result<OwnedFd> {
     check(fd)?;
     // SAFETY: a non-negative result of perf_event_open is a new file descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

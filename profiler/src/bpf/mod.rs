@@ -5,6 +5,7 @@ pub mod btf;
 mod log;
 mod shared;
 mod tables;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -26,12 +27,12 @@ use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
     limits::CONTEXTS,
     names,
-    python::{CallCount, CallFacts, CodeKey, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Watch, WatchKey},
     record::StackKey,
     stats::{COUNTERS, Counter},
 };
 
-pub use self::tables::Tables;
+pub use self::{tables::Tables, watch::WatchLink};
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
     config::Probe,
@@ -132,6 +133,8 @@ pub struct Kernel {
     call_facts: HashMap<MapData, u32, CallFacts>,
     calls: HashMap<MapData, CodeKey, CallCount>,
     chosen: HashMap<MapData, CodeKey, u32>,
+    watches: HashMap<MapData, WatchKey, Watch>,
+    watched_twice: HashMap<MapData, u32, u32>,
     /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
@@ -180,6 +183,8 @@ impl Kernel {
                 names::MAP_CALLS,
                 names::MAP_CHOSEN,
                 names::MAP_STARTS,
+                names::MAP_WATCHES,
+                names::MAP_WATCHED_TWICE,
             ] {
                 loader.map_max_entries(map, 1);
             }
@@ -196,6 +201,7 @@ impl Kernel {
             Event::Clock { .. } => load_clock(&mut ebpf)?,
             Event::Calls { .. } => {
                 load_clock(&mut ebpf)?;
+                load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
                 for name in [
                     names::PROGRAM_CALL_PROBE,
                     names::PROGRAM_CALL_RETURN,
@@ -234,6 +240,8 @@ impl Kernel {
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
             chosen: HashMap::try_from(take_map(&mut ebpf, names::MAP_CHOSEN)?)?,
+            watches: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHES)?)?,
+            watched_twice: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHED_TWICE)?)?,
             probes: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
@@ -479,11 +487,15 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
 }
 
 fn load_clock(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    let program: &mut PerfEvent = program(ebpf, names::PROGRAM_SAMPLE_CPU)?;
+    load_perf_event(ebpf, names::PROGRAM_SAMPLE_CPU)
+}
+
+fn load_perf_event(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {
+    let program: &mut PerfEvent = program(ebpf, name)?;
     program
         .load()
         .map_err(verifier_error)
-        .context("failed to load program `sample_cpu`")
+        .with_context(|| format!("failed to load program `{name}`"))
 }
 
 fn load_probe(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {
@@ -613,6 +625,9 @@ mod tests {
             names::MAP_CALLS,
             names::MAP_CHOSEN,
             names::MAP_STARTS,
+            names::PROGRAM_WATCH,
+            names::MAP_WATCHES,
+            names::MAP_WATCHED_TWICE,
             names::MAP_BLOCKS,
             names::MAP_SITES,
             names::MAP_PENDING,

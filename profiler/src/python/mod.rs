@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod binary;
+pub mod bytecode;
 pub mod calls;
 pub mod chain_gaps;
 pub mod code;

@@ -1,5 +1,7 @@
 //! Counting calls: probes on the evaluation loop, in windows and within a budget, and what becomes of the counts.
 
+mod watch;
+
 use std::{
     path::Path,
     rc::Rc,
@@ -15,6 +17,7 @@ use profiler_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::watch::Watching;
 use super::content::Content;
 use crate::{
     bpf::{CallPlace, Kernel},
@@ -45,6 +48,7 @@ pub struct Calls {
     probed: Vec<Probed>,
     attached: FxHashSet<(FileId, Option<u32>)>,
     governor: Option<Governor>,
+    watching: Watching,
     window: Window,
     /// Time in which calls were counted, the window that is open not included.
     observed: Duration,
@@ -97,6 +101,7 @@ impl Calls {
             probed: Vec::new(),
             attached: FxHashSet::default(),
             governor: None,
+            watching: Watching::new(wanted),
             window: Window::Open { since: Instant::now() },
             observed: Duration::ZERO,
             windows: Vec::new(),
@@ -159,6 +164,7 @@ impl Calls {
                 .map_or(0, |address| address.wrapping_add(python.bias)),
             code_adaptive: found.code_adaptive,
             not_begun: found.found.not_begun.map_or(ALWAYS_BEGUN, i32::from),
+            ..CallFacts::default()
         };
         let path = opened.path_to_open();
         let id = python.file;
@@ -198,7 +204,9 @@ impl Calls {
             }
         }
         // With all probes in place, not between two of them.
-        kernel.set_call_facts(pid, &facts)
+        kernel.set_call_facts(pid, &facts)?;
+        self.watching.forget(kernel, pid);
+        Ok(())
     }
 
     /// Takes in what has come, and looks at the clock and at the budget.
@@ -213,6 +221,7 @@ impl Calls {
             let is_chosen = self.patterns.iter().any(|pattern| pattern.matches(known));
             if is_chosen {
                 self.chosen.insert(code);
+                self.watching.choose(key, code);
             }
             // Where there is no room it stays unknown, and is timed for nothing.
             let _ = kernel.choose(key, is_chosen);
@@ -230,7 +239,8 @@ impl Calls {
             let timing = self.timing.entry(code).or_default();
             timing.add(call.took_ns, caller, key(call.code));
         }
-        self.follow_windows(kernel, recording)
+        self.follow_windows(kernel, recording)?;
+        self.follow_watches(kernel, recording)
     }
 
     fn follow_windows(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
@@ -280,6 +290,7 @@ impl Calls {
             kernel.remove_call_facts(probed.pid);
         }
         self.observed += now.duration_since(since);
+        self.watching.forget_all(kernel);
         kernel.detach_probes();
         self.attached.clear();
         if self.wanted.duty.is_some() {
@@ -298,6 +309,7 @@ impl Calls {
             entries: kernel.counter(Counter::EntryHits)?,
             returns: kernel.counter(Counter::ReturnHits)?,
             program_ns: kernel.counter(Counter::RunTimeNs)?,
+            watch_ns: kernel.counter(Counter::WatchHits)? as f64 * self.watching.trap_ns(),
         };
         let cpu_ns = self.probed.iter().map(|probed| cpu_time_ns(probed.pid)).sum();
         Ok(governor.look(hits, cpu_ns))
@@ -388,6 +400,10 @@ impl Calls {
             entry_hits: counter(Counter::EntryHits),
             return_hits: counter(Counter::ReturnHits),
             trap_ns: self.governor.as_ref().map_or(0.0, |governor| governor.trap().entry_ns),
+            watch_hits: counter(Counter::WatchHits),
+            watch_ns: self.watching.trap_ns(),
+            watched_s: self.watching.length().as_secs_f64(),
+            not_watched: self.watching.reason(),
             slow_down: self.governor.as_ref().map_or(1.0, Governor::slow_down),
             lost_calls: counter(Counter::LostCalls),
             lost_times: counter(Counter::LostTimes),

@@ -155,6 +155,7 @@ impl Exact {
             entries: kernel.counter(Counter::EntryHits)?,
             returns: kernel.counter(Counter::ReturnHits)?,
             program_ns: kernel.counter(Counter::RunTimeNs)?,
+            ..Hits::default()
         };
         let cpu_ns = self.pids.iter().map(|&pid| cpu_time_ns(pid)).sum();
         Ok(governor.look(hits, cpu_ns))

@@ -1,0 +1,238 @@
+//! Calls of chosen functions, seen where their bytecode is read.
+//!
+//! The evaluation loop reads a function's first code unit once in each call, and the unit of a `RETURN_…` when the call
+//! is about to return. Hardware breakpoints on those bytes cost only the calls of that function, where probes on the
+//! loop cost all calls. `python::bytecode` in user space finds the bytes.
+//!
+//! Not every access is a call. Others read bytecode (`dis`, `co_code`, tracing): they are not in the evaluation loop,
+//! or the innermost frame is not at its first instruction. The loop itself looks at the unit once more, and may write it,
+//! when it specializes it (`RESUME` to `RESUME_CHECK`, 3.13 on, and again whenever another thread wants the GIL):
+//! [`is_specializing`]. One access remains that cannot be told from a call: from 3.13 on `RESUME` is read again when
+//! tracing or monitoring was switched on or off since the function was last called.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_perf_event_data,
+    helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
+    programs::PerfEventContext,
+};
+use profiler_common::{
+    python::{
+        BY_PROBES, BY_WATCHES, CALL_BEGIN, CALLS_RECURSIVE, CallCount, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES,
+        PythonProcess, WATCH_ENTRY, Watch, WatchKey,
+    },
+    record::PYTHON_COMPLETE,
+    stats::Counter,
+    unwind::REGISTER_PC,
+};
+use profiler_ebpf::{memory::ReadMemory as _, python::thread};
+
+use crate::{
+    calls::{self, Facts},
+    context::PERF_EVENT,
+    maps::{CALLS, WATCHED_TWICE, WATCHES, scratch},
+    sample,
+    stats::count,
+    task::{self, Task},
+    user_memory::UserMemory,
+};
+
+/// Bytes of a code unit (3.8 – 3.15).
+const UNIT_BYTES: u64 = 2;
+
+/// Watched bytecode was read or written.
+#[inline(always)]
+pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
+    // SAFETY: plain helper calls.
+    let (started_ns, opened_for) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
+    let Some(task) = task::current() else { return Ok(()) };
+    count(Counter::WatchHits);
+    // A thread that was made while its process's threads were being watched may have inherited watches and been given
+    // its own: its own count. Their cookie says so; an inherited one has none (or, should a kernel copy it, another's).
+    // SAFETY: the value is not kept.
+    if opened_for != u64::from(task.tid) && unsafe { WATCHED_TWICE.get(task.tid) }.is_some() {
+        return Ok(());
+    }
+    // SAFETY: the context of this type of program is a `bpf_perf_event_data`.
+    let address = unsafe { (*ctx.as_ptr().cast::<bpf_perf_event_data>()).addr };
+    let key = WatchKey {
+        address,
+        pid: task.pid.into(),
+    };
+    // SAFETY: copied out at once.
+    let Some(watch) = unsafe { WATCHES.get(key) }.copied() else {
+        return Ok(());
+    };
+    let Some(facts) = calls::facts(task).filter(|facts| facts.calls.watched != BY_PROBES) else {
+        return Ok(());
+    };
+    let mut frame = innermost_frame(task)?;
+    if frame == 0 {
+        return Ok(());
+    }
+    if calls::code_of(&facts, frame) != Some(watch.code) || is_begun(&facts, watch, frame, address) {
+        frame = frame_to_be(&facts, watch.code, frame)?;
+        if frame == 0 {
+            return Ok(());
+        }
+    }
+    if watch.kind != WATCH_ENTRY {
+        if facts.calls.watched == BY_WATCHES {
+            returns(task, &facts, frame, watch, started_ns)?;
+        }
+    } else if is_at_first(&facts, frame, address)? {
+        begins(task, &facts, frame, watch.code)?;
+    }
+    calls::spent(started_ns);
+    Ok(())
+}
+
+/// The innermost frame, if it is the evaluation loop that reads; or 0.
+#[inline(always)]
+fn innermost_frame(task: Task) -> Result<u64, Counter> {
+    // Perf events use this memory one at a time.
+    let scratch = scratch(PERF_EVENT).ok_or(Counter::LostNoScratch)?;
+    scratch.record.header.instance = 0;
+    sample::find_python(scratch, task);
+    if scratch.record.header.instance == 0 || !task::user_registers(&mut scratch.unwind.registers) {
+        return Ok(0);
+    }
+    let pc = scratch.unwind.registers[REGISTER_PC];
+    let PythonProcess {
+        eval_start, eval_end, ..
+    } = scratch.process;
+    let is_in = |index: usize| eval_start[index] <= pc && pc < eval_end[index];
+    if !is_in(0) && !is_in(1) {
+        return Ok(0);
+    }
+    scratch.record.python_flags = 0;
+    if thread::find_frames(&UserMemory, task::fs_base(), scratch) != PYTHON_COMPLETE {
+        return Err(Counter::LostCalls);
+    }
+    Ok(scratch.frame)
+}
+
+/// Whether a call is about to begin, and this frame, of the same function, is not the one that it has.
+#[inline(always)]
+fn is_begun(facts: &Facts, watch: Watch, frame: u64, first: u64) -> bool {
+    watch.kind == WATCH_ENTRY && !is_at_first(facts, frame, first).unwrap_or(true)
+}
+
+/// The new frame, if it is not in the chain yet: it is in some register, and the innermost one is its caller. Compilers
+/// may fetch the first instruction before they put the frame into the chain (Debian's 3.13 and 3.14).
+#[inline(always)]
+fn frame_to_be(facts: &Facts, code: u64, caller: u64) -> Result<u64, Counter> {
+    /// `r15` to `rdi`, in the order of `struct pt_regs`.
+    const GENERAL: usize = 15;
+    let scratch = scratch(PERF_EVENT).ok_or(Counter::LostNoScratch)?;
+    let mut i = 0;
+    while i < GENERAL {
+        let frame = scratch.unwind.registers[i];
+        if frame != caller && frame.is_multiple_of(8) && calls::is_called_by(facts, frame, caller, code) {
+            return Ok(frame);
+        }
+        i += 1;
+    }
+    Ok(0)
+}
+
+/// Whether the frame has not begun to run the instruction at `first`, its first one, which is being read.
+#[inline(always)]
+fn is_at_first(facts: &Facts, frame: u64, first: u64) -> Result<bool, Counter> {
+    let scratch = scratch(PERF_EVENT).ok_or(Counter::LostNoScratch)?;
+    let at = UserMemory
+        .read_u64(frame + facts.frame_instruction)
+        .ok_or(Counter::LostCalls)?;
+    Ok(if scratch.process.flags & LAYOUT_HEAP_FRAMES != 0 {
+        // `f_lasti`, before or after it is set.
+        matches!(at as u32 as i32, -1 | 0)
+    } else if scratch.process.flags & LAYOUT_CFRAME != 0 {
+        // `prev_instr`: one unit before (3.11, 3.12).
+        at == first.wrapping_sub(UNIT_BYTES)
+    } else {
+        // `instr_ptr` is there before and while it runs.
+        at == first && !is_specializing(scratch.unwind.registers[REGISTER_PC], first)
+    })
+}
+
+/// Whether the machine instruction that ends at `pc` has an immediate operand and one in memory: `mov byte [register +
+/// displacement], imm8` of what is at `address` now, or `cmp`, which asks whether it is to be written. What the compiler
+/// makes of a dispatch, `movzx` or `mov` to a register, is not mistaken for them: where these have their opcode (C6 /0,
+/// 80 /7), those have theirs, or a prefix.
+#[inline(always)]
+fn is_specializing(pc: u64, address: u64) -> bool {
+    const MOV: (u8, u8) = (0xc6, 0);
+    const CMP: (u8, u8) = (0x80, 7);
+    /// `RESUME` and what it becomes have opcodes from here on (3.13 – 3.15): no displacement of a code unit.
+    const RESUMES: u8 = 0x80;
+    let (Some(code), Some(unit)) = (UserMemory.read_u64(pc.wrapping_sub(8)), UserMemory.read_u64(address)) else {
+        return false;
+    };
+    let back = |bytes: u64| (code >> (64 - 8 * bytes)) as u8;
+    // `reg` of ModRM belongs to the opcode; `mod` says how long the displacement is; with `rm` 4 a SIB byte follows.
+    let has = |(opcode, reg): (u8, u8), bytes: u64, mode: u8, sib: bool| {
+        let modrm = back(bytes - 1);
+        back(bytes) == opcode && modrm >> 3 == mode << 3 | reg && (modrm & 7 == 4) == sib
+    };
+    let is = |opcode| {
+        has(opcode, 3, 0, false) || has(opcode, 4, 1, false) || has(opcode, 4, 0, true) || has(opcode, 5, 1, true)
+    };
+    (back(1) == unit as u8 && is(MOV)) || (back(1) >= RESUMES && is(CMP))
+}
+
+#[inline(always)]
+fn begins(task: Task, facts: &Facts, frame: u64, code: u64) -> Result<(), Counter> {
+    let is_counted = calls::was_counted(task, frame, code);
+    if facts.calls.watched != BY_WATCHES {
+        return Ok(());
+    }
+    if !is_counted {
+        count_call(facts, frame, code)?;
+    }
+    // What we have done here is not the call's.
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    calls::begin_anew(facts, calls::start_key(task, frame), frame, code, now_ns, 1)
+}
+
+/// A call that ends by an exception does not come here: its beginning is overwritten by the next one's in this frame, or
+/// forgotten.
+#[inline(always)]
+fn returns(task: Task, facts: &Facts, frame: u64, watch: Watch, now_ns: u64) -> Result<(), Counter> {
+    // Up to 3.11 calls that began before the watches came are not found: they were counted, and have no time.
+    let Some(start) = calls::begun(task, frame, watch.code) else {
+        return Ok(());
+    };
+    if start.watched == 0 {
+        if calls::is_loop_entry(facts, frame) {
+            return Ok(());
+        }
+        count_call(facts, frame, watch.code)?;
+    }
+    // Between the two times lie the way out of one stop and into the other.
+    let trap_ns = if start.watched != 0 {
+        watch.trap_ns
+    } else {
+        watch.trap_ns / 2
+    };
+    let ended_ns = now_ns.saturating_sub(trap_ns).max(start.time_ns + 1);
+    calls::end(facts, task, frame, start, ended_ns)
+}
+
+#[inline(always)]
+fn count_call(facts: &Facts, frame: u64, code: u64) -> Result<(), Counter> {
+    let key = CodeKey {
+        address: code,
+        instance: facts.instance.into(),
+    };
+    if calls::count_known(facts, CALL_BEGIN, key, frame) {
+        return Ok(());
+    }
+    let nested = u64::from(calls::calls_itself(facts, frame, code));
+    let first = CallCount {
+        calls: 1,
+        nested,
+        known: nested * CALLS_RECURSIVE,
+    };
+    CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)
+}
