@@ -55,7 +55,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let mut how = match report.scaled {
         Some(Scaled { error }) => format!(
             "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in all.",
-            short(report.observed),
+            span(report.observed),
             span(report.length),
             percent(part),
             count(all),
@@ -71,7 +71,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
             if part < 0.99 {
                 format!(
                     "{every}, but only in {} of the {} ({}).",
-                    short(report.observed),
+                    span(report.observed),
                     span(report.length),
                     percent(part)
                 )
@@ -136,15 +136,6 @@ fn times(report: &CallsReport, which: &str) -> Option<String> {
         count_of(report.samples, "sample"),
         duration(Duration::from_nanos(report.period_ns)),
     ))
-}
-
-/// [`span`], and what is shorter than a second with more digits.
-fn short(length: Duration) -> String {
-    if length < Duration::from_secs(1) {
-        duration(length)
-    } else {
-        span(length)
-    }
 }
 
 /// Each sentence in lines of that width; the second and later ones are indented.
