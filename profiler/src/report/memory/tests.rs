@@ -213,6 +213,40 @@ fn a_process_that_shrank_or_hardly_changed_has_no_riddle_of_a_ratio() {
 }
 
 #[test]
+fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
+    let report = MemoryReport {
+        processes: vec![ProcessMemory {
+            before: Resident::default(),
+            after: Resident::default(),
+            explained: 5 * MIB as i64,
+            started: true,
+            exited: true,
+            ..process(7, 0)
+        }],
+        ..growth()
+    };
+    assert_eq!(
+        table::processes(&report, TOP, WIDTH),
+        "7 worker (started, ended): it ended before its RSS could be read, +5.0 MiB explained\n"
+    );
+}
+
+#[test]
+fn a_site_without_a_byte_in_any_snapshot_has_no_line_of_the_curve() {
+    let mut report = growth();
+    let table = Table::new(&report, By::Line);
+    let lines = |report: &MemoryReport| curve::text(report, &table, TOP, WIDTH).lines().count();
+    let before = lines(&report);
+    let curve = report.curve.as_mut().unwrap();
+    let some = curve
+        .sites
+        .iter_mut()
+        .find(|(_, bytes)| bytes.iter().any(|bytes| *bytes > 0));
+    some.unwrap().1.fill(0);
+    assert_eq!(lines(&report), before - 1);
+}
+
+#[test]
 fn one_row_more_than_asked_for_is_shown_rather_than_counted() {
     let report = growth();
     let table = Table::new(&report, By::Process);
