@@ -281,6 +281,10 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
 
 fn explained(process: &ProcessMemory) -> String {
     let error = error(process.explained_variance);
+    if is_unread_since(process) {
+        let grown = bytes_change(process.explained);
+        return format!("{grown} explained (its RSS was last read before its end)");
+    }
     match process.explained_share() {
         // Against the trend, a ratio is a riddle.
         Some(share) if share >= 0.0 => match error {
@@ -295,6 +299,12 @@ fn explained(process: &ProcessMemory) -> String {
             _ => format!("{} explained (± {})", bytes_change(process.explained), bytes(error)),
         },
     }
+}
+
+/// It ended with more than when its RSS was last read, which can be a tenth of a second before: the account is of its
+/// end, and a ratio of the two would be `317 %`.
+fn is_unread_since(process: &ProcessMemory) -> bool {
+    process.exited && process.explained_share().is_some_and(|share| share > 1.05)
 }
 
 /// `4242 python3`, and what happened to it.
@@ -367,7 +377,7 @@ fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
     let mut shares: Vec<_> = shown
         .iter()
         .map(|process| match process.explained_share() {
-            Some(share) if share >= 0.0 => format!("{:.0} %", share * 100.0),
+            Some(share) if share >= 0.0 && !is_unread_since(process) => format!("{:.0} %", share * 100.0),
             _ => "-".to_owned(),
         })
         .collect();

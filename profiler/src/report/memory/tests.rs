@@ -232,6 +232,27 @@ fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
 }
 
 #[test]
+fn a_process_that_ended_is_not_explained_by_a_multiple_of_what_was_last_read() {
+    let report = MemoryReport {
+        processes: vec![ProcessMemory {
+            before: Resident::default(),
+            after: Resident {
+                rss: 2 * MIB,
+                ..Resident::default()
+            },
+            explained: 6 * MIB as i64,
+            started: true,
+            exited: true,
+            ..process(7, 0)
+        }],
+        ..growth()
+    };
+    let text = table::processes(&report, TOP, WIDTH);
+    let said = "(+2.0 MiB in 60 s), +6.0 MiB explained (its RSS was last read before its end)\n";
+    assert!(text.contains(said), "{text}");
+}
+
+#[test]
 fn a_site_without_a_byte_in_any_snapshot_has_no_line_of_the_curve() {
     let mut report = growth();
     let table = Table::new(&report, By::Line);
