@@ -283,7 +283,11 @@ fn explained(process: &ProcessMemory) -> String {
     let error = error(process.explained_variance);
     if is_unread_since(process) {
         let grown = bytes_change(process.explained);
-        return format!("{grown} explained (its RSS was last read before its end)");
+        let remedy = match process.explained < process.growth() {
+            true => "; --peak shows what was there before",
+            false => "",
+        };
+        return format!("{grown} explained at its end (RSS was last read before it{remedy})");
     }
     match process.explained_share() {
         // Against the trend, a ratio is a riddle.
@@ -301,10 +305,14 @@ fn explained(process: &ProcessMemory) -> String {
     }
 }
 
-/// It ended with more than when its RSS was last read, which can be a tenth of a second before: the account is of its
-/// end, and a ratio of the two would be `317 %`.
+/// It ended with more, or less, than when its RSS was last read, which can be a tenth of a second before: the account is
+/// of its end, and a ratio of the two would be `317 %` of a program that had just begun, or `46 %` of one whose
+/// interpreter has freed its modules on the way out.
 fn is_unread_since(process: &ProcessMemory) -> bool {
-    process.exited && process.explained_share().is_some_and(|share| share > 1.05)
+    process.exited
+        && process
+            .explained_share()
+            .is_some_and(|share| !(0.95..=1.05).contains(&share))
 }
 
 /// `4242 python3`, and what happened to it.

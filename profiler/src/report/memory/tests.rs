@@ -232,24 +232,29 @@ fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
 }
 
 #[test]
-fn a_process_that_ended_is_not_explained_by_a_multiple_of_what_was_last_read() {
-    let report = MemoryReport {
-        processes: vec![ProcessMemory {
-            before: Resident::default(),
-            after: Resident {
-                rss: 2 * MIB,
-                ..Resident::default()
-            },
-            explained: 6 * MIB as i64,
-            started: true,
-            exited: true,
-            ..process(7, 0)
-        }],
-        ..growth()
+fn a_process_that_ended_is_not_explained_by_a_share_of_what_was_last_read() {
+    let text = |explained: u64| {
+        let report = MemoryReport {
+            processes: vec![ProcessMemory {
+                before: Resident::default(),
+                after: Resident {
+                    rss: 10 * MIB,
+                    ..Resident::default()
+                },
+                explained: (explained * MIB) as i64,
+                started: true,
+                exited: true,
+                ..process(7, 0)
+            }],
+            ..growth()
+        };
+        table::processes(&report, TOP, 200)
     };
-    let text = table::processes(&report, TOP, WIDTH);
-    let said = "(+2.0 MiB in 60 s), +6.0 MiB explained (its RSS was last read before its end)\n";
-    assert!(text.contains(said), "{text}");
+    let more = "in 60 s), +30.0 MiB explained at its end (RSS was last read before it)\n";
+    assert!(text(30).contains(more), "{}", text(30));
+    let less = "+4.0 MiB explained at its end (RSS was last read before it; --peak shows what was there before)\n";
+    assert!(text(4).contains(less), "{}", text(4));
+    assert!(text(10).contains("100 % explained\n"), "{}", text(10));
 }
 
 #[test]
