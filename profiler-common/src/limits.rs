@@ -61,7 +61,7 @@ pub const GATE_MOST: u32 = 1 << 16;
 /// Births of pools are followed by size class, in stretches so many times as long …
 pub const BIRTHS_STRETCH: u64 = 16;
 /// … and so many in each on each CPU, of all classes together …
-pub const BIRTHS_FOLLOWED: u32 = 64;
+pub const BIRTHS_FOLLOWED: u32 = 128;
 /// … and of one class.
 pub const BIRTHS_OF_CLASS: u32 = 64;
 /// pymalloc has 32 from 3.7 on, one for each 16 bytes. More than that is no size.

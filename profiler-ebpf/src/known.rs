@@ -41,7 +41,11 @@ impl Place {
     /// The word without this one, which was in it.
     #[inline(always)]
     pub fn take_out(self, word: u64) -> u64 {
-        if word as u32 == self.tag { word >> 32 } else { word & u64::from(u32::MAX) }
+        if word as u32 == self.tag {
+            word >> 32
+        } else {
+            word & u64::from(u32::MAX)
+        }
     }
 }
 
@@ -68,7 +72,9 @@ mod tests {
     #[test]
     fn pools_lie_all_over_the_table() {
         // As they lie in arenas: every 16 KiB.
-        let words: HashSet<u32> = (0..50_000).map(|n| Place::of(4242, 0x7f00_0000_0000 + (n << 14)).word).collect();
+        let words: HashSet<u32> = (0..50_000)
+            .map(|n| Place::of(4242, 0x7f00_0000_0000 + (n << 14)).word)
+            .collect();
         // By chance, 4.6 % would meet another.
         assert!(words.len() > 47_000, "{}", words.len());
     }

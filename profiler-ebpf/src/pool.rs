@@ -55,7 +55,9 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: the pointers are to this CPU's values. Where uprobes can be preempted another one may come in between; both
     // then draw from the same gap, which makes a sample more or less. The helper is a plain call.
     let weight = unsafe {
-        (*class).pass(now, config::gate_stretch(), (*share).of_class(), || bpf_get_prandom_u32())
+        (*class).pass(now, config::gate_stretch(), (*share).of_class(), || {
+            bpf_get_prandom_u32()
+        })
     };
     let address = next_pool(ctx, &facts).unwrap_or(0);
     let place = Place::of(task.pid, address);

@@ -300,7 +300,10 @@ impl Accounts {
     /// Of one site; all 0 if it never had anything.
     #[cfg(test)]
     pub fn totals(&self, site: SiteId) -> Totals {
-        self.all().into_iter().find(|&(of, _)| of == site).map_or_else(Totals::default, |(_, totals)| totals)
+        self.all()
+            .into_iter()
+            .find(|&(of, _)| of == site)
+            .map_or_else(Totals::default, |(_, totals)| totals)
     }
 
     /// All sites that ever had something, in no order.
@@ -310,11 +313,21 @@ impl Accounts {
             .iter()
             .map(|(&site, account)| (site, self.totals_of(account)))
             .collect();
-        settle(sites.iter_mut().map(|(_, (totals, moved, _))| (&mut totals.live, *moved)));
-        settle(sites.iter_mut().map(|(_, (totals, _, moved))| (&mut totals.at_peak, *moved)));
+        settle(
+            sites
+                .iter_mut()
+                .map(|(_, (totals, moved, _))| (&mut totals.live, *moved)),
+        );
+        settle(
+            sites
+                .iter_mut()
+                .map(|(_, (totals, _, moved))| (&mut totals.at_peak, *moved)),
+        );
         for (_, (totals, moved, _)) in &mut sites {
             // What others have of it came and went.
-            let bytes = moved.lent.min(totals.allocated.bytes.saturating_sub(totals.temporary.bytes));
+            let bytes = moved
+                .lent
+                .min(totals.allocated.bytes.saturating_sub(totals.temporary.bytes));
             totals.temporary.bytes += bytes;
             totals.temporary.count += bytes / 4096;
         }

@@ -90,7 +90,13 @@ fn run(history: u64, draws: u64, weight: u64, pages_of: u64) -> Run {
     let told = std::array::from_fn(|site| f.accounts.totals(site as SiteId).live);
     // All that is told is somebody's.
     assert_eq!(told.iter().map(|told| told.bytes).sum::<u64>(), f.accounts.live().bytes);
-    f.take(PID, What::Unmap { start: BASE, bytes: 4 * POOLS * PAGE });
+    f.take(
+        PID,
+        What::Unmap {
+            start: BASE,
+            bytes: 4 * POOLS * PAGE,
+        },
+    );
     for site in 0..SITES {
         assert_eq!(f.accounts.totals(site as SiteId).live, Amount::default());
     }
@@ -126,7 +132,10 @@ fn is_right(weight: u64, pages_of: u64, histories: u64) {
         );
     }
     let share = f64::from(within) / f64::from(all);
-    assert!(share >= 0.9, "weights {weight}, {pages_of}: {share} lie within the error that is told");
+    assert!(
+        share >= 0.9,
+        "weights {weight}, {pages_of}: {share} lie within the error that is told"
+    );
 }
 
 #[test]
