@@ -111,14 +111,13 @@ fn is_right(weight: u64, pages_of: u64, histories: u64) {
     for history in 0..histories {
         for draws in 0..DRAWS {
             let run = run(history, history * DRAWS + draws, weight, pages_of);
-            for site in 0..SITES {
-                let error = run.told[site].bytes as f64 / PAGE as f64 - run.truth[site];
-                let (sum, squares, truth) = &mut off[site];
+            for ((told, known), (sum, squares, truth)) in run.told.iter().zip(run.truth).zip(&mut off) {
+                let error = told.bytes as f64 / PAGE as f64 - known;
                 *sum += error;
                 *squares += error * error;
-                *truth += run.truth[site];
+                *truth += known;
                 all += 1;
-                within += u32::from(error.abs() <= run.told[site].error_bytes() / PAGE as f64 + 1e-6);
+                within += u32::from(error.abs() <= told.error_bytes() / PAGE as f64 + 1e-6);
             }
         }
     }
@@ -141,9 +140,9 @@ fn is_right(weight: u64, pages_of: u64, histories: u64) {
 #[test]
 fn when_every_birth_is_followed_nothing_is_uncertain() {
     let run = run(1, 1, 1, 1);
-    for site in 0..SITES {
-        assert_eq!(run.told[site].bytes as f64, run.truth[site] * PAGE as f64);
-        assert_eq!(run.told[site].variance, 0.0);
+    for (told, known) in run.told.iter().zip(run.truth) {
+        assert_eq!(told.bytes as f64, known * PAGE as f64);
+        assert_eq!(told.variance, 0.0);
     }
 }
 
