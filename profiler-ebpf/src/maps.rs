@@ -12,7 +12,7 @@ use profiler_common::{
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
 };
-use profiler_ebpf::{scratch::Scratch, unwind::UnwindTables};
+use profiler_ebpf::{known, scratch::Scratch, unwind::UnwindTables};
 
 use crate::{
     alloc::{Block, BlockKey, Pending, SiteKey},
@@ -49,9 +49,9 @@ pub static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(32 * 1024,
 #[map]
 pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 1024, 0);
 
-/// Kernel only: pools whose birth was told. Losing an entry leaves a pool with its former owner when it is born again.
+/// Kernel only: pools whose birth was told. What loses its place stays with its former owner when it is born again.
 #[map]
-pub static POOLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static POOLS: Array<u64> = Array::with_max_entries(known::WORDS, 0);
 
 /// User → kernel: how to tell the calls of a process.
 #[map]

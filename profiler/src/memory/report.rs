@@ -73,7 +73,7 @@ pub fn report(
             .pools()
             .map(|(site, pools)| (site, of_pools(&pools)))
             .collect(),
-        MemorySource::Resident | MemorySource::Mapped => accounts.iter().collect(),
+        MemorySource::Resident | MemorySource::Mapped => accounts.all(),
     };
     // In order, so that equal recordings give equal reports.
     totals.sort_unstable_by_key(|&(site, _)| site);
