@@ -14,17 +14,109 @@ use crate::{
 };
 
 /// Which functions are meant by what was typed: `execute`, `Session.execute`, `app.db:Session.execute`,
-/// `db.py:Session.execute`.
+/// `db.py:Session.execute`, `__main__:execute`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// As the path of its file ends, without `.py`: `app/db`.
-    module: Option<String>,
+    place: Where,
     name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Where {
+    Anywhere,
+    /// In what the process was started as.
+    Main,
+    /// As the path of its file ends, without `.py`: `app/db`.
+    Module(String),
+}
+
+/// What a Python process was started as: where the code of `__main__` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Main {
+    /// A script, or what has a `__main__.py` in it.
+    File(String),
+    /// `python -m`
+    Module(String),
+    /// `<string>` or `<stdin>`.
+    Text(&'static str),
+}
+
+impl Main {
+    /// From the words of its command line (`Python/initconfig.c`, 3.8 – 3.15: options end at the first word that is none,
+    /// at `-c` and at `-m`). None if it has none.
+    pub fn of<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Option<Self> {
+        let mut words = words.into_iter().skip_while({
+            // The interpreter's own name; before it, of a command, env and its variables.
+            let mut seen = false;
+            move |word| !std::mem::replace(&mut seen, is_interpreter(word.as_ref()))
+        });
+        let mut word = words.next()?;
+        loop {
+            let option = word.as_ref();
+            let Some(letters) = option.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+                return Some(match option {
+                    "" | "-" => Self::Text("<stdin>"),
+                    file => Self::File(file.trim_start_matches("./").to_owned()),
+                });
+            };
+            if letters == "-check-hash-based-pycs" {
+                words.next()?;
+            } else if let Some(at) = letters.find(['c', 'm', 'W', 'X']).filter(|_| !letters.starts_with('-')) {
+                let (with, rest) = letters[at..].split_at(1);
+                let argument = || rest.to_owned();
+                match with {
+                    "c" => return Some(Self::Text("<string>")),
+                    "m" if rest.is_empty() => return Some(Self::Module(words.next()?.as_ref().to_owned())),
+                    "m" => return Some(Self::Module(argument())),
+                    _ if rest.is_empty() => {
+                        words.next()?;
+                    }
+                    _ => {}
+                }
+            }
+            match words.next() {
+                Some(next) => word = next,
+                None => return Some(Self::Text("<stdin>")),
+            }
+        }
+    }
+
+    /// Whether the code of `__main__` is in this file.
+    fn is(&self, file: &str) -> bool {
+        match self {
+            Self::Text(text) => file == *text,
+            Self::File(path) => {
+                let inside = file.strip_suffix("/__main__.py").unwrap_or(file);
+                let path = path.trim_end_matches('/');
+                [file, inside].iter().any(|file| ends_with_path(file, path))
+            }
+            Self::Module(module) => {
+                let path = module.replace('.', "/");
+                let file = file.strip_suffix(".py").unwrap_or(file);
+                ends_with_path(file, &path) || ends_with_path(file, &format!("{path}/__main__"))
+            }
+        }
+    }
+}
+
+fn is_interpreter(word: &str) -> bool {
+    let name = word.rsplit('/').next().unwrap_or(word);
+    name.starts_with("python") || name.starts_with("pypy")
+}
+
+/// Whether a path ends with this one, and not in the middle of a name.
+fn ends_with_path(path: &str, end: &str) -> bool {
+    path.strip_suffix(end)
+        .is_some_and(|before| before.is_empty() || before.ends_with('/') || end.starts_with('/'))
 }
 
 impl Pattern {
     pub fn new(typed: &str) -> Self {
         match typed.rsplit_once(':') {
+            Some(("__main__", name)) => Self {
+                place: Where::Main,
+                name: name.to_owned(),
+            },
             Some((module, name)) => {
                 let module = match module.strip_suffix(".py") {
                     Some(path) => path.to_owned(),
@@ -32,30 +124,42 @@ impl Pattern {
                     None => module.replace('.', "/"),
                 };
                 Self {
-                    module: Some(module.trim_start_matches("./").to_owned()).filter(|module| !module.is_empty()),
+                    place: match module.trim_start_matches("./") {
+                        "" => Where::Anywhere,
+                        module => Where::Module(module.to_owned()),
+                    },
                     name: name.to_owned(),
                 }
             }
             None => Self {
-                module: None,
+                place: Where::Anywhere,
                 name: typed.to_owned(),
             },
         }
     }
 
-    pub fn matches(&self, code: &Code) -> bool {
-        self.matches_parts(&code.filename, &code.name, code.display_name())
+    /// Whether it takes knowing what a process was started as.
+    pub fn is_of_main(&self) -> bool {
+        self.place == Where::Main
     }
 
-    fn matches_parts(&self, file: &str, name: &str, qualified: &str) -> bool {
+    /// `main`: what the code's process was started as, if that is known.
+    pub fn matches(&self, code: &Code, main: Option<&Main>) -> bool {
+        self.matches_parts(&code.filename, &code.name, code.display_name(), main)
+    }
+
+    fn matches_parts(&self, file: &str, name: &str, qualified: &str, main: Option<&Main>) -> bool {
         if self.name != qualified && self.name != name {
             return false;
         }
-        let Some(module) = &self.module else { return true };
-        let file = file.strip_suffix(".py").unwrap_or(file);
-        let file = file.strip_suffix("/__init__").unwrap_or(file);
-        file.strip_suffix(module.as_str())
-            .is_some_and(|before| before.is_empty() || before.ends_with('/') || module.starts_with('/'))
+        match &self.place {
+            Where::Anywhere => true,
+            Where::Main => main.is_some_and(|main| main.is(file)),
+            Where::Module(module) => {
+                let file = file.strip_suffix(".py").unwrap_or(file);
+                ends_with_path(file.strip_suffix("/__init__").unwrap_or(file), module)
+            }
+        }
     }
 }
 
@@ -312,7 +416,7 @@ mod tests {
     #[test]
     fn a_function_is_meant_by_its_name_with_or_without_where_it_is() {
         let file = "/srv/shop/app/db.py";
-        let matches = |typed| Pattern::new(typed).matches_parts(file, "execute", "Session.execute");
+        let matches = |typed| Pattern::new(typed).matches_parts(file, "execute", "Session.execute", None);
         for typed in [
             "execute",
             "Session.execute",
@@ -327,7 +431,36 @@ mod tests {
         for typed in ["exec", "Session", "b:execute", "app.other:execute", "shop.db:execute"] {
             assert!(!matches(typed), "{typed}");
         }
-        assert!(Pattern::new("app:main").matches_parts("/srv/app/__init__.py", "main", "main"));
+        assert!(Pattern::new("app:main").matches_parts("/srv/app/__init__.py", "main", "main", None));
+    }
+
+    #[test]
+    fn main_is_what_the_process_was_started_as() {
+        let is = |line: &str, file: &str| {
+            let main = Main::of(line.split(' '));
+            Pattern::new("__main__:run").matches_parts(file, "run", "run", main.as_ref())
+        };
+        for (line, file) in [
+            ("python3 ./app/server.py --port 80", "/srv/app/server.py"),
+            ("/usr/bin/python3.12 -u -X dev -Wignore server.py", "server.py"),
+            ("env A=1 python3 server.py", "/srv/server.py"),
+            ("python3 app", "/srv/app/__main__.py"),
+            ("python3 -um app.tool x.py", "/srv/app/tool.py"),
+            ("python3 -m app", "/srv/app/__main__.py"),
+            ("python3 -c pass", "<string>"),
+            ("python3 -", "<stdin>"),
+            ("python3 -q", "<stdin>"),
+        ] {
+            assert!(is(line, file), "{line}");
+        }
+        for (line, file) in [
+            ("python3 server.py", "/srv/other.py"),
+            ("python3 server.py", "/srv/myserver.py"),
+            ("python3 -m app x.py", "x.py"),
+            ("gunicorn app:app", "app.py"),
+        ] {
+            assert!(!is(line, file), "{line}");
+        }
     }
 
     #[test]
