@@ -409,14 +409,7 @@ fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, own: u64, time_ns:
 }
 
 #[inline(always)]
-fn tell(
-    instance: u32,
-    time_ns: u64,
-    took_ns: u64,
-    code: u64,
-    caller: u64,
-    identities: u64,
-) -> Result<(), Counter> {
+fn tell(instance: u32, time_ns: u64, took_ns: u64, code: u64, caller: u64, identities: u64) -> Result<(), Counter> {
     let record = CallRecord {
         kind: RECORD_CALL,
         instance,

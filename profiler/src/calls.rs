@@ -1,6 +1,6 @@
 //! From counts of code objects to what reports of calls read.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use indexmap::IndexMap;
 use profiler_common::python::{CALLS_UNLINKED, CallCount, CodeKey};
@@ -216,8 +216,8 @@ pub struct Counted<'a> {
     /// Calls by window, if counts are to be scaled up.
     pub windows: Option<&'a [u64]>,
     pub observed: Duration,
-    /// Of that, what the program did not spend in probes.
-    pub undisturbed: Duration,
+    /// Of that, what the program did not spend in probes: at least, and at most.
+    pub undisturbed: Range<Duration>,
     pub sampled: Duration,
     pub length: Duration,
     pub slow_down: Option<f64>,
@@ -256,9 +256,9 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     }
     let samples = add_samples(recording, &mut functions);
     add_callers(counted, &mut functions);
-    let scale = match counted.windows {
-        Some(_) if !counted.undisturbed.is_zero() => counted.length.as_secs_f64() / counted.undisturbed.as_secs_f64(),
-        _ => 1.0,
+    let (scale, slowed) = match counted.windows {
+        Some(_) => scale(counted.observed, &counted.undisturbed, counted.length),
+        None => (1.0, 0.0),
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);
     let exact = counted.windows.is_none();
@@ -274,7 +274,8 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
             return 0;
         }
         let (calls, own) = (calls as f64 * scale, 1.96 * scale * (calls as f64).sqrt());
-        own.hypot(calls * relative_error) as u64
+        // The last is no accident: it does not become less with more windows, and is added as it is.
+        (own.hypot(calls * relative_error) + calls * slowed) as u64
     };
 
     let all: u64 = functions.values().map(|entry| entry.calls).sum();
@@ -311,7 +312,10 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         length: counted.length,
         observed: counted.observed,
         sampled: counted.sampled,
-        scaled: (!exact).then(|| Scaled { error: error(all) }),
+        scaled: (!exact).then(|| Scaled {
+            error: error(all),
+            slowed,
+        }),
         slow_down: counted.slow_down,
         samples,
         period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
@@ -398,6 +402,19 @@ fn timed(timing: &Timing) -> Timed {
     }
 }
 
+/// By what counts of windows are multiplied, and the part of the result by which it can be wrong because calls take longer
+/// in windows: how much longer is not known as well as would be needed of a program that does little besides.
+///
+/// In the rest of the time the program calls as often as it would have in what it was not in probes. Between the two
+/// estimates that follow from the least and the most of that, the geometric mean is wrong by the same factor on both sides.
+fn scale(observed: Duration, undisturbed: &Range<Duration>, length: Duration) -> (f64, f64) {
+    let rest = length.saturating_sub(observed).as_secs_f64();
+    let of = |undisturbed: Duration| 1.0 + rest / undisturbed.as_secs_f64().max(1e-9);
+    let (most, least) = (of(undisturbed.start), of(undisturbed.end));
+    let scale = (most * least).sqrt();
+    (scale, most / scale - 1.0)
+}
+
 /// Half the width of the 95 % interval of a sum over windows, as a part of it: from how windows differ.
 fn relative_error(windows: &[u64]) -> f64 {
     let count = windows.len() as f64;
@@ -406,8 +423,12 @@ fn relative_error(windows: &[u64]) -> f64 {
         return 1.0;
     }
     let variance = windows.iter().map(|&calls| (calls as f64 - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    1.96 * (variance / count).sqrt() / mean
+    let quantile = STUDENT.get(windows.len() - 2).copied().unwrap_or(2.2);
+    quantile * (variance / count).sqrt() / mean
 }
+
+/// Student's t: of two windows, of three, and so on, within which 95 % are. From few windows little is known.
+const STUDENT: [f64; 11] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20];
 
 #[cfg(test)]
 mod tests {
@@ -461,6 +482,17 @@ mod tests {
         ] {
             assert!(!is(line, file), "{line}");
         }
+    }
+
+    #[test]
+    fn what_a_window_slows_down_is_part_of_the_error() {
+        let ms = Duration::from_millis;
+        // Nothing is lost in probes: a fifth of the time has a fifth of the calls.
+        assert_eq!(scale(ms(200), &(ms(200)..ms(200)), ms(1000)), (5.0, 0.0));
+        // Between 10 and 90 ms of work were done in the 200.
+        let (scale, error) = scale(ms(200), &(ms(10)..ms(90)), ms(1010));
+        let (least, most) = (1.0 + 810.0 / 90.0, 1.0 + 810.0 / 10.0);
+        assert!((scale * (1.0 + error) - most).abs() < 1e-6 && scale * (1.0 - error) <= least);
     }
 
     #[test]

@@ -110,7 +110,11 @@ fn wrong(report: &Report, said: &Value, name: &str) -> Result<Vec<String>> {
     })());
     check((|| {
         let count = number(function, "count")?;
-        ensure!(count == known.calls() as f64, "{count} were timed, not {}", known.calls());
+        ensure!(
+            count == known.calls() as f64,
+            "{count} were timed, not {}",
+            known.calls()
+        );
         Ok(())
     })());
     let mean = |times: &[u64]| total(times) / times.len() as f64;

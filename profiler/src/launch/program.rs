@@ -129,7 +129,9 @@ fn library(executable: &Path, variables: &[(OsString, OsString)]) -> Option<Path
     let own = executable.canonicalize().ok()?;
     let origin = own.parent()?.as_os_str().as_bytes();
     let expanded = |list: &[u8]| -> Vec<PathBuf> {
-        let directories = list.split(|&byte| byte == b':').filter(|directory| !directory.is_empty());
+        let directories = list
+            .split(|&byte| byte == b':')
+            .filter(|directory| !directory.is_empty());
         directories
             .map(|directory| {
                 let rest = [&b"$ORIGIN"[..], b"${ORIGIN}"]
@@ -140,7 +142,11 @@ fn library(executable: &Path, variables: &[(OsString, OsString)]) -> Option<Path
             })
             .collect()
     };
-    let run_path: Vec<PathBuf> = image.dynamic(DT_RUNPATH).iter().flat_map(|list| expanded(list)).collect();
+    let run_path: Vec<PathBuf> = image
+        .dynamic(DT_RUNPATH)
+        .iter()
+        .flat_map(|list| expanded(list))
+        .collect();
     let mut directories = Vec::new();
     if run_path.is_empty() {
         directories.extend(image.dynamic(DT_RPATH).iter().flat_map(|list| expanded(list)));
@@ -152,7 +158,9 @@ fn library(executable: &Path, variables: &[(OsString, OsString)]) -> Option<Path
     let exists = |path: &PathBuf| path.is_file();
     let found = directories.iter().map(|directory| directory.join(name)).find(exists);
     found.or_else(|| cached(name).filter(exists)).or_else(|| {
-        let paths = DEFAULT_DIRECTORIES.iter().map(|directory| Path::new(directory).join(name));
+        let paths = DEFAULT_DIRECTORIES
+            .iter()
+            .map(|directory| Path::new(directory).join(name));
         paths.into_iter().find(exists)
     })
 }

@@ -142,7 +142,12 @@ impl<'a> Image<'a> {
         else {
             return Vec::new();
         };
-        let string = |start: u64| strings.get(usize::try_from(start).ok()?..)?.split(|&byte| byte == 0).next();
+        let string = |start: u64| {
+            strings
+                .get(usize::try_from(start).ok()?..)?
+                .split(|&byte| byte == 0)
+                .next()
+        };
         entries
             .iter()
             .filter(|entry| entry.d_tag(ENDIAN) == tag)

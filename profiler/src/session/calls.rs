@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -35,6 +36,12 @@ use crate::{
 
 /// How long calls are counted at a time, with `--duty`.
 const WINDOW: Duration = Duration::from_millis(250);
+/// Probes in a program cost up to so many times what they cost on the yardstick: whatever they push out of the
+/// processor's caches is brought back by the program. 1.16 times, measured on CPython 3.8.18 and Linux 6.18 in a virtual
+/// machine with calls and nothing else (1.55 and 1.33 µs per hit).
+const PROBES_COST_MORE: f64 = 1.4;
+/// No CPython calls faster. (30 ns on 3.13.0, measured on calls that do next to nothing.)
+const FASTEST_CALL_NS: u64 = 15;
 
 pub struct Calls {
     wanted: CallsConfig,
@@ -160,7 +167,13 @@ impl Calls {
         let counted = self
             .count(kernel, id, &path, &found, pid, facts)
             // With all probes in place, not between two of them.
-            .and_then(|counting| if counting { kernel.set_call_facts(pid, &facts) } else { Ok(()) });
+            .and_then(|counting| {
+                if counting {
+                    kernel.set_call_facts(pid, &facts)
+                } else {
+                    Ok(())
+                }
+            });
         if let Err(error) = counted {
             self.warn(pid, &error);
         }
@@ -169,7 +182,9 @@ impl Calls {
     /// A process is about to run a CPython: its calls are counted from the first one on, before user space has seen it
     /// begin.
     pub fn expect(&mut self, kernel: &mut Kernel, recording: &Recording, expected: &ExpectedIn) {
-        let &ExpectedIn { pid, instance, file, .. } = expected;
+        let &ExpectedIn {
+            pid, instance, file, ..
+        } = expected;
         let Some((found, path)) = self.places(file, recording.files.get(file), &expected.binary) else {
             return;
         };
@@ -255,7 +270,9 @@ impl Calls {
         }
         let command = &self.command;
         let find = || {
-            let typed = recording.pid_of(instance).and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
+            let typed = recording
+                .pid_of(instance)
+                .and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
             let typed = typed.unwrap_or_default();
             let words = typed.split(|&byte| byte == 0).map(String::from_utf8_lossy);
             // It may be gone.
@@ -274,7 +291,10 @@ impl Calls {
                 continue;
             }
             let main = self.main_of(recording, key);
-            let is_chosen = self.patterns.iter().any(|pattern| pattern.matches(known, main.as_ref()));
+            let is_chosen = self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.matches(known, main.as_ref()));
             if is_chosen {
                 self.chosen.insert(code);
             }
@@ -433,10 +453,8 @@ impl Calls {
 
     pub fn content(&self, recording: &Recording, length: Duration) -> Content {
         let slow_down = self.governor.as_ref().map(Governor::slow_down);
-        // What the program would have run in the time observed, had nobody looked.
-        let spent = self.governor.as_ref().map_or(Duration::ZERO, Governor::spent);
         let counted = Counted {
-            undisturbed: self.observed.saturating_sub(spent),
+            undisturbed: self.undisturbed(),
             counts: &self.counted,
             codes: &self.codes,
             chosen: &self.chosen,
@@ -450,6 +468,16 @@ impl Calls {
             period: self.period,
         };
         Content::Calls(Box::new(report(recording, &counted)))
+    }
+
+    /// What the program would have run in the time observed, had nobody looked: at least, and at most.
+    fn undisturbed(&self) -> Range<Duration> {
+        let spent = self.governor.as_ref().map_or(Duration::ZERO, Governor::spent);
+        let calls: u64 = self.counted.iter().map(|(_, count)| count.calls).sum();
+        let fastest = Duration::from_nanos(calls.saturating_mul(FASTEST_CALL_NS)).min(self.observed);
+        let most = self.observed.saturating_sub(spent).max(fastest);
+        let least = self.observed.saturating_sub(spent.mul_f64(PROBES_COST_MORE));
+        least.max(fastest).min(most)..most
     }
 
     pub fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS]) -> CallsSummary {
