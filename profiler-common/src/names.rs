@@ -21,6 +21,7 @@ pub const PROGRAM_CALL_RETURN: &str = "call_return";
 
 pub const MAP_CALL_FACTS: &str = "CALL_FACTS";
 pub const MAP_CALLS: &str = "CALLS";
+pub const MAP_EXPECTED: &str = "EXPECTED";
 pub const MAP_CHOSEN: &str = "CHOSEN";
 pub const MAP_STARTS: &str = "STARTS";
 pub const MAP_BLOCKS: &str = "BLOCKS";
@@ -67,6 +68,7 @@ const _: () = assert!(
         && fits(PROGRAM_CALL_RETURN)
         && fits(MAP_CALL_FACTS)
         && fits(MAP_CALLS)
+        && fits(MAP_EXPECTED)
         && fits(MAP_CHOSEN)
         && fits(MAP_STARTS)
         && fits(MAP_BLOCKS)

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::CONTEXTS,
-    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess},
     record::StackKey,
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
@@ -56,6 +56,10 @@ pub static POOLS: Array<u64> = Array::with_max_entries(known::WORDS, 0);
 /// User → kernel: how to tell the calls of a process.
 #[map]
 pub static CALL_FACTS: HashMap<u32, CallFacts> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// User → kernel: how to tell the calls of a process that is about to become a CPython. Of a command there is one.
+#[map]
+pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(16, 0);
 
 /// Kernel → user: calls by code object.
 #[map]

@@ -222,7 +222,8 @@ pub struct Calls {
     #[command(flatten)]
     pub common: Common,
 
-    /// Time the calls of this function, too: NAME, MODULE:NAME or FILE.py:NAME; can be given more than once
+    /// Time the calls of this function, too: NAME, MODULE:NAME, FILE.py:NAME, or __main__:NAME of the script that was
+    /// started; can be given more than once
     #[arg(long = "function", value_name = "FUNCTION", help_heading = "Counting")]
     pub functions: Vec<String>,
 

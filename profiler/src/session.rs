@@ -178,6 +178,10 @@ async fn run(
     };
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
+    // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
+    let expected = stopped
+        .as_ref()
+        .and_then(|stopped| recording.expect(stopped.pid(), stopped.code()));
     tell(
         &mut source.kernel,
         &mut unwinder,
@@ -192,6 +196,9 @@ async fn run(
     }
     if let Some(calls) = &mut calls {
         calls.start(&mut source.kernel)?;
+        if let Some(expected) = &expected {
+            calls.expect(&mut source.kernel, &recording, expected);
+        }
     }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);

@@ -26,7 +26,7 @@ use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
     limits::CONTEXTS,
     names,
-    python::{CallCount, CallFacts, CodeKey, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess},
+    python::{CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess},
     record::StackKey,
     stats::{COUNTERS, Counter},
 };
@@ -130,6 +130,7 @@ pub struct Kernel {
     memory: Vec<RawTracePointLink>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
     call_facts: HashMap<MapData, u32, CallFacts>,
+    expected: HashMap<MapData, u32, ExpectedPython>,
     calls: HashMap<MapData, CodeKey, CallCount>,
     chosen: HashMap<MapData, CodeKey, u32>,
     /// Where `sample_probe` and `pool_birth` hang.
@@ -178,6 +179,7 @@ impl Kernel {
             for map in [
                 names::MAP_CALL_FACTS,
                 names::MAP_CALLS,
+                names::MAP_EXPECTED,
                 names::MAP_CHOSEN,
                 names::MAP_STARTS,
             ] {
@@ -233,6 +235,7 @@ impl Kernel {
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
+            expected: HashMap::try_from(take_map(&mut ebpf, names::MAP_EXPECTED)?)?,
             chosen: HashMap::try_from(take_map(&mut ebpf, names::MAP_CHOSEN)?)?,
             probes: Vec::new(),
             logger: logger(options.log, &mut ebpf),
@@ -309,8 +312,17 @@ impl Kernel {
             .context("failed to write map CALL_FACTS")
     }
 
+    /// Tells them how to see the calls of a process that is about to become a CPython: they count from the first on.
+    pub fn expect_calls(&mut self, pid: u32, expected: &ExpectedPython) -> anyhow::Result<()> {
+        self.expected
+            .insert(pid, expected, 0)
+            .context("failed to write map EXPECTED")
+    }
+
     /// They count no more of its calls.
     pub fn remove_call_facts(&mut self, pid: u32) {
+        // The other way around, a probe that is hit in between would put back what is taken away.
+        let _ = self.expected.remove(&pid);
         // Not there: that is what was wanted.
         let _ = self.call_facts.remove(&pid);
     }
@@ -611,6 +623,7 @@ mod tests {
             names::PROGRAM_CALL_RETURN,
             names::MAP_CALL_FACTS,
             names::MAP_CALLS,
+            names::MAP_EXPECTED,
             names::MAP_CHOSEN,
             names::MAP_STARTS,
             names::MAP_BLOCKS,

@@ -22,6 +22,9 @@ pub fn lines(report: &CallsReport) -> Vec<String> {
     lines
 }
 
+/// From here on it is told that an error is of how much windows slow the program down.
+const TOLD_SLOWED: f64 = 0.2;
+
 /// The whole in one sentence, and how far to trust it.
 pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let Count {
@@ -53,14 +56,25 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
 
     let part = ratio(report.observed.as_secs_f64(), report.length.as_secs_f64());
     let mut how = match report.scaled {
-        Some(Scaled { error }) => format!(
-            "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in all.",
-            span(report.observed),
-            span(report.length),
-            percent(part),
-            count(all),
-            count(error),
-        ),
+        Some(Scaled { error, slowed }) => {
+            let slowed = if slowed >= TOLD_SLOWED {
+                format!(
+                    ", most of it (± {}) because the program calls so often that probes slow it down much while they count",
+                    percent(slowed)
+                )
+            } else {
+                String::new()
+            };
+            format!(
+                "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in \
+                 all{slowed}.",
+                span(report.observed),
+                span(report.length),
+                percent(part),
+                count(all),
+                count(error),
+            )
+        }
         None => {
             let every = match (exact, report.chosen) {
                 (true, false) => "Every call was counted",
