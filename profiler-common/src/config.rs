@@ -20,6 +20,8 @@ pub const FEATURE_PID_NAMESPACE: u32 = 1 << 7;
 
 /// Time calls of chosen functions, and of those that are not known yet not to be chosen.
 pub const FEATURE_TIME_CALLS: u32 = 1 << 8;
+/// Calls of chosen functions come to be counted where their bytecode is read.
+pub const FEATURE_WATCH_CALLS: u32 = 1 << 9;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

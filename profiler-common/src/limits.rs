@@ -46,7 +46,7 @@ pub const MAX_CODE_OBJECT_BYTES: usize = 256;
 /// calls, four at uprobes.
 pub const CONTEXTS: u32 = 8;
 
-/// Frequent events (page faults, pools) are followed one by one while they are rare, and sampled when they are not. In
+/// Frequent events (page faults) are followed one by one while they are rare, and sampled when they are not. In
 /// each stretch of this length …
 pub const GATE_STRETCH_NS: u64 = 4_000_000;
 /// … so many are followed on each CPU whatever happens …
@@ -57,6 +57,15 @@ pub const GATE_SAVED: u32 = 2048;
 pub const GATE_STEP: u32 = 6;
 /// One in so many is always sampled.
 pub const GATE_MOST: u32 = 1 << 16;
+
+/// Births of pools are followed by size class, in stretches so many times as long …
+pub const BIRTHS_STRETCH: u64 = 16;
+/// … and so many in each on each CPU, of all classes together …
+pub const BIRTHS_FOLLOWED: u32 = 128;
+/// … and of one class.
+pub const BIRTHS_OF_CLASS: u32 = 64;
+/// pymalloc has 32 from 3.7 on, one for each 16 bytes. More than that is no size.
+pub const SIZE_CLASSES: u32 = 64;
 
 /// Length of a thread's name, NUL included (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;

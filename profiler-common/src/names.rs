@@ -21,11 +21,11 @@ pub const PROGRAM_CALL_RETURN: &str = "call_return";
 
 pub const MAP_CALL_FACTS: &str = "CALL_FACTS";
 pub const MAP_CALLS: &str = "CALLS";
+pub const MAP_EXPECTED: &str = "EXPECTED";
 pub const MAP_CHOSEN: &str = "CHOSEN";
 pub const MAP_STARTS: &str = "STARTS";
 pub const PROGRAM_WATCH: &str = "bytecode_read";
 pub const MAP_WATCHES: &str = "WATCHES";
-pub const MAP_WATCHED_TWICE: &str = "WATCHED_TWICE";
 pub const MAP_BLOCKS: &str = "BLOCKS";
 pub const MAP_SITES: &str = "SITES";
 pub const MAP_PENDING: &str = "PENDING";
@@ -70,11 +70,11 @@ const _: () = assert!(
         && fits(PROGRAM_CALL_RETURN)
         && fits(MAP_CALL_FACTS)
         && fits(MAP_CALLS)
+        && fits(MAP_EXPECTED)
         && fits(MAP_CHOSEN)
         && fits(MAP_STARTS)
         && fits(PROGRAM_WATCH)
         && fits(MAP_WATCHES)
-        && fits(MAP_WATCHED_TWICE)
         && fits(MAP_BLOCKS)
         && fits(MAP_SITES)
         && fits(MAP_PENDING)

@@ -149,13 +149,31 @@ const _: () = assert!(size_of::<PythonProcess>() == 72 + 28 * 2 + CHAIN_GAPS * 8
 // asserted above).
 unsafe impl aya::Pod for PythonProcess {}
 
-/// Key of the map of code objects already sent.
+/// Key of the map of code objects already sent, and of those whose calls are counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeKey {
     pub address: u64,
-    /// [`PythonProcess::instance`].
+    /// [`PythonProcess::instance`]; in the upper half the code's identity where calls are counted: an address can come to
+    /// hold the code of another function.
     pub instance: u64,
+}
+
+impl CodeKey {
+    pub const fn identified(address: u64, instance: u32, identity: u32) -> Self {
+        Self {
+            address,
+            instance: instance as u64 | (identity as u64) << 32,
+        }
+    }
+
+    /// Without the identity.
+    pub const fn anyone(self) -> Self {
+        Self {
+            address: self.address,
+            instance: self.instance & 0xffff_ffff,
+        }
+    }
 }
 
 #[cfg(feature = "user")]
@@ -225,17 +243,28 @@ unsafe impl aya::Pod for CallFacts {}
 
 /// [`CallFacts::watched`]: calls are counted by probes.
 pub const BY_PROBES: u32 = 0;
-/// They are, and will soon be counted where bytecode is read: calls that were counted when the loop was entered, and
-/// whose bytecode has not been read yet, are marked.
-pub const BY_PROBES_STILL: u32 = 1;
-/// Calls of chosen functions are counted where their bytecode is read. What probes have seen to begin before, they still
-/// count when it ends.
-pub const BY_WATCHES: u32 = 2;
+/// Calls of chosen functions are counted where their bytecode is read, and no others.
+pub const BY_WATCHES: u32 = 1;
+
+/// Value of the map `EXPECTED`: a process that is about to become a CPython whose file is known, but not where it will be
+/// mapped. Addresses are the file's until the first probe is hit, whose own address tells.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpectedPython {
+    pub process: PythonProcess,
+    pub calls: CallFacts,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `ExpectedPython` is `repr(C)`, made of two structures that are, whose sizes are multiples of eight bytes.
+unsafe impl aya::Pod for ExpectedPython {}
 
 /// What a probe on calls sees, as its cookie says it: event, the register of the frame by its index in the kernel's
-/// `struct pt_regs`, counted in words, and the offset of `co_flags` ([`CALL_LOOP_ENTRY`]).
-pub const fn call_cookie(event: u32, frame: u32, code_flags: u32) -> u64 {
-    (event | frame << 8 | code_flags << 16) as u64
+/// `struct pt_regs`, counted in words, the offset of `co_flags` ([`CALL_LOOP_ENTRY`]), and the probe's own address in the
+/// file; 0 if that is beyond 4 GiB.
+pub const fn call_cookie(event: u32, frame: u32, code_flags: u16, address: u64) -> u64 {
+    let address = if address >> 32 == 0 { address } else { 0 };
+    (event | frame << 8 | (code_flags as u32) << 16) as u64 | address << 32
 }
 
 /// A call, or the resumption of a generator.
@@ -250,6 +279,35 @@ pub const CALL_INNER_EXIT: u32 = 3;
 pub const CALL_YIELD: u32 = 4;
 /// A call or a resumption begins: not to be counted (3.11+).
 pub const CALL_BEGIN: u32 = 5;
+
+/// Key of the map `STARTS`: a call under way, by its frame, or by where the stack was when the loop was entered with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StartKey {
+    pub place: u64,
+    pub tid: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: two u64, no padding.
+unsafe impl aya::Pod for StartKey {}
+
+/// Value of the map `STARTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub time_ns: u64,
+    pub code: u64,
+    pub caller: u64,
+    /// Which code they are: the caller's in the upper half.
+    pub identities: u64,
+    /// Not 0: it was seen to begin, and counted, where its bytecode was read.
+    pub watched: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: five u64, no padding.
+unsafe impl aya::Pod for Start {}
 
 /// Key of the map `WATCHES`: a byte of a process's memory.
 #[repr(C)]

@@ -252,9 +252,12 @@ pub struct CallRecord {
     pub code: u64,
     /// The caller's, or 0.
     pub caller: u64,
+    /// Which code it is that lies there ([`crate::python::CodeKey`]).
+    pub identity: u32,
+    pub caller_identity: u32,
 }
 
-const _: () = assert!(size_of::<CallRecord>() == 40);
+const _: () = assert!(size_of::<CallRecord>() == 48);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;
@@ -296,7 +299,8 @@ pub struct CodeRecord {
     /// Bytes of it that were copied: all or none.
     pub line_table_bytes: u32,
     pub first_traceable: i32,
-    pub reserved: u32,
+    /// Under which calls of it are counted ([`crate::python::CodeKey`]); 0 if it was not sent because it was called.
+    pub identity: u32,
     pub strings: [RawString; STRINGS],
     /// The strings' bytes in order, then the line table's. Cut after the last.
     pub body: [u8; MAX_CODE_BYTES],

@@ -10,11 +10,11 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use profiler_common::{
-    config::FEATURE_TIME_CALLS,
+    config::{FEATURE_TIME_CALLS, FEATURE_WATCH_CALLS},
     python::{
-        ALWAYS_BEGUN, BY_PROBES_STILL, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY,
-        CALL_YIELD, CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, LAYOUT_ENTRY_FLAG,
-        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess,
+        ALWAYS_BEGUN, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD,
+        CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_TAGGED_EXECUTABLE,
+        NOT_CHOSEN, PythonProcess, Start, StartKey,
     },
     record::{CallRecord, RECORD_CALL},
     stats::Counter,
@@ -23,7 +23,7 @@ use profiler_ebpf::memory::ReadMemory as _;
 
 use crate::{
     atomic, context,
-    maps::{CALL_FACTS, CALLS, CHOSEN, PYTHONS, STARTS},
+    maps::{CALL_FACTS, CALLS, CHOSEN, CODES, EXPECTED, PYTHONS, STARTS},
     output,
     registers::register,
     sample,
@@ -32,24 +32,6 @@ use crate::{
     user_memory::UserMemory,
 };
 
-/// A call under way: by its frame, or by where the stack was when the loop was entered with it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct StartKey {
-    pub place: u64,
-    pub tid: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Start {
-    pub time_ns: u64,
-    pub code: u64,
-    pub caller: u64,
-    /// Not 0: it is counted already, where its bytecode was read or ([`COUNTED`]) when the loop was entered with it.
-    pub watched: u64,
-}
-
 /// `CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR` in `co_flags` (Include/cpython/code.h).
 const GENERATOR_FLAGS: u32 = 0x20 | 0x80 | 0x200;
 /// `FRAME_OWNED_BY_GENERATOR` (pycore_frame.h, 3.11 – 3.15).
@@ -57,6 +39,8 @@ const OWNED_BY_GENERATOR: u8 = 1;
 /// The tag of an executable (3.14+).
 const TAG: u64 = 3;
 
+/// `rip` in `struct pt_regs`. In a probe's handler it is the probe's address (handle_swbp, kernel/events/uprobes.c).
+const INSTRUCTION_POINTER: usize = 16;
 /// `rsp` in `struct pt_regs`.
 const STACK_POINTER: usize = 19;
 
@@ -73,12 +57,20 @@ pub struct Facts {
     frame_owner: u64,
     frame_entry: u64,
     tagged: bool,
+    code_first_line: u64,
+    code_filename: u64,
+    code_name: u64,
+    string_hash: u64,
     has_loop_entries: bool,
     pub calls: CallFacts,
 }
 
 #[inline(always)]
-pub fn facts(task: Task) -> Option<Facts> {
+pub fn facts(task: Task, address: u64, in_file: u64) -> Option<Facts> {
+    // SAFETY: the value is not kept.
+    if unsafe { CALL_FACTS.get(task.pid) }.is_none() && begin_expected(task.pid, address, in_file) == 0 {
+        return None;
+    }
     // SAFETY: copied out at once.
     let process: &PythonProcess = unsafe { PYTHONS.get(task.pid) }?;
     let facts = Facts {
@@ -89,12 +81,83 @@ pub fn facts(task: Task) -> Option<Facts> {
         frame_owner: process.frame_owner.into(),
         frame_entry: process.frame_entry.into(),
         tagged: process.flags & LAYOUT_TAGGED_EXECUTABLE != 0,
+        code_first_line: process.code_first_line.into(),
+        code_filename: process.code_filename.into(),
+        code_name: process.code_name.into(),
+        // `Py_ssize_t length; Py_hash_t hash` (Include/cpython/unicodeobject.h, 3.8 – 3.15).
+        string_hash: u64::from(process.unicode_length) + 8,
         has_loop_entries: process.flags & LAYOUT_ENTRY_FLAG != 0,
         calls: CallFacts::default(),
     };
     // SAFETY: copied out at once.
     let calls = *unsafe { CALL_FACTS.get(task.pid) }?;
     Some(Facts { calls, ..facts })
+}
+
+/// A process that was expected to become a CPython has hit its first probe, at this address, which is `in_file` in the
+/// file: now it is known where that is mapped. Not 0 if so. A global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn begin_expected(pid: u32, address: u64, in_file: u64) -> u64 {
+    let Some(expected) = EXPECTED.get_ptr_mut(pid) else {
+        return 0;
+    };
+    if in_file == 0 {
+        return 0;
+    }
+    let bias = address.wrapping_sub(in_file);
+    // SAFETY: the pointer is to a map value, which nobody else writes: a program that has just begun has one thread.
+    unsafe {
+        let process = &raw mut (*expected).process;
+        let moved = [
+            &raw mut (*process).key_address,
+            &raw mut (*process).code_type,
+            &raw mut (*process).eval_start[0],
+            &raw mut (*process).eval_start[1],
+            &raw mut (*process).eval_end[0],
+            &raw mut (*process).eval_end[1],
+            &raw mut (*process).eval_frame,
+            &raw mut (*expected).calls.cleanup_code,
+        ];
+        let mut i = 0;
+        while i < moved.len() {
+            if *moved[i] != 0 {
+                *moved[i] = (*moved[i]).wrapping_add(bias);
+            }
+            i += 1;
+        }
+        let told = PYTHONS.insert(pid, &(*expected).process, 0).is_ok()
+            && CALL_FACTS.insert(pid, &(*expected).calls, 0).is_ok();
+        let _ = EXPECTED.remove(pid);
+        u64::from(told)
+    }
+}
+
+/// Which code lies at an address: what its name, its file's name and its first line make it.
+///
+/// Of the names it is their hashes, which CPython keeps in each string: those of names are there, since names are
+/// interned. A string that has none is told by where it is.
+#[inline(always)]
+pub fn identity(facts: &Facts, code: u64) -> u32 {
+    let name = string_identity(facts, code + facts.code_name);
+    let file = string_identity(facts, code + facts.code_filename);
+    let line = UserMemory.read_u64(code + facts.code_first_line).unwrap_or(0) as u32;
+    // Odd constants: the golden ratio's and another (Knuth, TAOCP 6.4; MurmurHash3).
+    let mixed = (name ^ u64::from(line) << 20)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(file.wrapping_mul(0xff51_afd7_ed55_8ccd));
+    ((mixed ^ mixed >> 29) >> 16) as u32 | 1
+}
+
+#[inline(always)]
+fn string_identity(facts: &Facts, field: u64) -> u64 {
+    let Some(string) = UserMemory.read_u64(field) else {
+        return 0;
+    };
+    match UserMemory.read_u64(string + facts.string_hash) {
+        Some(hash) if hash != u64::MAX => hash,
+        _ => string,
+    }
 }
 
 /// A probe that sees calls.
@@ -106,33 +169,25 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
         return Ok(());
     };
     count(Counter::EntryHits);
-    let Some(facts) = facts(task) else { return Ok(()) };
+    let Some(facts) = facts(task, instruction_pointer(ctx), cookie >> 32) else {
+        return Ok(());
+    };
+    if config::has(FEATURE_WATCH_CALLS) && facts.calls.watched == BY_WATCHES {
+        return Ok(());
+    }
     let event = cookie as u32 & 0xff;
     let frame = register(ctx, (cookie >> 8 & 0xff) as u32);
     let code = code_of(&facts, frame).ok_or(Counter::LostCalls)?;
-    if !is_call(&facts, event, (cookie >> 16) as u32, frame, code) {
+    if !is_call(&facts, event, (cookie >> 16) as u32 & 0xffff, frame, code) {
         return Ok(());
     }
-    let key = CodeKey {
-        address: code,
-        instance: facts.instance.into(),
-    };
-    // SAFETY: copied out at once.
-    let is_timed = config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN);
-    let seen = if is_timed && is_end(event) {
-        seen_begin(task, frame, code)
-    } else {
-        BY_NOBODY
-    };
-    // Counting changes hands between the two ends of some calls: whoever saw one begin counts it, and once.
-    if facts.calls.watched == BY_WATCHES && seen != BY_PROBE {
-        return Ok(());
-    }
-    if event != CALL_BEGIN && seen != BY_WATCH {
+    let key = CodeKey::identified(code, facts.instance, identity(&facts, code));
+    if event != CALL_BEGIN {
         count_call(ctx, task, &facts, event, key, frame)?;
     }
-    if is_timed {
-        timed(ctx, task, &facts, event, frame, code, started_ns)?;
+    // SAFETY: copied out at once.
+    if config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN) {
+        timed(ctx, task, &facts, event, frame, key, started_ns)?;
     }
     spent(started_ns);
     Ok(())
@@ -164,6 +219,7 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
             started_ns.wrapping_sub(start.time_ns),
             start.code,
             start.caller,
+            start.identities,
         )?;
     }
     spent(started_ns);
@@ -224,10 +280,12 @@ fn count_call(
         },
     };
     CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
+    // Whatever was sent from this address: under this identity it was not.
+    let _ = CODES.remove(key.anyone());
     let comm = task::comm();
     context::in_uprobe(ctx, |context| {
         // Not sent: user space reads it from the process, if it is still there.
-        sample::send_code(context, task, comm, key.address);
+        sample::send_code(context, task, comm, key.address, (key.instance >> 32) as u32);
         Ok(())
     })
 }
@@ -299,88 +357,32 @@ fn timed(
     facts: &Facts,
     event: u32,
     frame: u64,
-    code: u64,
+    code: CodeKey,
     now_ns: u64,
 ) -> Result<(), Counter> {
+    let (at, own) = (code.address, code.instance >> 32);
     match event {
         // It ends where the loop returns.
-        CALL_ENTRY | CALL_LOOP_ENTRY => {
-            if facts.calls.watched == BY_PROBES_STILL {
-                begin_anew(facts, start_key(task, frame), frame, code, now_ns, COUNTED)?;
+        CALL_ENTRY | CALL_LOOP_ENTRY => begin(facts, start_key(task, stack_pointer(ctx)), frame, at, own, now_ns),
+        CALL_BEGIN => begin(facts, start_key(task, frame), frame, at, own, now_ns),
+        _ => {
+            let key = start_key(task, frame);
+            // SAFETY: copied out at once.
+            match unsafe { STARTS.get(key) }.copied() {
+                Some(start) if start.code == at => {
+                    let _ = STARTS.remove(key);
+                    let took_ns = now_ns.wrapping_sub(start.time_ns).max(1);
+                    tell(facts.instance, now_ns, took_ns, at, start.caller, start.identities)
+                }
+                // It began before the probes came.
+                _ => tell(facts.instance, now_ns, 0, at, 0, own),
             }
-            begin(facts, start_key(task, stack_pointer(ctx)), frame, code, now_ns)
         }
-        CALL_BEGIN => begin(facts, start_key(task, frame), frame, code, now_ns),
-        _ => match begun(task, frame, code) {
-            Some(start) => end(facts, task, frame, start, now_ns),
-            // It began before the probes came.
-            None => tell(facts.instance, now_ns, 0, code, 0),
-        },
     }
 }
 
 #[inline(always)]
-fn is_end(event: u32) -> bool {
-    matches!(event, CALL_EXIT | CALL_INNER_EXIT | CALL_YIELD)
-}
-
-/// [`Start::watched`].
-const COUNTED: u64 = 2;
-
-/// Whether the call in this frame, whose bytecode is read for the first time, was counted when the loop was entered.
-/// Forgets it.
-#[inline(always)]
-pub fn was_counted(task: Task, frame: u64, code: u64) -> bool {
-    let key = start_key(task, frame);
-    // SAFETY: the value is not kept.
-    let counted = unsafe { STARTS.get(key) }.is_some_and(|start| start.code == code && start.watched == COUNTED);
-    if counted {
-        let _ = STARTS.remove(key);
-    }
-    counted
-}
-
-const BY_NOBODY: u64 = 0;
-const BY_PROBE: u64 = 1;
-const BY_WATCH: u64 = 2;
-
-/// By whom the call of `code` in this frame was seen to begin.
-#[inline(always)]
-fn seen_begin(task: Task, frame: u64, code: u64) -> u64 {
-    // SAFETY: the value is not kept.
-    match unsafe { STARTS.get(start_key(task, frame)) } {
-        Some(start) if start.code != code => BY_NOBODY,
-        Some(start) if start.watched != 0 => BY_WATCH,
-        Some(_) => BY_PROBE,
-        None => BY_NOBODY,
-    }
-}
-
-/// The call of `code` in this frame that was seen to begin.
-#[inline(always)]
-pub fn begun(task: Task, frame: u64, code: u64) -> Option<Start> {
-    // SAFETY: copied out at once.
-    unsafe { STARTS.get(start_key(task, frame)) }
-        .copied()
-        .filter(|start| start.code == code)
-}
-
-/// It ends.
-#[inline(always)]
-pub fn end(facts: &Facts, task: Task, frame: u64, start: Start, now_ns: u64) -> Result<(), Counter> {
-    let _ = STARTS.remove(start_key(task, frame));
-    let took_ns = now_ns.wrapping_sub(start.time_ns).max(1);
-    tell(facts.instance, now_ns, took_ns, start.code, start.caller)
-}
-
-/// Whether the loop was entered with this frame, whose call was counted then (3.11).
-#[inline(always)]
-pub fn is_loop_entry(facts: &Facts, frame: u64) -> bool {
-    facts.has_loop_entries && byte(frame + facts.frame_entry) != Some(0)
-}
-
-#[inline(always)]
-fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, time_ns: u64) -> Result<(), Counter> {
+fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, own: u64, time_ns: u64) -> Result<(), Counter> {
     // When code is first run its beginning may be seen twice: the earlier one is the right one.
     // SAFETY: copied out at once.
     if unsafe { STARTS.get(key) }
@@ -388,7 +390,7 @@ fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, time_ns: u64) -> R
     {
         return Ok(());
     }
-    begin_anew(facts, key, frame, code, time_ns, 0)
+    begin_anew(facts, key, frame, code, own, time_ns, 0)
 }
 
 #[inline(always)]
@@ -397,6 +399,7 @@ pub fn begin_anew(
     key: StartKey,
     frame: u64,
     code: u64,
+    own: u64,
     time_ns: u64,
     watched: u64,
 ) -> Result<(), Counter> {
@@ -405,17 +408,31 @@ pub fn begin_anew(
         .filter(|&previous| previous != 0)
         .and_then(|previous| code_of(facts, previous))
         .unwrap_or(0);
+    let of_caller = if caller == 0 { 0 } else { identity(facts, caller) };
     let start = Start {
         time_ns,
         code,
         caller,
+        identities: own | u64::from(of_caller) << 32,
         watched,
     };
     STARTS.insert(key, start, 0).map_err(|_| Counter::LostTimes)
 }
 
+/// Whether the loop was entered with this frame, whose call was counted then (3.11).
 #[inline(always)]
-fn tell(instance: u32, time_ns: u64, took_ns: u64, code: u64, caller: u64) -> Result<(), Counter> {
+pub fn is_loop_entry(facts: &Facts, frame: u64) -> bool {
+    facts.has_loop_entries && byte(frame + facts.frame_entry) != Some(0)
+}
+
+/// Whether this is a frame of `code` that returns to `caller`.
+#[inline(always)]
+pub fn is_called_by(facts: &Facts, frame: u64, caller: u64, code: u64) -> bool {
+    UserMemory.read_u64(frame.wrapping_add(facts.frame_previous)) == Some(caller) && code_of(facts, frame) == Some(code)
+}
+
+#[inline(always)]
+pub fn tell(instance: u32, time_ns: u64, took_ns: u64, code: u64, caller: u64, identities: u64) -> Result<(), Counter> {
     let record = CallRecord {
         kind: RECORD_CALL,
         instance,
@@ -423,6 +440,8 @@ fn tell(instance: u32, time_ns: u64, took_ns: u64, code: u64, caller: u64) -> Re
         took_ns,
         code,
         caller,
+        identity: identities as u32,
+        caller_identity: (identities >> 32) as u32,
     };
     if output::send_call(&record) {
         Ok(())
@@ -439,12 +458,6 @@ pub fn start_key(task: Task, place: u64) -> StartKey {
     }
 }
 
-/// Whether this is a frame of `code` that returns to `caller`.
-#[inline(always)]
-pub fn is_called_by(facts: &Facts, frame: u64, caller: u64, code: u64) -> bool {
-    UserMemory.read_u64(frame.wrapping_add(facts.frame_previous)) == Some(caller) && code_of(facts, frame) == Some(code)
-}
-
 #[inline(always)]
 pub fn code_of(facts: &Facts, frame: u64) -> Option<u64> {
     let code = UserMemory.read_u64(frame + facts.frame_code)?;
@@ -456,6 +469,12 @@ fn byte(address: u64) -> Option<u8> {
     // An aligned word holds it, and lies in the same page.
     let word = UserMemory.read_u64(address & !7)?;
     Some((word >> (8 * (address & 7))) as u8)
+}
+
+#[inline(always)]
+fn instruction_pointer(ctx: &ProbeContext) -> u64 {
+    // SAFETY: the context is a `struct pt_regs`.
+    unsafe { *ctx.as_ptr().cast::<u64>().add(INSTRUCTION_POINTER) }
 }
 
 #[inline(always)]

@@ -289,7 +289,7 @@ fn fill(scratch: &mut Scratch, code: &mut CodeScratch) -> bool {
     code.record.instance = scratch.process.instance;
     // SAFETY: a plain helper call.
     code.record.time_ns = unsafe { bpf_ktime_get_ns() };
-    code.record.reserved = 0;
+    code.record.identity = scratch.identity as u32;
     code.used = 0;
 
     let name: u64 = object_field(code, scratch.process.code_name);

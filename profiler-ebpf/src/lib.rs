@@ -8,7 +8,9 @@
 
 pub mod gate;
 pub mod hash;
+pub mod known;
 pub mod memory;
 pub mod python;
 pub mod scratch;
+pub mod share;
 pub mod unwind;

@@ -7,16 +7,17 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::CONTEXTS,
-    python::{CallCount, CallFacts, CodeKey, PoolFacts, PythonProcess, Watch, WatchKey},
+    python::{
+        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Watch, WatchKey,
+    },
     record::StackKey,
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
 };
-use profiler_ebpf::{scratch::Scratch, unwind::UnwindTables};
+use profiler_ebpf::{known, scratch::Scratch, unwind::UnwindTables};
 
 use crate::{
     alloc::{Block, BlockKey, Pending, SiteKey},
-    calls::{Start, StartKey},
     code::CodeScratch,
     context::Context,
 };
@@ -49,13 +50,17 @@ pub static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(32 * 1024,
 #[map]
 pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 1024, 0);
 
-/// Kernel only: pools whose birth was told. Losing an entry leaves a pool with its former owner when it is born again.
+/// Kernel only: pools whose birth was told. What loses its place stays with its former owner when it is born again.
 #[map]
-pub static POOLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static POOLS: Array<u64> = Array::with_max_entries(known::WORDS, 0);
 
 /// User → kernel: how to tell the calls of a process.
 #[map]
 pub static CALL_FACTS: HashMap<u32, CallFacts> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// User → kernel: how to tell the calls of a process that is about to become a CPython. Of a command there is one.
+#[map]
+pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(16, 0);
 
 /// Kernel → user: calls by code object.
 #[map]
@@ -70,13 +75,10 @@ pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(64 * 1024, 
 #[map]
 pub static STARTS: LruHashMap<StartKey, Start> = LruHashMap::with_max_entries(64 * 1024, 0);
 
-/// User → kernel: bytes of bytecode that are watched. The processor has four registers for them in each thread.
+/// User → kernel: bytes of bytecode that are watched. A processor has four registers for them, and processes that were
+/// forked from one have them at the same addresses.
 #[map]
-pub static WATCHES: HashMap<WatchKey, Watch> = HashMap::with_max_entries(16 * 1024, 0);
-
-/// User → kernel: threads that may have both inherited their watches and been given their own (`watch` says how).
-#[map]
-pub static WATCHED_TWICE: HashMap<u32, u32> = HashMap::with_max_entries(4 * 1024, 0);
+pub static WATCHES: HashMap<WatchKey, Watch> = HashMap::with_max_entries(4 * 1024, 0);
 
 /// Kernel only: blocks that live (exact mode). Sized at load. Preallocated: 100 bytes each.
 #[map]

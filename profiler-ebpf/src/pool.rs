@@ -11,11 +11,16 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use profiler_common::{
+    limits::SIZE_CLASSES,
     python::{ARENAS_STATIC, PoolFacts},
     record::{MEMORY_POOL, MemoryEvent},
     stats::Counter,
 };
-use profiler_ebpf::{gate::Gate, memory::ReadMemory as _};
+use profiler_ebpf::{
+    known::Place,
+    memory::ReadMemory as _,
+    share::{Class, Share},
+};
 
 use crate::{
     context,
@@ -23,13 +28,17 @@ use crate::{
     registers::register,
     sample,
     stats::{add, count},
-    task::{self, Task, config},
+    task::{self, config},
     user_memory::UserMemory,
 };
 
-/// Kernel only: which births to follow.
+/// Kernel only: which births of each size class to follow.
 #[map]
-static POOL_GATE: PerCpuArray<Gate> = PerCpuArray::with_max_entries(1, 0);
+static POOL_CLASSES: PerCpuArray<Class> = PerCpuArray::with_max_entries(SIZE_CLASSES, 0);
+
+/// Kernel only: how many of each class.
+#[map]
+static POOL_SHARE: PerCpuArray<Share> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
@@ -38,24 +47,36 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
     let Some(facts) = (unsafe { POOL_FACTS.get(task.pid) }).copied() else {
         return Ok(());
     };
-    if !task::is_of_wanted_process(task) {
+    let size_class = register(ctx, facts.class_register) as u32 % SIZE_CLASSES;
+    let class = POOL_CLASSES.get_ptr_mut(size_class).ok_or(Counter::LostNoScratch)?;
+    let share = POOL_SHARE.get_ptr_mut(0).ok_or(Counter::LostNoScratch)?;
+    // SAFETY: a plain helper call.
+    let now = unsafe { bpf_jiffies64() };
+    // SAFETY: the pointers are to this CPU's values. Where uprobes can be preempted another one may come in between; both
+    // then draw from the same gap, which makes a sample more or less. The helper is a plain call.
+    let weight = unsafe {
+        (*class).pass(now, config::gate_stretch(), (*share).of_class(), || {
+            bpf_get_prandom_u32()
+        })
+    };
+    let address = next_pool(ctx, &facts).unwrap_or(0);
+    let place = Place::of(task.pid, address);
+    let known = POOLS.get_ptr_mut(place.word).ok_or(Counter::LostNoScratch)?;
+    // SAFETY: the pointer is to a word of the table. Another CPU may change it at the same time; one of the two pools then
+    // stays with its former owner, which is rare enough.
+    let word = unsafe { *known };
+    let was_told = place.is_in(word);
+    if weight == 0 && !was_told {
         return Ok(());
     }
-    let address = next_pool(ctx, &facts).unwrap_or(0);
-    let gate = POOL_GATE.get_ptr_mut(0).ok_or(Counter::LostNoScratch)?;
-    // SAFETY: the pointer is to this CPU's value. Where uprobes can be preempted another one may come in between; both
-    // then draw from the same gap, which makes a sample more or less. The helpers are plain calls.
-    // (With stretches four times as long, fewer are followed: the allocation-bound yardstick took 1.09 instead of 1.14 times
-    // as long. With eight times as long 1.2 MiB of a leaking program's growth was told of what churned beside.)
-    let weight = unsafe { (*gate).pass(bpf_jiffies64(), config::gate_stretch(), || bpf_get_prandom_u32()) };
-    let key = key(task, address);
-    if weight == 0 {
-        // Its former owner must not be taken for the new one. Looking first takes no lock.
-        // SAFETY: the value is not kept.
-        if unsafe { POOLS.get(key) }.is_none() || POOLS.remove(key).is_err() {
+    let comm = task::comm();
+    if weight == 0 || !task::is_wanted(task, comm) {
+        if !was_told {
             return Ok(());
         }
-        let comm = task::comm();
+        // Its former owner must not be taken for the new one.
+        // SAFETY: as above.
+        unsafe { *known = place.take_out(word) };
         let event = MemoryEvent {
             what: MEMORY_POOL,
             address,
@@ -66,41 +87,39 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
             sample::take_memory_without_stack(context, task, comm, event)
         });
     }
-    let comm = task::comm();
-    if !task::is_wanted(task, comm) {
-        return Ok(());
-    }
     // SAFETY: as above.
-    add(Counter::PoolBirths, unsafe { (*gate).take_seen() }.into());
+    unsafe {
+        (*share).take(now, config::gate_stretch());
+        add(Counter::PoolBirths, (*class).take_seen().into());
+    }
     count(Counter::PoolBirthsTaken);
-    if address != 0 {
-        POOLS.insert(key, 1, 0).map_err(|_| Counter::LostPools)?;
+    if address != 0 && !was_told {
+        let (word, lost) = place.put(word);
+        // SAFETY: as above.
+        unsafe { *known = word };
+        if lost {
+            count(Counter::LostPools);
+        }
     }
     let event = MemoryEvent {
         what: MEMORY_POOL,
         weight,
         address,
         // Sizes go up by 16 bytes on 64-bit machines.
-        length: ((register(ctx, facts.class_register) & 0xff) + 1) * 16,
+        length: u64::from(size_class + 1) * 16,
         other: facts.pool_bytes.into(),
         ..MemoryEvent::default()
     };
     context::in_uprobe(ctx, |context| sample::take_memory(context, task, comm, event))
 }
 
-/// Pools are 4 KiB at least, and addresses of processes below 2^47, or 2^56 for the few that ask: unique enough.
-#[inline(always)]
-fn key(task: Task, address: u64) -> u64 {
-    u64::from(task.pid) << 42 ^ address >> 12
-}
-
 /// The pool at the head of the first usable arena: the next free one, or else the next that was never used. None if
 /// there is no such arena and a new one is about to be made (one birth of 64).
 #[inline(always)]
 fn next_pool(ctx: &ProbeContext, facts: &PoolFacts) -> Option<u64> {
-    /// `struct arena_object` (Objects/obmalloc.c, 3.8 – 3.15): `pool_address`, `freepools`.
+    /// `struct arena_object` (Objects/obmalloc.c, 3.8 – 3.15): from `pool_address` on, over two counts, to `freepools`.
     const POOL_ADDRESS: u64 = 8;
-    const FREE_POOLS: u64 = 24;
+    const WORDS: usize = 3;
 
     let place = if facts.arenas_register == ARENAS_STATIC {
         facts.arenas
@@ -108,8 +127,12 @@ fn next_pool(ctx: &ProbeContext, facts: &PoolFacts) -> Option<u64> {
         register(ctx, facts.arenas_register).wrapping_add(facts.arenas)
     };
     let arena = UserMemory.read_u64(place).filter(|&arena| arena != 0)?;
-    match UserMemory.read_u64(arena + FREE_POOLS)? {
-        0 => UserMemory.read_u64(arena + POOL_ADDRESS),
-        pool => Some(pool),
+    let mut words = [0u64; WORDS];
+    // At once: a read costs 77 ns, however long.
+    // SAFETY: `words` has room for as much.
+    unsafe { UserMemory.read(arena + POOL_ADDRESS, words.as_mut_ptr().cast(), 8 * WORDS as u32) }.then_some(())?;
+    match words {
+        [pool_address, _, 0] => Some(pool_address),
+        [_, _, free_pool] => Some(free_pool),
     }
 }

@@ -76,14 +76,16 @@ pub fn send_defined(context: Context, event: MemoryEvent) -> Result<(), Counter>
     send_memory(scratch, event)
 }
 
-/// Sends one code object of the running task's process, if it was not sent. `true` if user space has it.
+/// Sends one code object of the running task's process, if it was not sent. `true` if user space has it. `identity`: what
+/// its calls are counted under.
 #[inline(always)]
-pub fn send_code(context: Context, task: Task, comm: [u64; 2], code: u64) -> bool {
+pub fn send_code(context: Context, task: Task, comm: [u64; 2], code: u64, identity: u32) -> bool {
     // SAFETY: a plain helper call.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let Some(working) = scratch(context) else { return false };
     begin(working, task, comm, now_ns);
     find_python(working, task);
+    working.identity = identity.into();
     working.addresses = 0;
     working.record.python_len = 1;
     let frame = working.python_frame(0);
@@ -141,6 +143,7 @@ fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
     mix(&mut header.stack, u64::from(task.pid));
     scratch.record.python_len = 0;
     scratch.record.python_flags = 0;
+    scratch.identity = 0;
 }
 
 /// Looks up whether the process is known to be a CPython.

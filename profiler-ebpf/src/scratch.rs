@@ -27,6 +27,8 @@ pub struct Scratch {
     pub addresses: u32,
     /// Whether any code object of a new stack could not be sent.
     pub codes_missing: u32,
+    /// Of the code object that is sent because it is called; 0 for those of stacks.
+    pub identity: u64,
     /// The frame to visit next; 0 at the end of the chain.
     pub frame: u64,
     /// `window` holds memory from here …

@@ -11,15 +11,12 @@
 //! tracing or monitoring was switched on or off since the function was last called.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::bpf_perf_event_data,
-    helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
-    programs::PerfEventContext,
+    EbpfContext as _, bindings::bpf_perf_event_data, helpers::generated::bpf_ktime_get_ns, programs::PerfEventContext,
 };
 use profiler_common::{
     python::{
-        BY_PROBES, BY_WATCHES, CALL_BEGIN, CALLS_RECURSIVE, CallCount, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES,
-        PythonProcess, WATCH_ENTRY, Watch, WatchKey,
+        BY_WATCHES, CALL_BEGIN, CALLS_RECURSIVE, CallCount, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess,
+        WATCH_ENTRY, Watch, WatchKey,
     },
     record::PYTHON_COMPLETE,
     stats::Counter,
@@ -30,7 +27,7 @@ use profiler_ebpf::{memory::ReadMemory as _, python::thread};
 use crate::{
     calls::{self, Facts},
     context::PERF_EVENT,
-    maps::{CALLS, WATCHED_TWICE, WATCHES, scratch},
+    maps::{CALLS, STARTS, WATCHES, scratch},
     sample,
     stats::count,
     task::{self, Task},
@@ -43,16 +40,10 @@ const UNIT_BYTES: u64 = 2;
 /// Watched bytecode was read or written.
 #[inline(always)]
 pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
-    // SAFETY: plain helper calls.
-    let (started_ns, opened_for) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
-    let Some(task) = task::current() else { return Ok(()) };
+    // SAFETY: a plain helper call.
+    let started_ns = unsafe { bpf_ktime_get_ns() };
     count(Counter::WatchHits);
-    // A thread that was made while its process's threads were being watched may have inherited watches and been given
-    // its own: its own count. Their cookie says so; an inherited one has none (or, should a kernel copy it, another's).
-    // SAFETY: the value is not kept.
-    if opened_for != u64::from(task.tid) && unsafe { WATCHED_TWICE.get(task.tid) }.is_some() {
-        return Ok(());
-    }
+    let Some(task) = task::current() else { return Ok(()) };
     // SAFETY: the context of this type of program is a `bpf_perf_event_data`.
     let address = unsafe { (*ctx.as_ptr().cast::<bpf_perf_event_data>()).addr };
     let key = WatchKey {
@@ -63,7 +54,7 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
     let Some(watch) = unsafe { WATCHES.get(key) }.copied() else {
         return Ok(());
     };
-    let Some(facts) = calls::facts(task).filter(|facts| facts.calls.watched != BY_PROBES) else {
+    let Some(facts) = calls::facts(task, 0, 0).filter(|facts| facts.calls.watched == BY_WATCHES) else {
         return Ok(());
     };
     let mut frame = innermost_frame(task)?;
@@ -77,9 +68,7 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
         }
     }
     if watch.kind != WATCH_ENTRY {
-        if facts.calls.watched == BY_WATCHES {
-            returns(task, &facts, frame, watch, started_ns)?;
-        }
+        returns(task, &facts, frame, watch, started_ns)?;
     } else if is_at_first(&facts, frame, address)? {
         begins(task, &facts, frame, watch.code)?;
     }
@@ -182,33 +171,44 @@ fn is_specializing(pc: u64, address: u64) -> bool {
 
 #[inline(always)]
 fn begins(task: Task, facts: &Facts, frame: u64, code: u64) -> Result<(), Counter> {
-    let is_counted = calls::was_counted(task, frame, code);
-    if facts.calls.watched != BY_WATCHES {
-        return Ok(());
-    }
-    if !is_counted {
-        count_call(facts, frame, code)?;
-    }
+    let key = CodeKey::identified(code, facts.instance, calls::identity(facts, code));
+    count_call(facts, frame, key)?;
     // What we have done here is not the call's.
     // SAFETY: a plain helper call.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    calls::begin_anew(facts, calls::start_key(task, frame), frame, code, now_ns, 1)
+    calls::begin_anew(
+        facts,
+        calls::start_key(task, frame),
+        frame,
+        code,
+        key.instance >> 32,
+        now_ns,
+        1,
+    )
 }
 
 /// A call that ends by an exception does not come here: its beginning is overwritten by the next one's in this frame, or
 /// forgotten.
 #[inline(always)]
 fn returns(task: Task, facts: &Facts, frame: u64, watch: Watch, now_ns: u64) -> Result<(), Counter> {
-    // Up to 3.11 calls that began before the watches came are not found: they were counted, and have no time.
-    let Some(start) = calls::begun(task, frame, watch.code) else {
+    let at = calls::start_key(task, frame);
+    // SAFETY: copied out at once.
+    let Some(start) = unsafe { STARTS.get(at) }
+        .copied()
+        .filter(|start| start.code == watch.code)
+    else {
+        // Up to 3.11 a probe has seen it begin, and has counted it then.
         return Ok(());
     };
+    // A probe has seen it begin, and would have counted it when it ends.
     if start.watched == 0 {
         if calls::is_loop_entry(facts, frame) {
             return Ok(());
         }
-        count_call(facts, frame, watch.code)?;
+        let key = CodeKey::identified(start.code, facts.instance, start.identities as u32);
+        count_call(facts, frame, key)?;
     }
+    let _ = STARTS.remove(at);
     // Between the two times lie the way out of one stop and into the other.
     let trap_ns = if start.watched != 0 {
         watch.trap_ns
@@ -216,19 +216,23 @@ fn returns(task: Task, facts: &Facts, frame: u64, watch: Watch, now_ns: u64) -> 
         watch.trap_ns / 2
     };
     let ended_ns = now_ns.saturating_sub(trap_ns).max(start.time_ns + 1);
-    calls::end(facts, task, frame, start, ended_ns)
+    let took_ns = ended_ns - start.time_ns;
+    calls::tell(
+        facts.instance,
+        ended_ns,
+        took_ns,
+        start.code,
+        start.caller,
+        start.identities,
+    )
 }
 
 #[inline(always)]
-fn count_call(facts: &Facts, frame: u64, code: u64) -> Result<(), Counter> {
-    let key = CodeKey {
-        address: code,
-        instance: facts.instance.into(),
-    };
+fn count_call(facts: &Facts, frame: u64, key: CodeKey) -> Result<(), Counter> {
     if calls::count_known(facts, CALL_BEGIN, key, frame) {
         return Ok(());
     }
-    let nested = u64::from(calls::calls_itself(facts, frame, code));
+    let nested = u64::from(calls::calls_itself(facts, frame, key.address));
     let first = CallCount {
         calls: 1,
         nested,

@@ -1,6 +1,6 @@
 //! From counts of code objects to what reports of calls read.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use indexmap::IndexMap;
 use profiler_common::python::{CALLS_UNLINKED, CallCount, CodeKey};
@@ -14,17 +14,109 @@ use crate::{
 };
 
 /// Which functions are meant by what was typed: `execute`, `Session.execute`, `app.db:Session.execute`,
-/// `db.py:Session.execute`.
+/// `db.py:Session.execute`, `__main__:execute`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// As the path of its file ends, without `.py`: `app/db`.
-    module: Option<String>,
+    place: Where,
     name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Where {
+    Anywhere,
+    /// In what the process was started as.
+    Main,
+    /// As the path of its file ends, without `.py`: `app/db`.
+    Module(String),
+}
+
+/// What a Python process was started as: where the code of `__main__` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Main {
+    /// A script, or what has a `__main__.py` in it.
+    File(String),
+    /// `python -m`
+    Module(String),
+    /// `<string>` or `<stdin>`.
+    Text(&'static str),
+}
+
+impl Main {
+    /// From the words of its command line (`Python/initconfig.c`, 3.8 – 3.15: options end at the first word that is none,
+    /// at `-c` and at `-m`). None if it has none.
+    pub fn of<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Option<Self> {
+        let mut words = words.into_iter().skip_while({
+            // The interpreter's own name; before it, of a command, env and its variables.
+            let mut seen = false;
+            move |word| !std::mem::replace(&mut seen, is_interpreter(word.as_ref()))
+        });
+        let mut word = words.next()?;
+        loop {
+            let option = word.as_ref();
+            let Some(letters) = option.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+                return Some(match option {
+                    "" | "-" => Self::Text("<stdin>"),
+                    file => Self::File(file.trim_start_matches("./").to_owned()),
+                });
+            };
+            if letters == "-check-hash-based-pycs" {
+                words.next()?;
+            } else if let Some(at) = letters.find(['c', 'm', 'W', 'X']).filter(|_| !letters.starts_with('-')) {
+                let (with, rest) = letters[at..].split_at(1);
+                let argument = || rest.to_owned();
+                match with {
+                    "c" => return Some(Self::Text("<string>")),
+                    "m" if rest.is_empty() => return Some(Self::Module(words.next()?.as_ref().to_owned())),
+                    "m" => return Some(Self::Module(argument())),
+                    _ if rest.is_empty() => {
+                        words.next()?;
+                    }
+                    _ => {}
+                }
+            }
+            match words.next() {
+                Some(next) => word = next,
+                None => return Some(Self::Text("<stdin>")),
+            }
+        }
+    }
+
+    /// Whether the code of `__main__` is in this file.
+    fn is(&self, file: &str) -> bool {
+        match self {
+            Self::Text(text) => file == *text,
+            Self::File(path) => {
+                let inside = file.strip_suffix("/__main__.py").unwrap_or(file);
+                let path = path.trim_end_matches('/');
+                [file, inside].iter().any(|file| ends_with_path(file, path))
+            }
+            Self::Module(module) => {
+                let path = module.replace('.', "/");
+                let file = file.strip_suffix(".py").unwrap_or(file);
+                ends_with_path(file, &path) || ends_with_path(file, &format!("{path}/__main__"))
+            }
+        }
+    }
+}
+
+fn is_interpreter(word: &str) -> bool {
+    let name = word.rsplit('/').next().unwrap_or(word);
+    name.starts_with("python") || name.starts_with("pypy")
+}
+
+/// Whether a path ends with this one, and not in the middle of a name.
+fn ends_with_path(path: &str, end: &str) -> bool {
+    path.strip_suffix(end)
+        .is_some_and(|before| before.is_empty() || before.ends_with('/') || end.starts_with('/'))
 }
 
 impl Pattern {
     pub fn new(typed: &str) -> Self {
         match typed.rsplit_once(':') {
+            Some(("__main__", name)) => Self {
+                place: Where::Main,
+                name: name.to_owned(),
+            },
             Some((module, name)) => {
                 let module = match module.strip_suffix(".py") {
                     Some(path) => path.to_owned(),
@@ -32,30 +124,42 @@ impl Pattern {
                     None => module.replace('.', "/"),
                 };
                 Self {
-                    module: Some(module.trim_start_matches("./").to_owned()).filter(|module| !module.is_empty()),
+                    place: match module.trim_start_matches("./") {
+                        "" => Where::Anywhere,
+                        module => Where::Module(module.to_owned()),
+                    },
                     name: name.to_owned(),
                 }
             }
             None => Self {
-                module: None,
+                place: Where::Anywhere,
                 name: typed.to_owned(),
             },
         }
     }
 
-    pub fn matches(&self, code: &Code) -> bool {
-        self.matches_parts(&code.filename, &code.name, code.display_name())
+    /// Whether it takes knowing what a process was started as.
+    pub fn is_of_main(&self) -> bool {
+        self.place == Where::Main
     }
 
-    fn matches_parts(&self, file: &str, name: &str, qualified: &str) -> bool {
+    /// `main`: what the code's process was started as, if that is known.
+    pub fn matches(&self, code: &Code, main: Option<&Main>) -> bool {
+        self.matches_parts(&code.filename, &code.name, code.display_name(), main)
+    }
+
+    fn matches_parts(&self, file: &str, name: &str, qualified: &str, main: Option<&Main>) -> bool {
         if self.name != qualified && self.name != name {
             return false;
         }
-        let Some(module) = &self.module else { return true };
-        let file = file.strip_suffix(".py").unwrap_or(file);
-        let file = file.strip_suffix("/__init__").unwrap_or(file);
-        file.strip_suffix(module.as_str())
-            .is_some_and(|before| before.is_empty() || before.ends_with('/') || module.starts_with('/'))
+        match &self.place {
+            Where::Anywhere => true,
+            Where::Main => main.is_some_and(|main| main.is(file)),
+            Where::Module(module) => {
+                let file = file.strip_suffix(".py").unwrap_or(file);
+                ends_with_path(file.strip_suffix("/__init__").unwrap_or(file), module)
+            }
+        }
     }
 }
 
@@ -112,8 +216,8 @@ pub struct Counted<'a> {
     /// Calls by window, if counts are to be scaled up.
     pub windows: Option<&'a [u64]>,
     pub observed: Duration,
-    /// Of that, what the program did not spend in probes.
-    pub undisturbed: Duration,
+    /// Of that, what the program did not spend in probes: at least, and at most.
+    pub undisturbed: Range<Duration>,
     pub sampled: Duration,
     pub length: Duration,
     pub slow_down: Option<f64>,
@@ -152,9 +256,9 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     }
     let samples = add_samples(recording, &mut functions);
     add_callers(counted, &mut functions);
-    let scale = match counted.windows {
-        Some(_) if !counted.undisturbed.is_zero() => counted.length.as_secs_f64() / counted.undisturbed.as_secs_f64(),
-        _ => 1.0,
+    let (scale, slowed) = match counted.windows {
+        Some(_) => scale(counted.observed, &counted.undisturbed, counted.length),
+        None => (1.0, 0.0),
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);
     let exact = counted.windows.is_none();
@@ -170,7 +274,8 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
             return 0;
         }
         let (calls, own) = (calls as f64 * scale, 1.96 * scale * (calls as f64).sqrt());
-        own.hypot(calls * relative_error) as u64
+        // The last is no accident: it does not become less with more windows, and is added as it is.
+        (own.hypot(calls * relative_error) + calls * slowed) as u64
     };
 
     let all: u64 = functions.values().map(|entry| entry.calls).sum();
@@ -207,7 +312,10 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         length: counted.length,
         observed: counted.observed,
         sampled: counted.sampled,
-        scaled: (!exact).then(|| Scaled { error: error(all) }),
+        scaled: (!exact).then(|| Scaled {
+            error: error(all),
+            slowed,
+        }),
         slow_down: counted.slow_down,
         samples,
         period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
@@ -294,6 +402,19 @@ fn timed(timing: &Timing) -> Timed {
     }
 }
 
+/// By what counts of windows are multiplied, and the part of the result by which it can be wrong because calls take longer
+/// in windows: how much longer is not known as well as would be needed of a program that does little besides.
+///
+/// In the rest of the time the program calls as often as it would have in what it was not in probes. Between the two
+/// estimates that follow from the least and the most of that, the geometric mean is wrong by the same factor on both sides.
+fn scale(observed: Duration, undisturbed: &Range<Duration>, length: Duration) -> (f64, f64) {
+    let rest = length.saturating_sub(observed).as_secs_f64();
+    let of = |undisturbed: Duration| 1.0 + rest / undisturbed.as_secs_f64().max(1e-9);
+    let (most, least) = (of(undisturbed.start), of(undisturbed.end));
+    let scale = (most * least).sqrt();
+    (scale, most / scale - 1.0)
+}
+
 /// Half the width of the 95 % interval of a sum over windows, as a part of it: from how windows differ.
 fn relative_error(windows: &[u64]) -> f64 {
     let count = windows.len() as f64;
@@ -302,8 +423,12 @@ fn relative_error(windows: &[u64]) -> f64 {
         return 1.0;
     }
     let variance = windows.iter().map(|&calls| (calls as f64 - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    1.96 * (variance / count).sqrt() / mean
+    let quantile = STUDENT.get(windows.len() - 2).copied().unwrap_or(2.2);
+    quantile * (variance / count).sqrt() / mean
 }
+
+/// Student's t: of two windows, of three, and so on, within which 95 % are. From few windows little is known.
+const STUDENT: [f64; 11] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20];
 
 #[cfg(test)]
 mod tests {
@@ -312,7 +437,7 @@ mod tests {
     #[test]
     fn a_function_is_meant_by_its_name_with_or_without_where_it_is() {
         let file = "/srv/shop/app/db.py";
-        let matches = |typed| Pattern::new(typed).matches_parts(file, "execute", "Session.execute");
+        let matches = |typed| Pattern::new(typed).matches_parts(file, "execute", "Session.execute", None);
         for typed in [
             "execute",
             "Session.execute",
@@ -327,7 +452,47 @@ mod tests {
         for typed in ["exec", "Session", "b:execute", "app.other:execute", "shop.db:execute"] {
             assert!(!matches(typed), "{typed}");
         }
-        assert!(Pattern::new("app:main").matches_parts("/srv/app/__init__.py", "main", "main"));
+        assert!(Pattern::new("app:main").matches_parts("/srv/app/__init__.py", "main", "main", None));
+    }
+
+    #[test]
+    fn main_is_what_the_process_was_started_as() {
+        let is = |line: &str, file: &str| {
+            let main = Main::of(line.split(' '));
+            Pattern::new("__main__:run").matches_parts(file, "run", "run", main.as_ref())
+        };
+        for (line, file) in [
+            ("python3 ./app/server.py --port 80", "/srv/app/server.py"),
+            ("/usr/bin/python3.12 -u -X dev -Wignore server.py", "server.py"),
+            ("env A=1 python3 server.py", "/srv/server.py"),
+            ("python3 app", "/srv/app/__main__.py"),
+            ("python3 -um app.tool x.py", "/srv/app/tool.py"),
+            ("python3 -m app", "/srv/app/__main__.py"),
+            ("python3 -c pass", "<string>"),
+            ("python3 -", "<stdin>"),
+            ("python3 -q", "<stdin>"),
+        ] {
+            assert!(is(line, file), "{line}");
+        }
+        for (line, file) in [
+            ("python3 server.py", "/srv/other.py"),
+            ("python3 server.py", "/srv/myserver.py"),
+            ("python3 -m app x.py", "x.py"),
+            ("gunicorn app:app", "app.py"),
+        ] {
+            assert!(!is(line, file), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_window_slows_down_is_part_of_the_error() {
+        let ms = Duration::from_millis;
+        // Nothing is lost in probes: a fifth of the time has a fifth of the calls.
+        assert_eq!(scale(ms(200), &(ms(200)..ms(200)), ms(1000)), (5.0, 0.0));
+        // Between 10 and 90 ms of work were done in the 200.
+        let (scale, error) = scale(ms(200), &(ms(10)..ms(90)), ms(1010));
+        let (least, most) = (1.0 + 810.0 / 90.0, 1.0 + 810.0 / 10.0);
+        assert!((scale * (1.0 + error) - most).abs() < 1e-6 && scale * (1.0 - error) <= least);
     }
 
     #[test]

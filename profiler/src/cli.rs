@@ -222,14 +222,22 @@ pub struct Calls {
     #[command(flatten)]
     pub common: Common,
 
-    /// Time the calls of this function, too: NAME, MODULE:NAME or FILE.py:NAME; can be given more than once
+    /// Time the calls of this function, too: NAME, MODULE:NAME, FILE.py:NAME, or __main__:NAME of the script that was
+    /// started; can be given more than once
     #[arg(long = "function", value_name = "FUNCTION", help_heading = "Counting")]
     pub functions: Vec<String>,
 
-    /// How calls of the functions given are seen: by probes on the interpreter, which every call hits, or by hardware
-    /// breakpoints on the functions' bytecode [default: what costs the program less]
-    #[arg(long, value_name = "MEANS", requires = "functions", help_heading = "Counting")]
-    pub via: Option<Via>,
+    /// How calls of the functions given are seen, once each has been called
+    #[arg(
+        long,
+        value_name = "MEANS",
+        default_value_t,
+        value_enum,
+        requires = "functions",
+        conflicts_with = "duty",
+        help_heading = "Counting"
+    )]
+    pub via: Via,
 
     /// Take the probes away when the program takes this many times as long
     #[arg(long, value_name = "X", value_parser = parse_factor, default_value_t = DEFAULT_MAX_OVERHEAD_OF_CALLS, help_heading = "Counting")]

@@ -19,7 +19,7 @@ pub use crate::report::calls::{export::Format as CallsFormat, table::Sort};
 pub use crate::report::memory::group::By as GroupBy;
 use crate::{
     cli::{Calls, Common, Limit, Memory, Record},
-    exit,
+    exit, humanize,
     report::Format,
 };
 
@@ -98,11 +98,12 @@ pub struct Exact {
 }
 
 /// How calls of chosen functions are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Via {
-    /// Probes on the interpreter: every call of any function hits them.
+    /// Probes on the interpreter: every call of any function hits them
+    #[default]
     Probes,
-    /// Hardware breakpoints on the bytecode of the functions.
+    /// Hardware breakpoints on the functions' bytecode: only their own calls hit them
     Breakpoints,
 }
 
@@ -111,8 +112,7 @@ pub enum Via {
 pub struct CallsConfig {
     /// Whose calls are timed.
     pub functions: Vec<String>,
-    /// `None`: what costs the program less.
-    pub via: Option<Via>,
+    pub via: Via,
     /// The program may become this many times slower.
     pub max_overhead: f64,
     /// The part of the time in which calls are counted.
@@ -277,6 +277,11 @@ pub enum ConfigError {
     ExactOfAll,
     #[error("the ending of {} names no format: use .pstats, .json or .csv, or choose with -f", path.display())]
     UnknownEndingOfCalls { path: PathBuf },
+    #[error("the ending of {} names no format: use .txt, .csv or .json for the table, {} for the stacks, or choose with -f", path.display(), KnownEndings)]
+    UnknownEndingOfMemory { path: PathBuf },
+    #[error("--older-than {} in a recording of {}: nothing can be that old; record longer with -d, or ask for less",
+        humanize::duration(*older_than), humanize::duration(*length))]
+    OlderThanRecording { older_than: Duration, length: Duration },
     #[error("--comm needs a name, as in /proc/PID/comm")]
     EmptyComm,
     #[error("{hertz} is not a possible rate: use -r with {} to {} Hz", RATES_HZ.start(), RATES_HZ.end())]
@@ -295,6 +300,8 @@ impl ConfigError {
             | Self::TidOfCommand
             | Self::ExactOfAll
             | Self::UnknownEndingOfCalls { .. }
+            | Self::UnknownEndingOfMemory { .. }
+            | Self::OlderThanRecording { .. }
             | Self::SourceHasNot(_)
             | Self::LongComm { .. }
             | Self::EmptyComm
@@ -360,9 +367,8 @@ impl Config {
         let format = match (format, &config.output) {
             (Some(format), _) => format,
             (None, output) if !says_format(output) => MemoryFormat::Text,
-            (None, OutputChoice::File { path, .. }) => {
-                MemoryFormat::from_path(path).ok_or_else(|| ConfigError::UnknownEnding { path: path.clone() })?
-            }
+            (None, OutputChoice::File { path, .. }) => MemoryFormat::from_path(path)
+                .ok_or_else(|| ConfigError::UnknownEndingOfMemory { path: path.clone() })?,
             (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => MemoryFormat::Text,
         };
         if let OutputChoice::ByDefault { .. } = config.output
@@ -377,6 +383,11 @@ impl Config {
         if exact {
             // Unwinding takes longer than all the rest of what is done at an allocation.
             config.native_stacks = native;
+        }
+        if let (Some(older_than), Some(length)) = (older_than, config.duration)
+            && older_than >= length
+        {
+            return Err(ConfigError::OlderThanRecording { older_than, length });
         }
         let older_than = older_than.or(leaks.then_some(Duration::ZERO));
         match source {
@@ -829,6 +840,28 @@ mod tests {
         assert_eq!(config("-a -q").unwrap().verbosity, Verbosity::Quiet);
         assert_eq!(config("-a -v").unwrap().verbosity, Verbosity::Verbose);
         assert_eq!(config("-a -vvv").unwrap().verbosity, Verbosity::Debug);
+    }
+
+    #[test]
+    fn what_a_recording_is_too_short_for_is_refused_before_it() {
+        let leaks = |duration, older_than: &str| {
+            let line = ["profiler", "memory", "-a", "-d", duration, "--older-than", older_than];
+            let Command::Memory(typed) = Cli::try_parse_from(line).unwrap().command else {
+                panic!("memory was asked for");
+            };
+            Config::from_memory_cli(typed)
+        };
+        let error = leaks("1s", "5s").unwrap_err();
+        assert_eq!(error.exit_code(), exit::USAGE);
+        assert!(
+            error
+                .to_string()
+                .starts_with("--older-than 5.0 s in a recording of 1.0 s: "),
+            "{error}"
+        );
+        assert!(leaks("5s", "5s").is_err());
+        assert!(leaks("6s", "5s").is_ok());
+        assert!(leaks("unlimited", "5s").is_ok());
     }
 
     #[test]

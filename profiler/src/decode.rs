@@ -3,7 +3,7 @@
 //! The bytes come from our own programs, but they are checked all the same: a record that is not whole is an error with
 //! a counter, not a panic.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, num::NonZeroU32};
 
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
@@ -74,6 +74,8 @@ impl RawStack {
 pub struct RawCode<'a> {
     pub pid: u32,
     pub instance: u32,
+    /// What its calls are counted under, if it was sent because it was called.
+    pub identity: Option<NonZeroU32>,
     pub time_ns: u64,
     pub bytes: &'a [u8],
 }
@@ -110,6 +112,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
             Ok(RawRecord::Code(RawCode {
                 pid: word(offset_of!(CodeRecord, pid))?,
                 instance: word(offset_of!(CodeRecord, instance))?,
+                identity: NonZeroU32::new(word(offset_of!(CodeRecord, identity))?),
                 time_ns,
                 bytes,
             }))

@@ -24,6 +24,8 @@
 //! lock at the fork, the allocator's among them. So all memory is made ready before, and the child only makes system
 //! calls.
 
+mod program;
+
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
@@ -32,6 +34,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::{ffi::OsStrExt as _, process::ExitStatusExt as _},
     },
+    path::PathBuf,
     process::ExitStatus,
     ptr,
 };
@@ -144,6 +147,7 @@ pub struct Stopped {
     /// `Some` until released.
     parts: Option<(Process, PipeWriter, PipeReader)>,
     pid: u32,
+    code: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +194,7 @@ pub fn prepare(command: &[OsString], surroundings: &Surroundings) -> Result<Stop
         command: program.clone(),
         hints,
         pid: process.pid.unsigned_abs(),
+        code: program::files(command, &surroundings.child_variables()),
         parts: Some((process, go_write, report_read)),
     };
     match stopped.read_report()? {
@@ -204,6 +209,11 @@ pub fn prepare(command: &[OsString], surroundings: &Surroundings) -> Result<Stop
 impl Stopped {
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The files whose machine code it is going to run, as far as that can be known: an executable, and a libpython.
+    pub fn code(&self) -> &[PathBuf] {
+        &self.code
     }
 
     /// Lets the child become the command. Returns when it has, or has failed to.

@@ -6,7 +6,7 @@
 //!
 //! What the kernel side must know about a process comes out as [`Fact`]s: the only arrow that points back.
 
-use std::mem;
+use std::{mem, path::PathBuf, rc::Rc};
 
 use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
@@ -30,6 +30,7 @@ use crate::{
         table::{Process, PythonIn, Table},
     },
     python::{
+        binary::PythonBinary,
         code::Code,
         codes::{CodeId, Codes},
         memory::ProcessMemory,
@@ -48,6 +49,16 @@ pub enum Fact {
     Mappings { pid: u32, mappings: Vec<UnwindMapping> },
     /// It is gone: not a target any more.
     Exited { pid: u32 },
+}
+
+/// The CPython that a process is about to run.
+#[derive(Clone, Debug)]
+pub struct ExpectedIn {
+    pub pid: u32,
+    /// What it is going to be known by.
+    pub instance: u32,
+    pub file: FileId,
+    pub binary: Rc<PythonBinary>,
 }
 
 /// Which processes a recording is about.
@@ -212,6 +223,21 @@ impl Recording {
         }
     }
 
+    /// Looks at the files that a process is about to run, so that what there is to know of them is known when it does.
+    /// Returns the CPython among them.
+    pub fn expect(&mut self, pid: u32, paths: &[PathBuf]) -> Option<ExpectedIn> {
+        let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
+        files.into_iter().find_map(|file| match &self.files.get(file).python {
+            PythonFile::Yes(binary) => Some(ExpectedIn {
+                pid,
+                instance: self.table.expect(pid, file),
+                file,
+                binary: Rc::clone(binary),
+            }),
+            PythonFile::No | PythonFile::Refused(_) => None,
+        })
+    }
+
     /// Takes in a side-band event.
     pub fn apply(&mut self, event: &SidebandEvent) {
         match &event.kind {
@@ -366,6 +392,18 @@ impl Recording {
         self.table.iter().map(|process| process.pid)
     }
 
+    /// Code objects of a process that are known, and where they are.
+    pub fn codes_of(&self, pid: u32) -> impl Iterator<Item = (u64, CodeId)> {
+        self.table.get(pid).into_iter().flat_map(Process::codes)
+    }
+
+    /// The process that is this instance now.
+    pub fn pid_of(&self, instance: u64) -> Option<u32> {
+        let mut processes = self.table.iter();
+        let process = processes.find(|process| u64::from(process.instance) == instance)?;
+        Some(process.pid)
+    }
+
     /// A process's name; empty if it is gone.
     pub fn comm(&self, pid: u32) -> &str {
         self.table.get(pid).map_or("", |process| &process.comm)
@@ -445,16 +483,16 @@ impl Recording {
             self.ledger.seal(process);
         }
         process.set_code(address, code);
-        if self.follows_calls {
-            let instance = raw.instance.into();
-            self.new_codes.push((CodeKey { address, instance }, code));
+        if let (true, Some(identity)) = (self.follows_calls, raw.identity) {
+            let key = CodeKey::identified(address, raw.instance, identity.get());
+            self.new_codes.push((key, code));
         }
     }
 
     /// Reads a code object that the kernel side could not send, from the process that is this instance, if it lives.
     pub fn read_code(&mut self, key: CodeKey) -> Option<CodeId> {
         let mut processes = self.table.iter_mut();
-        let process = processes.find(|process| u64::from(process.instance) == key.instance)?;
+        let process = processes.find(|process| u64::from(process.instance) == key.anyone().instance)?;
         if let Some(code) = process.code(key.address) {
             return Some(code);
         }

@@ -18,6 +18,7 @@ use profiler_common::{
     config::{
         Config as KernelConfig, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID,
         FEATURE_KERNEL_STACK, FEATURE_NATIVE_STACK, FEATURE_PID_NAMESPACE, FEATURE_TASK_POINTERS, FEATURE_TIME_CALLS,
+        FEATURE_WATCH_CALLS,
     },
     limits::{COMM_BYTES, GATE_STRETCH_NS},
     stats::Counter,
@@ -37,7 +38,7 @@ use self::{
 };
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, MemoryConfig, Target, Verbosity},
+    config::{Config, MemoryConfig, Target, Verbosity, Via},
     cost, exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -178,6 +179,10 @@ async fn run(
     };
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
+    // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
+    let expected = stopped
+        .as_ref()
+        .and_then(|stopped| recording.expect(stopped.pid(), stopped.code()));
     tell(
         &mut source.kernel,
         &mut unwinder,
@@ -192,6 +197,9 @@ async fn run(
     }
     if let Some(calls) = &mut calls {
         calls.start(&mut source.kernel)?;
+        if let Some(expected) = &expected {
+            calls.expect(&mut source.kernel, &recording, expected);
+        }
     }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
@@ -281,7 +289,7 @@ async fn run(
     let length = started.elapsed();
     let detaching = Instant::now();
     if let Some(calls) = &mut calls {
-        calls.stop(&mut source.kernel, length)?;
+        calls.stop(&mut source.kernel, &recording, length)?;
     }
     source.kernel.detach_all();
     let detached_in = detaching.elapsed();
@@ -530,6 +538,8 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     feature(findings.task_pointers, FEATURE_TASK_POINTERS);
     let timed = config.calls.as_ref().is_some_and(|calls| !calls.functions.is_empty());
     feature(timed, FEATURE_TIME_CALLS);
+    let watched = config.calls.as_ref().is_some_and(|calls| calls.via == Via::Breakpoints);
+    feature(watched, FEATURE_WATCH_CALLS);
     feature(findings.pid_namespace.is_some(), FEATURE_PID_NAMESPACE);
     kernel.pid_namespace = findings.pid_namespace.unwrap_or_default();
     if let Some(comm) = &config.comm {

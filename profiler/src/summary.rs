@@ -44,7 +44,7 @@ pub struct Summary {
     pub cost: Cost,
     /// Clock ticks at which something ran, before any filter.
     pub ticks: u64,
-    /// Clock ticks of processes outside the profiler's pid namespace.
+    /// Clock ticks, or what else is recorded, of processes outside the profiler's pid namespace.
     pub outside: u64,
     /// What became of memory, if it was looked at. Samples are stacks of memory events then.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,8 +72,8 @@ pub struct CallsSummary {
     pub watch_ns: f64,
     /// In which calls were counted by them, and not by probes.
     pub watched_s: f64,
-    /// Why they were not used, or not any more.
-    pub not_watched: Option<String>,
+    /// Calls under way when counting changed hands: they may be missed, or counted twice.
+    pub under_way: u64,
     pub slow_down: f64,
     /// Calls that are in no count.
     pub lost_calls: u64,
@@ -328,9 +328,15 @@ impl Summary {
         lines.extend(self.native_line());
         lines.extend(list("lost", &self.lost));
         if self.outside > 0 {
+            // What is counted is whatever wakes our programs: page faults and system calls, hits of probes, or the clock.
+            let what = match (&self.memory, &self.calls) {
+                (None, None) => "clock tick",
+                _ => "event",
+            };
             lines.push(format!(
-                "{} clock ticks were of processes outside this container; with --pid=host (hostPID: true) they are seen, too",
-                count(self.outside)
+                "{} of processes outside this container {} left out; with --pid=host (hostPID: true) they are seen, too",
+                many(self.outside, what),
+                if self.outside == 1 { "was" } else { "were" },
             ));
         }
         for Reason { count, what } in &self.refused {
@@ -415,29 +421,30 @@ impl MemorySummary {
 impl CallsSummary {
     fn lines(&self) -> Vec<String> {
         let mut lines = self.lines.clone();
-        lines.push(format!(
-            "{} of probes, {:.2} µs each; while calls were counted, {:.1} s, the program took {} times as long",
-            many(self.entry_hits + self.return_hits, "hit"),
-            self.trap_ns / 1e3,
-            self.observed_s,
-            times(self.slow_down),
-        ));
-        if self.watch_hits > 0 {
+        let observed = duration(Duration::try_from_secs_f64(self.observed_s).unwrap_or_default());
+        lines.push(match self.entry_hits + self.return_hits {
+            // Of nothing there is no cost to tell, and the quotient for it is one of accidents.
+            0 => format!("no probe was hit in the {observed} in which calls were counted"),
+            hits => format!(
+                "{} of probes, {:.2} µs each; while calls were counted, {observed}, the program took {} times as long",
+                many(hits, "hit"),
+                self.trap_ns / 1e3,
+                times(self.slow_down),
+            ),
+        });
+        if self.watched_s > 0.0 {
+            let watched = duration(Duration::try_from_secs_f64(self.watched_s).unwrap_or_default());
             lines.push(format!(
-                "watched by hardware breakpoints for {:.1} s of that: {}, {:.2} µs each; nothing else of the program was \
-                 touched meanwhile",
-                self.watched_s,
+                "counted by hardware breakpoints for {watched} of that: {}, {:.2} µs each; calls under way at the \
+                 hand-over: {}",
                 many(self.watch_hits, "hit"),
                 self.watch_ns / 1e3,
+                self.under_way,
             ));
-        }
-        if let Some(reason) = &self.not_watched {
-            lines.push(format!("counted by probes: {reason}"));
         }
         if let Some(most) = self.stopped_at {
             lines.push(format!(
-                "counting stopped after {:.2} s: it made the program take more than {most} times as long (--max-overhead)",
-                self.observed_s
+                "counting stopped after {observed}: it made the program take more than {most} times as long (--max-overhead)",
             ));
         }
         let lost = [

@@ -166,18 +166,17 @@ fn a_budget_that_is_spent_ends_the_counting_and_not_the_target() -> Result<()> {
     })
 }
 
-/// A tenth of the time, scaled up: the truth is within the error that is told, or close.
-#[test]
-#[ignore = "of a program that does nothing but call, windows see half of the calls: what probes cost there is underestimated"]
-fn counts_of_windows_are_scaled_up_and_told_to_be_estimates() -> Result<()> {
-    let _serial = serial();
-    let mut workload = calls::run(&python::any()?, "busy.py", &[])?;
+/// Records a program in windows of a fifth of the time while it does so many rounds. Returns how often a function of it
+/// was called, by estimate, with its error and in truth, and what was said.
+fn in_windows(script: &str, rounds: &str, name: &str) -> Result<([f64; 3], String)> {
+    let mut workload = calls::run(&python::any()?, script, &[])?;
     let attached = Calls::record(&["-p", &pid(&workload), "--duty", "20%"])?
         .args(WITHOUT_END)
         .start()?;
-    workload.tell("400000")?;
+    workload.tell(rounds)?;
     let said = workload.value()?;
-    let report = attached.stop()?.report()?;
+    let taken = attached.stop()?;
+    let report = taken.report()?;
     ensure!(
         report.whole["scaled"] == true && report.whole["calls_exact"] == false,
         "{}",
@@ -185,16 +184,41 @@ fn counts_of_windows_are_scaled_up_and_told_to_be_estimates() -> Result<()> {
     );
     let share = report.number("observed_s")? / report.number("length_s")?;
     ensure!((0.1..=0.3).contains(&share), "{share} of the time was observed");
-    let function = report.function("busy.py", "one")?;
+    let function = report.function(script, name)?;
     ensure!(!function.is_exact, "a count of windows is told to be exact");
-    let (found, known) = (
+    let rows = report.whole["functions"].as_array().context("no functions")?;
+    let row = rows.iter().find(|row| row["function"] == name).context("no row")?;
+    let numbers = [
         function.calls.context("not counted")? as f64,
-        known(&said, "one")? as f64,
-    );
+        row["calls_error"].as_f64().context("no error")?,
+        known(&said, name)? as f64,
+    ];
+    println!("{script}: {} ± {}, truly {}", numbers[0], numbers[1], numbers[2]);
+    Ok((numbers, taken.outcome.stderr))
+}
+
+/// A fifth of the time, scaled up. Probes make a program that does nothing but call ten to twenty times slower while they
+/// count, and how much exactly is not known well: the truth is within the error that is told, which is large.
+#[test]
+#[ignore = "where a generator stops, 3.12 and 3.13 have no instruction that is emulated: a probe there costs 9 µs, which the yardstick does not know"]
+fn counts_of_windows_are_scaled_up_and_told_to_be_estimates() -> Result<()> {
+    let _serial = serial();
+    let ([found, error, known], said) = in_windows("busy.py", "2000000", "one")?;
+    ensure!((found - known).abs() <= error, "{found} ± {error} calls, not {known}");
+    ensure!(error < 3.0 * found, "{found} ± {error} says nothing");
     ensure!(
-        (found / known - 1.0).abs() < 0.25,
-        "{found} calls, not {known}, of {share} of the time"
+        said.contains("slow it down"),
+        "it does not say where the error is from: {said}"
     );
+    Ok(())
+}
+
+#[test]
+fn counts_of_windows_are_close_for_a_program_that_does_other_things_as_well() -> Result<()> {
+    let _serial = serial();
+    let ([found, error, known], said) = in_windows("other_things.py", "250000", "called")?;
+    ensure!((found / known - 1.0).abs() < 0.15, "{found} calls, not {known}: {said}");
+    ensure!(error < 0.3 * found, "{found} ± {error}: {said}");
     Ok(())
 }
 

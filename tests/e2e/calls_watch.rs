@@ -1,4 +1,4 @@
-//! Calls of chosen functions are counted and timed by hardware breakpoints as exactly as by probes, where those cost more.
+//! Calls of chosen functions are counted and timed by hardware breakpoints as exactly as by probes.
 
 use std::{fs, time::Duration};
 
@@ -14,11 +14,9 @@ use profiler_tests::{
 use serde_json::Value;
 
 const SCRIPT: &str = "watched.py";
-const FORCED: [&str; 2] = ["--via", "breakpoints"];
+const BREAKPOINTS: [&str; 2] = ["--via", "breakpoints"];
 /// Rounds in which it becomes known which function is meant, and those that are counted by breakpoints.
-const ROUNDS: [u64; 2] = [30, 600];
-/// Calls under way while counting changes hands: at most one in each thread.
-const UNDER_WAY: u64 = 6;
+const ROUNDS: [u64; 2] = [1, 600];
 const TOLERATED: f64 = 0.05;
 
 /// What watched.py has said, once for each of [`ROUNDS`], and what was counted.
@@ -27,10 +25,16 @@ struct Watched {
     taken: Taken,
 }
 
-/// Those that are watched: 3.15 is not.
+/// 3.15 is refused by name: `what_cannot_be_watched_is_named_and_counted_by_probes`.
+fn is_watched(python: &Python) -> bool {
+    python.version < (3, 15)
+}
+
+/// Those that are watched.
 fn each(test: impl Fn(&Python) -> Result<()> + Sync) -> Result<()> {
     python::each(|python| {
-        if python.version >= (3, 15) {
+        if !is_watched(python) {
+            eprintln!("{python}: its bytecode is not watched, and it is refused by name in a test of its own");
             return Ok(());
         }
         test(python)
@@ -56,10 +60,11 @@ fn until_watched(workload: &Workload) -> Result<()> {
     })
 }
 
-fn watched(python: &Python, task: &str, function: &str) -> Result<Watched> {
+/// Does one round of a task, in which the functions become known, and then, when probes have made way, those of another.
+fn watched(python: &Python, learned: &str, task: &str, function: &str) -> Result<Watched> {
     let mut workload = calls::run(python, SCRIPT, &[])?;
-    let attached = attach(&workload, function, &FORCED)?;
-    let first = work(&mut workload, task, ROUNDS[0])?;
+    let attached = attach(&workload, function, &BREAKPOINTS)?;
+    let first = work(&mut workload, learned, ROUNDS[0])?;
     until_watched(&workload)?;
     let said = [first, work(&mut workload, task, ROUNDS[1])?];
     let taken = attached.stop()?;
@@ -95,7 +100,7 @@ fn ensure_exact(watched: &Watched, name: &str) -> Result<()> {
     let function = function.with_context(|| format!("no {name}\n{}", taken.outcome.stderr))?;
     let calls = known(&said[0], name)? + known(&said[1], name)?;
     ensure!(
-        function.calls.is_some_and(|found| found.abs_diff(calls) <= UNDER_WAY) && function.is_exact,
+        function.calls == Some(calls) && function.is_exact,
         "{name}: {:?} calls, not {calls}\n{}",
         function.calls,
         taken.outcome.stderr
@@ -110,17 +115,18 @@ fn ensure_exact(watched: &Watched, name: &str) -> Result<()> {
 #[test]
 fn watched_calls_are_counted_exactly() -> Result<()> {
     let _serial = serial();
-    const TASKS: [(&str, &str); 6] = [
-        ("plain", "chosen"),
-        ("recursion", "descends"),
-        ("exceptions", "raises"),
-        ("enclosing", "enclosed"),
-        ("threads", "chosen"),
-        ("looked_at", "chosen"),
+    const TASKS: [(&str, &str, &str); 6] = [
+        ("plain", "plain", "chosen"),
+        ("recursion", "recursion", "descends"),
+        ("exceptions", "exceptions", "raises"),
+        ("enclosing", "enclosing", "enclosed"),
+        // With one thread until counting has changed hands: those that are started then are all watched.
+        ("plain", "threads", "chosen"),
+        ("plain", "looked_at", "chosen"),
     ];
     each(|python| {
-        for (task, name) in TASKS {
-            let watched = watched(python, task, name)?;
+        for (learned, task, name) in TASKS {
+            let watched = watched(python, learned, task, name)?;
             ensure_exact(&watched, name).with_context(|| task)?;
         }
         Ok(())
@@ -132,7 +138,7 @@ fn watched_calls_are_counted_exactly() -> Result<()> {
 fn times_of_watched_calls_are_those_they_measure_themselves() -> Result<()> {
     let _serial = serial();
     each(|python| {
-        let Watched { said, taken } = watched(python, "plain", "chosen")?;
+        let Watched { said, taken } = watched(python, "plain", "plain", "chosen")?;
         let median = |which: &str| {
             let lists = said.iter().filter_map(|said| said[which].as_array());
             let mut times: Vec<f64> = lists.flatten().filter_map(Value::as_f64).collect();
@@ -163,42 +169,85 @@ fn calls_that_end_by_an_exception_are_counted_and_said_to_have_no_time() -> Resu
     each(|python| {
         let mut workload = calls::run(python, SCRIPT, &[])?;
         let arguments = ["-p", &workload.pid.to_string(), "--function", "raises"];
-        let attached = Calls::new(&arguments)?.args(WITHOUT_END).args(FORCED).start()?;
+        let attached = Calls::new(&arguments)?.args(WITHOUT_END).args(BREAKPOINTS).start()?;
         work(&mut workload, "exceptions", ROUNDS[0])?;
         until_watched(&workload)?;
         work(&mut workload, "exceptions", ROUNDS[1])?;
         let taken = attached.stop()?;
-        let text = String::from_utf8_lossy(&taken.outcome.stdout).into_owned();
-        let untimed = format!("{} calls not timed", ROUNDS[1] / 4);
-        ensure!(
-            text.split_whitespace().collect::<Vec<_>>().join(" ").contains(&untimed),
-            "no {untimed:?} in:\n{text}\n{}",
-            taken.outcome.stderr
+        let untimed = format!(
+            "{} of {} calls of `raises` have no time",
+            ROUNDS[1] / 4,
+            ROUNDS[0] + ROUNDS[1]
         );
+        let said = &taken.outcome.stderr;
+        ensure!(said.contains(&untimed), "no {untimed:?} in:\n{said}");
         Ok(())
     })
 }
 
-/// Without being asked: a function that many others are called beside is watched, and one that is called all the time is
-/// not.
 #[test]
-fn what_costs_the_program_less_is_chosen() -> Result<()> {
+fn what_cannot_be_watched_is_named_and_counted_by_probes() -> Result<()> {
+    let _serial = serial();
+    const RETURNS: (&str, &str, &str) = ("choices", "chooses", "`chooses`: 6 bytes would have to be watched");
+    const GENERATOR: (&str, &str, &str) = ("resumptions", "resumes", "`resumes`: it is a generator or a coroutine");
+    const VERSION: (&str, &str, &str) = ("plain", "chosen", "`chosen`: bytecode of CPython 3.15 is not known");
+    python::each(|python| {
+        let unknown = [VERSION];
+        let tasks = if is_watched(python) {
+            &[RETURNS, GENERATOR][..]
+        } else {
+            &unknown
+        };
+        for (task, name, reason) in tasks {
+            let mut workload = calls::run(python, SCRIPT, &[])?;
+            let attached = attach(&workload, name, &BREAKPOINTS)?;
+            let mut calls = known(&work(&mut workload, task, 1)?, name)?;
+            calls += known(&work(&mut workload, task, 100)?, name)?;
+            let taken = attached.stop()?;
+            let said = &taken.outcome.stderr;
+            ensure!(said.contains(reason), "no {reason:?} in:\n{said}");
+            ensure!(hits(&taken)? == 0, "{said}");
+            let found = taken.report()?.function(SCRIPT, name)?.calls;
+            // Where generators stop cannot be seen in each build; another test says in which.
+            let is_generator = *name == GENERATOR.1;
+            ensure!(
+                found == Some(calls) || is_generator,
+                "{found:?} calls, not {calls}\n{said}"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// A function that comes into being under a name that was given is not counted, and not passed over in silence.
+#[test]
+fn a_function_that_is_made_while_others_are_watched_is_warned_of() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let mut workload = calls::run(&python, SCRIPT, &[])?;
+    let attached = attach(&workload, "made", &BREAKPOINTS)?;
+    work(&mut workload, "anew", 1)?;
+    until_watched(&workload)?;
+    work(&mut workload, "anew", 200)?;
+    let taken = attached.stop()?;
+    let said = &taken.outcome.stderr;
+    ensure!(said.contains("another `made` ran"), "{said}");
+    Ok(())
+}
+
+/// As without the option: no breakpoint is set.
+#[test]
+fn probes_are_the_default() -> Result<()> {
     let _serial = serial();
     let python = python::any()?;
     let mut workload = calls::run(&python, SCRIPT, &[])?;
     let attached = attach(&workload, "chosen", &[])?;
-    let mut calls = known(&work(&mut workload, "plain", 200)?, "chosen")?;
-    until_watched(&workload)?;
-    calls += known(&work(&mut workload, "plain", 200)?, "chosen")?;
-    let taken = attached.stop()?;
-    ensure!(hits(&taken)? > 200, "{}", taken.outcome.stderr);
-    let found = taken.report()?.function(SCRIPT, "chosen")?.calls;
-    ensure!(found == Some(calls), "{found:?} calls, not {calls}");
-
-    let attached = attach(&workload, "other", &[])?;
-    work(&mut workload, "plain", 400)?;
+    let calls = known(&work(&mut workload, "plain", 50)?, "chosen")?;
+    ensure!(changed_code(workload.pid)? > 0, "there are no probes");
     let taken = attached.stop()?;
     ensure!(hits(&taken)? == 0, "{}", taken.outcome.stderr);
+    let found = taken.report()?.function(SCRIPT, "chosen")?.calls;
+    ensure!(found == Some(calls), "{found:?} calls, not {calls}");
     Ok(())
 }
 
@@ -207,7 +256,7 @@ fn after_the_recording_nothing_is_watched_and_the_target_runs_on() -> Result<()>
     let _serial = serial();
     each(|python| {
         let mut workload = calls::run(python, SCRIPT, &[])?;
-        let attached = attach(&workload, "chosen", &FORCED)?;
+        let attached = attach(&workload, "chosen", &BREAKPOINTS)?;
         work(&mut workload, "threads", 20)?;
         until_watched(&workload)?;
         work(&mut workload, "threads", 20)?;

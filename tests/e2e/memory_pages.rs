@@ -156,6 +156,39 @@ fn what_the_kernel_writes_for_the_process_is_the_callers() -> Result<()> {
     })
 }
 
+/// The kernel maps such memory page by page within `mmap`: no page of it has a fault.
+#[test]
+fn memory_that_is_mapped_with_its_pages_is_who_mapped_it_s() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        ensure_known(
+            &touch(&mut start(python)?, &[], &["populated"], "# mapped with its pages")?,
+            0.05,
+        )
+    })
+}
+
+#[test]
+fn memory_that_is_mapped_with_its_pages_goes_with_its_mapping() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let touched = touch(
+            &mut start(python)?,
+            &[],
+            &["populated_and_gone"],
+            "# populated and given back",
+        )?;
+        ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05).with_context(|| touched.top.clone())?;
+        ensure!(
+            touched.account.live.bytes < MIB,
+            "{:?}\n{}",
+            touched.account,
+            touched.top
+        );
+        Ok(())
+    })
+}
+
 #[test]
 fn what_madvise_gives_back_is_not_live() -> Result<()> {
     let _serial = serial();

@@ -1,14 +1,11 @@
 //! The target is left as it was: no probe in its code, no program in the kernel, whoever ends first and however.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     bpf::Objects,
+    calls::changed_code,
     memory::{self, Memory, ask, ensure_within, line_of, number},
     process::{status_field, until},
     python::{self, Python},
@@ -23,38 +20,6 @@ const MODES: [(&[&str], &[&str]); 2] = [
     (&[], &["300", "16"]),
     (&["--exact", "--max-overhead", "1000"], &["8", "8", "1"]),
 ];
-
-/// How many bytes of a process's code differ from the files it is mapped from. A uprobe is written into the page that the
-/// process executes (uprobe_write_opcode, kernel/events/uprobes.c), and has no other trace that user space could see.
-fn changed_code(pid: u32) -> Result<usize> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let memory = File::open(format!("/proc/{pid}/mem"))?;
-    let mut changed = 0;
-    for map in maps.lines() {
-        let mut fields = map.split_whitespace();
-        let (Some(range), Some(rights), Some(offset)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        if !rights.contains('x') || !map.contains('/') {
-            continue;
-        }
-        let (start, end) = range.split_once('-').context("no range")?;
-        let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);
-        let length = usize::try_from(end - start)?;
-        // Not by its path: it may be gone, or of another root.
-        let file = File::open(format!("/proc/{pid}/map_files/{start:x}-{end:x}"))?;
-        let (mut executed, mut original) = (vec![0; length], vec![0; length]);
-        memory.read_exact_at(&mut executed, start)?;
-        // The last page may end before the mapping does.
-        let read = file.read_at(&mut original, u64::from_str_radix(offset, 16)?)?;
-        changed += executed[..read]
-            .iter()
-            .zip(&original[..read])
-            .filter(|(executed, original)| executed != original)
-            .count();
-    }
-    Ok(changed)
-}
 
 fn pid(workload: &Workload) -> String {
     workload.pid.to_string()

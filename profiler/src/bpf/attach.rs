@@ -2,7 +2,9 @@
 //! A probe is left to aya.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
     num::NonZeroU32,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     path::Path,
@@ -29,20 +31,57 @@ pub(super) fn cpu_clock(program: BorrowedFd<'_>, cpu: u32, period_ns: u64) -> an
         ..Default::default()
     };
     attributes.__bindgen_anon_1.sample_period = period_ns;
-    attributes.set_disabled(1);
     attributes.set_exclude_idle(1);
+    on_cpu(program, cpu, attributes, "the CPU clock")
+}
 
+/// Runs `program` whenever a program in user space reads or writes the byte at this address of its memory, on `cpu`,
+/// whichever program it is. Closing it detaches.
+pub(super) fn watch(program: BorrowedFd<'_>, cpu: u32, address: u64) -> anyhow::Result<OwnedFd> {
+    let mut attributes = sys::bindings::perf_event_attr {
+        type_: sys::bindings::PERF_TYPE_BREAKPOINT,
+        size: size_of::<sys::bindings::perf_event_attr>() as u32,
+        // x86 has none that only reads trigger.
+        bp_type: sys::bindings::HW_BREAKPOINT_RW,
+        ..Default::default()
+    };
+    attributes.__bindgen_anon_1.sample_period = 1;
+    attributes.__bindgen_anon_3.bp_addr = address;
+    attributes.__bindgen_anon_4.bp_len = sys::bindings::HW_BREAKPOINT_LEN_1.into();
+    attributes.set_exclude_kernel(1);
+    on_cpu(program, cpu, attributes, "a hardware breakpoint")
+}
+
+/// Ends such an event. How often it has happened, whether or not the program was run: the kernel skips it where another
+/// program is in the way.
+pub(super) fn end(event: OwnedFd) -> anyhow::Result<u64> {
+    // SAFETY: the file descriptor is open.
+    check(unsafe { sys::ioctls::DISABLE(event.as_raw_fd(), 0) }).context("failed to stop an event")?;
+    let mut count = [0; size_of::<u64>()];
+    File::from(event)
+        .read_exact(&mut count)
+        .context("failed to read an event")?;
+    Ok(u64::from_ne_bytes(count))
+}
+
+fn on_cpu(
+    program: BorrowedFd<'_>,
+    cpu: u32,
+    mut attributes: sys::bindings::perf_event_attr,
+    what: &str,
+) -> anyhow::Result<OwnedFd> {
+    attributes.set_disabled(1);
     let flags = sys::bindings::PERF_FLAG_FD_CLOEXEC;
     // SAFETY: `attributes` is a valid, initialised perf_event_attr.
     let fd = unsafe { sys::perf_event_open(&raw mut attributes, -1, cpu as i32, -1, flags.into()) };
-    let event = owned(fd).with_context(|| format!("failed to open the CPU clock on CPU {cpu}"))?;
+    let event = owned(fd).with_context(|| format!("failed to open {what} on CPU {cpu}"))?;
 
     // SAFETY: both file descriptors are open.
     let set = unsafe { sys::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd() as u32) };
-    check(set).with_context(|| format!("failed to attach `sample_cpu` to CPU {cpu}"))?;
+    check(set).with_context(|| format!("failed to attach a program to {what} on CPU {cpu}"))?;
     // SAFETY: the file descriptor is open.
     let enabled = unsafe { sys::ioctls::ENABLE(event.as_raw_fd(), 0) };
-    check(enabled).with_context(|| format!("failed to start the CPU clock on CPU {cpu}"))?;
+    check(enabled).with_context(|| format!("failed to start {what} on CPU {cpu}"))?;
     Ok(event)
 }
 
@@ -113,7 +152,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-pub(super) fn owned(fd: i32) -> io::Result<OwnedFd> {
+fn owned(fd: i32) -> io::Result<OwnedFd> {
     check(fd)?;
     // SAFETY: a non-negative result of perf_event_open is a new file descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

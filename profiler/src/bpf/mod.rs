@@ -24,10 +24,13 @@ use aya::{
     },
 };
 use profiler_common::{
-    config::{Config, FEATURE_PID_NAMESPACE},
+    config::{Config, FEATURE_PID_NAMESPACE, FEATURE_WATCH_CALLS},
     limits::CONTEXTS,
     names,
-    python::{CallCount, CallFacts, CodeKey, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Watch, WatchKey},
+    python::{
+        CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
+        StartKey, Watch, WatchKey,
+    },
     record::StackKey,
     stats::{COUNTERS, Counter},
 };
@@ -131,10 +134,11 @@ pub struct Kernel {
     memory: Vec<RawTracePointLink>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
     call_facts: HashMap<MapData, u32, CallFacts>,
+    expected: HashMap<MapData, u32, ExpectedPython>,
     calls: HashMap<MapData, CodeKey, CallCount>,
     chosen: HashMap<MapData, CodeKey, u32>,
+    starts: HashMap<MapData, StartKey, Start>,
     watches: HashMap<MapData, WatchKey, Watch>,
-    watched_twice: HashMap<MapData, u32, u32>,
     /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
@@ -181,13 +185,16 @@ impl Kernel {
             for map in [
                 names::MAP_CALL_FACTS,
                 names::MAP_CALLS,
+                names::MAP_EXPECTED,
                 names::MAP_CHOSEN,
                 names::MAP_STARTS,
-                names::MAP_WATCHES,
-                names::MAP_WATCHED_TWICE,
             ] {
                 loader.map_max_entries(map, 1);
             }
+        }
+        let watched = options.config.features & FEATURE_WATCH_CALLS != 0;
+        if !watched {
+            loader.map_max_entries(names::MAP_WATCHES, 1);
         }
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
 
@@ -201,7 +208,9 @@ impl Kernel {
             Event::Clock { .. } => load_clock(&mut ebpf)?,
             Event::Calls { .. } => {
                 load_clock(&mut ebpf)?;
-                load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
+                if watched {
+                    load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
+                }
                 for name in [
                     names::PROGRAM_CALL_PROBE,
                     names::PROGRAM_CALL_RETURN,
@@ -239,9 +248,10 @@ impl Kernel {
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
+            expected: HashMap::try_from(take_map(&mut ebpf, names::MAP_EXPECTED)?)?,
             chosen: HashMap::try_from(take_map(&mut ebpf, names::MAP_CHOSEN)?)?,
+            starts: HashMap::try_from(take_map(&mut ebpf, names::MAP_STARTS)?)?,
             watches: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHES)?)?,
-            watched_twice: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHED_TWICE)?)?,
             probes: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
@@ -317,8 +327,17 @@ impl Kernel {
             .context("failed to write map CALL_FACTS")
     }
 
+    /// Tells them how to see the calls of a process that is about to become a CPython: they count from the first on.
+    pub fn expect_calls(&mut self, pid: u32, expected: &ExpectedPython) -> anyhow::Result<()> {
+        self.expected
+            .insert(pid, expected, 0)
+            .context("failed to write map EXPECTED")
+    }
+
     /// They count no more of its calls.
     pub fn remove_call_facts(&mut self, pid: u32) {
+        // The other way around, a probe that is hit in between would put back what is taken away.
+        let _ = self.expected.remove(&pid);
         // Not there: that is what was wanted.
         let _ = self.call_facts.remove(&pid);
     }
@@ -623,11 +642,11 @@ mod tests {
             names::PROGRAM_CALL_RETURN,
             names::MAP_CALL_FACTS,
             names::MAP_CALLS,
+            names::MAP_EXPECTED,
             names::MAP_CHOSEN,
             names::MAP_STARTS,
             names::PROGRAM_WATCH,
             names::MAP_WATCHES,
-            names::MAP_WATCHED_TWICE,
             names::MAP_BLOCKS,
             names::MAP_SITES,
             names::MAP_PENDING,

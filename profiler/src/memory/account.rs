@@ -9,6 +9,7 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use rustc_hash::FxHashMap;
 
 use super::event::SiteId;
+use super::loan::{Loan, Moved, settle};
 
 /// Memory, as an estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -117,8 +118,11 @@ const MOST_SNAPSHOTS: usize = 1000;
 struct Account {
     allocated: Amount,
     live: Amount,
+    /// Not in `live`: see `loan`.
+    moved: Moved,
     /// As of `epoch`; see `Accounts::account`.
     at_peak: Amount,
+    moved_at_peak: Moved,
     epoch: u64,
     temporary: Amount,
     /// Of what went, byte by byte. A float, because bytes times nanoseconds leave 64 bits in no time.
@@ -213,6 +217,38 @@ impl Accounts {
         self.account(keeper).live += amount;
     }
 
+    /// A sampled birth says that `loan.weight` times these pages of `from`'s are `to`'s now, who allocated them, unless
+    /// it is a pseudo-site (`kept`).
+    pub(super) fn lend(&mut self, from: SiteId, to: SiteId, loan: &Loan, kept: bool, now_ns: u64) {
+        self.account(from).moved.add(loan.lent());
+        let account = self.account(to);
+        account.moved.add(loan.borrowed());
+        if !kept {
+            if account.allocated.count == 0 {
+                account.first_birth_ns = now_ns;
+            }
+            account.last_birth_ns = now_ns;
+            account.allocated += Amount {
+                bytes: loan.bytes(),
+                count: loan.count(),
+                variance: loan.borrowed().variance,
+            };
+        }
+    }
+
+    /// What was lent at `born_ns` is `from`'s again, as far as is known.
+    pub(super) fn give_back(&mut self, from: SiteId, to: SiteId, loan: &Loan, born_ns: u64, now_ns: u64) {
+        self.account(from).moved.take_away(loan.lent());
+        let account = self.account(to);
+        account.moved.take_away(loan.borrowed());
+        account.temporary += Amount {
+            bytes: loan.bytes(),
+            count: loan.count(),
+            variance: loan.borrowed().variance,
+        };
+        account.lifetime_byte_ns += loan.bytes() as f64 * now_ns.saturating_sub(born_ns) as f64;
+    }
+
     /// The account of a site that is about to change.
     ///
     /// Its live amount has been the same since it was last touched. So if there was a higher peak since then, it had at
@@ -222,25 +258,34 @@ impl Accounts {
         if account.epoch != self.epoch {
             account.epoch = self.epoch;
             account.at_peak = account.live;
+            account.moved_at_peak = account.moved;
         }
         account
     }
 
-    fn totals_of(&self, account: &Account) -> Totals {
+    /// All but what was moved.
+    fn totals_of(&self, account: &Account) -> (Totals, Moved, Moved) {
         let Account {
             allocated,
             live,
+            moved,
             at_peak,
+            moved_at_peak,
             epoch,
             temporary,
             lifetime_byte_ns,
             first_birth_ns,
             last_birth_ns,
         } = *account;
-        Totals {
+        let (at_peak, moved_at_peak) = if epoch == self.epoch {
+            (at_peak, moved_at_peak)
+        } else {
+            (live, moved)
+        };
+        let totals = Totals {
             allocated,
             live,
-            at_peak: if epoch == self.epoch { at_peak } else { live },
+            at_peak,
             temporary,
             mean_lifetime_ns: match temporary.bytes {
                 0 => 0,
@@ -248,21 +293,45 @@ impl Accounts {
             },
             first_birth_ns,
             last_birth_ns,
-        }
+        };
+        (totals, moved, moved_at_peak)
     }
 
     /// Of one site; all 0 if it never had anything.
+    #[cfg(test)]
     pub fn totals(&self, site: SiteId) -> Totals {
-        self.sites
-            .get(&site)
-            .map_or_else(Totals::default, |account| self.totals_of(account))
+        self.all()
+            .into_iter()
+            .find(|&(of, _)| of == site)
+            .map_or_else(Totals::default, |(_, totals)| totals)
     }
 
     /// All sites that ever had something, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (SiteId, Totals)> {
-        self.sites
+    pub fn all(&self) -> Vec<(SiteId, Totals)> {
+        let mut sites: Vec<_> = self
+            .sites
             .iter()
             .map(|(&site, account)| (site, self.totals_of(account)))
+            .collect();
+        settle(
+            sites
+                .iter_mut()
+                .map(|(_, (totals, moved, _))| (&mut totals.live, *moved)),
+        );
+        settle(
+            sites
+                .iter_mut()
+                .map(|(_, (totals, _, moved))| (&mut totals.at_peak, *moved)),
+        );
+        for (_, (totals, moved, _)) in &mut sites {
+            // What others have of it came and went.
+            let bytes = moved
+                .lent
+                .min(totals.allocated.bytes.saturating_sub(totals.temporary.bytes));
+            totals.temporary.bytes += bytes;
+            totals.temporary.count += bytes / 4096;
+        }
+        sites.into_iter().map(|(site, (totals, ..))| (site, totals)).collect()
     }
 
     /// What is there now, of all sites.
@@ -277,10 +346,15 @@ impl Accounts {
 
     /// Remembers what lives now, for the curve. Called in even intervals.
     pub fn snapshot(&mut self, now_ns: u64) {
-        let mut sites: Vec<_> = self
+        let mut all: Vec<_> = self
             .sites
             .iter()
-            .map(|(&site, account)| (site, account.live.bytes))
+            .map(|(&site, account)| (site, account.live, account.moved))
+            .collect();
+        settle(all.iter_mut().map(|(_, live, moved)| (live, *moved)));
+        let mut sites: Vec<_> = all
+            .into_iter()
+            .map(|(site, live, _)| (site, live.bytes))
             .filter(|&(_, bytes)| bytes > 0)
             .collect();
         sites.sort_unstable_by_key(|&(site, bytes)| (std::cmp::Reverse(bytes), site));

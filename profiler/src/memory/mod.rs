@@ -7,6 +7,7 @@
 pub mod account;
 pub mod blocks;
 pub mod event;
+mod loan;
 pub mod pools;
 pub mod regions;
 pub mod report;

@@ -18,6 +18,11 @@ pub(super) struct Pool {
     /// How many births this one stands for.
     pub weight: u32,
     pub site: SiteId,
+    /// Since the recording began.
+    pub born_ms: u32,
+    /// If it stands for more than itself: those of its first pages that were there when it was born, and are lent to it
+    /// ([`loan`](super::loan)), as bits.
+    pub lent: u16,
 }
 
 /// The pools of one process, by address; they do not overlap.
@@ -59,6 +64,19 @@ impl Pools {
 
     pub fn iter(&self) -> impl Iterator<Item = (u64, Pool)> {
         self.pools.iter().map(|(&address, &pool)| (address, pool))
+    }
+
+    /// Sets what is lent to a pool.
+    pub fn lend(&mut self, address: u64, lent: u16) {
+        if let Some(pool) = self.pools.get_mut(&address) {
+            pool.lent = lent;
+        }
+    }
+
+    /// Those that have any of the memory.
+    pub fn within(&self, range: Range<u64>) -> Vec<(u64, Pool)> {
+        let known = |address| Some((address, *self.pools.get(&address)?));
+        self.overlapping(range).into_iter().filter_map(known).collect()
     }
 
     fn overlapping(&self, range: Range<u64>) -> Vec<u64> {
@@ -218,6 +236,8 @@ mod tests {
         object_bytes: 64,
         weight: 1,
         site: 7,
+        born_ms: 0,
+        lent: 0,
     };
 
     fn header(used: u32, size_class: u32) -> PoolHeader {

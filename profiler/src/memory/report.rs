@@ -73,7 +73,7 @@ pub fn report(
             .pools()
             .map(|(site, pools)| (site, of_pools(&pools)))
             .collect(),
-        MemorySource::Resident | MemorySource::Mapped => accounts.iter().collect(),
+        MemorySource::Resident | MemorySource::Mapped => accounts.all(),
     };
     // In order, so that equal recordings give equal reports.
     totals.sort_unstable_by_key(|&(site, _)| site);
@@ -152,7 +152,12 @@ pub fn report(
         shown,
         // Objects of these are no pages.
         exact: exact || source != MemorySource::Resident,
-        processes: watch.processes().map(|(pid, known)| process(pid, known)).collect(),
+        // The profiler's own pages are not followed: as a row of the whole machine's it would be one that nothing explains.
+        processes: watch
+            .processes()
+            .filter(|&(pid, _)| pid != std::process::id())
+            .map(|(pid, known)| process(pid, known))
+            .collect(),
         curve,
         length,
     };

@@ -1,13 +1,17 @@
 //! The files that processes map as code: each opened and looked at once, however many processes map it.
 
-use std::{ops::Deref as _, path::PathBuf, rc::Rc};
+use std::{
+    ops::Deref as _,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     process::{
         file::{ElfHeaders, FileKey, MappedFile},
-        maps::MapEntry,
+        maps::{self, MapEntry},
     },
     python::binary::{PythonBinary, Refusal, inspect},
     symbolize,
@@ -110,6 +114,16 @@ impl Files {
         };
         self.ids.insert(key, id);
         Some(id)
+    }
+
+    /// The file at a path, which nobody need have mapped yet. `None` if there is none.
+    pub fn foresee(&mut self, path: &Path) -> Option<FileId> {
+        let file = MappedFile::open_path(path).ok()?;
+        // The kernel's number of a file in maps is not always that in `stat` (`FileKey`): it is mapped here to have it.
+        let map = file.map().ok()?;
+        let own = std::process::id();
+        let maps = maps::read(own).ok()?;
+        self.of_mapping(own, maps.find(map.as_ptr() as u64)?)
     }
 
     /// Files that could not be opened: their code has no names, and a CPython in one is not seen.

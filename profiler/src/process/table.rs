@@ -201,6 +201,11 @@ impl Process {
         self.codes.get(&address).copied()
     }
 
+    /// Code objects that are known, and where they are.
+    pub fn codes(&self) -> impl Iterator<Item = (u64, CodeId)> {
+        self.codes.iter().map(|(&address, &code)| (address, code))
+    }
+
     /// Whether there is another code object at the address already: then the stacks counted so far are its.
     pub fn has_other_code(&self, address: u64, code: CodeId) -> bool {
         self.code(address).is_some_and(|known| known != code)
@@ -303,6 +308,16 @@ fn is_greenlet_module(entry: &MapEntry) -> bool {
 pub struct Table {
     processes: FxHashMap<u32, Process>,
     last_instance: u32,
+    expected: Option<Expected>,
+}
+
+/// A process that is about to become a CPython.
+#[derive(Debug)]
+struct Expected {
+    pid: u32,
+    file: FileId,
+    /// What the kernel side knows it by.
+    instance: u32,
 }
 
 impl Table {
@@ -372,9 +387,28 @@ impl Table {
         self.processes.insert(pid, child)
     }
 
+    /// A process is about to run the CPython in a file. Returns the instance that it will be.
+    pub fn expect(&mut self, pid: u32, file: FileId) -> u32 {
+        self.last_instance += 1;
+        let instance = self.last_instance;
+        self.expected = Some(Expected { pid, file, instance });
+        instance
+    }
+
     pub fn map(&mut self, files: &mut Files, pid: u32, entry: &MapEntry) {
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.map(files, entry);
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        let had_python = process.python.is_some();
+        process.map(files, entry);
+        if let (false, Some(python)) = (had_python, &mut process.python)
+            && let Some(expected) = self
+                .expected
+                .take_if(|expected| expected.pid == pid && expected.file == python.file)
+        {
+            // Nobody has heard of the other number: it had no CPython.
+            process.instance = expected.instance;
+            python.facts.instance = expected.instance;
         }
     }
 

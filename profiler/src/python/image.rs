@@ -126,25 +126,33 @@ impl<'a> Image<'a> {
 
     /// Whether the file asks the loader for a library whose name begins so.
     pub fn needs(&self, library: &str) -> bool {
+        let names = self.dynamic(DT_NEEDED);
+        names.iter().any(|name| name.starts_with(library.as_bytes()))
+    }
+
+    /// What the file tells the loader under a tag whose values are strings.
+    pub fn dynamic(&self, tag: i64) -> Vec<&'a [u8]> {
         let Ok(Some((entries, strings))) = self.sections.dynamic(ENDIAN, self.file) else {
-            return false;
+            return Vec::new();
         };
         let Ok(strings) = self
             .sections
             .section(strings)
             .and_then(|section| section.data(ENDIAN, self.file))
         else {
-            return false;
+            return Vec::new();
+        };
+        let string = |start: u64| {
+            strings
+                .get(usize::try_from(start).ok()?..)?
+                .split(|&byte| byte == 0)
+                .next()
         };
         entries
             .iter()
-            .filter(|entry| entry.d_tag(ENDIAN) == DT_NEEDED)
-            .any(|entry| {
-                let name = usize::try_from(entry.d_val(ENDIAN))
-                    .ok()
-                    .and_then(|start| strings.get(start..));
-                name.is_some_and(|name| name.starts_with(library.as_bytes()))
-            })
+            .filter(|entry| entry.d_tag(ENDIAN) == tag)
+            .filter_map(|entry| string(entry.d_val(ENDIAN)))
+            .collect()
     }
 
     /// The pair of words at `address`, if the loader fills it in for `__tls_get_addr`.

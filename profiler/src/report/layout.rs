@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use crate::humanize::duration;
+
 /// No terminal is taken for narrower.
 const NARROWEST: usize = 40;
 /// The last column keeps this much as long as there is another one to drop.
@@ -26,6 +28,8 @@ pub(super) struct Column {
 #[derive(Default)]
 pub(super) struct Last {
     pub(super) text: String,
+    /// What is shown instead where `text` does not fit; cut if that does not either.
+    pub(super) shorter: Option<String>,
     pub(super) addition: String,
 }
 
@@ -71,7 +75,11 @@ impl Grid {
                 push_right(&mut text, column.cells.get(row).map_or("", String::as_str), *width);
             }
             let whole = !last.addition.is_empty() && columns(&last.text) + 1 + columns(&last.addition) <= left;
-            let shown = cut(&last.text, left);
+            let fitting = match &last.shorter {
+                Some(shorter) if columns(&last.text) > left => shorter,
+                _ => &last.text,
+            };
+            let shown = cut(fitting, left);
             push_line(
                 &mut text,
                 &if whole {
@@ -128,6 +136,7 @@ pub(super) fn clauses(indent: &str, parts: &[String], width: usize) -> String {
 }
 
 /// The text in `width` columns: what is too long loses its middle, as a name begins and a place ends with what matters.
+/// Numbers are whole or not there: part of a line's number would be another line.
 pub(super) fn cut(text: &str, width: usize) -> Cow<'_, str> {
     if columns(text) <= width {
         return text.into();
@@ -135,10 +144,18 @@ pub(super) fn cut(text: &str, width: usize) -> Cow<'_, str> {
     let room = width.saturating_sub(1);
     let head = fitting(text.chars(), room / 2);
     let tail = fitting(text.chars().rev(), room - room / 2);
-    let head: String = text.chars().take(head).collect();
-    let skipped = text.chars().count() - tail;
-    let tail: String = text.chars().skip(skipped).collect();
-    format!("{head}…{tail}").into()
+    let chars: Vec<char> = text.chars().collect();
+    let (head, left_out) = chars.split_at(head);
+    let (left_out, tail) = left_out.split_at(left_out.len() - tail);
+    let is_digit = |c: Option<&char>| c.is_some_and(char::is_ascii_digit);
+    let (mut head, mut tail) = (head, tail);
+    if is_digit(left_out.first()) {
+        head = &head[..head.iter().rposition(|c| !c.is_ascii_digit()).map_or(0, |at| at + 1)];
+    }
+    if is_digit(left_out.last()) {
+        tail = &tail[tail.iter().position(|c| !c.is_ascii_digit()).unwrap_or(tail.len())..];
+    }
+    head.iter().chain(&['…']).chain(tail).collect::<String>().into()
 }
 
 /// How many of the first characters fit.
@@ -175,12 +192,14 @@ fn char_columns(c: char) -> usize {
     }
 }
 
-/// How long something took, in as few words as say it: `4.2 s`, `60 s`, `5 min`, `5 min 03 s`, `2 h 07 min`.
+/// How long something took, in as few words as say it: `847.2 ms`, `4.2 s`, `60 s`, `5 min`, `5 min 03 s`, `2 h 07 min`.
 pub(super) fn span(length: Duration) -> String {
     let tenths = length.as_millis().saturating_add(50) / 100;
     let seconds = length.as_millis().saturating_add(500) / 1000;
     let minutes = seconds.saturating_add(30) / 60;
     match seconds {
+        // A tenth of a second would be a rough number for what so little time is the measure of.
+        _ if tenths < 10 && !length.is_zero() => duration(length),
         _ if tenths < 100 => format!("{}.{} s", tenths / 10, tenths % 10),
         0..120 => format!("{seconds} s"),
         120..3600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
@@ -222,6 +241,9 @@ mod tests {
     fn a_span_is_as_short_as_it_can_be() {
         let text = |seconds: f64| span(Duration::from_secs_f64(seconds));
         assert_eq!(text(0.0), "0.0 s");
+        assert_eq!(text(0.0264), "26.4 ms");
+        assert_eq!(text(0.949), "949.0 ms");
+        assert_eq!(text(0.95), "1.0 s");
         assert_eq!(text(4.2), "4.2 s");
         assert_eq!(text(9.97), "10 s");
         assert_eq!(text(60.0), "60 s");
@@ -246,6 +268,11 @@ mod tests {
         assert_eq!(cut("fill (shop/cache.py:12)", 30), "fill (shop/cache.py:12)");
         assert_eq!(cut("fill (shop/cache.py:12)", 15), "fill (s….py:12)");
         assert_eq!(cut("漢字漢字", 5), "漢…字");
+        assert_eq!(
+            cut("connection.py:1350(_check_readable)", 31),
+            "connection.py:…check_readable)"
+        );
+        assert_eq!(cut("connection.py:1350(_check)", 20), "connectio…(_check)");
     }
 
     #[test]
@@ -256,6 +283,7 @@ mod tests {
                 vec![Last {
                     text: "a_function_with_a_long_name (package/module.py:1234)".to_owned(),
                     addition: "via x".to_owned(),
+                    ..Last::default()
                 }],
             );
             grid.column(0, "live", vec!["1.0 MiB".to_owned()]);

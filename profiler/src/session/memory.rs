@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use profiler_common::{
     python::{ARENAS_STATIC, PoolFacts},
     stats::{COUNTERS, Counter},
@@ -275,7 +275,7 @@ impl Memory {
         }
         (pools > 0).then(|| {
             format!(
-                "{} that hold objects at the end have {} of them (--source pools).",
+                "{} with objects at the end: {} of them (--source pools).",
                 many(pools, "new pool"),
                 bytes(objects)
             )
@@ -314,13 +314,13 @@ fn pool_facts(probe: &PoolProbe, bias: u64) -> PoolFacts {
 }
 
 fn read_base(path: &PathBuf) -> anyhow::Result<Profile> {
-    let bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-    pprof::read(&bytes).with_context(|| {
-        format!(
-            "{} is no recording to compare with; write one with `profiler memory … -o FILE.pb.gz`",
-            path.display()
-        )
-    })
+    const REMEDY: &str = "--base takes what an earlier `profiler memory … -o FILE.pb.gz` wrote";
+    let bytes = fs::read(path).with_context(|| format!("failed to read {}; {REMEDY}", path.display()))?;
+    // What a decoder says of bytes that are something else helps nobody: only the first, which is ours, is told.
+    let base =
+        pprof::read(&bytes).map_err(|error| anyhow!("{} is no such recording: {error}; {REMEDY}", path.display()))?;
+    difference::check(&base).with_context(|| format!("{} is no such recording", path.display()))?;
+    Ok(base)
 }
 
 /// What the headline of a flame graph calls it.

@@ -49,6 +49,24 @@ def raises(turn):
     return turn
 
 
+def chooses(turn):
+    others(50)
+    if turn % 5 == 0:
+        return turn + 1
+    if turn % 5 == 1:
+        return turn + 2
+    if turn % 5 == 2:
+        return turn + 3
+    if turn % 5 == 3:
+        return turn + 4
+    return turn
+
+
+def resumes(count):
+    for turn in range(count):
+        yield others(turn)
+
+
 def plain(rounds):
     for _ in range(rounds):
         begin = perf_counter_ns()
@@ -67,6 +85,26 @@ def exceptions(rounds):
             raises(turn)
         except KeyError:
             pass
+
+
+def choices(rounds):
+    for turn in range(rounds):
+        chooses(turn)
+
+
+def resumptions(rounds):
+    for _ in range(rounds):
+        list(resumes(3))
+
+
+# A new one each time it is told to, which lives on, and runs long enough to be sampled.
+def anew(rounds):
+    text = "def made(count):\n    x = 0\n    for turn in range(count):\n        x += turn\n    return x\n"
+    names = {"__name__": "made_anew"}
+    exec(compile(text, "made.py", "exec"), names)
+    MADE.append(names["made"])
+    for _ in range(rounds):
+        names["made"](100_000)
 
 
 def enclosing(rounds):
@@ -116,11 +154,15 @@ TASKS = {
     "plain": (plain, {"chosen": 1}),
     "recursion": (recursion, {"descends": 10}),
     "exceptions": (exceptions, {"raises": 1}),
+    "choices": (choices, {"chooses": 1}),
+    "resumptions": (resumptions, {"resumes": 4}),
+    "anew": (anew, {"made": 1}),
     "enclosing": (enclosing, {"enclosed": 1}),
     "threads": (threads, {"chosen": 8}),
     "looked_at": (looked_at, {"chosen": 1}),
 }
 
+MADE = []
 print("READY", flush=True)
 for line in sys.stdin:
     name, rounds = line.split()

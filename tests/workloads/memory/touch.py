@@ -17,6 +17,7 @@ HUGE = 2 << 20
 SIZE = 16 << 20
 # include/uapi/asm-generic/mman-common.h
 MADV_DONTNEED, MADV_HUGEPAGE = 4, 14
+MAP_POPULATE = 0x8000  # mmap.MAP_POPULATE since 3.10
 libc = ctypes.CDLL(None, use_errno=True)
 libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 kept = {}
@@ -81,6 +82,22 @@ def kernel():
             zeros.readinto(memoryview(memory)[at : at + HUGE])  # the kernel writes
             pace(HUGE)
     tell(bytes=SIZE)
+
+
+def populated():
+    # The kernel maps all of it within the system call: no page has a fault.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_POPULATE
+    kept["populated"] = mmap.mmap(-1, SIZE, flags=flags)  # mapped with its pages
+    tell(bytes=SIZE)
+
+
+def populated_and_gone():
+    for _ in range(SIZE // HUGE):
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_POPULATE
+        memory = mmap.mmap(-1, HUGE, flags=flags)  # populated and given back
+        memory.close()
+        pace(HUGE)
+    tell(bytes=0)
 
 
 def advised():

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::super::account::{Accounts, Amount};
 use super::super::event::{MapKind, SiteId, What};
+use super::super::loan::Loan;
 use super::super::pools::{Pool, Pools};
 use super::huge::{HugeAdvice, PageSize};
 use super::mappings::{Area, Mapping, Mappings};
@@ -38,6 +39,8 @@ pub(super) struct AddressSpace {
     mappings: Mappings,
     pages: Pages,
     pools: Pools,
+    /// How many pools have pages that are another's.
+    borrowers: usize,
     /// Where brk's heap ends, page-aligned; None as long as it was not seen.
     heap_end: Option<u64>,
     /// What `Area::shared` says, of addresses of which nothing else is known.
@@ -54,6 +57,7 @@ impl AddressSpace {
             mappings: Mappings::default(),
             pages: Pages::default(),
             pools: Pools::default(),
+            borrowers: 0,
             heap_end: None,
             shared,
             live: Amount::default(),
@@ -155,8 +159,10 @@ impl AddressSpace {
                 site,
             } => {
                 if weight == 0 {
-                    // It was born again, and by whom is not told: the pool is nobody's, its pages stay where they are.
-                    self.pools.release(address..address.saturating_add(bytes.into()));
+                    // It was born again, and by whom is not told: those that are followed stand for it.
+                    let range = address..address.saturating_add(bytes.into());
+                    self.return_loans(common, range.clone(), time_ns, accounts);
+                    self.pools.release(range);
                     return;
                 }
                 let pool = Pool {
@@ -164,6 +170,8 @@ impl AddressSpace {
                     object_bytes,
                     weight,
                     site,
+                    born_ms: common.ms(time_ns),
+                    lent: 0,
                 };
                 self.pool(common, address, pool, time_ns, accounts);
             }
@@ -326,13 +334,15 @@ impl AddressSpace {
 
     /// The pages are given back, and what pools were there.
     fn release(&mut self, common: &mut Common, pages: Range<u64>, time_ns: u64, accounts: &mut Accounts) {
-        self.pools
-            .release(pages.start.saturating_mul(PAGE)..pages.end.saturating_mul(PAGE));
+        let range = addresses(&pages);
+        self.return_loans(common, range.clone(), time_ns, accounts);
+        self.pools.release(range);
         self.give_back(common, pages, time_ns, accounts);
     }
 
     fn give_back(&mut self, common: &mut Common, pages: Range<u64>, time_ns: u64, accounts: &mut Accounts) {
         let after = pages.end;
+        self.return_loans(common, addresses(&pages), time_ns, accounts);
         let live = &mut self.live;
         self.pages.cut(pages, |_, run| {
             *live -= run.amount();
@@ -343,7 +353,10 @@ impl AddressSpace {
         if common.used.runs + self.pages.entries() > common.limits.runs
             && let Some((first, run)) = self.pages.get(after)
         {
-            self.pages.cut(first..first + u64::from(run.pages), |_, run| {
+            let pages = first..first + u64::from(run.pages);
+            self.return_loans(common, addresses(&pages), time_ns, accounts);
+            let live = &mut self.live;
+            self.pages.cut(pages, |_, run| {
                 common.lost.memory += run.amount();
                 *live -= run.amount();
                 accounts.withdraw(run.site, run.amount());
@@ -352,6 +365,7 @@ impl AddressSpace {
     }
 
     pub fn release_all(&mut self, common: &Common, time_ns: u64, accounts: &mut Accounts) {
+        self.return_loans(common, 0..u64::MAX, time_ns, accounts);
         self.pools.clear();
         self.mappings.clear();
         self.live = Amount::default();
@@ -380,6 +394,7 @@ impl AddressSpace {
             },
         };
         area.end = new.end;
+        self.return_loans(common, old.clone(), time_ns, accounts);
         let mut moved = Vec::new();
         self.pages
             .cut(page(old.start)..page(old.start) + kept / PAGE, |first, run| {
@@ -410,6 +425,7 @@ impl AddressSpace {
 
     /// A pool was born. Pages that are there already were touched for another one, or are the pool's own first page, if
     /// the birth is told by its end: they are the pool's from now on. Pages from before the recording stay nobody's.
+    /// A pool that stands for others only borrows them.
     fn pool(&mut self, common: &mut Common, address: u64, pool: Pool, time_ns: u64, accounts: &mut Accounts) {
         let times = u64::from(pool.weight);
         let totals = common.pools.entry(pool.site).or_default();
@@ -418,12 +434,23 @@ impl AddressSpace {
             totals.without_address += times;
             return;
         }
+        let range = address..address.saturating_add(pool.bytes.into());
+        self.return_loans(common, range.clone(), time_ns, accounts);
         let no_room = !self.pools.contains(address) && common.used.pools + self.pools.len() >= common.limits.pools;
         if no_room || !self.room(common) {
             common.lost.pools += times;
+            self.pools.release(range);
             return;
         }
         let used_again = self.pools.put(address, pool);
+        if pool.weight > 1 {
+            let pool = Pool {
+                lent: self.pages_there(address, pool.bytes),
+                ..pool
+            };
+            self.lend(address, &pool, false, time_ns, accounts);
+            return;
+        }
         let now_ms = common.ms(time_ns);
         for (first, run) in self.take_out(address, pool.bytes) {
             let to = Run { site: pool.site, ..run };
@@ -452,6 +479,14 @@ impl AddressSpace {
         now_ns: u64,
         accounts: &mut Accounts,
     ) {
+        if pool.lent != 0 {
+            // Those it stands for are as empty as this one.
+            self.return_loans(common, address..address + 1, now_ns, accounts);
+            let kept = Pool { site: keeper, ..*pool };
+            self.pools.put(address, kept);
+            self.lend(address, &kept, true, now_ns, accounts);
+            return;
+        }
         for (first, run) in self.take_out(address, pool.bytes) {
             let to = if run.is_zero() {
                 run
@@ -460,6 +495,61 @@ impl AddressSpace {
                 Run { site: keeper, ..run }
             };
             self.pages.put(first, to, Birth::Earlier);
+        }
+    }
+
+    /// Which of a pool's first pages came in the recording and are there, as bits.
+    fn pages_there(&self, address: u64, bytes: u32) -> u16 {
+        let range = pages(&whole_pages(address, bytes.into()));
+        let there = |page| self.pages.get(page).is_some_and(|(_, run)| !run.is_zero());
+        let bits = range.clone().take(16).filter(|&page| there(page));
+        bits.fold(0, |bits, page| bits | 1 << (page - range.start))
+    }
+
+    /// Whose pages are lent to a pool, and which.
+    pub fn loans(&self, address: u64, pool: &Pool) -> Vec<(Run, Loan)> {
+        let mut loans: Vec<(Run, Loan)> = Vec::new();
+        for bit in (0..16).filter(|bit| pool.lent >> bit & 1 == 1) {
+            let Some((_, run)) = self.pages.get(page(address) + bit).filter(|(_, run)| !run.is_zero()) else {
+                continue;
+            };
+            let pages = Run { pages: 1, ..run }.amount();
+            match loans.iter_mut().find(|(lender, _)| lender.site == run.site) {
+                Some((_, loan)) => loan.pages += pages,
+                // Pages that it has already are only its own.
+                None if run.site == pool.site => {}
+                None => {
+                    let weight = pool.weight;
+                    loans.push((run, Loan { pages, weight }));
+                }
+            }
+        }
+        loans
+    }
+
+    fn lend(&mut self, address: u64, pool: &Pool, kept: bool, now_ns: u64, accounts: &mut Accounts) {
+        self.pools.lend(address, pool.lent);
+        self.borrowers += usize::from(pool.lent != 0);
+        for (lender, loan) in self.loans(address, pool) {
+            accounts.lend(lender.site, pool.site, &loan, kept, now_ns);
+        }
+    }
+
+    /// What is lent to pools that have any of the memory is their lenders' again. To be called before any of their pages
+    /// becomes another's.
+    fn return_loans(&mut self, common: &Common, range: Range<u64>, now_ns: u64, accounts: &mut Accounts) {
+        if self.borrowers == 0 {
+            return;
+        }
+        for (address, pool) in self.pools.within(range) {
+            if pool.lent == 0 {
+                continue;
+            }
+            for (lender, loan) in self.loans(address, &pool) {
+                accounts.give_back(lender.site, pool.site, &loan, common.ns(pool.born_ms), now_ns);
+            }
+            self.pools.lend(address, 0);
+            self.borrowers -= 1;
         }
     }
 
@@ -479,6 +569,10 @@ fn whole_pages(start: u64, bytes: u64) -> Range<u64> {
     const LIMIT: u64 = 1 << 56;
     let end = start.min(LIMIT).saturating_add(bytes.min(LIMIT)).min(LIMIT);
     start.min(LIMIT) / PAGE * PAGE..end.next_multiple_of(PAGE)
+}
+
+fn addresses(pages: &Range<u64>) -> Range<u64> {
+    pages.start.saturating_mul(PAGE)..pages.end.saturating_mul(PAGE)
 }
 
 fn page(address: u64) -> u64 {

@@ -25,6 +25,7 @@ pub use self::kernel_pages::KernelPages;
 pub use self::mappings::{Mapping, parse as parse_mappings};
 use super::account::{Accounts, Amount};
 use super::event::{Event, SiteId, What};
+use super::loan::{Moved, settle};
 use super::pools::{PoolReader, PoolState, PoolTotals};
 
 /// What a recording may keep, over all processes.
@@ -32,14 +33,14 @@ use super::pools::{PoolReader, PoolState, PoolTotals};
 pub struct Limits {
     /// Runs of neighbouring pages of one site; 24 bytes each, and up to 50 in a tree that grew in order.
     pub runs: usize,
-    /// 24 bytes each, and up to 50.
+    /// 32 bytes each, and up to 60.
     pub pools: usize,
     /// 24 bytes each, and up to 50.
     pub mappings: usize,
 }
 
 impl Default for Limits {
-    /// Some 50 + 12 + 12 MiB at most.
+    /// Some 50 + 15 + 12 MiB at most.
     fn default() -> Self {
         Self {
             runs: 1 << 20,
@@ -242,7 +243,7 @@ impl Growth {
     /// Looks into the pools that are still there. The pages of those that hold nothing are `free_pools`' from here on:
     /// a pseudo-site, for what the allocator keeps for later. To be called once, before anything is reported.
     ///
-    /// Where births of pools were sampled, only the sampled ones are looked into: what is free is a lower bound then.
+    /// Where births of pools were sampled, only the sampled ones are looked into, and stand for the others.
     pub fn finish(&mut self, now_ns: u64, free_pools: SiteId, reader: &mut dyn PoolReader, accounts: &mut Accounts) {
         let Self { spaces, common } = self;
         for (&pid, space) in spaces {
@@ -275,22 +276,36 @@ impl Growth {
 
     /// What lives and came at least `age_ns` ago, by site.
     pub fn live_older_than(&self, now_ns: u64, age_ns: u64) -> FxHashMap<SiteId, Aged> {
-        let mut sites: FxHashMap<SiteId, Aged> = FxHashMap::default();
-        for run in self.spaces.values().flat_map(AddressSpace::live_runs) {
-            let born_ns = self.common.ns(run.born_ms);
+        let mut sites: FxHashMap<SiteId, (Aged, Moved)> = FxHashMap::default();
+        let mut old = |site: SiteId, born_ms: u32, amount: Amount, moved: Moved| {
+            let born_ns = self.common.ns(born_ms);
             if now_ns.saturating_sub(born_ns) < age_ns {
-                continue;
+                return;
             }
-            let aged = sites.entry(run.site).or_insert(Aged {
+            let fresh = Aged {
                 amount: Amount::default(),
                 oldest_ns: born_ns,
                 youngest_ns: born_ns,
-            });
-            aged.amount += run.amount();
+            };
+            let (aged, of_others) = sites.entry(site).or_insert((fresh, Moved::default()));
+            aged.amount += amount;
+            of_others.add(moved);
             aged.oldest_ns = aged.oldest_ns.min(born_ns);
             aged.youngest_ns = aged.youngest_ns.max(born_ns);
+        };
+        for space in self.spaces.values() {
+            for run in space.live_runs() {
+                old(run.site, run.born_ms, run.amount(), Moved::default());
+            }
+            for (address, pool) in space.pools().into_iter().filter(|(_, pool)| pool.lent != 0) {
+                for (lender, loan) in space.loans(address, &pool) {
+                    old(lender.site, lender.born_ms, Amount::default(), loan.lent());
+                    old(pool.site, pool.born_ms, Amount::default(), loan.borrowed());
+                }
+            }
         }
-        sites
+        settle(sites.values_mut().map(|(aged, moved)| (&mut aged.amount, *moved)));
+        sites.into_iter().map(|(site, (aged, _))| (site, aged)).collect()
     }
 
     /// A process that has not ended.

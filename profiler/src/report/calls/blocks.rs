@@ -43,15 +43,6 @@ pub(super) fn block(report: &CallsReport, table: &Table, function: &Function, wi
             count_of(*missed, "call")
         ));
     }
-    if let (Some(timed), Some(calls)) = (timed, function.calls.filter(|calls| calls.exact)) {
-        let untimed = calls.all.saturating_sub(timed.count + timed.missed_entries);
-        if untimed > 0 {
-            sentences.push(format!(
-                "{} not timed: that they ended was not seen (an exception, or the end of the recording).",
-                count_of(untimed, "call")
-            ));
-        }
-    }
     push(&mut text, indent, &paragraphs(&sentences, within));
     if let Some(timed) = timed {
         text.push('\n');

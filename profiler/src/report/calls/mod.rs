@@ -54,11 +54,13 @@ pub struct CallsReport {
 }
 
 /// What is known of counts that are estimates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaled {
     /// Half the width of the 95 % interval of all calls together. The functions' own errors do not tell it: a window in
     /// which the program was busy counts too many of all functions.
     pub error: u64,
+    /// Of that, as a part of the counts, what comes of not knowing well enough how much windows slow the program down.
+    pub slowed: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,6 +22,9 @@ pub fn lines(report: &CallsReport) -> Vec<String> {
     lines
 }
 
+/// From here on it is told that an error is of how much windows slow the program down.
+const TOLD_SLOWED: f64 = 0.2;
+
 /// The whole in one sentence, and how far to trust it.
 pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let Count {
@@ -53,14 +56,25 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
 
     let part = ratio(report.observed.as_secs_f64(), report.length.as_secs_f64());
     let mut how = match report.scaled {
-        Some(Scaled { error }) => format!(
-            "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in all.",
-            short(report.observed),
-            span(report.length),
-            percent(part),
-            count(all),
-            count(error),
-        ),
+        Some(Scaled { error, slowed }) => {
+            let slowed = if slowed >= TOLD_SLOWED {
+                format!(
+                    ", most of it (± {}) because the program calls so often that probes slow it down much while they count",
+                    percent(slowed)
+                )
+            } else {
+                String::new()
+            };
+            format!(
+                "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in \
+                 all{slowed}.",
+                span(report.observed),
+                span(report.length),
+                percent(part),
+                count(all),
+                count(error),
+            )
+        }
         None => {
             let every = match (exact, report.chosen) {
                 (true, false) => "Every call was counted",
@@ -71,7 +85,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
             if part < 0.99 {
                 format!(
                     "{every}, but only in {} of the {} ({}).",
-                    short(report.observed),
+                    span(report.observed),
                     span(report.length),
                     percent(part)
                 )
@@ -136,15 +150,6 @@ fn times(report: &CallsReport, which: &str) -> Option<String> {
         count_of(report.samples, "sample"),
         duration(Duration::from_nanos(report.period_ns)),
     ))
-}
-
-/// [`span`], and what is shorter than a second with more digits.
-fn short(length: Duration) -> String {
-    if length < Duration::from_secs(1) {
-        duration(length)
-    } else {
-        span(length)
-    }
 }
 
 /// Each sentence in lines of that width; the second and later ones are indented.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::{
     CallsReport, Count, Function, Time, blocks,
     merge::{merged, reordered, sum},
@@ -176,13 +178,7 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
     let others = table.rows - visible;
     let rest = (others > 0).then(|| table.rest(visible));
 
-    let mut last: Vec<_> = shown
-        .iter()
-        .map(|function| Last {
-            text: place(function),
-            ..Last::default()
-        })
-        .collect();
+    let mut last = places(shown);
     if others > 0 {
         last.push(Last {
             text: match others {
@@ -286,14 +282,41 @@ fn by_samples(samples: u64, time: Time) -> String {
 
 /// `shop/models.py:12(Order.total)`: the file's last two parts tell it from others nearly always, also `__init__.py`.
 pub(super) fn place(function: &Function) -> String {
-    let Function {
-        file, first_line, name, ..
-    } = function;
-    let file = match file.rmatch_indices('/').nth(1) {
+    place_in(function, last_parts(&function.file, 2))
+}
+
+/// The places of functions that are shown together. Those of several interpreters can have the same last parts, and the
+/// same line: they have the whole path, whose middle goes first.
+fn places(functions: &[Function]) -> Vec<Last> {
+    let places: Vec<_> = functions.iter().map(place).collect();
+    let mut times: FxHashMap<&str, u32> = FxHashMap::default();
+    for place in &places {
+        *times.entry(place).or_default() += 1;
+    }
+    let of = |(place, function): (&String, &Function)| match times.get(place.as_str()) {
+        Some(2..) => Last {
+            text: place_in(function, &function.file),
+            ..Last::default()
+        },
+        _ => Last {
+            text: place.clone(),
+            shorter: Some(place_in(function, last_parts(&function.file, 1))),
+            ..Last::default()
+        },
+    };
+    places.iter().zip(functions).map(of).collect()
+}
+
+fn last_parts(file: &str, parts: usize) -> &str {
+    match file.rmatch_indices('/').nth(parts - 1) {
         // `<frozen importlib._bootstrap>`, `<doctest a/b/c[0]>`: names, not paths.
         Some((slash, _)) if !file.starts_with('<') => &file[slash + 1..],
         _ => file,
-    };
+    }
+}
+
+fn place_in(function: &Function, file: &str) -> String {
+    let Function { first_line, name, .. } = function;
     let or = |text: &str| {
         if text.is_empty() {
             "<unknown>".to_owned()

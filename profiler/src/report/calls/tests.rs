@@ -104,6 +104,20 @@ fn a_report_without_calls_says_so() {
 }
 
 #[test]
+fn functions_of_two_interpreters_are_told_apart_by_their_paths() {
+    let mut report = shop();
+    for version in ["3.12", "3.13"] {
+        let file = format!("/opt/python{version}/lib/email/message.py");
+        report.functions.push(function(&file, 493, "get", 90_000, (1, 1)));
+    }
+    let text = text(&report, Sort::NCalls, TOP, WIDTH);
+    for version in ["3.12", "3.13"] {
+        let row = format!("/opt/python{version}/lib/email/message.py:493(get)\n");
+        assert!(text.contains(&row), "{text}");
+    }
+}
+
+#[test]
 fn code_objects_of_one_function_are_one_row() {
     let mut report = shop();
     let mut again = function("/srv/shop/app/tree.py", 7, "depth", 5, (1, 1));

@@ -80,7 +80,14 @@ pub fn series(curve: &Curve, table: &Table, top: usize) -> Series {
 /// Sparklines of a report that has a curve; empty if it has none.
 pub fn text(report: &MemoryReport, table: &Table, top: usize, width: usize) -> String {
     match &report.curve {
-        Some(curve) if !curve.times.is_empty() => sparklines(&series(curve, table, top), width),
+        Some(curve) if !curve.times.is_empty() => {
+            let mut series = series(curve, table, top);
+            // What came and went between two snapshots has nothing to show.
+            series
+                .lines
+                .retain(|line| line.name.starts_with('[') || line.bytes.iter().flatten().any(|bytes| *bytes > 0));
+            sparklines(&series, width)
+        }
         _ => String::new(),
     }
 }
@@ -93,7 +100,7 @@ pub fn sparklines(series: &Series, width: usize) -> String {
         .iter()
         .map(|line| Last {
             text: line.name.clone(),
-            addition: String::new(),
+            ..Last::default()
         })
         .collect();
     let of = |text: &dyn Fn(&Line) -> String| series.lines.iter().map(text).collect::<Vec<_>>();

@@ -62,14 +62,23 @@ impl Numbers {
     }
 }
 
+/// Whether it can be a base: to be asked before a recording that is to be compared with it.
+///
+/// # Errors
+/// If its values are not those of memory.
+pub fn check(base: &Profile) -> Result<(), NotMemory> {
+    match Indices::of(base).are_complete() {
+        true => Ok(()),
+        false => Err(NotMemory),
+    }
+}
+
 /// Compares two recordings row by row.
 ///
 /// # Errors
 /// If the base is not a profile of memory.
 pub fn difference(base: &Profile, now: &MemoryReport, by: By) -> Result<Difference, NotMemory> {
-    if !Indices::of(base).are_complete() {
-        return Err(NotMemory);
-    }
+    check(base)?;
     let shown = |sums: &Sums| match now.shown {
         Shown::Allocated => sums.alloc_bytes,
         _ => sums.inuse_bytes,

@@ -163,6 +163,7 @@ fn rows(report: &MemoryReport, table: &Table, top: usize, width: usize) -> Strin
         .iter()
         .map(|row| Last {
             text: row.place.name.clone(),
+            shorter: None,
             addition: row.via.as_ref().map(|via| format!("via {via}")).unwrap_or_default(),
         })
         .collect();
@@ -253,6 +254,13 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
             bytes_change(super::change(before, after))
         )
     };
+    if process.exited && after.rss == 0 {
+        let parts = [
+            format!("{}: it ended before its RSS could be read", name(process)),
+            explained(process),
+        ];
+        return clauses("", &parts[..if report.exact { 1 } else { 2 }], width);
+    }
     let mut rss = vec![format!(
         "{}: RSS {} -> {} ({} in {})",
         name(process),
@@ -273,6 +281,14 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
 
 fn explained(process: &ProcessMemory) -> String {
     let error = error(process.explained_variance);
+    if is_unread_since(process) {
+        let grown = bytes_change(process.explained);
+        let remedy = match process.explained < process.growth() {
+            true => "; --peak shows what was there before",
+            false => "",
+        };
+        return format!("{grown} explained at its end (RSS was last read before it{remedy})");
+    }
     match process.explained_share() {
         // Against the trend, a ratio is a riddle.
         Some(share) if share >= 0.0 => match error {
@@ -287,6 +303,16 @@ fn explained(process: &ProcessMemory) -> String {
             _ => format!("{} explained (± {})", bytes_change(process.explained), bytes(error)),
         },
     }
+}
+
+/// It ended with more, or less, than when its RSS was last read, which can be a tenth of a second before: the account is
+/// of its end, and a ratio of the two would be `317 %` of a program that had just begun, or `46 %` of one whose
+/// interpreter has freed its modules on the way out.
+fn is_unread_since(process: &ProcessMemory) -> bool {
+    process.exited
+        && process
+            .explained_share()
+            .is_some_and(|share| !(0.95..=1.05).contains(&share))
 }
 
 /// `4242 python3`, and what happened to it.
@@ -318,15 +344,29 @@ fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
             ..Last::default()
         })
         .collect();
+    // What ended holds nothing any more: with it the sum would be many times what the machine has.
+    let alive = others.iter().filter(|process| !process.exited).count();
     if !others.is_empty() {
-        last.push(closing(others.len()));
+        last.push(match (alive, others.len() - alive) {
+            (_, 0) => closing(others.len()),
+            (0, ended) => Last {
+                text: format!("({} more that ended)", count(ended as u64)),
+                ..Last::default()
+            },
+            (alive, ended) => Last {
+                text: format!("({} more, and {} that ended)", count(alive as u64), count(ended as u64)),
+                ..Last::default()
+            },
+        });
     }
-    let sum =
-        |of: &dyn Fn(&ProcessMemory) -> i64| others.iter().map(|process| of(process)).fold(0, i64::saturating_add);
+    let sum = |of: &dyn Fn(&ProcessMemory) -> i64| {
+        let alive = others.iter().filter(|process| !process.exited);
+        alive.map(|process| of(process)).fold(0, i64::saturating_add)
+    };
     let column = |of: &dyn Fn(&ProcessMemory) -> i64, text: &dyn Fn(i64) -> String| {
         let mut cells: Vec<_> = shown.iter().map(|process| text(of(process))).collect();
         if !others.is_empty() {
-            cells.push(text(sum(of)));
+            cells.push(if alive > 0 { text(sum(of)) } else { String::new() });
         }
         cells
     };
@@ -345,7 +385,7 @@ fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
     let mut shares: Vec<_> = shown
         .iter()
         .map(|process| match process.explained_share() {
-            Some(share) if share >= 0.0 => format!("{:.0} %", share * 100.0),
+            Some(share) if share >= 0.0 && !is_unread_since(process) => format!("{:.0} %", share * 100.0),
             _ => "-".to_owned(),
         })
         .collect();

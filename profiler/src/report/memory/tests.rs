@@ -213,6 +213,66 @@ fn a_process_that_shrank_or_hardly_changed_has_no_riddle_of_a_ratio() {
 }
 
 #[test]
+fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
+    let report = MemoryReport {
+        processes: vec![ProcessMemory {
+            before: Resident::default(),
+            after: Resident::default(),
+            explained: 5 * MIB as i64,
+            started: true,
+            exited: true,
+            ..process(7, 0)
+        }],
+        ..growth()
+    };
+    assert_eq!(
+        table::processes(&report, TOP, WIDTH),
+        "7 worker (started, ended): it ended before its RSS could be read, +5.0 MiB explained\n"
+    );
+}
+
+#[test]
+fn a_process_that_ended_is_not_explained_by_a_share_of_what_was_last_read() {
+    let text = |explained: u64| {
+        let report = MemoryReport {
+            processes: vec![ProcessMemory {
+                before: Resident::default(),
+                after: Resident {
+                    rss: 10 * MIB,
+                    ..Resident::default()
+                },
+                explained: (explained * MIB) as i64,
+                started: true,
+                exited: true,
+                ..process(7, 0)
+            }],
+            ..growth()
+        };
+        table::processes(&report, TOP, 200)
+    };
+    let more = "in 60 s), +30.0 MiB explained at its end (RSS was last read before it)\n";
+    assert!(text(30).contains(more), "{}", text(30));
+    let less = "+4.0 MiB explained at its end (RSS was last read before it; --peak shows what was there before)\n";
+    assert!(text(4).contains(less), "{}", text(4));
+    assert!(text(10).contains("100 % explained\n"), "{}", text(10));
+}
+
+#[test]
+fn a_site_without_a_byte_in_any_snapshot_has_no_line_of_the_curve() {
+    let mut report = growth();
+    let table = Table::new(&report, By::Line);
+    let lines = |report: &MemoryReport| curve::text(report, &table, TOP, WIDTH).lines().count();
+    let before = lines(&report);
+    let curve = report.curve.as_mut().unwrap();
+    let some = curve
+        .sites
+        .iter_mut()
+        .find(|(_, bytes)| bytes.iter().any(|bytes| *bytes > 0));
+    some.unwrap().1.fill(0);
+    assert_eq!(lines(&report), before - 1);
+}
+
+#[test]
 fn one_row_more_than_asked_for_is_shown_rather_than_counted() {
     let report = growth();
     let table = Table::new(&report, By::Process);

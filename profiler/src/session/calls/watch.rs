@@ -1,20 +1,15 @@
-//! Counting calls of chosen functions by hardware breakpoints on their bytecode, where that costs the program less than
-//! probes on the evaluation loop, which all calls hit.
+//! Counting calls of chosen functions by hardware breakpoints on their bytecode (`--via breakpoints`), where probes on the
+//! evaluation loop would be hit by all calls.
 //!
 //! Probes come first: which code objects are meant is known when they are called. When each function that was named has
-//! been called in a process, and its bytes that matter fit into the processor's registers, each thread of the process is
-//! made to stop at them; then counting changes hands (`CallFacts::watched`), and then the probes go.
+//! been called in each process, counting changes hands (`CallFacts::watched`), for good, and the probes go. A process
+//! that cannot be watched keeps its probes, and is named.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use profiler_common::{
-    python::{BY_PROBES_STILL, BY_WATCHES, CallFacts, CodeKey, Watch, WatchKey},
+    python::{BY_WATCHES, CallFacts, CodeKey, Watch, WatchKey},
     stats::Counter,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -23,114 +18,82 @@ use super::{Calls, Window};
 use crate::{
     bpf::{Kernel, WatchLink},
     config::{CallsConfig, Via},
-    governor::{cpu_time_ns, watch_cost_ns},
-    python::{
-        bytecode::{self, Place},
-        code::Code,
-        codes::CodeId,
-        memory::ProcessMemory,
-    },
+    governor::watch_cost_ns,
+    python::{bytecode, code::Code, codes::CodeId, memory::ProcessMemory},
     recording::Recording,
 };
 
 /// Debug registers of x86.
 const REGISTERS: usize = 4;
-/// Probes must have cost this much before anything is concluded from what they cost.
-const LEARNED_NS: f64 = 1e6;
-/// … and breakpoints this much.
-const TRIED_NS: f64 = 20e6;
-/// Breakpoints are taken where they cost this much less, and given up where they cost this much more.
-const WORTH: f64 = 1.5;
-/// A call hits two: where it begins and where it returns.
-const HITS_OF_A_CALL: f64 = 2.0;
-/// How often it is looked whether the code is still there.
+/// How often it is looked whether the functions are still what they were.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// Calls that end by an exception have no time: from so many on, and so large a part, that is too many.
-const MOST_UNTIMED: (u64, u64) = (20, 20);
-/// Between announcing and doing it.
-const HAND_OVER: Duration = Duration::from_millis(10);
-/// Whoever starts threads faster than they can be watched is not watched.
-const MOST_ROUNDS: u32 = 50;
 
 pub(super) struct Watching {
-    via: Option<Via>,
+    wanted: bool,
     /// Code objects of chosen functions, of all processes.
-    chosen: FxHashMap<CodeKey, CodeId>,
+    chosen: FxHashSet<(CodeKey, CodeId)>,
     processes: FxHashMap<u32, Watched>,
-    /// One that is watched has got another chosen code object.
-    outdated: bool,
+    /// Processes that cannot be watched.
+    refused: FxHashSet<u32>,
+    /// By address: processes that were forked from one share them.
+    links: FxHashMap<u64, WatchLink>,
+    /// What a hit costs.
     trap_ns: Option<f64>,
-    /// Since when costs are compared.
-    before: Option<Cost>,
-    /// What probes cost for each nanosecond of the program's own.
-    probes_share: f64,
     since: Option<Instant>,
     length: Duration,
+    under_way: u64,
+    /// Of breakpoints that are gone.
+    hits: u64,
+    /// While their cost was measured.
+    hits_before: u64,
     checked: Instant,
-    given_up: Option<String>,
 }
 
 struct Watched {
-    instance: u32,
-    bytes: Vec<WatchKey>,
-    links: Vec<WatchLink>,
-    codes: FxHashSet<CodeKey>,
-}
-
-/// Totals so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cost {
-    probes_ns: f64,
-    watches_ns: f64,
-    program_ns: f64,
-    cpu_ns: u64,
-    /// Calls of chosen functions, and those that have a time or are known to have none.
-    calls: u64,
-    timed: u64,
+    /// Without code's identities.
+    codes: Vec<(CodeKey, CodeId)>,
+    bytes: Vec<(u64, Watch)>,
 }
 
 impl Watching {
     pub fn new(wanted: &CallsConfig) -> Self {
-        let given_up = match (wanted.via, wanted.duty) {
-            (Some(Via::Breakpoints), Some(_)) => Some("with --duty calls are counted by probes".to_owned()),
-            _ => None,
-        };
-        let is_wanted = !wanted.functions.is_empty() && wanted.duty.is_none();
         Self {
-            via: if is_wanted { wanted.via } else { Some(Via::Probes) },
-            chosen: FxHashMap::default(),
+            wanted: wanted.via == Via::Breakpoints,
+            chosen: FxHashSet::default(),
             processes: FxHashMap::default(),
-            outdated: false,
+            refused: FxHashSet::default(),
+            links: FxHashMap::default(),
             trap_ns: None,
-            before: None,
-            probes_share: 0.0,
             since: None,
             length: Duration::ZERO,
+            under_way: 0,
+            hits: 0,
+            hits_before: 0,
             checked: Instant::now(),
-            given_up,
         }
     }
 
-    /// A code object of a chosen function has become known.
+    /// A code object of a chosen function is called.
     pub fn choose(&mut self, key: CodeKey, code: CodeId) {
-        if self.chosen.insert(key, code) == Some(code) {
-            return;
+        if self.wanted {
+            self.chosen.insert((key.anyone(), code));
         }
-        let mut watched = self.processes.values();
-        self.outdated |= watched.any(|watched| u64::from(watched.instance) == key.instance);
-        self.before = None;
     }
 
     /// A process is not watched any more: probes see its calls, or nobody does.
     pub fn forget(&mut self, kernel: &mut Kernel, pid: u32) {
+        self.refused.remove(&pid);
         let Some(watched) = self.processes.remove(&pid) else {
             return;
         };
-        for key in &watched.bytes {
-            kernel.remove_watch(*key);
+        for (address, _) in watched.bytes {
+            kernel.remove_watch(watch_key(address, pid));
+            if !self.addresses().any(|other| other == address)
+                && let Some(link) = self.links.remove(&address)
+            {
+                self.hits += link.end().unwrap_or_default();
+            }
         }
-        drop(watched.links);
-        self.before = None;
         if self.processes.is_empty()
             && let Some(since) = self.since.take()
         {
@@ -144,6 +107,11 @@ impl Watching {
         }
     }
 
+    /// Hits that the program has seen.
+    pub fn seen(&self, kernel: &Kernel) -> anyhow::Result<u64> {
+        Ok(kernel.counter(Counter::WatchHits)?.saturating_sub(self.hits_before))
+    }
+
     /// What a hit costs; 0 as long as there were none.
     pub fn trap_ns(&self) -> f64 {
         self.trap_ns.unwrap_or(0.0)
@@ -154,185 +122,79 @@ impl Watching {
         self.length + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Why they are not, or not any more.
-    pub fn reason(&self) -> Option<String> {
-        self.given_up.clone()
+    /// How often they were hit.
+    pub fn hits(&self) -> u64 {
+        self.hits
     }
 
-    fn is_wanted(&self) -> bool {
-        self.via != Some(Via::Probes) && self.given_up.is_none()
+    /// Calls under way when counting changed hands.
+    pub fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = u64> {
+        let bytes = self.processes.values().flat_map(|watched| &watched.bytes);
+        bytes.map(|&(address, _)| address)
     }
 }
 
 impl Calls {
     /// Looks whether counting should change hands.
     pub(super) fn follow_watches(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
-        if !self.watching.is_wanted() || !matches!(self.window, Window::Open { .. }) {
+        if !self.watching.wanted || !matches!(self.window, Window::Open { .. }) {
             return Ok(());
         }
-        let is_alive = |pid: u32| recording.python(pid).is_some();
         for pid in self.watching.processes.keys().copied().collect::<Vec<_>>() {
-            if !is_alive(pid) {
+            if recording.python(pid).is_none() {
                 self.watching.forget(kernel, pid);
             }
         }
-        let pids = || self.probed.iter().map(|probed| probed.pid).filter(|&pid| is_alive(pid));
-        let waiting: Vec<u32> = pids()
-            .filter(|pid| !self.watching.processes.contains_key(pid))
+        if self.watching.checked.elapsed() >= CHECK_EVERY {
+            self.watching.checked = Instant::now();
+            self.look_for_changes(recording);
+        }
+        let pids = self.probed.iter().map(|probed| probed.pid);
+        let by_probes: Vec<u32> = pids
+            .filter(|&pid| recording.python(pid).is_some() && !self.watching.processes.contains_key(&pid))
             .collect();
-        if !self.watching.processes.is_empty() && self.no_longer(kernel, recording)? {
-            return self.back_to_probes(kernel, recording);
-        }
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        if !waiting.iter().all(|&pid| self.is_learned(recording, pid)) {
-            return Ok(());
-        }
-        if !self.is_worth_it(kernel)? {
+        let refused = &self.watching.refused;
+        let waiting: Vec<u32> = by_probes.iter().copied().filter(|pid| !refused.contains(pid)).collect();
+        let is_learned = |&pid: &u32| self.is_complete(recording, &self.chosen_in(recording, pid));
+        if waiting.is_empty() || !waiting.iter().all(is_learned) {
             return Ok(());
         }
         for pid in waiting {
             if let Err(error) = self.watch(kernel, recording, pid) {
-                let reason = format!("process {pid}: {error:#}");
-                if self.watching.via.is_some() {
-                    self.warnings.push(format!("{reason}; calls are counted by probes"));
-                }
-                return self.give_up(kernel, recording, reason);
+                self.watching.forget(kernel, pid);
+                self.watching.refused.insert(pid);
+                self.warnings
+                    .push(format!("process {pid}: {error:#}; its calls are counted by probes"));
             }
         }
-        self.watching.since.get_or_insert_with(Instant::now);
-        kernel.detach_probes();
-        self.attached.clear();
-        self.watching.before = Some(self.cost(kernel)?);
+        if by_probes.iter().all(|pid| self.watching.processes.contains_key(pid)) {
+            self.detach(kernel);
+        }
         Ok(())
     }
 
-    /// Whether each function that was named has been called in the process.
-    fn is_learned(&self, recording: &Recording, pid: u32) -> bool {
+    /// Code of the functions that were named, as far as it was called in the process.
+    fn chosen_in(&self, recording: &Recording, pid: u32) -> Vec<(CodeKey, CodeId)> {
         let Some((python, _)) = recording.python(pid) else {
-            return false;
+            return Vec::new();
         };
         let instance = u64::from(python.facts.instance);
-        let chosen = || self.watching.chosen.iter().filter(|(key, _)| key.instance == instance);
-        self.patterns
-            .iter()
-            .all(|pattern| chosen().any(|(_, &code)| pattern.matches(recording.ledger.codes.get(code))))
+        let chosen = self.watching.chosen.iter().copied();
+        chosen.filter(|(key, _)| key.instance == instance).collect()
     }
 
-    fn cost(&self, kernel: &Kernel) -> anyhow::Result<Cost> {
-        let (entry_ns, return_ns) = self
-            .governor
-            .as_ref()
-            .map(|governor| (governor.trap().entry_ns, governor.trap().return_ns))
-            .unwrap_or_default();
-        let hits = |counter, cost_ns: f64| -> anyhow::Result<f64> { Ok(kernel.counter(counter)? as f64 * cost_ns) };
-        let timed = self.timing.values();
-        Ok(Cost {
-            probes_ns: hits(Counter::EntryHits, entry_ns)? + hits(Counter::ReturnHits, return_ns)?,
-            watches_ns: hits(Counter::WatchHits, self.watching.trap_ns())?,
-            program_ns: kernel.counter(Counter::RunTimeNs)? as f64,
-            cpu_ns: self.probed.iter().map(|probed| cpu_time_ns(probed.pid)).sum(),
-            calls: self.watching.chosen.keys().map(|&key| kernel.calls_of(key).calls).sum(),
-            timed: timed.map(|timing| timing.count + timing.missed_entries).sum(),
+    /// Whether code of each function that was named is among these.
+    fn is_complete(&self, recording: &Recording, codes: &[(CodeKey, CodeId)]) -> bool {
+        self.patterns.iter().all(|pattern| {
+            codes.iter().any(|(key, code)| {
+                let main = self.mains.get(&key.instance).and_then(Option::as_ref);
+                pattern.matches(recording.ledger.codes.get(*code), main)
+            })
         })
-    }
-
-    /// Whether breakpoints would cost the program less than the probes do.
-    fn is_worth_it(&mut self, kernel: &mut Kernel) -> anyhow::Result<bool> {
-        let now = self.cost(kernel)?;
-        let before = *self.watching.before.get_or_insert(now);
-        let probes_ns = now.probes_ns - before.probes_ns + (now.program_ns - before.program_ns);
-        let forced = self.watching.via == Some(Via::Breakpoints);
-        if probes_ns < LEARNED_NS && !forced {
-            return Ok(false);
-        }
-        let trap_ns = match self.watching.trap_ns {
-            Some(trap_ns) => trap_ns,
-            None => match watch_cost_ns(kernel) {
-                Ok(trap_ns) => *self.watching.trap_ns.insert(trap_ns),
-                Err(error) => {
-                    let reason = format!("there are no hardware breakpoints to be had: {error:#}");
-                    if forced {
-                        self.warnings.push(reason.clone());
-                    }
-                    self.watching.given_up = Some(reason);
-                    return Ok(false);
-                }
-            },
-        };
-        let calls = now.calls.saturating_sub(before.calls) as f64;
-        let own_ns = (now.cpu_ns.saturating_sub(before.cpu_ns) as f64 - probes_ns).max(1.0);
-        self.watching.probes_share = probes_ns / own_ns;
-        self.watching.before = None;
-        Ok(forced || calls * HITS_OF_A_CALL * trap_ns * WORTH < probes_ns)
-    }
-
-    /// Whether the breakpoints must go: there is more to count than they see, or they cost more than probes did.
-    fn no_longer(&mut self, kernel: &Kernel, recording: &Recording) -> anyhow::Result<bool> {
-        if self.watching.outdated || self.is_replaced(recording) {
-            self.warnings.push(
-                "a chosen function came into being again while it was counted (a module was loaded anew, or another \
-                 function is called the same): its calls before that was seen are not counted"
-                    .to_owned(),
-            );
-            return Ok(true);
-        }
-        if self.watching.via == Some(Via::Breakpoints) {
-            return Ok(false);
-        }
-        let now = self.cost(kernel)?;
-        let before = *self.watching.before.get_or_insert(now);
-        let watches_ns = now.watches_ns - before.watches_ns + (now.program_ns - before.program_ns);
-        let own_ns = (now.cpu_ns.saturating_sub(before.cpu_ns) as f64 - watches_ns).max(1.0);
-        let calls = now.calls.saturating_sub(before.calls);
-        let untimed = calls.saturating_sub(now.timed.saturating_sub(before.timed));
-        self.watching.given_up = if untimed > MOST_UNTIMED.0 && untimed > calls / MOST_UNTIMED.1 {
-            Some("too many calls end by an exception, which breakpoints do not see".to_owned())
-        } else if watches_ns < TRIED_NS {
-            None
-        } else if watches_ns / own_ns > self.watching.probes_share * WORTH {
-            Some("the functions are called too often for breakpoints".to_owned())
-        } else {
-            self.watching.before = Some(now);
-            None
-        };
-        Ok(self.watching.given_up.is_some())
-    }
-
-    /// Whether something else lies where a watched code object was.
-    fn is_replaced(&mut self, recording: &Recording) -> bool {
-        if self.watching.checked.elapsed() < CHECK_EVERY {
-            return false;
-        }
-        self.watching.checked = Instant::now();
-        let mut gone = Vec::new();
-        for (&pid, watched) in &self.watching.processes {
-            let codes = watched.codes.iter();
-            gone.extend(codes.filter(|key| !self.is_there(recording, pid, **key)));
-        }
-        for key in &gone {
-            self.watching.chosen.remove(key);
-        }
-        !gone.is_empty()
-    }
-
-    fn is_there(&self, recording: &Recording, pid: u32, key: CodeKey) -> bool {
-        let Some((python, _)) = recording.python(pid) else {
-            return true;
-        };
-        let found = Code::from_memory(
-            &ProcessMemory { pid },
-            key.address,
-            &python.facts,
-            python.binary.format(),
-        );
-        let known = self
-            .watching
-            .chosen
-            .get(&key)
-            .map(|&code| recording.ledger.codes.get(code));
-        found.is_ok_and(|found| Some(&found) == known)
     }
 
     /// Watches a process: from then on probes count none of its calls.
@@ -343,131 +205,155 @@ impl Calls {
         if !(1..=python.facts.eval_start.len()).contains(&ranges) || !binary.eval_handlers.is_empty() {
             anyhow::bail!("its evaluation loop is not in one piece");
         }
-        let instance = u64::from(python.facts.instance);
-        let keys: FxHashSet<CodeKey> = self
-            .watching
-            .chosen
-            .keys()
-            .copied()
-            .filter(|key| key.instance == instance)
-            .collect();
-        let mut places: Vec<(u64, Place)> = Vec::new();
-        for key in &keys {
-            let name = |code: &CodeId| recording.ledger.codes.get(*code).display_name().to_owned();
-            let name = self.watching.chosen.get(key).map(name).unwrap_or_default();
-            if !self.is_there(recording, pid, *key) {
-                anyhow::bail!("{name} is not there any more");
+        let trap_ns = match self.watching.trap_ns {
+            Some(trap_ns) => trap_ns,
+            None => {
+                let measured = watch_cost_ns(kernel).context("there are no hardware breakpoints to be had")?;
+                self.watching.hits_before = kernel.counter(Counter::WatchHits)?;
+                *self.watching.trap_ns.insert(measured)
             }
-            let instruction = binary.format().instruction;
-            let found = bytecode::places(&ProcessMemory { pid }, binary.version, instruction, key.address)
-                .with_context(|| name)?;
-            places.extend(found.into_iter().map(|place| (key.address, place)));
+        };
+        let mut codes = self.chosen_in(recording, pid);
+        codes.retain(|&(key, code)| is_there(recording, pid, key, code));
+        if !self.is_complete(recording, &codes) {
+            anyhow::bail!("a function given is not any more where it was called");
         }
-        if places.len() > REGISTERS {
+        let mut bytes: Vec<(u64, Watch)> = Vec::new();
+        for (key, code) in &codes {
+            let name = || format!("`{}`", recording.ledger.codes.get(*code).display_name());
+            let instruction = binary.format().instruction;
+            let places = bytecode::places(&ProcessMemory { pid }, binary.version, instruction, key.address);
+            bytes.extend(places.with_context(name)?.into_iter().map(|place| {
+                let watch = Watch {
+                    code: key.address,
+                    kind: place.kind,
+                    trap_ns: trap_ns as u64,
+                };
+                (place.address, watch)
+            }));
+        }
+        let new = || bytes.iter().map(|&(address, _)| address);
+        let all: FxHashSet<u64> = self.watching.addresses().chain(new()).collect();
+        if all.len() > REGISTERS {
+            let name =
+                |(_, code): &(CodeKey, CodeId)| format!("`{}`", recording.ledger.codes.get(*code).display_name());
             anyhow::bail!(
-                "{} bytes would have to be watched, where calls begin and where they return, and the processor has \
-                 {REGISTERS} registers for that",
-                places.len()
+                "{}: {} bytes would have to be watched in all, where calls begin and where they return, and the processor \
+                 has {REGISTERS} registers for that",
+                codes.iter().map(name).collect::<Vec<_>>().join(", "),
+                all.len()
             );
         }
-        let mut watched = Watched {
-            instance: python.facts.instance,
-            bytes: Vec::new(),
-            links: Vec::new(),
-            codes: keys,
+        // What cannot be done is undone by the caller.
+        let watched = Watched {
+            codes: codes.clone(),
+            bytes: bytes.clone(),
         };
-        let done = self.watch_places(kernel, pid, &places, &mut watched);
-        // What could not be done is undone where it is given up.
         self.watching.processes.insert(pid, watched);
-        done?;
+        for (address, watch) in bytes {
+            kernel.set_watch(watch_key(address, pid), &watch)?;
+            if !self.watching.links.contains_key(&address) {
+                let link = kernel.attach_watch(address)?;
+                self.watching.links.insert(address, link);
+            }
+        }
         let probed = self.probed.iter().find(|probed| probed.pid == pid);
-        let facts = probed.context("it is not probed")?.facts;
-        let mut hand_over = |watched| kernel.set_call_facts(pid, &CallFacts { watched, ..facts });
-        hand_over(BY_PROBES_STILL)?;
-        // Until whoever was on the way from a probe to the bytecode has arrived, or (preempted just there) counts twice.
-        thread::sleep(HAND_OVER);
-        hand_over(BY_WATCHES)
-    }
-
-    fn watch_places(
-        &self,
-        kernel: &mut Kernel,
-        pid: u32,
-        places: &[(u64, Place)],
-        watched: &mut Watched,
-    ) -> anyhow::Result<()> {
-        for &(code, Place { address, kind }) in places {
-            let key = WatchKey {
-                address,
-                pid: pid.into(),
-            };
-            let trap_ns = self.watching.trap_ns() as u64;
-            watched.bytes.push(key);
-            kernel.set_watch(key, &Watch { code, kind, trap_ns })?;
-        }
-        let mut known = FxHashSet::default();
-        for round in 0..MOST_ROUNDS {
-            let new: Vec<u32> = all_threads(pid)?.into_iter().filter(|&tid| known.insert(tid)).collect();
-            if new.is_empty() {
-                // Threads that are started from now on inherit what those that start them have.
-                return Ok(());
-            }
-            for tid in new {
-                // Whoever was started after the first was watched may have inherited as well.
-                if round > 0 {
-                    kernel.set_watched_twice(tid)?;
-                }
-                for (_, place) in places {
-                    match kernel.attach_watch(tid, place.address) {
-                        Ok(link) => watched.links.push(link),
-                        Err(error) if is_gone(&error) => break,
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        anyhow::bail!("it starts threads too fast");
-    }
-
-    fn give_up(&mut self, kernel: &mut Kernel, recording: &Recording, reason: String) -> anyhow::Result<()> {
-        self.watching.given_up = Some(reason);
-        self.back_to_probes(kernel, recording)
-    }
-
-    /// Probes count again, of all processes.
-    fn back_to_probes(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
-        for pid in recording.pids().collect::<Vec<_>>() {
-            self.probe(kernel, recording, pid);
-        }
-        // None is left that is probed.
-        self.watching.forget_all(kernel);
-        self.watching.before = None;
-        self.watching.outdated = false;
+        let facts = CallFacts {
+            watched: BY_WATCHES,
+            ..probed.context("it is not probed")?.facts
+        };
+        kernel.set_call_facts(pid, &facts)?;
+        let under_way = kernel.calls_under_way().into_iter();
+        let is_chosen = |address: &u64| codes.iter().any(|(key, _)| key.address == *address);
+        self.watching.under_way += under_way.filter(is_chosen).count() as u64;
+        self.watching.since.get_or_insert_with(Instant::now);
         Ok(())
     }
-}
 
-fn threads(pid: u32) -> anyhow::Result<Vec<u32>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).context("its threads cannot be listed")?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter_map(|name| name.parse().ok()).collect())
-}
-
-/// All of them: where one ends that is just being listed, the kernel leaves out those behind it (`next_tid`, fs/proc). The
-/// directory's links are as many as threads, and two.
-fn all_threads(pid: u32) -> anyhow::Result<Vec<u32>> {
-    for _ in 0..MOST_ROUNDS {
-        let found = threads(pid)?;
-        let known = fs::metadata(format!("/proc/{pid}/task")).map_or(0, |task| task.nlink());
-        if found.len() as u64 + 2 >= known {
-            return Ok(found);
+    /// Warns, once, of what breakpoints do not see: code that came to lie in the place of a watched function's, and code
+    /// of another function with a name that was given, which a sample has shown.
+    pub(super) fn look_for_changes(&mut self, recording: &Recording) {
+        let Watching { chosen, processes, .. } = &mut self.watching;
+        let codes = &recording.ledger.codes;
+        for (&pid, watched) in processes {
+            watched.codes.retain(|&(key, code)| {
+                let there = is_there(recording, pid, key, code);
+                if !there {
+                    self.warnings.push(format!(
+                        "process {pid}: `{}` is not any more where it was (its module was loaded anew, or it was thrown \
+                         away): calls of what has taken its place are not counted",
+                        codes.get(code).display_name()
+                    ));
+                }
+                there
+            });
+            let Some((python, _)) = recording.python(pid) else {
+                continue;
+            };
+            let instance = u64::from(python.facts.instance);
+            let main = self.mains.get(&instance).and_then(Option::as_ref);
+            for (address, code) in recording.codes_of(pid) {
+                let known = codes.get(code);
+                let key = CodeKey { address, instance };
+                if self.patterns.iter().any(|pattern| pattern.matches(known, main)) && chosen.insert((key, code)) {
+                    self.warnings.push(format!(
+                        "process {pid}: another `{}` ran, which had not been called when breakpoints were set: its calls \
+                         are not counted",
+                        known.display_name()
+                    ));
+                }
+            }
         }
     }
-    anyhow::bail!("its threads cannot be listed");
+
+    /// Says what is missing that nobody else speaks of: hits, and the times of calls that ended by an exception.
+    pub(super) fn warn_of_missing(&mut self, kernel: &Kernel, recording: &Recording) {
+        if self.watching.length().is_zero() {
+            return;
+        }
+        let seen = self.watching.seen(kernel).unwrap_or_default();
+        if self.watching.hits > seen {
+            self.warnings.push(format!(
+                "the kernel did not let {} of {} hits of breakpoints be seen: as many calls, or times of calls, may be \
+                 missing",
+                self.watching.hits - seen,
+                self.watching.hits
+            ));
+        }
+        let mut calls: FxHashMap<CodeId, u64> = FxHashMap::default();
+        for (key, count) in &self.counted {
+            if let Some(code) = self.codes.get(key).filter(|code| self.chosen.contains(code)) {
+                *calls.entry(*code).or_default() += count.calls;
+            }
+        }
+        for (code, calls) in calls {
+            let timing = self.timing.get(&code);
+            let ended = timing.map_or(0, |timing| timing.count + timing.missed_entries);
+            if calls > ended {
+                let name = recording.ledger.codes.get(code).display_name();
+                self.warnings.push(format!(
+                    "{} of {calls} calls of `{name}` have no time: they ended by an exception, or had not ended when \
+                     counting changed hands or stopped",
+                    calls - ended
+                ));
+            }
+        }
+    }
 }
 
-/// Whether the thread has ended.
-fn is_gone(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.and_then(io::Error::raw_os_error) == Some(libc::ESRCH)
+fn watch_key(address: u64, pid: u32) -> WatchKey {
+    WatchKey {
+        address,
+        pid: pid.into(),
+    }
+}
+
+/// Whether a code object lies where it was.
+fn is_there(recording: &Recording, pid: u32, key: CodeKey, code: CodeId) -> bool {
+    let Some((python, _)) = recording.python(pid) else {
+        return true;
+    };
+    let memory = ProcessMemory { pid };
+    let found = Code::from_memory(&memory, key.address, &python.facts, python.binary.format());
+    found.is_ok_and(|found| found == *recording.ledger.codes.get(code))
 }

@@ -13,6 +13,8 @@ const CALLS_A_SECOND: f64 = 1000.0;
 const STEPS: f64 = 10_000.0;
 /// Calls of another function for each of the chosen one. A probe is hit by all of them.
 const OTHERS: [u32; 2] = [0, 100];
+/// In turn: nobody, these, and nobody once more.
+const MEANS: [&[&str]; 2] = [&[], &["--via", "breakpoints"]];
 
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     OTHERS.into_iter().try_for_each(|others| beside(bench, others, table))
@@ -29,25 +31,33 @@ fn beside(bench: &Bench, others: u32, table: &mut Table) -> Result<()> {
     let arguments = [steps.as_str(), others_text.as_str()];
     let rounds = calibrate(&mut start(bench, python, OFTEN, &arguments)?)?;
 
-    let mut took: [Vec<_>; 3] = Default::default();
+    let mut took: [Vec<_>; MEANS.len() + 2] = Default::default();
     let mut rate = Vec::new();
     for pair in bench.pairs() {
         let mut workload = start(bench, python, OFTEN, &arguments)?;
         work(&mut workload, "", rounds / 4 + 1)?;
         for step in 0..took.len() {
             let which = (pair + step) % took.len();
-            if which != 1 {
+            let Some(means) = which.checked_sub(1).and_then(|means| MEANS.get(means)) else {
                 took[which].push(work(&mut workload, "", rounds)?);
                 continue;
-            }
-            let arguments: Vec<&str> = UNBOUNDED.into_iter().chain(["--function", "often.py:chosen"]).collect();
-            let counting = bench.counter.attach(workload.pid(), &arguments)?;
+            };
+            let function = ["--function", "often.py:chosen"];
+            let arguments = UNBOUNDED.into_iter().chain(function).chain(means.iter().copied());
+            let counting = bench.counter.attach(workload.pid(), &arguments.collect::<Vec<_>>())?;
+            counting.settle();
+            // With this call it becomes known what is to be watched.
+            work(&mut workload, "", 1)?;
             counting.settle();
             let portion = work(&mut workload, "", rounds)?;
             let counted = counting.stop()?;
             let found = counted.calls_of("chosen")?;
-            if found != rounds {
-                bail!("{found} calls were counted, not {rounds}");
+            if found != rounds + 1 {
+                bail!("{found} calls were counted, not {}", rounds + 1);
+            }
+            let (hits, least) = (counted.watch_hits()?, if means.is_empty() { 0 } else { 2 * rounds });
+            if hits < least {
+                bail!("breakpoints were hit {hits} times, not {least}");
             }
             table.lost("a chosen function", counted.lost());
             rate.push(rounds as f64 / portion.wall_s);
@@ -62,9 +72,10 @@ fn beside(bench: &Bench, others: u32, table: &mut Table) -> Result<()> {
         "one chosen function of a CPU-bound program that {beside}, times as long as with nobody"
     ));
     let goal = (others == 0).then_some(GOAL);
-    let [nobody, chosen, again] = &took;
+    let [nobody, chosen, watched, again] = &took;
     for (name, with, goal) in [
         ("profiler calls --function", chosen, goal),
+        ("profiler calls --function --via breakpoints", watched, None),
         ("nobody, once more", again, None),
     ] {
         let pairs = || with.iter().zip(nobody);

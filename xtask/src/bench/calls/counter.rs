@@ -110,6 +110,12 @@ impl Counted {
         anywhere(&self.summary, "trap_ns").context("the profiler's summary does not tell what a trap costs")
     }
 
+    /// How often hardware breakpoints were hit.
+    pub fn watch_hits(&self) -> Result<u64> {
+        let hits = self.summary["calls"]["watch_hits"].as_u64();
+        hits.context("the profiler's summary does not tell how often breakpoints were hit")
+    }
+
     /// What was lost and how much of it, in the profiler's words.
     pub fn lost(&self) -> Vec<(String, u64)> {
         let reasons = self.summary["lost"].as_array().map_or(&[][..], Vec::as_slice);

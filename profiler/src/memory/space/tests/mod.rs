@@ -1,4 +1,5 @@
 mod claims;
+mod loans;
 mod naive;
 mod size;
 

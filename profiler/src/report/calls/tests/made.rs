@@ -111,7 +111,10 @@ pub(super) fn shop() -> CallsReport {
 pub(super) fn windows() -> CallsReport {
     let mut report = CallsReport {
         observed: Duration::from_millis(250),
-        scaled: Some(Scaled { error: 9_114 }),
+        scaled: Some(Scaled {
+            error: 9_114,
+            slowed: 0.01,
+        }),
         slow_down: Some(1.02),
         ..shop()
     };
@@ -210,7 +213,7 @@ prop_compose! {
         functions in prop::collection::vec(any_function(bits), 0..20),
         chosen in any::<bool>(),
         [length, observed, sampled] in [any_duration(), any_duration(), any_duration()],
-        scaled in prop::option::of(any::<u64>().prop_map(|error| Scaled { error })),
+        scaled in prop::option::of((any::<u64>(), 0.0..10.0_f64).prop_map(|(error, slowed)| Scaled { error, slowed })),
         slow_down in prop::option::of(any::<f64>()),
         samples in any_time(),
         period_ns in any_time(),
