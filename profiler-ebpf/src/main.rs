@@ -9,7 +9,7 @@
 //! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
 //! | `alloc_entry`, `alloc_return`, `free_entry` | uprobes on allocators | send who allocates and frees what |
 //! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
-//! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions that are not called too often |
+//! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions (`--via breakpoints`) |
 //! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!

@@ -5,7 +5,10 @@
 //! been called in each process, counting changes hands (`CallFacts::watched`), for good, and the probes go. A process
 //! that cannot be watched keeps its probes, and is named.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::hash_map::Entry,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use profiler_common::{
@@ -252,9 +255,8 @@ impl Calls {
         self.watching.processes.insert(pid, watched);
         for (address, watch) in bytes {
             kernel.set_watch(watch_key(address, pid), &watch)?;
-            if !self.watching.links.contains_key(&address) {
-                let link = kernel.attach_watch(address)?;
-                self.watching.links.insert(address, link);
+            if let Entry::Vacant(link) = self.watching.links.entry(address) {
+                link.insert(kernel.attach_watch(address)?);
             }
         }
         let probed = self.probed.iter().find(|probed| probed.pid == pid);
