@@ -52,7 +52,7 @@ const LOOK_EVERY: u64 = 64;
 pub struct Facts {
     pub instance: u32,
     frame_code: u64,
-    frame_previous: u64,
+    pub frame_previous: u64,
     pub frame_instruction: u64,
     frame_owner: u64,
     frame_entry: u64,
@@ -292,7 +292,7 @@ fn count_call(
 
 /// Counts a call of a function that has been called before; `false` if it has not.
 #[inline(always)]
-pub fn count_known(facts: &Facts, event: u32, key: CodeKey, frame: u64) -> bool {
+fn count_known(facts: &Facts, event: u32, key: CodeKey, frame: u64) -> bool {
     let Some(counted) = CALLS.get_ptr_mut(key) else {
         return false;
     };
@@ -311,14 +311,45 @@ pub fn count_known(facts: &Facts, event: u32, key: CodeKey, frame: u64) -> bool 
     true
 }
 
+/// Counts a call that begins where bytecode is read, from the frame `caller`.
+#[inline(always)]
+pub fn count_watched(facts: &Facts, key: CodeKey, caller: u64) -> Result<(), Counter> {
+    if let Some(counted) = CALLS.get_ptr_mut(key) {
+        // SAFETY: as above.
+        unsafe {
+            atomic::add(&raw mut (*counted).calls, 1);
+            let calls = (*counted).calls;
+            let look = (*counted).known & CALLS_RECURSIVE != 0 || calls < LOOK_EVERY || calls % LOOK_EVERY == 0;
+            if look && is_inside(facts, caller, key.address) {
+                (*counted).known |= CALLS_RECURSIVE;
+                atomic::add(&raw mut (*counted).nested, 1);
+            }
+        }
+        return Ok(());
+    }
+    let nested = u64::from(is_inside(facts, caller, key.address));
+    let first = CallCount {
+        calls: 1,
+        nested,
+        known: nested * CALLS_RECURSIVE,
+    };
+    CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)
+}
+
 /// Whether a generator that stops has no caller in its frame any more.
 #[inline(always)]
 fn is_unlinked(facts: &Facts, event: u32, frame: u64) -> bool {
     event == CALL_YIELD && UserMemory.read_u64(frame + facts.frame_previous) == Some(0)
 }
 
+/// Whether a call from the frame `caller` is from inside `code`.
 #[inline(always)]
-pub fn calls_itself(facts: &Facts, frame: u64, code: u64) -> bool {
+pub fn is_inside(facts: &Facts, caller: u64, code: u64) -> bool {
+    caller != 0 && (code_of(facts, caller) == Some(code) || calls_itself(facts, caller, code))
+}
+
+#[inline(always)]
+fn calls_itself(facts: &Facts, frame: u64, code: u64) -> bool {
     let offsets = facts.frame_code | facts.frame_previous << 16 | u64::from(facts.tagged) << 32;
     is_on_chain(frame, code, offsets) != 0
 }
@@ -390,24 +421,23 @@ fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, own: u64, time_ns:
     {
         return Ok(());
     }
-    begin_anew(facts, key, frame, code, own, time_ns, 0)
+    let caller = UserMemory.read_u64(frame + facts.frame_previous).unwrap_or(0);
+    begin_anew(facts, key, caller, code, own, time_ns, 0)
 }
 
+/// `caller`: its frame, or 0.
 #[inline(always)]
 pub fn begin_anew(
     facts: &Facts,
     key: StartKey,
-    frame: u64,
+    caller: u64,
     code: u64,
     own: u64,
     time_ns: u64,
     watched: u64,
 ) -> Result<(), Counter> {
-    let caller = UserMemory
-        .read_u64(frame + facts.frame_previous)
-        .filter(|&previous| previous != 0)
-        .and_then(|previous| code_of(facts, previous))
-        .unwrap_or(0);
+    let caller = if caller == 0 { None } else { code_of(facts, caller) };
+    let caller = caller.unwrap_or(0);
     let of_caller = if caller == 0 { 0 } else { identity(facts, caller) };
     let start = Start {
         time_ns,
@@ -423,12 +453,6 @@ pub fn begin_anew(
 #[inline(always)]
 pub fn is_loop_entry(facts: &Facts, frame: u64) -> bool {
     facts.has_loop_entries && byte(frame + facts.frame_entry) != Some(0)
-}
-
-/// Whether this is a frame of `code` that returns to `caller`.
-#[inline(always)]
-pub fn is_called_by(facts: &Facts, frame: u64, caller: u64, code: u64) -> bool {
-    UserMemory.read_u64(frame.wrapping_add(facts.frame_previous)) == Some(caller) && code_of(facts, frame) == Some(code)
 }
 
 #[inline(always)]

@@ -14,10 +14,7 @@ use aya_ebpf::{
     EbpfContext as _, bindings::bpf_perf_event_data, helpers::generated::bpf_ktime_get_ns, programs::PerfEventContext,
 };
 use profiler_common::{
-    python::{
-        BY_WATCHES, CALL_BEGIN, CALLS_RECURSIVE, CallCount, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess,
-        WATCH_ENTRY, Watch, WatchKey,
-    },
+    python::{BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, WATCH_ENTRY, Watch, WatchKey},
     record::PYTHON_COMPLETE,
     stats::Counter,
     unwind::REGISTER_PC,
@@ -27,7 +24,7 @@ use profiler_ebpf::{memory::ReadMemory as _, python::thread};
 use crate::{
     calls::{self, Facts},
     context::PERF_EVENT,
-    maps::{CALLS, STARTS, WATCHES, scratch},
+    maps::{STARTS, WATCHES, scratch},
     sample,
     stats::count,
     task::{self, Task},
@@ -57,20 +54,20 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
     let Some(facts) = calls::facts(task, 0, 0).filter(|facts| facts.calls.watched == BY_WATCHES) else {
         return Ok(());
     };
-    let mut frame = innermost_frame(task)?;
-    if frame == 0 {
+    let innermost = innermost_frame(task)?;
+    if innermost == 0 {
         return Ok(());
     }
-    if calls::code_of(&facts, frame) != Some(watch.code) || is_begun(&facts, watch, frame, address) {
-        frame = frame_to_be(&facts, watch.code, frame)?;
-        if frame == 0 {
-            return Ok(());
-        }
-    }
+    let is_own = calls::code_of(&facts, innermost) == Some(watch.code);
     if watch.kind != WATCH_ENTRY {
-        returns(task, &facts, frame, watch, started_ns)?;
-    } else if is_at_first(&facts, frame, address)? {
-        begins(task, &facts, frame, watch.code)?;
+        if is_own {
+            returns(task, &facts, innermost, watch, started_ns)?;
+        }
+    } else if is_own && is_at_first(&facts, innermost, address)? {
+        let caller = UserMemory.read_u64(innermost + facts.frame_previous).unwrap_or(0);
+        begins(task, &facts, innermost, caller, watch.code)?;
+    } else if let Some(frame) = frame_to_be(&facts, watch.code, innermost, address)? {
+        begins(task, &facts, frame, innermost, watch.code)?;
     }
     calls::spent(started_ns);
     Ok(())
@@ -101,28 +98,27 @@ fn innermost_frame(task: Task) -> Result<u64, Counter> {
     Ok(scratch.frame)
 }
 
-/// Whether a call is about to begin, and this frame, of the same function, is not the one that it has.
-#[inline(always)]
-fn is_begun(facts: &Facts, watch: Watch, frame: u64, first: u64) -> bool {
-    watch.kind == WATCH_ENTRY && !is_at_first(facts, frame, first).unwrap_or(true)
-}
-
 /// The new frame, if it is not in the chain yet: it is in some register, and the innermost one is its caller. Compilers
-/// may fetch the first instruction before they put the frame into the chain (Debian's 3.13 and 3.14).
+/// may fetch the first instruction before they put the frame into the chain (Debian's 3.13 and 3.14), and even before
+/// they write who its caller is: until then what an earlier frame left in that place may be read (3.13.18).
 #[inline(always)]
-fn frame_to_be(facts: &Facts, code: u64, caller: u64) -> Result<u64, Counter> {
+fn frame_to_be(facts: &Facts, code: u64, caller: u64, first: u64) -> Result<Option<u64>, Counter> {
     /// `r15` to `rdi`, in the order of `struct pt_regs`.
     const GENERAL: usize = 15;
     let scratch = scratch(PERF_EVENT).ok_or(Counter::LostNoScratch)?;
     let mut i = 0;
     while i < GENERAL {
         let frame = scratch.unwind.registers[i];
-        if frame != caller && frame.is_multiple_of(8) && calls::is_called_by(facts, frame, caller, code) {
-            return Ok(frame);
+        if frame != caller
+            && frame.is_multiple_of(8)
+            && calls::code_of(facts, frame) == Some(code)
+            && is_at_first(facts, frame, first) == Ok(true)
+        {
+            return Ok(Some(frame));
         }
         i += 1;
     }
-    Ok(0)
+    Ok(None)
 }
 
 /// Whether the frame has not begun to run the instruction at `first`, its first one, which is being read.
@@ -170,16 +166,16 @@ fn is_specializing(pc: u64, address: u64) -> bool {
 }
 
 #[inline(always)]
-fn begins(task: Task, facts: &Facts, frame: u64, code: u64) -> Result<(), Counter> {
+fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64) -> Result<(), Counter> {
     let key = CodeKey::identified(code, facts.instance, calls::identity(facts, code));
-    count_call(facts, frame, key)?;
+    calls::count_watched(facts, key, caller)?;
     // What we have done here is not the call's.
     // SAFETY: a plain helper call.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     calls::begin_anew(
         facts,
         calls::start_key(task, frame),
-        frame,
+        caller,
         code,
         key.instance >> 32,
         now_ns,
@@ -206,7 +202,8 @@ fn returns(task: Task, facts: &Facts, frame: u64, watch: Watch, now_ns: u64) -> 
             return Ok(());
         }
         let key = CodeKey::identified(start.code, facts.instance, start.identities as u32);
-        count_call(facts, frame, key)?;
+        let caller = UserMemory.read_u64(frame + facts.frame_previous).unwrap_or(0);
+        calls::count_watched(facts, key, caller)?;
     }
     let _ = STARTS.remove(at);
     // Between the two times lie the way out of one stop and into the other.
@@ -225,18 +222,4 @@ fn returns(task: Task, facts: &Facts, frame: u64, watch: Watch, now_ns: u64) -> 
         start.caller,
         start.identities,
     )
-}
-
-#[inline(always)]
-fn count_call(facts: &Facts, frame: u64, key: CodeKey) -> Result<(), Counter> {
-    if calls::count_known(facts, CALL_BEGIN, key, frame) {
-        return Ok(());
-    }
-    let nested = u64::from(calls::calls_itself(facts, frame, key.address));
-    let first = CallCount {
-        calls: 1,
-        nested,
-        known: nested * CALLS_RECURSIVE,
-    };
-    CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)
 }

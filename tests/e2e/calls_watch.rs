@@ -30,9 +30,16 @@ fn is_watched(python: &Python) -> bool {
     python.version < (3, 15)
 }
 
+/// One after the other: the processor's breakpoints are for all.
+fn each_alone(test: impl Fn(&Python) -> Result<()>) -> Result<()> {
+    python::all()?
+        .iter()
+        .try_for_each(|python| test(python).with_context(|| format!("with {python}")))
+}
+
 /// Those that are watched.
-fn each(test: impl Fn(&Python) -> Result<()> + Sync) -> Result<()> {
-    python::each(|python| {
+fn each(test: impl Fn(&Python) -> Result<()>) -> Result<()> {
+    each_alone(|python| {
         if !is_watched(python) {
             eprintln!("{python}: its bytecode is not watched, and it is refused by name in a test of its own");
             return Ok(());
@@ -188,10 +195,16 @@ fn calls_that_end_by_an_exception_are_counted_and_said_to_have_no_time() -> Resu
 #[test]
 fn what_cannot_be_watched_is_named_and_counted_by_probes() -> Result<()> {
     let _serial = serial();
+    /// So long that it is looked at meanwhile.
+    const LONG: u64 = 5_000;
     const RETURNS: (&str, &str, &str) = ("choices", "chooses", "`chooses`: 6 bytes would have to be watched");
     const GENERATOR: (&str, &str, &str) = ("resumptions", "resumes", "`resumes`: it is a generator or a coroutine");
-    const VERSION: (&str, &str, &str) = ("plain", "chosen", "`chosen`: bytecode of CPython 3.15 is not known");
-    python::each(|python| {
+    const VERSION: (&str, &str, &str) = (
+        "enclosing",
+        "enclosed",
+        "enclosed`: bytecode of CPython 3.15 is not known",
+    );
+    each_alone(|python| {
         let unknown = [VERSION];
         let tasks = if is_watched(python) {
             &[RETURNS, GENERATOR][..]
@@ -202,7 +215,7 @@ fn what_cannot_be_watched_is_named_and_counted_by_probes() -> Result<()> {
             let mut workload = calls::run(python, SCRIPT, &[])?;
             let attached = attach(&workload, name, &BREAKPOINTS)?;
             let mut calls = known(&work(&mut workload, task, 1)?, name)?;
-            calls += known(&work(&mut workload, task, 100)?, name)?;
+            calls += known(&work(&mut workload, task, LONG)?, name)?;
             let taken = attached.stop()?;
             let said = &taken.outcome.stderr;
             ensure!(said.contains(reason), "no {reason:?} in:\n{said}");
