@@ -79,6 +79,8 @@ counters! {
     LostCalls = 29, "calls lost";
     /// Calls of chosen functions whose time is not known: the table or the ring buffer was full.
     LostTimes = 30, "times of calls lost";
+    /// Of the hits on entry, those of probes on an instruction that the kernel does not emulate: they cost ten times as much.
+    SteppedHits = 31, "hits of probes on instructions that are stepped";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

@@ -22,7 +22,7 @@ use crate::{
     bpf::{CallPlace, Kernel},
     calls::{Counted, Main, Pattern, Timing, report},
     config::{CallsConfig, Config, Target},
-    governor::{Governor, Hits, TrapCost, cpu_time_ns},
+    governor::{self, Governor, Hits, TrapCost, cpu_time_ns, stepped},
     process::files::{File, FileId},
     python::{
         binary::PythonBinary,
@@ -93,6 +93,10 @@ struct Places {
 }
 
 impl Places {
+    fn is_stepped(&self) -> bool {
+        self.places.iter().any(|place| governor::is_stepped(place.cookie))
+    }
+
     fn facts(&self, bias: u64) -> CallFacts {
         let cleanup_code = self.found.cleanup_code;
         CallFacts {
@@ -240,6 +244,9 @@ impl Calls {
         facts: CallFacts,
     ) -> anyhow::Result<bool> {
         self.measure(kernel)?;
+        if let (true, Some(governor)) = (found.is_stepped(), &mut self.governor) {
+            governor.expect_stepped(kernel)?;
+        }
         match self.probed.iter_mut().find(|probed| probed.pid == pid) {
             // After an exec.
             Some(probed) => (probed.file, probed.facts) = (file, facts),
@@ -378,6 +385,7 @@ impl Calls {
         };
         let hits = Hits {
             entries: kernel.counter(Counter::EntryHits)?,
+            stepped: kernel.counter(Counter::SteppedHits)?,
             returns: kernel.counter(Counter::ReturnHits)?,
             program_ns: kernel.counter(Counter::RunTimeNs)?,
         };
@@ -488,7 +496,7 @@ impl Calls {
             stopped_at: (self.spent && self.wanted.duty.is_none()).then_some(self.wanted.max_overhead),
             entry_hits: counter(Counter::EntryHits),
             return_hits: counter(Counter::ReturnHits),
-            trap_ns: self.governor.as_ref().map_or(0.0, |governor| governor.trap().entry_ns),
+            trap_ns: self.governor.as_ref().map_or(0.0, Governor::trap_ns),
             slow_down: self.governor.as_ref().map_or(1.0, Governor::slow_down),
             lost_calls: counter(Counter::LostCalls),
             lost_times: counter(Counter::LostTimes),
@@ -549,7 +557,12 @@ fn places(found: &CallProbes, timed: bool) -> Vec<CallPlace> {
         places.push(CallPlace {
             offset,
             returns: false,
-            cookie: call_cookie(event, probe.frame.0.into(), code_flags, probe.place.address),
+            cookie: call_cookie(
+                event | stepped(&probe.place),
+                probe.frame.0.into(),
+                code_flags,
+                probe.place.address,
+            ),
         });
     }
     // Up to 3.10 a call begins where it is counted.
@@ -557,7 +570,12 @@ fn places(found: &CallProbes, timed: bool) -> Vec<CallPlace> {
         places.extend(entries.iter().map(|entry| CallPlace {
             offset: entry.place.file_offset,
             returns: false,
-            cookie: call_cookie(CALL_BEGIN, entry.frame.0.into(), 0, entry.place.address),
+            cookie: call_cookie(
+                CALL_BEGIN | stepped(&entry.place),
+                entry.frame.0.into(),
+                0,
+                entry.place.address,
+            ),
         }));
     }
     places
