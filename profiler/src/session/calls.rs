@@ -484,7 +484,10 @@ impl Calls {
         let spent = self.governor.as_ref().map_or(Duration::ZERO, Governor::spent);
         let calls: u64 = self.counted.iter().map(|(_, count)| count.calls).sum();
         let fastest = Duration::from_nanos(calls.saturating_mul(FASTEST_CALL_NS)).min(self.observed);
-        let most = self.observed.saturating_sub(spent.div_f64(PROBES_COST_MORE)).max(fastest);
+        let most = self
+            .observed
+            .saturating_sub(spent.div_f64(PROBES_COST_MORE))
+            .max(fastest);
         let least = self.observed.saturating_sub(spent.mul_f64(PROBES_COST_MORE));
         least.max(fastest).min(most)..most
     }
