@@ -20,7 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::content::Content;
 use crate::{
     bpf::{CallPlace, Kernel},
-    calls::{Counted, Main, Pattern, Timing, report},
+    calls::{Counted, Main, Pattern, Timing, WindowCount, report},
     config::{CallsConfig, Config, Target},
     governor::{self, Governor, Hits, TrapCost, cpu_time_ns, stepped},
     process::files::{File, FileId},
@@ -58,7 +58,7 @@ pub struct Calls {
     /// Time in which calls were counted, the window that is open not included.
     observed: Duration,
     /// Calls in each window that is closed.
-    windows: Vec<u64>,
+    windows: Vec<WindowCount>,
     codes: FxHashMap<CodeKey, CodeId>,
     chosen: FxHashSet<CodeId>,
     /// What each instance was started as, if it could be found out.
@@ -374,8 +374,11 @@ impl Calls {
         self.attached.clear();
         if self.wanted.duty.is_some() {
             let all = kernel.calls().iter().map(|(_, count)| count.calls).sum::<u64>();
-            let before = self.windows.iter().sum::<u64>();
-            self.windows.push(all.saturating_sub(before));
+            let before = self.windows.iter().map(|window| window.calls).sum::<u64>();
+            self.windows.push(WindowCount {
+                calls: all.saturating_sub(before),
+                length: now.duration_since(since),
+            });
         }
         Ok(())
     }
