@@ -217,6 +217,10 @@ pub const ALLOCATION_CALLOC: u32 = 1;
 /// `realloc(block, size)`.
 pub const ALLOCATION_REALLOC: u32 = 2;
 
+/// In the lowest byte of a cookie, besides kind or event: the probe is on an instruction that the kernel does not emulate but
+/// steps.
+pub const PROBE_STEPPED: u32 = 0x80;
+
 /// [`CallFacts::not_begun`]: every frame that ends has begun.
 pub const ALWAYS_BEGUN: i32 = i32::MIN;
 

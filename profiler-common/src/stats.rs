@@ -79,8 +79,10 @@ counters! {
     LostCalls = 29, "calls lost";
     /// Calls of chosen functions whose time is not known: the table or the ring buffer was full.
     LostTimes = 30, "times of calls lost";
+    /// Of the hits on entry, those of probes on an instruction that the kernel does not emulate: they cost ten times as much.
+    SteppedHits = 31, "hits of probes on instructions that are stepped";
     /// Reads, and writes, of bytecode that is watched.
-    WatchHits = 31, "hits of hardware breakpoints";
+    WatchHits = 32, "hits of hardware breakpoints";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

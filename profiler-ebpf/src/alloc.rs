@@ -25,7 +25,7 @@ use crate::{
     output,
     registers::register,
     sample,
-    stats::{add, count},
+    stats::{add, count, count_hit},
     task::{self, Task},
 };
 
@@ -89,12 +89,12 @@ pub fn try_entry(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: plain helper calls.
     let (started_ns, cookie) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
     let Some(task) = wanted() else { return Ok(()) };
-    count(Counter::EntryHits);
+    count_hit(cookie);
     let (first, second) = (
         register(ctx, (cookie >> 8 & 0xff) as u32),
         register(ctx, (cookie >> 16 & 0xff) as u32),
     );
-    let (bytes, old) = match cookie as u32 & 0xff {
+    let (bytes, old) = match cookie as u32 & 0x7f {
         ALLOCATION_CALLOC => (first.wrapping_mul(second), 0),
         ALLOCATION_REALLOC => (second, first),
         _ => (first, 0),
@@ -185,7 +185,7 @@ pub fn try_free(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: plain helper calls.
     let (started_ns, cookie) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
     let Some(task) = wanted() else { return Ok(()) };
-    count(Counter::EntryHits);
+    count_hit(cookie);
     let address = register(ctx, (cookie >> 8 & 0xff) as u32);
     let mut sequence = 0;
     if let Some(pending) = PENDING.get_ptr_mut(task.tid) {

@@ -27,7 +27,7 @@ use crate::{
     output,
     registers::register,
     sample,
-    stats::{add, count},
+    stats::{add, count, count_hit},
     task::{self, Task, config},
     user_memory::UserMemory,
 };
@@ -168,14 +168,14 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     let Some(task) = task::current().filter(|&task| task::is_of_wanted_process(task)) else {
         return Ok(());
     };
-    count(Counter::EntryHits);
+    count_hit(cookie);
     let Some(facts) = facts(task, instruction_pointer(ctx), cookie >> 32) else {
         return Ok(());
     };
     if config::has(FEATURE_WATCH_CALLS) && facts.calls.watched == BY_WATCHES {
         return Ok(());
     }
-    let event = cookie as u32 & 0xff;
+    let event = cookie as u32 & 0x7f;
     let frame = register(ctx, (cookie >> 8 & 0xff) as u32);
     let code = code_of(&facts, frame).ok_or(Counter::LostCalls)?;
     if !is_call(&facts, event, (cookie >> 16) as u32 & 0xffff, frame, code) {

@@ -52,7 +52,7 @@ pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 
 
 /// Kernel only: pools whose birth was told. What loses its place stays with its former owner when it is born again.
 #[map]
-pub static POOLS: Array<u64> = Array::with_max_entries(known::WORDS, 0);
+pub static POOLS: Array<known::Bucket> = Array::with_max_entries(known::BUCKETS, 0);
 
 /// User → kernel: how to tell the calls of a process.
 #[map]

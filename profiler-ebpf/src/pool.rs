@@ -61,11 +61,11 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
     };
     let address = next_pool(ctx, &facts).unwrap_or(0);
     let place = Place::of(task.pid, address);
-    let known = POOLS.get_ptr_mut(place.word).ok_or(Counter::LostNoScratch)?;
-    // SAFETY: the pointer is to a word of the table. Another CPU may change it at the same time; one of the two pools then
+    let known = POOLS.get_ptr_mut(place.bucket).ok_or(Counter::LostNoScratch)?;
+    // SAFETY: the pointer is to a bucket of the table. Another CPU may change it at the same time; one of the two pools then
     // stays with its former owner, which is rare enough.
-    let word = unsafe { *known };
-    let was_told = place.is_in(word);
+    let bucket = unsafe { *known };
+    let was_told = place.is_in(bucket);
     if weight == 0 && !was_told {
         return Ok(());
     }
@@ -76,7 +76,7 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
         }
         // Its former owner must not be taken for the new one.
         // SAFETY: as above.
-        unsafe { *known = place.take_out(word) };
+        unsafe { *known = place.take_out(bucket) };
         let event = MemoryEvent {
             what: MEMORY_POOL,
             address,
@@ -94,9 +94,9 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
     }
     count(Counter::PoolBirthsTaken);
     if address != 0 && !was_told {
-        let (word, lost) = place.put(word);
+        let (bucket, lost) = place.put(bucket);
         // SAFETY: as above.
-        unsafe { *known = word };
+        unsafe { *known = bucket };
         if lost {
             count(Counter::LostPools);
         }

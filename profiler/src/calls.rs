@@ -214,7 +214,7 @@ pub struct Counted<'a> {
     pub only_chosen: bool,
     pub timing: &'a FxHashMap<CodeId, Timing>,
     /// Calls by window, if counts are to be scaled up.
-    pub windows: Option<&'a [u64]>,
+    pub windows: Option<&'a [WindowCount]>,
     pub observed: Duration,
     /// Of that, what the program did not spend in probes: at least, and at most.
     pub undisturbed: Range<Duration>,
@@ -415,16 +415,27 @@ fn scale(observed: Duration, undisturbed: &Range<Duration>, length: Duration) ->
     (scale, most / scale - 1.0)
 }
 
-/// Half the width of the 95 % interval of a sum over windows, as a part of it: from how windows differ.
-fn relative_error(windows: &[u64]) -> f64 {
+/// Calls that were counted in one window, and how long it was: the last one is cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WindowCount {
+    pub calls: u64,
+    pub length: Duration,
+}
+
+/// Half the width of the 95 % interval of a sum over windows, as a part of it: from how far windows are from the rate of
+/// all of them.
+fn relative_error(windows: &[WindowCount]) -> f64 {
     let count = windows.len() as f64;
-    let mean = windows.iter().sum::<u64>() as f64 / count;
-    if windows.len() < 2 || mean == 0.0 {
+    let calls = windows.iter().map(|window| window.calls).sum::<u64>() as f64;
+    let length = windows.iter().map(|window| window.length.as_secs_f64()).sum::<f64>();
+    if windows.len() < 2 || calls == 0.0 || length == 0.0 {
         return 1.0;
     }
-    let variance = windows.iter().map(|&calls| (calls as f64 - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let rate = calls / length;
+    let square = |window: &WindowCount| (window.calls as f64 - rate * window.length.as_secs_f64()).powi(2);
+    let squares: f64 = windows.iter().map(square).sum();
     let quantile = STUDENT.get(windows.len() - 2).copied().unwrap_or(2.2);
-    quantile * (variance / count).sqrt() / mean
+    quantile * (squares * count / (count - 1.0)).sqrt() / calls
 }
 
 /// Student's t: of two windows, of three, and so on, within which 95 % are. From few windows little is known.
@@ -497,8 +508,15 @@ mod tests {
 
     #[test]
     fn windows_that_are_alike_leave_no_error_and_one_window_says_nothing() {
-        assert_eq!(relative_error(&[100, 100, 100]), 0.0);
-        assert_eq!(relative_error(&[100]), 1.0);
-        assert!(relative_error(&[50, 150]) > 0.5);
+        let window = |(calls, ms)| WindowCount {
+            calls,
+            length: Duration::from_millis(ms),
+        };
+        let error = |windows: &[(u64, u64)]| relative_error(&windows.iter().copied().map(window).collect::<Vec<_>>());
+        assert_eq!(error(&[(100, 250), (100, 250), (100, 250)]), 0.0);
+        // The last one was cut, and has its part.
+        assert!(error(&[(100, 250), (100, 250), (20, 50)]) < 1e-9);
+        assert_eq!(error(&[(100, 250)]), 1.0);
+        assert!(error(&[(50, 250), (150, 250)]) > 0.5);
     }
 }

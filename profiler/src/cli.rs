@@ -133,7 +133,7 @@ pub struct Memory {
     )]
     pub source: MemorySource,
 
-    /// Show what came in the recording and is there at its end (the default)
+    /// Show what came in the recording and is there at its end (the default, except for a command)
     #[arg(long, conflicts_with_all = ["allocated", "leaks", "older_than", "peak", "temporary"], help_heading = "Report")]
     pub live: bool,
 
@@ -149,7 +149,7 @@ pub struct Memory {
     #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Report")]
     pub older_than: Option<Duration>,
 
-    /// Show what lived when the memory was at its highest
+    /// Show what lived when the memory was at its highest (the default for a command, which gives all back when it ends)
     #[arg(long, conflicts_with_all = ["leaks", "older_than"], help_heading = "Report")]
     pub peak: bool,
 

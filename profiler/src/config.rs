@@ -347,7 +347,7 @@ impl Config {
             by,
             top,
             source,
-            live: _,
+            live,
             allocated,
             leaks,
             older_than,
@@ -408,6 +408,12 @@ impl Config {
                 (None, true, _) => Wanted::Peak,
                 (None, false, true) => Wanted::Temporary,
                 (None, false, false) if allocated => Wanted::Allocated,
+                // What a command had is given back when it ends: of that nothing would be left to show.
+                (None, false, false)
+                    if !live && source == MemorySource::Resident && matches!(config.target, Target::Command(_)) =>
+                {
+                    Wanted::Peak
+                }
                 (None, false, false) => Wanted::Live,
             },
             every,
@@ -724,6 +730,24 @@ mod tests {
             summary_json: None,
         };
         assert_eq!(config("-a"), Ok(expected));
+    }
+
+    #[test]
+    fn of_a_command_the_peak_is_shown_and_of_all_else_what_is_there() {
+        let shown = |line: &str| {
+            let words = ["profiler", "memory"].into_iter().chain(line.split_whitespace());
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Memory(memory) => Config::from_memory_cli(memory).unwrap().memory.unwrap().shown,
+                Command::Record(_) | Command::Calls(_) | Command::Completions { .. } => {
+                    unreachable!("`memory` was typed")
+                }
+            }
+        };
+        for line in ["-p 1", "-a", "--live -- true", "--source pools -- true"] {
+            assert_eq!(shown(line), Wanted::Live, "{line}");
+        }
+        assert_eq!(shown("-- true"), Wanted::Peak);
+        assert_eq!(shown("--allocated -- true"), Wanted::Allocated);
     }
 
     #[test]

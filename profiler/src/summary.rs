@@ -115,7 +115,7 @@ pub struct ExactSummary {
     /// Hits of probes, all of them.
     pub entry_hits: u64,
     pub return_hits: u64,
-    /// What a hit costs without what our program does, measured at the start.
+    /// What a hit cost on average without what our program did: as measured at the start, by kind of instruction.
     pub trap_ns: f64,
     /// How many times slower the program was, estimated from these.
     pub slow_down: f64,

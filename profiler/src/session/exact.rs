@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::{
     bpf::{AllocationProbe, Hook, Kernel},
     config,
-    governor::{Governor, Hits, TrapCost, cpu_time_ns},
+    governor::{Governor, Hits, TrapCost, cpu_time_ns, is_stepped, stepped},
     humanize::percent,
     process::files::{File, FileId},
     python::{
@@ -97,7 +97,7 @@ impl Exact {
             .tables
             .in_use(&ProcessMemory { pid }, python.bias, Domain::Object);
         warnings.extend(in_use.and_then(|in_use| not_pymalloc(pid, in_use)));
-        self.govern(kernel, pid)?;
+        self.govern(kernel, pid, &found.probes)?;
         let scope = self.by_process.then_some(pid);
         if self.probed.insert((python.file, scope)) {
             for probe in &found.probes {
@@ -123,7 +123,7 @@ impl Exact {
             if probes.is_empty() || !self.probed.insert((id, scope)) {
                 continue;
             }
-            self.govern(kernel, pid)?;
+            self.govern(kernel, pid, &probes)?;
             for probe in &*probes {
                 kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
             }
@@ -132,10 +132,13 @@ impl Exact {
     }
 
     /// What a process spends in probes counts against the budget from now on.
-    fn govern(&mut self, kernel: &mut Kernel, pid: u32) -> anyhow::Result<()> {
+    fn govern(&mut self, kernel: &mut Kernel, pid: u32, probes: &[AllocationProbe]) -> anyhow::Result<()> {
         if self.governor.is_none() {
             let trap = TrapCost::measure(kernel)?;
             self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
+        }
+        if let (true, Some(governor)) = (probes.iter().any(|probe| is_stepped(probe.cookie)), &mut self.governor) {
+            governor.expect_stepped(kernel)?;
         }
         if !self.pids.contains(&pid) {
             self.pids.push(pid);
@@ -153,6 +156,7 @@ impl Exact {
         };
         let hits = Hits {
             entries: kernel.counter(Counter::EntryHits)?,
+            stepped: kernel.counter(Counter::SteppedHits)?,
             returns: kernel.counter(Counter::ReturnHits)?,
             program_ns: kernel.counter(Counter::RunTimeNs)?,
             ..Hits::default()
@@ -173,17 +177,21 @@ impl Exact {
 
 /// The probes of a function: one where it is entered, and one where it returns if it has a result.
 fn probes(function: &AllocFunction) -> impl Iterator<Item = AllocationProbe> {
+    let stepped = stepped(&function.entry);
     let (hook, cookie) = match function.arguments {
-        Arguments::Malloc { size } => (Hook::Entry, allocation_cookie(ALLOCATION_MALLOC, size.0.into(), 0)),
+        Arguments::Malloc { size } => (
+            Hook::Entry,
+            allocation_cookie(ALLOCATION_MALLOC | stepped, size.0.into(), 0),
+        ),
         Arguments::Calloc { count, size } => (
             Hook::Entry,
-            allocation_cookie(ALLOCATION_CALLOC, count.0.into(), size.0.into()),
+            allocation_cookie(ALLOCATION_CALLOC | stepped, count.0.into(), size.0.into()),
         ),
         Arguments::Realloc { block, size } => (
             Hook::Entry,
-            allocation_cookie(ALLOCATION_REALLOC, block.0.into(), size.0.into()),
+            allocation_cookie(ALLOCATION_REALLOC | stepped, block.0.into(), size.0.into()),
         ),
-        Arguments::Free { block } => (Hook::Free, allocation_cookie(0, block.0.into(), 0)),
+        Arguments::Free { block } => (Hook::Free, allocation_cookie(stepped, block.0.into(), 0)),
     };
     let entry = AllocationProbe {
         offset: function.entry.file_offset,

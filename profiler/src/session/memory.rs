@@ -250,7 +250,7 @@ impl Memory {
                     frees: counter(Counter::Frees),
                     entry_hits: counter(Counter::EntryHits),
                     return_hits: counter(Counter::ReturnHits),
-                    trap_ns: governor.trap().entry_ns,
+                    trap_ns: governor.trap_ns(),
                     slow_down: governor.slow_down(),
                     hidden_share: exact.hidden_share(),
                     lost_blocks: counter(Counter::LostBlocks),
