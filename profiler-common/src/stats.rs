@@ -63,8 +63,8 @@ counters! {
     Mappings = 20, "system calls that map or unmap memory";
     /// The ring buffer was full: what happened to memory is not known.
     LostMemoryEvents = 21, "memory events lost: ring buffer full";
-    /// The table of pools was full.
-    LostPools = 22, "pools lost: table full";
+    /// A pool's place in the table was taken by another's: when it is born again unfollowed, its former owner keeps it.
+    LostPools = 22, "pools lost: their place in the table was taken";
     /// Calls of functions that allocate, as the probes see them; blocks given back likewise.
     Allocations = 23, "calls that allocate";
     Frees = 24, "calls that free";

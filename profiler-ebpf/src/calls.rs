@@ -67,13 +67,15 @@ pub struct Facts {
 
 #[inline(always)]
 pub fn facts(task: Task, address: u64, in_file: u64) -> Option<Facts> {
-    // SAFETY: the value is not kept.
-    if unsafe { CALL_FACTS.get(task.pid) }.is_none() && begin_expected(task.pid, address, in_file) == 0 {
-        return None;
-    }
+    // SAFETY: copied out at once, here and below.
+    let calls = match unsafe { CALL_FACTS.get(task.pid) }.copied() {
+        Some(calls) => calls,
+        None if begin_expected(task.pid, address, in_file) == 0 => return None,
+        None => *unsafe { CALL_FACTS.get(task.pid) }?,
+    };
     // SAFETY: copied out at once.
     let process: &PythonProcess = unsafe { PYTHONS.get(task.pid) }?;
-    let facts = Facts {
+    Some(Facts {
         instance: process.instance,
         frame_code: process.frame_code.into(),
         frame_previous: process.frame_previous.into(),
@@ -87,11 +89,8 @@ pub fn facts(task: Task, address: u64, in_file: u64) -> Option<Facts> {
         // `Py_ssize_t length; Py_hash_t hash` (Include/cpython/unicodeobject.h, 3.8 – 3.15).
         string_hash: u64::from(process.unicode_length) + 8,
         has_loop_entries: process.flags & LAYOUT_ENTRY_FLAG != 0,
-        calls: CallFacts::default(),
-    };
-    // SAFETY: copied out at once.
-    let calls = *unsafe { CALL_FACTS.get(task.pid) }?;
-    Some(Facts { calls, ..facts })
+        calls,
+    })
 }
 
 /// A process that was expected to become a CPython has hit its first probe, at this address, which is `in_file` in the

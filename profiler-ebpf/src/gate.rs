@@ -5,13 +5,13 @@
 //! faults a second, and all of them can be: then the numbers are exact.
 //!
 //! So many events are followed in each stretch of time; what is not used up is saved, to a limit, for a burst (a program
-//! that reads a file into memory and then rests). Of those beyond, every `interval`th on average is sampled:
-//! the gaps are drawn at random (a fixed gap would meet a program that does everything in turns always at the same
-//! place), and the sample stands for `interval` events, which makes sums unbiased: an event is taken with probability
-//! 1/`interval`. The interval doubles with each few samples of a stretch, so what a stretch costs grows with the
-//! logarithm of its events; it falls by half with each new stretch.
+//! that reads a file into memory and then rests). Of those beyond, samples are drawn ([`Draw`]), ever fewer: the interval
+//! doubles with each few samples of a stretch, so what a stretch costs grows with the logarithm of its events; it falls
+//! by half with each new stretch.
 
-use profiler_common::limits::{GATE_FOLLOWED, GATE_MOST, GATE_SAVED, GATE_STEP};
+use profiler_common::limits::{GATE_FOLLOWED, GATE_SAVED, GATE_STEP};
+
+use crate::draw::Draw;
 
 /// The state of one CPU, made of integers: all zeroes to begin with.
 #[repr(C)]
@@ -21,14 +21,7 @@ pub struct Gate {
     started: u64,
     /// Events that may still be followed.
     saved: u32,
-    /// Samples of this stretch since the interval was last doubled.
-    sampled: u32,
-    /// 0 stands for 1.
-    interval: u32,
-    /// Events to let pass before the next sample.
-    gap: u32,
-    /// The interval from which `gap` was drawn: what the next sample stands for. 0 stands for 1.
-    weight: u32,
+    draw: Draw,
     /// Events since the last one that was taken: counted here, because an atomic counter would cost each of them 20 ns.
     seen: u32,
 }
@@ -49,31 +42,13 @@ impl Gate {
                 GATE_FOLLOWED * passed.checked_div(stretch).unwrap_or(1) as u32
             };
             self.saved = (self.saved + earned).min(GATE_SAVED);
-            self.sampled = 0;
-            self.interval >>= 1;
+            self.draw.set_interval(self.draw.interval() >> 1);
         }
         if self.saved > 0 {
             self.saved -= 1;
             return 1;
         }
-        if self.gap > 0 {
-            self.gap -= 1;
-            return 0;
-        }
-        let weight = if self.weight == 0 { 1 } else { self.weight };
-        self.sampled += 1;
-        let mut interval = if self.interval == 0 { 1 } else { self.interval };
-        if self.sampled >= GATE_STEP {
-            self.sampled = 0;
-            if interval < GATE_MOST {
-                interval <<= 1;
-            }
-        }
-        self.interval = interval;
-        // From 0 to 2 (interval - 1), each as likely: interval - 1 on average.
-        self.gap = random() % (2 * interval - 1);
-        self.weight = interval;
-        weight
+        self.draw.pass(GATE_STEP, random)
     }
 
     /// How many events came since the last call, at one that is taken.

@@ -6,6 +6,7 @@
 //! the proof.
 #![cfg_attr(not(test), no_std)]
 
+pub mod draw;
 pub mod gate;
 pub mod hash;
 pub mod known;

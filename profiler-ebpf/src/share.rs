@@ -7,6 +7,8 @@
 
 use profiler_common::limits::{BIRTHS_FOLLOWED, BIRTHS_OF_CLASS, BIRTHS_STRETCH, GATE_MOST};
 
+use crate::draw::Draw;
+
 /// What all classes of one CPU have in common, made of integers: all zeroes to begin with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,14 +63,7 @@ pub struct Class {
     started: u64,
     /// Events of this stretch.
     came: u32,
-    /// Samples of this stretch since the interval was last doubled.
-    sampled: u32,
-    /// 0 stands for 1.
-    interval: u32,
-    /// Events to let pass before the next sample.
-    gap: u32,
-    /// The interval from which `gap` was drawn: what the next sample stands for. 0 stands for 1.
-    weight: u32,
+    draw: Draw,
     /// Events since the last one that was taken.
     seen: u32,
 }
@@ -82,30 +77,13 @@ impl Class {
         let share = share.max(1);
         if let Some(stretches) = stretches(self.started, now, stretch) {
             // As many come as in the last one, or so it is hoped.
-            self.interval = (self.came / stretches / share + 1).min(GATE_MOST);
+            self.draw
+                .set_interval((self.came / stretches / share + 1).min(GATE_MOST));
             self.started = now;
             self.came = 0;
-            self.sampled = 0;
         }
         self.came = self.came.saturating_add(1);
-        if self.gap > 0 {
-            self.gap -= 1;
-            return 0;
-        }
-        let weight = self.weight.max(1);
-        let mut interval = self.interval.max(1);
-        self.sampled += 1;
-        if self.sampled >= share.saturating_mul(4) {
-            self.sampled = 0;
-            if interval < GATE_MOST {
-                interval *= 2;
-            }
-        }
-        self.interval = interval;
-        // From 0 to 2 (interval - 1), each as likely: interval - 1 on average.
-        self.gap = if interval > 1 { random() % (2 * interval - 1) } else { 0 };
-        self.weight = interval;
-        weight
+        self.draw.pass(share.saturating_mul(4), random)
     }
 
     /// How many events came since the last call, at one that is taken.

@@ -221,6 +221,8 @@ pub struct Counted<'a> {
     pub sampled: Duration,
     pub length: Duration,
     pub slow_down: Option<f64>,
+    /// What a stop at a breakpoint takes, if calls were timed by them.
+    pub stop: Option<Duration>,
     pub period: Duration,
 }
 
@@ -319,6 +321,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         slow_down: counted.slow_down,
         samples,
         period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
+        stop: counted.stop,
     }
 }
 

@@ -326,6 +326,7 @@ impl Calls {
             };
             let caller = CodeKey::identified(call.caller, call.instance, call.caller_identity);
             let caller = (call.caller != 0).then_some(caller);
+            self.watching.note_time(call.took_ns);
             let timing = self.timing.entry(code).or_default();
             timing.add(call.took_ns, caller, own);
         }
@@ -495,6 +496,7 @@ impl Calls {
             sampled: self.sampled,
             length,
             slow_down,
+            stop: self.watching.stop(),
             period: self.period,
         };
         Content::Calls(Box::new(report(recording, &counted)))

@@ -30,7 +30,7 @@ pub(super) fn block(report: &CallsReport, table: &Table, function: &Function, wi
     let mut sentences = vec![calls(report, function)];
     let timed = function.timed.as_ref().filter(|timed| timed.count > 0);
     match timed {
-        Some(timed) => sentences.extend(times(timed)),
+        Some(timed) => sentences.extend(times(report, timed)),
         None => sentences.push(untimed(report, function)),
     }
     if let Some(Timed {
@@ -80,7 +80,7 @@ fn calls(report: &CallsReport, function: &Function) -> String {
     text
 }
 
-fn times(timed: &Timed) -> Vec<String> {
+fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
     let time = |ns| duration(Duration::from_nanos(ns));
     let mut sentences = vec![format!(
         "total {}, mean {}, min {}, max {}",
@@ -96,6 +96,12 @@ fn times(timed: &Timed) -> Vec<String> {
     if !percentiles.is_empty() {
         let error = (Histogram::ERROR * 100.0).round();
         sentences.push(format!("{} (each ± {error} %)", percentiles.join(", ")));
+    }
+    if let Some(stop) = report.stop {
+        let stop = duration(stop);
+        sentences.push(format!(
+            "Each time can be wrong by {stop}: that is what a stop at a breakpoint takes, and was taken off"
+        ));
     }
     if timed.nested > 0 {
         sentences.push(format!(

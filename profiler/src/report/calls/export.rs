@@ -116,6 +116,9 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
         slow_down: report.slow_down,
         samples: report.samples,
         period_ns: report.period_ns,
+        times_error_ns: report
+            .stop
+            .map(|stop| u64::try_from(stop.as_nanos()).unwrap_or(u64::MAX)),
         ncalls: total.calls.all,
         primitive_calls: total.calls.primitive,
         calls_exact: total.calls.exact,
@@ -146,6 +149,9 @@ struct File<'a> {
     slow_down: Option<f64>,
     samples: u64,
     period_ns: u64,
+    /// By how much each measured time can be wrong, if that is known to be more than a bucket of the histogram.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times_error_ns: Option<u64>,
     ncalls: u64,
     primitive_calls: Option<u64>,
     calls_exact: bool,

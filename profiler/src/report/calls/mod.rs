@@ -51,6 +51,9 @@ pub struct CallsReport {
     pub samples: u64,
     /// How much CPU time one sample stands for.
     pub period_ns: u64,
+    /// Calls were timed by breakpoints: what a stop at one takes. So much was taken off each time, and about as much a time
+    /// can be wrong.
+    pub stop: Option<Duration>,
 }
 
 /// What is known of counts that are estimates.

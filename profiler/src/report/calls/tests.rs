@@ -201,6 +201,15 @@ fn a_control_character_does_not_reach_the_terminal() {
     assert!(text(&report, Sort::NCalls, TOP, WIDTH).contains("a�[2J.py:1(f�g)"));
 }
 
+#[test]
+fn times_of_breakpoints_say_by_how_much_they_can_be_wrong() {
+    let said = |stop| {
+        text(&CallsReport { stop, ..chosen() }, Sort::default(), 20, 100).contains("Each time can be wrong by 9.0 µs")
+    };
+    assert!(said(Some(Duration::from_micros(9))));
+    assert!(!said(None));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -257,7 +257,7 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
     if process.exited && after.rss == 0 {
         let parts = [
             format!("{}: it ended before its RSS could be read", name(process)),
-            explained(process),
+            explained(process, report.shown),
         ];
         return clauses("", &parts[..if report.exact { 1 } else { 2 }], width);
     }
@@ -270,7 +270,7 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
         span(report.length),
     )];
     if !report.exact {
-        rss.push(explained(process));
+        rss.push(explained(process, report.shown));
     }
     let parts = [
         part("anonymous", before.anonymous, after.anonymous),
@@ -279,13 +279,14 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
     clauses("", &rss, width) + &clauses("  ", &parts, width)
 }
 
-fn explained(process: &ProcessMemory) -> String {
+fn explained(process: &ProcessMemory, shown: Shown) -> String {
     let error = error(process.explained_variance);
     if is_unread_since(process) {
         let grown = bytes_change(process.explained);
-        let remedy = match process.explained < process.growth() {
-            true => "; --peak shows what was there before",
-            false => "",
+        let remedy = match (process.explained < process.growth(), shown) {
+            (true, Shown::Peak) => "; the table is of its peak",
+            (true, _) => "; --peak shows what was there before",
+            (false, _) => "",
         };
         return format!("{grown} explained at its end (RSS was last read before it{remedy})");
     }

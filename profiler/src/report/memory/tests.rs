@@ -233,8 +233,9 @@ fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
 
 #[test]
 fn a_process_that_ended_is_not_explained_by_a_share_of_what_was_last_read() {
-    let text = |explained: u64| {
+    let text_of = |explained: u64, shown: Shown| {
         let report = MemoryReport {
+            shown,
             processes: vec![ProcessMemory {
                 before: Resident::default(),
                 after: Resident {
@@ -250,10 +251,13 @@ fn a_process_that_ended_is_not_explained_by_a_share_of_what_was_last_read() {
         };
         table::processes(&report, TOP, 200)
     };
+    let text = |explained| text_of(explained, Shown::Live);
     let more = "in 60 s), +30.0 MiB explained at its end (RSS was last read before it)\n";
     assert!(text(30).contains(more), "{}", text(30));
     let less = "+4.0 MiB explained at its end (RSS was last read before it; --peak shows what was there before)\n";
     assert!(text(4).contains(less), "{}", text(4));
+    let peak = "(RSS was last read before it; the table is of its peak)\n";
+    assert!(text_of(4, Shown::Peak).contains(peak));
     assert!(text(10).contains("100 % explained\n"), "{}", text(10));
 }
 

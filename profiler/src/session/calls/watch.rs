@@ -24,6 +24,7 @@ use crate::{
     governor::watch_cost_ns,
     python::{bytecode, code::Code, codes::CodeId, memory::ProcessMemory},
     recording::Recording,
+    summary::many,
 };
 
 /// Debug registers of x86.
@@ -42,6 +43,8 @@ pub(super) struct Watching {
     links: FxHashMap<u64, WatchLink>,
     /// What a hit costs.
     trap_ns: Option<f64>,
+    /// Calls that took less than is taken off for the stop.
+    too_short: u64,
     since: Option<Instant>,
     length: Duration,
     under_way: u64,
@@ -67,6 +70,7 @@ impl Watching {
             refused: FxHashSet::default(),
             links: FxHashMap::default(),
             trap_ns: None,
+            too_short: 0,
             since: None,
             length: Duration::ZERO,
             under_way: 0,
@@ -118,6 +122,16 @@ impl Watching {
     /// What a hit costs; 0 as long as there were none.
     pub fn trap_ns(&self) -> f64 {
         self.trap_ns.unwrap_or(0.0)
+    }
+
+    /// What a stop takes, if there may have been any.
+    pub fn stop(&self) -> Option<Duration> {
+        (!self.length().is_zero()).then(|| Duration::from_nanos(self.trap_ns() as u64))
+    }
+
+    /// A call has a time. The kernel side tells one nanosecond of what was over sooner than the stop that it takes off.
+    pub fn note_time(&mut self, took_ns: u64) {
+        self.too_short += u64::from(took_ns == 1 && self.stop().is_some());
     }
 
     /// How long processes have been watched.
@@ -320,6 +334,13 @@ impl Calls {
                  missing",
                 self.watching.hits - seen,
                 self.watching.hits
+            ));
+        }
+        if self.watching.too_short > 0 {
+            self.warnings.push(format!(
+                "{} took less time than the stop at a breakpoint, and their time is told as 1 ns: --via probes times \
+                 short calls",
+                many(self.watching.too_short, "call")
             ));
         }
         let mut calls: FxHashMap<CodeId, u64> = FxHashMap::default();

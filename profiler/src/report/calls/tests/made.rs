@@ -104,6 +104,7 @@ pub(super) fn shop() -> CallsReport {
         slow_down: Some(1.31),
         samples: 488,
         period_ns: 10 * MS,
+        stop: None,
     }
 }
 
@@ -217,7 +218,8 @@ prop_compose! {
         slow_down in prop::option::of(any::<f64>()),
         samples in any_time(),
         period_ns in any_time(),
+        stop in prop::option::of(any_duration()),
     ) -> CallsReport {
-        CallsReport { functions, chosen, length, observed, sampled, scaled, slow_down, samples, period_ns }
+        CallsReport { functions, chosen, length, observed, sampled, scaled, slow_down, samples, period_ns, stop }
     }
 }
