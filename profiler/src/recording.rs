@@ -26,6 +26,7 @@ use crate::{
     process::{
         self,
         files::{FileId, Files, PythonFile},
+        offspring::Offspring,
         sideband::{SidebandEvent, SidebandKind},
         table::{Process, PythonIn, Table},
     },
@@ -170,6 +171,8 @@ pub struct Recording {
     facts: Vec<Fact>,
     /// Stacks and threads by the numbers that the kernel side gave them (exact mode).
     numbered: FxHashMap<u32, (u32, SampleOf)>,
+    /// Children of the targets, where they are not recorded.
+    pub offspring: Option<Offspring>,
     /// Whether it is about calls.
     pub follows_calls: bool,
     /// Calls that have ended, for who asks for them.
@@ -203,6 +206,7 @@ impl Recording {
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
             numbered: FxHashMap::default(),
+            offspring: None,
             follows_calls: false,
             calls: Vec::new(),
             new_codes: Vec::new(),
@@ -238,8 +242,23 @@ impl Recording {
         })
     }
 
+    /// Why the interpreter in one of these files, which a process is about to run, is refused, if it is.
+    pub fn refusal_in(&mut self, paths: &[PathBuf]) -> Option<String> {
+        let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
+        files.into_iter().find_map(|file| {
+            let file = self.files.get(file);
+            match &file.python {
+                PythonFile::Refused(refusal) => Some(format!("{}: {refusal}", file.path.display())),
+                PythonFile::No | PythonFile::Yes(_) => None,
+            }
+        })
+    }
+
     /// Takes in a side-band event.
     pub fn apply(&mut self, event: &SidebandEvent) {
+        if let Some(offspring) = &mut self.offspring {
+            offspring.note(event);
+        }
         match &event.kind {
             // A thread.
             SidebandKind::Fork { parent_pid, pid, .. } if parent_pid == pid => {}
@@ -422,6 +441,12 @@ impl Recording {
     /// Interpreters that are refused, and how many processes run each.
     pub fn refused(&self) -> impl Iterator<Item = (&str, usize)> {
         self.refused.iter().map(|(reason, pids)| (&**reason, pids.len()))
+    }
+
+    /// Why the interpreter of a process is refused, if it is.
+    pub fn refusal_of(&self, pid: u32) -> Option<&str> {
+        let mut refused = self.refused.iter();
+        refused.find_map(|(reason, pids)| pids.contains(&pid).then_some(&**reason))
     }
 
     /// Why generated code has no names.
