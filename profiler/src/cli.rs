@@ -299,7 +299,7 @@ pub struct Common {
 
     /// Record threads of this name only (as in /proc/PID/comm); without a process, on the whole machine
     #[arg(long, value_name = "NAME", help_heading = "Target")]
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
 
     /// Record this cgroup (version 2) and those below it only; without a process, everything in it
     #[arg(long, value_name = "PATH", help_heading = "Target")]

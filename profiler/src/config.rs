@@ -4,10 +4,11 @@
 //! the output asks /proc for a process's name.
 
 use std::{
-    ffi::OsString,
-    fmt, fs,
+    ffi::{OsStr, OsString},
+    fmt,
     mem::MaybeUninit,
     ops::RangeInclusive,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,6 +21,7 @@ pub use crate::report::memory::group::By as GroupBy;
 use crate::{
     cli::{Calls, Common, Limit, Memory, Record},
     exit, humanize,
+    process::comm,
     report::Format,
 };
 
@@ -197,7 +199,7 @@ pub struct Config {
     /// Not empty: these threads only.
     pub tids: Vec<u32>,
     /// Threads of this name only.
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
     /// Tasks in this cgroup or below it only. As typed: [`preflight`](crate::preflight) resolves it.
     pub cgroup: Option<PathBuf>,
     pub rate_hz: u32,
@@ -267,7 +269,7 @@ pub enum ConfigError {
     ManyTargets(&'static str, &'static str),
     #[error("--tid goes with a process that is running, not with a command; use --comm or leave it out")]
     TidOfCommand,
-    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm '{kept}'")]
+    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm {kept}")]
     LongComm { kept: String },
     #[error("--source {0} says what is there at the end, without ages and moments; leave one of the options out")]
     SourceHasNot(&'static str),
@@ -547,7 +549,7 @@ impl Config {
             },
             OutputChoice::ByDefault { force } => {
                 let subject = match (&self.target, command_pid) {
-                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm_of(proc, pid), pid)),
+                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm::of(proc, pid), pid)),
                     (Target::Command(command), Some(pid)) => Some((program_name(command), pid)),
                     (Target::Command(_), None) | (Target::All, _) => None,
                 };
@@ -597,15 +599,39 @@ fn without_repeats(ids: Vec<u32>) -> Vec<u32> {
     kept
 }
 
-fn check_comm(comm: &str) -> Result<(), ConfigError> {
+fn check_comm(comm: &OsStr) -> Result<(), ConfigError> {
     if comm.is_empty() {
         return Err(ConfigError::EmptyComm);
     }
-    if comm.len() <= MAX_COMM_BYTES {
-        return Ok(());
+    match comm.as_bytes().get(..MAX_COMM_BYTES) {
+        Some(kept) if kept.len() < comm.len() => Err(ConfigError::LongComm { kept: shell_word(kept) }),
+        _ => Ok(()),
     }
-    let kept = comm[..comm.floor_char_boundary(MAX_COMM_BYTES)].to_owned();
-    Err(ConfigError::LongComm { kept })
+}
+
+/// Bytes as a shell takes them: in quotes, and as bash and zsh write it (`$'…'`) what is no text. The kernel cuts names
+/// in the middle of a character.
+fn shell_word(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.contains(|c: char| c.is_control() || c == '\'') => format!("'{text}'"),
+        _ => {
+            let mut word = "$'".to_owned();
+            for chunk in bytes.utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        '\'' | '\\' => word.extend(['\\', c]),
+                        _ if c.is_ascii_control() => word.push_str(&format!("\\x{:02x}", u32::from(c))),
+                        _ => word.push(c),
+                    }
+                }
+                for byte in chunk.invalid() {
+                    word.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+            word.push('\'');
+            word
+        }
+    }
 }
 
 fn rate_hz(typed: u64) -> Result<u32, ConfigError> {
@@ -632,13 +658,6 @@ impl fmt::Display for KnownEndings {
     }
 }
 
-/// A process's name, or `process` where it cannot be read: `preflight` has its own words for that.
-fn comm_of(proc: &Path, pid: u32) -> String {
-    fs::read(proc.join(pid.to_string()).join("comm"))
-        .map(|comm| String::from_utf8_lossy(comm.trim_ascii_end()).into_owned())
-        .unwrap_or_default()
-}
-
 fn program_name(command: &[OsString]) -> String {
     let name = command.first().and_then(|program| Path::new(program).file_name());
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -651,7 +670,7 @@ fn file_name_part(comm: &str) -> String {
         .chars()
         .take(32)
         .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
+            if c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
                 c
             } else {
                 '_'
@@ -693,6 +712,8 @@ fn local_time(now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser as _;
     use proptest::prelude::*;
 
@@ -818,13 +839,16 @@ mod tests {
     fn a_name_the_kernel_would_cut_is_refused_with_what_it_keeps() {
         let error = config("--comm gunicorn-worker-7").unwrap_err().to_string();
         assert!(error.contains("--comm 'gunicorn-worker'"), "{error}");
-        // 14 bytes and a letter of two: the cut falls before it.
+        // 14 bytes and a letter of two, of which the kernel keeps one byte.
         assert_eq!(
             config("--comm 12345678901234äb"),
             Err(ConfigError::LongComm {
-                kept: "12345678901234".into()
+                kept: r"$'12345678901234\xc3'".into()
             })
         );
+        let kept = config(r"--comm обработчик").unwrap_err().to_string();
+        assert!(kept.ends_with(r"--comm $'обработ\xd1'"), "{kept}");
+        assert_eq!(shell_word(b"it's\n"), r"$'it\'s\x0a'");
         assert!(config("--comm 123456789012345").is_ok());
     }
 
@@ -898,8 +922,9 @@ mod tests {
         #[test]
         fn any_name_makes_a_file_name_that_stays_in_its_directory(comm in ".*") {
             let part = file_name_part(&comm);
-            prop_assert!(!part.is_empty() && part.len() <= 32);
-            prop_assert!(!part.contains('/') && !part.starts_with(['-', '.']));
+            prop_assert!(!part.is_empty() && part.chars().count() <= 32);
+            prop_assert!(!part.contains(|c: char| c == '/' || c.is_control() || c.is_whitespace()));
+            prop_assert!(!part.starts_with(['-', '.']));
         }
 
         #[test]

@@ -7,8 +7,10 @@ mod memory;
 mod wait;
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, Write as _},
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -575,10 +577,11 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
 }
 
 /// A thread name as the kernel compares it: NUL padded, in two words.
-fn comm_words(comm: &str) -> [u64; 2] {
+fn comm_words(comm: &OsStr) -> [u64; 2] {
+    let comm = comm.as_bytes();
     let mut bytes = [0u8; COMM_BYTES];
     let len = comm.len().min(COMM_BYTES - 1);
-    bytes[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    bytes[..len].copy_from_slice(&comm[..len]);
     let (low, high) = bytes.split_at(8);
     let word = |half: &[u8]| half.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
     [word(low), word(high)]
