@@ -109,6 +109,16 @@ pub enum Via {
     Breakpoints,
 }
 
+/// Which native frames are shown beside Python ones.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NativeFrames {
+    /// Those that do work
+    #[default]
+    Work,
+    /// All of them
+    Full,
+}
+
 /// What `calls` counts, and what it shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallsConfig {
@@ -209,6 +219,8 @@ pub struct Config {
     pub duration: Option<Duration>,
     pub kernel_stacks: bool,
     pub native_stacks: bool,
+    /// Which of them text and pictures show.
+    pub native_frames: NativeFrames,
     /// Sample here as well as by the clock.
     pub probe: Option<Probe>,
     pub output: OutputChoice,
@@ -319,6 +331,7 @@ impl Config {
             common,
             rate,
             no_kernel,
+            native,
             probe,
             format,
         } = typed;
@@ -336,6 +349,7 @@ impl Config {
             rate_hz,
             period_ns: period_ns(rate_hz),
             kernel_stacks: !no_kernel,
+            native_frames: native,
             probe,
             format,
             ..config
@@ -523,6 +537,7 @@ impl Config {
             }),
             kernel_stacks: false,
             native_stacks: !no_native,
+            native_frames: NativeFrames::default(),
             probe: None,
             output,
             format: DEFAULT_FORMAT,
@@ -741,6 +756,7 @@ mod tests {
             duration: None,
             kernel_stacks: true,
             native_stacks: true,
+            native_frames: NativeFrames::default(),
             probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,

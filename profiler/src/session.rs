@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, MemoryConfig, Target, Verbosity, Via},
+    config::{Config, MemoryConfig, NativeFrames, Target, Verbosity, Via},
     cost, exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -50,7 +50,7 @@ use crate::{
     process::{ancestry, file::FileKey, maps},
     progress::Progress,
     recording::{Fact, Recording, Sampled, Scope},
-    report::{Format, View},
+    report::{Format, Interpreter, View},
     source::{self, Event, Source},
     summary::{self, Cost, Summary},
     truncated,
@@ -722,8 +722,13 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
         },
         subtitle: lines.first().cloned().unwrap_or_default(),
         value: config.memory.as_ref().map_or(0, memory::value),
-        // Files for other programs keep all frames.
-        without_interpreter: config.memory.is_some() && config.format == Format::Svg,
+        interpreter: match (&config.memory, config.native_frames) {
+            // A heap's files for other programs keep all frames.
+            (Some(_), _) if config.format != Format::Svg => Interpreter::Full,
+            (Some(_), _) => Interpreter::Hidden,
+            (None, NativeFrames::Full) => Interpreter::Full,
+            (None, NativeFrames::Work) => Interpreter::Work,
+        },
     }
 }
 

@@ -87,6 +87,7 @@ fn config(target: Target) -> Config {
         duration: None,
         kernel_stacks: true,
         native_stacks: true,
+        native_frames: crate::config::NativeFrames::default(),
         probe: None,
         output: OutputChoice::Stdout,
         format: Format::Folded,
