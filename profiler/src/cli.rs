@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use crate::{
     config::{
         CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
-        GroupBy, MemoryFormat, MemorySource, RATES_HZ, Via,
+        GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via,
     },
     report::{Format, calls::table::Sort},
 };
@@ -95,6 +95,17 @@ pub struct Record {
     /// Leave out kernel stacks
     #[arg(long, help_heading = "Recording")]
     pub no_kernel: bool,
+
+    /// Native frames in SVG, folded and speedscope files: `full` shows the interpreter's own machinery, too (calls,
+    /// start-up), which `work` leaves out around Python frames. pprof files have everything
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "work",
+        overrides_with = "no_native",
+        help_heading = "Output"
+    )]
+    pub native: NativeFrames,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
@@ -299,7 +310,7 @@ pub struct Common {
 
     /// Record threads of this name only (as in /proc/PID/comm); without a process, on the whole machine
     #[arg(long, value_name = "NAME", help_heading = "Target")]
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
 
     /// Record this cgroup (version 2) and those below it only; without a process, everything in it
     #[arg(long, value_name = "PATH", help_heading = "Target")]
@@ -595,6 +606,19 @@ mod tests {
         let record = record("-d 5 -- python3 app.py -p 1 --all").unwrap();
         assert_eq!(record.common.command, ["python3", "app.py", "-p", "1", "--all"]);
         assert!(record.common.pids.is_empty() && record.common.positional_pids.is_empty() && !record.common.all);
+    }
+
+    #[test]
+    fn of_native_and_no_native_the_later_counts() {
+        let said = |line| {
+            record(line)
+                .map(|record| (record.native, record.common.no_native))
+                .unwrap()
+        };
+        assert_eq!(said(""), (NativeFrames::Work, false));
+        assert_eq!(said("--native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--no-native --native full"), (NativeFrames::Full, false));
+        assert!(said("--native full --no-native").1);
     }
 
     #[test]

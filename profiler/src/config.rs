@@ -4,10 +4,11 @@
 //! the output asks /proc for a process's name, and that who types a name for a pid is told the pids of that name.
 
 use std::{
-    ffi::OsString,
-    fmt, fs,
+    ffi::{OsStr, OsString},
+    fmt,
     mem::MaybeUninit,
     ops::RangeInclusive,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,7 +21,7 @@ pub use crate::report::memory::group::By as GroupBy;
 use crate::{
     cli::{Calls, Common, Limit, Memory, ProcessWord, Record},
     exit, humanize,
-    process::who,
+    process::{comm, who},
     report::Format,
 };
 
@@ -106,6 +107,16 @@ pub enum Via {
     Probes,
     /// Hardware breakpoints on the functions' bytecode: only their own calls hit them
     Breakpoints,
+}
+
+/// Which native frames are shown beside Python ones.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NativeFrames {
+    /// Those that do work
+    #[default]
+    Work,
+    /// All of them
+    Full,
 }
 
 /// What `calls` counts, and what it shows.
@@ -198,7 +209,7 @@ pub struct Config {
     /// Not empty: these threads only.
     pub tids: Vec<u32>,
     /// Threads of this name only.
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
     /// Tasks in this cgroup or below it only. As typed: [`preflight`](crate::preflight) resolves it.
     pub cgroup: Option<PathBuf>,
     pub rate_hz: u32,
@@ -208,6 +219,8 @@ pub struct Config {
     pub duration: Option<Duration>,
     pub kernel_stacks: bool,
     pub native_stacks: bool,
+    /// Which of them text and pictures show.
+    pub native_frames: NativeFrames,
     /// Sample here as well as by the clock.
     pub probe: Option<Probe>,
     pub output: OutputChoice,
@@ -297,7 +310,7 @@ pub enum ConfigError {
     UnknownEndingOfCurve { path: PathBuf },
     #[error("--tid goes with a process that is running, not with a command; use --comm or leave it out")]
     TidOfCommand,
-    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm '{kept}'")]
+    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm {kept}")]
     LongComm { kept: String },
     #[error("--source {0} says what is there at the end, without ages and moments; leave one of the options out")]
     SourceHasNot(&'static str),
@@ -350,6 +363,7 @@ impl Config {
             common,
             rate,
             no_kernel,
+            native,
             probe,
             format,
         } = typed;
@@ -367,6 +381,7 @@ impl Config {
             rate_hz,
             period_ns: period_ns(rate_hz),
             kernel_stacks: !no_kernel,
+            native_frames: native,
             probe,
             format,
             ..config
@@ -591,6 +606,7 @@ impl Config {
             }),
             kernel_stacks: false,
             native_stacks: !no_native,
+            native_frames: NativeFrames::default(),
             probe: None,
             output,
             format: DEFAULT_FORMAT,
@@ -617,7 +633,7 @@ impl Config {
             },
             OutputChoice::ByDefault { force } => {
                 let subject = match (&self.target, command_pid) {
-                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm_of(proc, pid), pid)),
+                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm::of(proc, pid), pid)),
                     (Target::Command(command), Some(pid)) => Some((program_name(command), pid)),
                     (Target::Command(_), None) | (Target::All, _) => None,
                 };
@@ -678,15 +694,39 @@ fn without_repeats(ids: Vec<u32>) -> Vec<u32> {
     kept
 }
 
-fn check_comm(comm: &str) -> Result<(), ConfigError> {
+fn check_comm(comm: &OsStr) -> Result<(), ConfigError> {
     if comm.is_empty() {
         return Err(ConfigError::EmptyComm);
     }
-    if comm.len() <= MAX_COMM_BYTES {
-        return Ok(());
+    match comm.as_bytes().get(..MAX_COMM_BYTES) {
+        Some(kept) if kept.len() < comm.len() => Err(ConfigError::LongComm { kept: shell_word(kept) }),
+        _ => Ok(()),
     }
-    let kept = comm[..comm.floor_char_boundary(MAX_COMM_BYTES)].to_owned();
-    Err(ConfigError::LongComm { kept })
+}
+
+/// Bytes as a shell takes them: in quotes, and as bash and zsh write it (`$'…'`) what is no text. The kernel cuts names
+/// in the middle of a character.
+fn shell_word(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.contains(|c: char| c.is_control() || c == '\'') => format!("'{text}'"),
+        _ => {
+            let mut word = "$'".to_owned();
+            for chunk in bytes.utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        '\'' | '\\' => word.extend(['\\', c]),
+                        _ if c.is_ascii_control() => word.push_str(&format!("\\x{:02x}", u32::from(c))),
+                        _ => word.push(c),
+                    }
+                }
+                for byte in chunk.invalid() {
+                    word.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+            word.push('\'');
+            word
+        }
+    }
 }
 
 fn rate_hz(typed: u64) -> Result<u32, ConfigError> {
@@ -713,13 +753,6 @@ impl fmt::Display for KnownEndings {
     }
 }
 
-/// A process's name, or `process` where it cannot be read: `preflight` has its own words for that.
-fn comm_of(proc: &Path, pid: u32) -> String {
-    fs::read(proc.join(pid.to_string()).join("comm"))
-        .map(|comm| String::from_utf8_lossy(comm.trim_ascii_end()).into_owned())
-        .unwrap_or_default()
-}
-
 fn program_name(command: &[OsString]) -> String {
     let name = command.first().and_then(|program| Path::new(program).file_name());
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -732,7 +765,7 @@ fn file_name_part(comm: &str) -> String {
         .chars()
         .take(32)
         .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
+            if c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
                 c
             } else {
                 '_'
@@ -774,6 +807,8 @@ fn local_time(now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser as _;
     use proptest::prelude::*;
 
@@ -801,6 +836,7 @@ mod tests {
             duration: None,
             kernel_stacks: true,
             native_stacks: true,
+            native_frames: NativeFrames::default(),
             probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
@@ -926,13 +962,16 @@ mod tests {
     fn a_name_the_kernel_would_cut_is_refused_with_what_it_keeps() {
         let error = config("--comm gunicorn-worker-7").unwrap_err().to_string();
         assert!(error.contains("--comm 'gunicorn-worker'"), "{error}");
-        // 14 bytes and a letter of two: the cut falls before it.
+        // 14 bytes and a letter of two, of which the kernel keeps one byte.
         assert_eq!(
             config("--comm 12345678901234äb"),
             Err(ConfigError::LongComm {
-                kept: "12345678901234".into()
+                kept: r"$'12345678901234\xc3'".into()
             })
         );
+        let kept = config(r"--comm обработчик").unwrap_err().to_string();
+        assert!(kept.ends_with(r"--comm $'обработ\xd1'"), "{kept}");
+        assert_eq!(shell_word(b"it's\n"), r"$'it\'s\x0a'");
         assert!(config("--comm 123456789012345").is_ok());
     }
 
@@ -1006,8 +1045,9 @@ mod tests {
         #[test]
         fn any_name_makes_a_file_name_that_stays_in_its_directory(comm in ".*") {
             let part = file_name_part(&comm);
-            prop_assert!(!part.is_empty() && part.len() <= 32);
-            prop_assert!(!part.contains('/') && !part.starts_with(['-', '.']));
+            prop_assert!(!part.is_empty() && part.chars().count() <= 32);
+            prop_assert!(!part.contains(|c: char| c == '/' || c.is_control() || c.is_whitespace()));
+            prop_assert!(!part.starts_with(['-', '.']));
         }
 
         #[test]

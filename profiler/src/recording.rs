@@ -24,7 +24,7 @@ use crate::{
     decode::{RawCode, RawRecord, RawStack},
     memory::event::{self, Event, SiteId, What},
     process::{
-        self,
+        self, comm,
         files::{FileId, Files, PythonFile},
         offspring::Offspring,
         sideband::{SidebandEvent, SidebandKind},
@@ -596,7 +596,7 @@ impl Recording {
             self.ledger.tally.lost_stacks += 1;
             return None;
         };
-        let thread = text(&header.comm);
+        let thread = comm::shown(&header.comm);
         let thread = intern(&mut self.ledger.names, &thread);
         let process = self.table.get_mut(header.pid)?;
         let tally = &mut self.ledger.tally;
@@ -774,12 +774,6 @@ fn intern(names: &mut IndexSet<Box<str>, FxBuildHasher>, name: &str) -> u32 {
         Some(index) => index as u32,
         None => names.insert_full(name.into()).0 as u32,
     }
-}
-
-/// A name from the kernel: up to the first NUL, and whatever bytes its owner chose.
-fn text(comm: &[u8]) -> String {
-    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into_owned()
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ mod unsuited;
 mod wait;
 
 use std::{
+    ffi::OsStr,
     io::{self, Write as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -38,7 +40,7 @@ use self::{
 };
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, MemoryConfig, OutputTarget, Target, Verbosity, Via},
+    config::{Config, MemoryConfig, NativeFrames, OutputTarget, Target, Verbosity, Via},
     cost, exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -48,7 +50,7 @@ use crate::{
     process::{ancestry, file::FileKey, maps, offspring::Offspring},
     progress::Progress,
     recording::{Fact, Recording, Sampled, Scope},
-    report::{Format, View},
+    report::{Format, Interpreter, View},
     source::{self, Event, Source},
     summary::{self, Children, Cost, Summary},
     truncated,
@@ -632,10 +634,11 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
 }
 
 /// A thread name as the kernel compares it: NUL padded, in two words.
-fn comm_words(comm: &str) -> [u64; 2] {
+fn comm_words(comm: &OsStr) -> [u64; 2] {
+    let comm = comm.as_bytes();
     let mut bytes = [0u8; COMM_BYTES];
     let len = comm.len().min(COMM_BYTES - 1);
-    bytes[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    bytes[..len].copy_from_slice(&comm[..len]);
     let (low, high) = bytes.split_at(8);
     let word = |half: &[u8]| half.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
     [word(low), word(high)]
@@ -776,8 +779,13 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
         },
         subtitle: lines.first().cloned().unwrap_or_default(),
         value: config.memory.as_ref().map_or(0, memory::value),
-        // Files for other programs keep all frames.
-        without_interpreter: config.memory.is_some() && config.format == Format::Svg,
+        interpreter: match (&config.memory, config.native_frames) {
+            // A heap's files for other programs keep all frames.
+            (Some(_), _) if config.format != Format::Svg => Interpreter::Full,
+            (Some(_), _) => Interpreter::Hidden,
+            (None, NativeFrames::Full) => Interpreter::Full,
+            (None, NativeFrames::Work) => Interpreter::Work,
+        },
     }
 }
 

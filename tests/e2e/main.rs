@@ -24,6 +24,7 @@ mod memory_processes;
 mod memory_reports;
 mod memory_safety;
 mod memory_server;
+mod names;
 mod native;
 mod reentrancy;
 mod safety;

@@ -208,10 +208,12 @@ fn check_lockdown(roots: &Roots) -> Result<()> {
     Ok(())
 }
 
-fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+/// A field of /proc/PID/status. Its first line has the process's name, which need not be UTF-8.
+fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
+    let value = status
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+    str::from_utf8(value).ok().map(str::trim)
 }
 
 #[cfg(test)]

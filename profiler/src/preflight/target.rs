@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn check_pid(pid: u32, roots: &Roots) -> Result<()> {
     let directory = roots.proc.join(pid.to_string());
-    let status = match fs::read_to_string(directory.join("status")) {
+    let status = match fs::read(directory.join("status")) {
         Ok(status) => status,
         Err(error) if is_gone(&error) => {
             bail!("there is no process {pid}; it may have ended, ps -e lists those there are")
@@ -53,7 +53,7 @@ fn not_ours(pid: u32, error: &std::io::Error) -> anyhow::Error {
 }
 
 pub(super) fn check_tid(tid: u32, config: &Config, roots: &Roots) -> Result<()> {
-    let status = match fs::read_to_string(roots.proc.join(tid.to_string()).join("status")) {
+    let status = match fs::read(roots.proc.join(tid.to_string()).join("status")) {
         Ok(status) => status,
         Err(error) if is_gone(&error) => bail!("there is no thread {tid}; ps -eL lists those there are (LWP)"),
         Err(error) => bail!("thread {tid} is not ours to see: {error}; run with sudo"),

@@ -2,6 +2,7 @@
 
 pub mod ancestry;
 pub mod cgroup;
+pub mod comm;
 pub mod file;
 pub mod files;
 pub mod maps;

@@ -1,6 +1,6 @@
 //! The processes of a recording and what is known of each.
 
-use std::{fs, mem, ops::Range, rc::Rc};
+use std::{mem, ops::Range, path::Path, rc::Rc};
 
 use profiler_common::{
     python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
@@ -12,6 +12,7 @@ use crate::{
     memory::event::SiteId,
     process::{
         cgroup::Cgroup,
+        comm,
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
@@ -350,7 +351,7 @@ impl Table {
 
     /// A process that exists already: reads what /proc says of it.
     pub fn adopt(&mut self, files: &mut Files, pid: u32) -> Option<Process> {
-        let before = self.begin(pid, read_comm(pid));
+        let before = self.begin(pid, comm::of(Path::new("/proc"), pid));
         // It may be gone by now, or be a kernel thread: then it has no mappings.
         let entries = maps::read(pid).map(|maps| maps.entries).unwrap_or_default();
         for entry in &entries {
@@ -420,12 +421,6 @@ impl Table {
     pub fn take_all(&mut self) -> impl Iterator<Item = Process> {
         mem::take(&mut self.processes).into_values()
     }
-}
-
-/// The name of a process's main thread; empty if it is gone.
-pub fn read_comm(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned()
 }
 
 #[cfg(test)]

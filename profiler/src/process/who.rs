@@ -1,39 +1,30 @@
 //! Processes as people know them: by what they are called, and by what was typed.
 //!
-//! Both are the process's own choice, any bytes at all, and go to a terminal: what would move its cursor, or turn its
-//! text around, is replaced.
+//! What was typed is any bytes at all, and goes to a terminal: what would move its cursor, or turn its text around, is
+//! replaced.
 
-use std::{
-    borrow::Cow,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, fs, path::Path};
 
-use super::{ancestry, stat::Stat};
+use super::{ancestry, comm, stat::Stat};
 
 /// So many are listed.
 const MOST_LISTED: usize = 8;
 /// A line of the list fits a terminal.
 const COLUMNS: usize = 80;
 
-/// The name of a process or thread at `path` (/proc/PID, or a thread's folder below its `task`); empty if it is gone.
-pub fn name(path: &Path) -> String {
-    let bytes = fs::read(path.join("comm")).unwrap_or_default();
-    shown(bytes.strip_suffix(b"\n").unwrap_or(&bytes))
-}
-
 /// `4242 (gunicorn)`.
 pub fn process(proc: &Path, pid: u32) -> String {
-    match name(&proc.join(pid.to_string())) {
+    match comm::of(proc, pid) {
         name if name.is_empty() => pid.to_string(),
         name => format!("{pid} ({name})"),
     }
 }
 
-/// The folders of the threads of a process.
-pub fn threads(proc: &Path, pid: u32) -> impl Iterator<Item = PathBuf> {
-    let threads = fs::read_dir(proc.join(pid.to_string()).join("task"));
-    threads.into_iter().flatten().flatten().map(|entry| entry.path())
+/// The names of the threads of a process.
+pub fn threads(proc: &Path, pid: u32) -> Vec<String> {
+    let tasks = proc.join(pid.to_string()).join("task");
+    let tids = ancestry::pids(&tasks).unwrap_or_default();
+    tids.into_iter().map(|tid| comm::of(&tasks, tid)).collect()
 }
 
 /// What to say to who has typed a name where a pid belongs: which processes have that name. `proc` is /proc.
@@ -101,7 +92,7 @@ fn named(proc: &Path, typed: &str, fits: impl Fn(&str, &str) -> bool) -> Vec<Pro
         let folder = proc.join(pid.to_string());
         let typed_as = fs::read(folder.join("cmdline")).unwrap_or_default();
         let words: Vec<Cow<'_, str>> = typed_as.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
-        let name = name(&folder);
+        let name = comm::of(proc, pid);
         let mut parts = names(&words).chain([name.as_str()]);
         if !parts.any(|part| fits(&part.to_lowercase(), &typed)) {
             return None;
@@ -141,7 +132,10 @@ fn names<'a>(words: &'a [Cow<'a, str>]) -> impl Iterator<Item = &'a str> {
 /// A command line whose program has its name only: the rest tells more.
 fn without_folder(typed: &[u8]) -> &[u8] {
     let end = typed.iter().position(|&byte| byte == 0).unwrap_or(typed.len());
-    let folder = typed[..end].iter().rposition(|&byte| byte == b'/');
+    let program = &typed[..end];
+    // Some write something else there, as `gunicorn: worker [a/b]`.
+    let is_path = program.starts_with(b"/") || program.starts_with(b".");
+    let folder = program.iter().rposition(|&byte| is_path && byte == b'/');
     folder.map_or(typed, |slash| &typed[slash + 1..])
 }
 

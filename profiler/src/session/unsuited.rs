@@ -1,6 +1,6 @@
 //! What can be said when a recording begins, so that nobody waits for its end to learn that nothing could come of it.
 
-use std::path::Path;
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use anyhow::anyhow;
 
@@ -9,7 +9,7 @@ use crate::{
     closest::closest,
     config::{Config, MemorySource, Target},
     launch::Stopped,
-    process::{ancestry, who},
+    process::{ancestry, comm, who},
     recording::{Recording, Scope},
 };
 
@@ -95,7 +95,7 @@ fn pythons_below(pids: &[u32]) -> Vec<u32> {
 
 /// What to say if no thread has the name that is asked for: a name may still come, so it is no refusal.
 pub(super) fn unmatched_name(config: &Config, recording: &Recording) -> Option<String> {
-    let wanted = config.comm.as_deref()?;
+    let wanted = comm::shown(config.comm.as_ref()?.as_bytes());
     let proc = Path::new(PROC);
     let (mut of_pythons, mut others) = (Vec::new(), Vec::new());
     for pid in recording.pids() {
@@ -103,9 +103,9 @@ pub(super) fn unmatched_name(config: &Config, recording: &Recording) -> Option<S
             Some(_) => &mut of_pythons,
             None => &mut others,
         };
-        names.extend(who::threads(proc, pid).map(|thread| who::name(&thread)));
+        names.extend(who::threads(proc, pid));
     }
-    if of_pythons.iter().chain(&others).any(|name| name == wanted) {
+    if of_pythons.iter().chain(&others).any(|name| *name == wanted) {
         return None;
     }
     // A command has not begun yet.
@@ -116,7 +116,7 @@ pub(super) fn unmatched_name(config: &Config, recording: &Recording) -> Option<S
         true => ("the threads that are there", others),
         false => ("those of running Pythons", of_pythons),
     };
-    let (names, left_out) = closest(wanted, names, MOST_TOLD);
+    let (names, left_out) = closest(&wanted, names, MOST_TOLD);
     let more = match left_out {
         0 => String::new(),
         number => format!(" and {number} more"),

@@ -141,7 +141,10 @@ async fn until_given_up(signals: &mut Signals, child: Option<&Running>) {
             return;
         }
         if child.is_none() {
-            let _ = writeln!(io::stderr(), "the recording is over and is being written; once more gives it up");
+            let _ = writeln!(
+                io::stderr(),
+                "the recording is over and is being written; once more gives it up"
+            );
             asked = true;
         }
     }

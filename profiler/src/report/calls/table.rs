@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     humanize::{count, duration},
-    report::layout::{Grid, Last},
+    report::{
+        layout::{Grid, Last},
+        path,
+    },
 };
 
 /// How many functions are shown where the user does not say.
@@ -280,9 +283,9 @@ fn by_samples(samples: u64, time: Time) -> String {
     }
 }
 
-/// `shop/models.py:12(Order.total)`: the file's last two parts tell it from others nearly always, also `__init__.py`.
+/// `shop/models.py:12(Order.total)`.
 pub(super) fn place(function: &Function) -> String {
-    place_in(function, last_parts(&function.file, 2))
+    place_in(function, path::short(&function.file))
 }
 
 /// The places of functions that are shown together. Those of several interpreters can have the same last parts, and the
@@ -300,7 +303,7 @@ fn places(functions: &[Function]) -> Vec<Last> {
         },
         _ => Last {
             text: place.clone(),
-            shorter: Some(place_in(function, last_parts(&function.file, 1))),
+            shorter: Some(place_in(function, last_parts(&function.file, 2))),
             ..Last::default()
         },
     };

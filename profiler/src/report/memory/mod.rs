@@ -22,8 +22,6 @@ pub mod curve;
 pub mod difference;
 pub mod export;
 pub mod group;
-mod owner;
-mod path;
 pub mod summary;
 pub mod table;
 
