@@ -17,6 +17,7 @@ pub mod calls;
 pub mod cli;
 pub mod config;
 pub mod cost;
+pub mod cpu_use;
 pub mod decode;
 pub mod exit;
 pub mod governor;
