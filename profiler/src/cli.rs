@@ -107,6 +107,10 @@ pub struct Record {
     )]
     pub native: NativeFrames,
 
+    /// Show equal workers (processes of one name in one container) as one process
+    #[arg(long, help_heading = "Output")]
+    pub merge_workers: bool,
+
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
     #[arg(long, value_name = "FILE:PLACE", value_parser = parse_probe, hide = true)]

@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use super::path;
+use super::{cython, path};
 use crate::profile::{Frame, FrameKind, Labels, Profile};
 
 /// The text of one frame. Never empty, and free of `;` and control characters.
@@ -34,6 +34,16 @@ pub fn frame(profile: &Profile, frame: &Frame) -> String {
 /// The root of a process's stacks: `process 4242:"gunicorn"`.
 pub fn process(profile: &Profile, labels: &Labels) -> String {
     clean(format!("process {}:\"{}\"", labels.pid, profile.string(labels.comm)))
+}
+
+/// The root of equal workers' stacks: `12 processes "gunicorn"`.
+pub fn processes(profile: &Profile, labels: &Labels, number: usize) -> String {
+    clean(format!("{number} processes \"{}\"", profile.string(labels.comm)))
+}
+
+/// The root of the stacks of their threads of one name: `threads "worker-1"`.
+pub fn threads(profile: &Profile, labels: &Labels) -> String {
+    clean(format!("threads \"{}\"", profile.string(labels.thread)))
 }
 
 /// The root of a thread's stacks: `thread 4243:"worker-1"`.
@@ -57,7 +67,10 @@ fn native(function: &str, path: Option<&str>, address: u64) -> String {
         ("", None) => format!("[{address:#x}]"),
         // A function that is only known by where it begins, `[libfoo.so+0x1230]`, or not at all, `[anonymous]`.
         _ if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
-        (_, Some(file)) => format!("{function} ({file})"),
+        (_, Some(file)) => match cython::readable(function, path::extension(file)) {
+            Some(readable) => format!("{readable} ({file})"),
+            None => format!("{function} ({file})"),
+        },
         // perf's word.
         (_, None) => format!("{function} ([unknown])"),
     }
@@ -71,7 +84,7 @@ fn mapping_path<'a>(profile: &'a Profile, frame: &Frame) -> Option<&'a str> {
 /// Makes a label safe wherever it goes: `;` separates frames of folded text and a newline ends its stack; spaces at its
 /// ends do not survive its readers, which also take a line that starts with `# ` for a comment (inferno 0.12.8,
 /// `flamegraph::from_lines`); and XML 1.0 has no way to write most control characters, nor U+FFFE and U+FFFF.
-fn clean(label: String) -> String {
+pub(crate) fn clean(label: String) -> String {
     let trimmed = label.trim();
     let mut clean = if trimmed.chars().any(|c| replacement(c).is_some()) {
         Cow::Owned(trimmed.chars().map(|c| replacement(c).unwrap_or(c)).collect())
@@ -135,6 +148,14 @@ mod tests {
     #[test]
     fn native_code_names_its_file_or_its_address() {
         assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
+        assert_eq!(
+            native(
+                "__pyx_f_6uvloop_4loop_4Loop__run",
+                Some("/x/loop.cpython-312-x86_64-linux-gnu.so"),
+                1
+            ),
+            "uvloop.loop.Loop._run (loop.cpython-312-x86_64-linux-gnu.so)"
+        );
         assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
         assert_eq!(
             native("JS:*fib /x.js:1:13", Some("[JIT]"), 0),

@@ -8,7 +8,7 @@
 
 use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId};
 
-use super::path::{extension, file_name, is_installed, is_interpreter};
+use super::path::{self, extension, file_name, is_installed, is_interpreter};
 
 /// Who a stack's memory is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +82,11 @@ impl<'a> Owners<'a> {
         }
     }
 
+    /// Whether it is a frame of the program's own Python.
+    pub(super) fn is_own(&mut self, id: FrameId) -> bool {
+        self.role(id) == Role::Python
+    }
+
     fn role(&mut self, id: FrameId) -> Role {
         let profile = self.profile;
         *self.roles[id.index()].get_or_insert_with(|| role(profile, profile.frame(id)))
@@ -93,7 +98,8 @@ fn role(profile: &Profile, frame: &Frame) -> Role {
         FrameKind::Python => {
             let file = profile.string(frame.file);
             // `<string>` and `<stdin>` are the program's; `<frozen importlib._bootstrap>` is CPython's.
-            if is_installed(file) || file.starts_with("<frozen ") {
+            let is_launcher = profile.string(frame.function) == "<module>" && path::is_launcher(file);
+            if is_installed(file) || file.starts_with("<frozen ") || is_launcher {
                 Role::Library
             } else {
                 Role::Python
