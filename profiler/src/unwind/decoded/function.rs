@@ -45,9 +45,9 @@ pub struct Start {
 /// be back at the return address, and each register that a function preserves must hold what it held at first. What does
 /// not begin where a function does comes to a return with the wrong depth, or pops what it has not pushed.
 ///
-/// Where it is not known that a function begins, only returns prove it, and calls nothing: compilers put what is rarely
-/// done into pieces of their own, which look like functions and are jumped to from any depth; and what is called last
-/// may never come back, and a return follow that belongs to other code (`__lll_lock_wait` in glibc 2.36).
+/// Only returns prove it. A jump to another function does not: compilers put what is rarely done into pieces of their own,
+/// which look like functions and are jumped to from any depth. Where nothing leads to the start, calls are not passed
+/// either: one may never come back, and a return follow that belongs to other code (`__lll_lock_wait` in glibc 2.36).
 pub fn analyze(view: &View<'_>, start: Start, budget: &mut usize) -> Result<Function, Refusal> {
     let body = Body::explore(view, start.address, budget)?;
     let heads = body.states(view, start, budget)?;
@@ -136,8 +136,10 @@ impl Body {
                 }
                 let end = from.saturating_add(bytes.len() as u32);
                 let next = instruction.next_ip() as u32;
-                if is_call(&instruction) && is_padding(view, next..end) {
-                    // It calls what never comes back.
+                if is_call(&instruction)
+                    && (is_padding(view, next..end) || view.is_function(past_padding(view, next..end)))
+                {
+                    // It calls what never comes back: behind it another function begins, or nothing.
                     break;
                 }
                 if next >= end {
@@ -194,7 +196,7 @@ impl Body {
                 if instruction.ip() as u32 != *head && self.heads.contains(&(instruction.ip() as u32)) {
                     break;
                 }
-                let proves = start.named || instruction.flow_control() == FlowControl::Return && !self.calls_any;
+                let proves = instruction.flow_control() == FlowControl::Return && (start.named || !self.calls_any);
                 returns |= self.leaves(view, &machine, instruction)? && proves;
                 pass(view, &mut machine, instruction, &mut facts)?;
                 if !continues(instruction) {
@@ -205,8 +207,7 @@ impl Body {
         returns.then_some(states).ok_or(Refusal::NoReturn)
     }
 
-    /// Fails if the function is left with this instruction as it may not be. Whether it is left so that this proves where
-    /// the return address is: a jump to an unknown place may be anything.
+    /// Fails if the function is left with this instruction as it may not be. Whether it is left.
     fn leaves(&self, view: &View<'_>, machine: &Machine, instruction: &Instruction) -> Result<bool, Refusal> {
         let leaves = match instruction.flow_control() {
             FlowControl::Return | FlowControl::IndirectBranch => true,
@@ -227,7 +228,7 @@ impl Body {
         if leaves && to_anywhere && !self.is_all_there {
             return Err(Refusal::UnknownJump);
         }
-        Ok(leaves && !to_anywhere)
+        Ok(leaves)
     }
 
     /// Calls `each` with an instruction's addresses and what is known before it, in order of address.
@@ -268,6 +269,12 @@ impl Body {
 fn is_padding(view: &View<'_>, range: Range<u32>) -> bool {
     const MOST: usize = 4096;
     range.len() <= MOST && view.is_padding(range)
+}
+
+/// Where code goes on behind padding, if there is any.
+fn past_padding(view: &View<'_>, range: Range<u32>) -> u32 {
+    let bytes = view.elf.bytes(range.clone()).unwrap_or_default();
+    range.start + super::starts::past_padding(bytes).unwrap_or(0)
 }
 
 /// Where a function goes on after an instruction.

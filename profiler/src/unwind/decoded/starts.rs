@@ -50,9 +50,10 @@ pub fn after_functions(view: &View<'_>, gap: &Range<u32>, seen: &[Range<u32>]) -
     starts
 }
 
-/// How many bytes of padding these begin with, unless that is all.
-fn past_padding(bytes: &[u8]) -> Option<u32> {
+/// How many bytes of padding these begin with, unless that is all, or more than any linker writes.
+pub fn past_padding(bytes: &[u8]) -> Option<u32> {
     let mut skip = 0;
+    let bytes = bytes.get(..MAX_PADDING).unwrap_or(bytes);
     while let Some(rest) = bytes.get(skip..).filter(|rest| !rest.is_empty()) {
         let Some(len) = (1..=rest.len().min(MAX_NOP))
             .rev()
@@ -64,6 +65,9 @@ fn past_padding(bytes: &[u8]) -> Option<u32> {
     }
     None
 }
+
+/// Linkers round code up to pages.
+const MAX_PADDING: usize = 4096 + MAX_NOP;
 
 /// The longest instruction there is.
 const MAX_NOP: usize = 15;

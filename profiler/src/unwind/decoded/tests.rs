@@ -159,7 +159,7 @@ fn a_frame_pointer_that_is_only_in_a_register_is_lost_to_callers() {
 
 #[test]
 fn what_does_not_prove_itself_is_refused() {
-    let refused: [(&[u8], Refusal); 17] = [
+    let refused: [(&[u8], Refusal); 18] = [
         // One way pushes, the other does not, and both return: test %edi,%edi; je +1; push %rbx; ret
         (b"\x85\xff\x74\x01\x53\xc3", Refusal::NotRestored),
         // pop %rbx; ret
@@ -186,6 +186,8 @@ fn what_does_not_prove_itself_is_refused() {
         (b"\x85\xff\x75\x04\xff\xe0\x89\xff\xc3", Refusal::UnknownJump),
         // jmp *%rax: it may be in the middle of something
         (b"\xff\xe0", Refusal::NoReturn),
+        // jmp *0x10(%rip): so may this
+        (b"\xff\x25\x10\x00\x00\x00", Refusal::NoReturn),
         // jmp .
         (b"\xeb\xfe", Refusal::NoReturn),
         // jmp past the end

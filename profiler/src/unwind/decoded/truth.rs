@@ -7,7 +7,7 @@ use std::{
 };
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
-use profiler_common::unwind::CFA_SP;
+use profiler_common::unwind::{CFA_FP, CFA_SP};
 
 use super::{
     function::{Start, analyze_and},
@@ -81,7 +81,8 @@ impl Known<'_> {
 
     /// Whether unwind information is wrong by itself: an instruction moves the stack pointer, and after it the canonical
     /// frame address is said to be elsewhere. Some was never written (`__mpn_mul_1` in glibc 2.36), some forgets one
-    /// (`x25519_fe64_sqr` in OpenSSL 3.0; what LLVM makes of functions that end in several calls of others).
+    /// (`x25519_fe64_sqr` in OpenSSL 3.0; what LLVM makes of functions that end in several calls of others), some counts pushes
+    /// though it counts from the frame pointer (`_ZGVdN4v_sin` in glibc's libmvec).
     fn contradicts_itself(&self, function: &Range<u32>) -> bool {
         let bytes = self.elf.bytes(function.clone()).unwrap_or_default();
         let decoder = Decoder::with_ip(64, bytes, function.start.into(), DecoderOptions::NONE);
@@ -89,9 +90,13 @@ impl Known<'_> {
         let rule = |instruction: &Instruction| self.table.lookup(self.elf.base + instruction.ip());
         instructions.windows(2).any(|pair| {
             let (before, after) = (rule(&pair[0]), rule(&pair[1]));
-            let both_by_sp = before.cfa == CFA_SP && after.cfa == CFA_SP;
             let moved = moves_stack_pointer(&pair[0]);
-            both_by_sp && moved.is_some_and(|by| i64::from(after.cfa_offset) != i64::from(before.cfa_offset) - by)
+            let offset = match (before.cfa, after.cfa) {
+                (CFA_SP, CFA_SP) => moved.map(|by| i64::from(before.cfa_offset) - by),
+                (CFA_FP, CFA_FP) => moved.map(|_| i64::from(before.cfa_offset)),
+                _ => None,
+            };
+            offset.is_some_and(|offset| offset != i64::from(after.cfa_offset))
         })
     }
 

@@ -177,8 +177,11 @@ impl<'a> Elf<'a> {
         at(5) == Some(0xe8) || (2..=7).any(|back| at(back) == Some(0xff))
     }
 
-    /// Calls `found` with the address, relative to the base, of each function that has a symbol.
+    /// Calls `found` with the address, relative to the base, of each function that has a symbol. Pieces of functions that
+    /// compilers put elsewhere, because they are rarely executed, are none.
     pub fn each_function_symbol(&self, mut found: impl FnMut(u32)) {
+        /// What gcc and clang name them with.
+        const PIECE: &[u8] = b".cold";
         let Ok(sections) = self.header.sections(ENDIAN, self.file) else {
             return;
         };
@@ -189,6 +192,10 @@ impl<'a> Elf<'a> {
             symbols
                 .iter()
                 .filter(|symbol| matches!(symbol.st_type(), STT_FUNC | STT_GNU_IFUNC) && !symbol.is_undefined(ENDIAN))
+                .filter(|symbol| {
+                    let name = symbol.name(ENDIAN, symbols.strings()).unwrap_or_default();
+                    !name.windows(PIECE.len()).any(|part| part == PIECE)
+                })
                 .filter_map(|symbol| self.code_range(symbol.st_value(ENDIAN), 1))
                 .for_each(|(start, _)| found(start));
         }
