@@ -205,9 +205,7 @@ async fn run(
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
     // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
-    let expected = stopped
-        .as_ref()
-        .and_then(|stopped| recording.expect(stopped.pid(), stopped.code()));
+    let expected = stopped.as_ref().and_then(|stopped| recording.expect(stopped.code()));
     unsuited::check(config, &mut recording, stopped.as_ref())?;
     let unmatched_name = unsuited::unmatched_name(config, &recording);
     tell(
@@ -224,8 +222,8 @@ async fn run(
     }
     if let Some(calls) = &mut calls {
         calls.start(&mut source.kernel)?;
-        if let Some(expected) = &expected {
-            calls.expect(&mut source.kernel, &recording, expected);
+        if let Some(file) = expected {
+            calls.expect(&mut source.kernel, &recording, file);
         }
     }
     if let Some(probe) = &config.probe {
@@ -237,6 +235,11 @@ async fn run(
     }
     let started_at = SystemTime::now();
     let started = Instant::now();
+    let started_ns = cost::monotonic_ns();
+    if calls.is_some() {
+        // Until now the CPU clock ran while probes were put in.
+        recording.counted_ns.start = started_ns;
+    }
     let start_up_cpu = cost::cpu_time();
     let mut child = stopped.map(Stopped::release).transpose()?;
 
@@ -325,6 +328,9 @@ async fn run(
         .offspring
         .as_ref()
         .map(|offspring| Children::new(&offspring.used(), offspring.targets(), config.memory.is_some()));
+    if calls.is_some() {
+        recording.counted_ns.end = started_ns + length.as_nanos() as u64;
+    }
     let detaching = Instant::now();
     if let Some(calls) = &mut calls {
         calls.stop(&mut source.kernel, &recording, length)?;
