@@ -17,6 +17,7 @@ mod errors;
 mod families;
 mod formats;
 mod hosts;
+mod launchers;
 mod machine;
 mod memory_exact;
 mod memory_leak;
