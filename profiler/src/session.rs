@@ -427,7 +427,7 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
     }
 
-    let view = view(config, &recording, &lines);
+    let view = view(config, &recording, &summary, &lines);
     let writing = Instant::now();
     let written = output.write(|out| content.write(config, &view, out));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
@@ -814,7 +814,7 @@ fn unopened(recording: &Recording) -> Option<String> {
     ))
 }
 
-fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
+fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[String]) -> View {
     let sites = recording.ledger.sites.iter().flatten();
     let sampled: Vec<&Sampled> = recording.ledger.samples.keys().chain(sites).collect();
     let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
@@ -836,10 +836,10 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
             None => format!("CPU time of {subject}"),
             Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
         },
-        // Of CPU time, what was used, and of how many samples that is known.
-        subtitle: match config.memory {
-            None => lines.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(" · "),
-            Some(_) => lines.first().cloned().unwrap_or_default(),
+        // Of CPU time, how many samples there are, and what was used.
+        subtitle: match (&summary.cpu, lines) {
+            (Some(cpu), [_, samples, ..]) => format!("{samples} · {}", cpu.short()),
+            (_, lines) => lines.first().cloned().unwrap_or_default(),
         },
         value: config.memory.as_ref().map_or(0, memory::value),
         interpreter: match (&config.memory, config.native_frames) {
