@@ -141,10 +141,10 @@ impl CpuUse {
                 let waited = percent((idle - ready).clamp(0.0, 1.0));
                 // Less than that is what every program waits for its turn.
                 let ready = match ready {
-                    0.01.. => format!(", {} it was ready and had no CPU", percent(ready)),
+                    0.01.. => format!(", lacked a CPU {}", percent(ready)),
                     _ => String::new(),
                 };
-                format!("{subject} used {used} of a CPU; {waited} of the time it waited{ready}")
+                format!("{subject} used {used} of a CPU, waited {waited} of the time{ready}")
             }
             Whose::Process => {
                 let threads = match self.threads {
@@ -166,7 +166,7 @@ impl CpuUse {
     }
 
     fn of_which(&self, length: f64) -> String {
-        const SHOWN: usize = 3;
+        const SHOWN: usize = 2;
         let shown = self.busiest.iter().take(SHOWN);
         let mut parts: Vec<String> = shown
             .map(|(name, cpu_s)| format!("{name} {}", percent(cpu_s / length)))
@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn of_one_thread_it_is_said_how_long_it_waited() {
         let mut one = cpu_use(Whose::Process);
-        assert_eq!(one.line(), "web (42) used 3.4 % of a CPU; 96.5 % of the time it waited");
+        assert_eq!(one.line(), "web (42) used 3.4 % of a CPU, waited 96.5 % of the time");
         one.by_clock(&clock(1000, 1), &clock(5000, 1));
         assert_eq!(
             one.line(),
-            "web (42) used 40.0 % of a CPU; 40.0 % of the time it waited, 20.0 % it was ready and had no CPU"
+            "web (42) used 40.0 % of a CPU, waited 40.0 % of the time, lacked a CPU 20.0 %"
         );
     }
 

@@ -2,10 +2,14 @@
 
 pub mod ancestry;
 pub mod cgroup;
+pub mod comm;
 pub mod file;
 pub mod files;
 pub mod maps;
+pub mod offspring;
 pub mod perf_map;
 pub mod root;
 pub mod sideband;
+pub mod stat;
 pub mod table;
+pub mod who;

@@ -1,6 +1,6 @@
 //! The processes of a recording and what is known of each.
 
-use std::{fs, mem, ops::Range, rc::Rc};
+use std::{mem, ops::Range, path::Path, rc::Rc};
 
 use profiler_common::{
     python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
@@ -12,6 +12,7 @@ use crate::{
     memory::event::SiteId,
     process::{
         cgroup::Cgroup,
+        comm,
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
@@ -27,9 +28,11 @@ pub struct Process {
     pub pid: u32,
     /// Tells it apart from every other process of the recording, those with the same pid included. Never 0.
     pub instance: u32,
-    /// Its parent's, if it was forked in the recording: what the kernel side knows it by until it is told better. 0
-    /// otherwise.
-    pub parent_instance: u32,
+    /// Other numbers that the kernel side can know it by: its parent's until it is told better, and ours from before it
+    /// told us its own ([`Table::rename`]). The last few; 0 is none.
+    aliases: [u32; 3],
+    /// When it was forked or exec'ed (CLOCK_MONOTONIC), if that was in the recording.
+    pub began_ns: Option<u64>,
     /// Name of its main thread.
     pub comm: String,
     /// Where it was when it was first sampled, or where its parent was.
@@ -93,7 +96,8 @@ impl Process {
         Self {
             pid,
             instance,
-            parent_instance: 0,
+            aliases: [0; 3],
+            began_ns: None,
             comm,
             cgroup: None,
             cgroup_is_own: false,
@@ -113,7 +117,12 @@ impl Process {
 
     /// Whether what the kernel side says is of this program: and not of the one that the process was before an exec.
     pub fn is_instance(&self, instance: u32) -> bool {
-        instance == self.instance || instance == self.parent_instance && instance != 0
+        instance == self.instance || instance != 0 && self.aliases.contains(&instance)
+    }
+
+    fn add_alias(&mut self, instance: u32) {
+        self.aliases.rotate_right(1);
+        self.aliases[0] = instance;
     }
 
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
@@ -308,16 +317,6 @@ fn is_greenlet_module(entry: &MapEntry) -> bool {
 pub struct Table {
     processes: FxHashMap<u32, Process>,
     last_instance: u32,
-    expected: Option<Expected>,
-}
-
-/// A process that is about to become a CPython.
-#[derive(Debug)]
-struct Expected {
-    pid: u32,
-    file: FileId,
-    /// What the kernel side knows it by.
-    instance: u32,
 }
 
 impl Table {
@@ -350,7 +349,7 @@ impl Table {
 
     /// A process that exists already: reads what /proc says of it.
     pub fn adopt(&mut self, files: &mut Files, pid: u32) -> Option<Process> {
-        let before = self.begin(pid, read_comm(pid));
+        let before = self.begin(pid, comm::of(Path::new("/proc"), pid));
         // It may be gone by now, or be a kernel thread: then it has no mappings.
         let entries = maps::read(pid).map(|maps| maps.entries).unwrap_or_default();
         for entry in &entries {
@@ -370,8 +369,9 @@ impl Table {
                     python.facts.instance = instance;
                 }
                 let perf_map = parent.perf_map.as_ref().and_then(|map| map.for_child().ok());
+                let [last, before, _] = parent.aliases;
                 Process {
-                    parent_instance: parent.instance,
+                    aliases: [parent.instance, last, before],
                     cgroup: parent.cgroup.clone(),
                     perf_map_is_inherited: perf_map.is_some(),
                     perf_map,
@@ -387,29 +387,22 @@ impl Table {
         self.processes.insert(pid, child)
     }
 
-    /// A process is about to run the CPython in a file. Returns the instance that it will be.
-    pub fn expect(&mut self, pid: u32, file: FileId) -> u32 {
-        self.last_instance += 1;
-        let instance = self.last_instance;
-        self.expected = Some(Expected { pid, file, instance });
-        instance
+    /// The kernel side has given a process a number of its own.
+    pub fn rename(&mut self, pid: u32, instance: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.add_alias(process.instance);
+            process.instance = instance;
+            if let Some(python) = &mut process.python {
+                python.facts.instance = instance;
+            }
+        }
     }
 
     pub fn map(&mut self, files: &mut Files, pid: u32, entry: &MapEntry) {
         let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
-        let had_python = process.python.is_some();
         process.map(files, entry);
-        if let (false, Some(python)) = (had_python, &mut process.python)
-            && let Some(expected) = self
-                .expected
-                .take_if(|expected| expected.pid == pid && expected.file == python.file)
-        {
-            // Nobody has heard of the other number: it had no CPython.
-            process.instance = expected.instance;
-            python.facts.instance = expected.instance;
-        }
     }
 
     pub fn remove(&mut self, pid: u32) -> Option<Process> {
@@ -420,12 +413,6 @@ impl Table {
     pub fn take_all(&mut self) -> impl Iterator<Item = Process> {
         mem::take(&mut self.processes).into_values()
     }
-}
-
-/// The name of a process's main thread; empty if it is gone.
-pub fn read_comm(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned()
 }
 
 #[cfg(test)]

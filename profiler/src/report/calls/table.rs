@@ -230,7 +230,10 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
     grid.column(
         1,
         "tottime",
-        cells(&|function| own(function.own_samples), &|rest| own(rest.own_samples)),
+        cells(
+            &|function| by_samples(function.own_samples, report.tottime(function)),
+            &|rest| own(rest.own_samples),
+        ),
     );
     let per_call = |time: Option<f64>, measured: bool| match time {
         Some(time) => format!("{}{}", mark(measured), duration(to_duration(time))),

@@ -209,7 +209,7 @@ pub struct Curve {
 }
 
 /// What to say where nothing was seen to come, although perhaps it did.
-fn nothing_came(report: &MemoryReport) -> String {
+pub fn nothing_came(report: &MemoryReport) -> String {
     /// What a process that only idles changes by.
     const LEAST: i64 = 1 << 20;
     let length = layout::span(report.length);
