@@ -99,7 +99,7 @@ pub struct Record {
         long,
         value_name = "WHICH",
         default_value = "work",
-        overrides_with = "no_native",
+        overrides_with_all = ["no_native", "native"],
         help_heading = "Output"
     )]
     pub native: NativeFrames,
@@ -611,6 +611,7 @@ mod tests {
         assert_eq!(said(""), (NativeFrames::Work, false));
         assert_eq!(said("--native full"), (NativeFrames::Full, false));
         assert_eq!(said("--no-native --native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--native full --native work"), (NativeFrames::Work, false));
         assert!(said("--native full --no-native").1);
     }
 

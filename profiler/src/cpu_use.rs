@@ -97,19 +97,34 @@ impl CpuUse {
         self.ready_s = ready.map(|(before, after)| after.saturating_sub(before).as_secs_f64());
     }
 
-    /// One line, without its end.
-    pub fn line(&self) -> String {
+    /// `3.4 % of a CPU`, where a line has no room for more.
+    pub fn short(&self) -> String {
+        format!("{} of a CPU", self.used())
+    }
+
+    fn used(&self) -> String {
         let length = self.length_s.max(1e-9);
-        let used = match self.error_s {
+        match self.error_s {
             0.0 => percent(self.cpu_s / length),
+            // Not one sample.
+            error if self.cpu_s == 0.0 => format!("less than {:.0} %", (100.0 * error / length).ceil()),
             error => {
                 let (share, error) = (100.0 * self.cpu_s / length, 100.0 * error / length);
                 let digits = usize::from(error < 0.95);
                 format!("{share:.digits$} ± {error:.digits$} %")
             }
-        };
+        }
+    }
+
+    /// One line, without its end.
+    pub fn line(&self) -> String {
+        let length = self.length_s.max(1e-9);
+        let used = self.used();
         let at_least = if self.at_least { "at least " } else { "" };
         let subject = &self.subject;
+        if self.cpu_s == 0.0 && self.error_s > length {
+            return format!("{subject} ran for too short a time to know what it used");
+        }
         let idle = 1.0 - self.cpu_s / length;
         match self.whose {
             Whose::Machine => {
@@ -126,10 +141,10 @@ impl CpuUse {
                 let waited = percent((idle - ready).clamp(0.0, 1.0));
                 // Less than that is what every program waits for its turn.
                 let ready = match ready {
-                    0.01.. => format!(", {} it was ready and had no CPU", percent(ready)),
+                    0.01.. => format!(", lacked a CPU {}", percent(ready)),
                     _ => String::new(),
                 };
-                format!("{subject} used {used} of a CPU; {waited} of the time it waited{ready}")
+                format!("{subject} used {used} of a CPU, waited {waited} of the time{ready}")
             }
             Whose::Process => {
                 let threads = match self.threads {
@@ -151,7 +166,7 @@ impl CpuUse {
     }
 
     fn of_which(&self, length: f64) -> String {
-        const SHOWN: usize = 3;
+        const SHOWN: usize = 2;
         let shown = self.busiest.iter().take(SHOWN);
         let mut parts: Vec<String> = shown
             .map(|(name, cpu_s)| format!("{name} {}", percent(cpu_s / length)))
@@ -213,11 +228,11 @@ mod tests {
     #[test]
     fn of_one_thread_it_is_said_how_long_it_waited() {
         let mut one = cpu_use(Whose::Process);
-        assert_eq!(one.line(), "web (42) used 3.4 % of a CPU; 96.5 % of the time it waited");
+        assert_eq!(one.line(), "web (42) used 3.4 % of a CPU, waited 96.5 % of the time");
         one.by_clock(&clock(1000, 1), &clock(5000, 1));
         assert_eq!(
             one.line(),
-            "web (42) used 40.0 % of a CPU; 40.0 % of the time it waited, 20.0 % it was ready and had no CPU"
+            "web (42) used 40.0 % of a CPU, waited 40.0 % of the time, lacked a CPU 20.0 %"
         );
     }
 
@@ -238,6 +253,18 @@ mod tests {
         let mut sampled = cpu_use(Whose::Process);
         sampled.error_s = 0.115;
         assert_eq!(sampled.line(), "web (42) used 3 ± 1 % of a CPU");
+        assert_eq!(sampled.short(), "3 ± 1 % of a CPU");
+        let none = CpuUse {
+            cpu_s: 0.0,
+            error_s: 0.303,
+            ..sampled.clone()
+        };
+        assert_eq!(none.line(), "web (42) used less than 4 % of a CPU");
+        let short = CpuUse {
+            length_s: 0.002,
+            ..none
+        };
+        assert_eq!(short.line(), "web (42) ran for too short a time to know what it used");
         sampled.whose = Whose::Several;
         sampled.at_least = true;
         sampled.error_s = 0.05;

@@ -236,11 +236,11 @@ async fn run(
         let pids = probed(config, command_pid);
         source.kernel.attach_probe(probe, &pids)?;
     }
+    let clocked = clocked(config);
+    let clock = clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid));
     if let (Scope::Pids { pids, children: false }, true) = (&scope, config.tids.is_empty()) {
         recording.offspring = Some(Offspring::of(Path::new("/proc"), pids.iter().copied()));
     }
-    let clocked = clocked(config);
-    let clock = clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid));
     let started_at = SystemTime::now();
     let started = Instant::now();
     let started_ns = cost::monotonic_ns();
@@ -331,6 +331,7 @@ async fn run(
         memory.stop(&mut source.kernel, &recording);
     }
     let length = started.elapsed();
+    let clocks = clock.zip(clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid)));
     // Before a command is waited for: what it knew of its children goes with it.
     let children = recording
         .offspring
@@ -339,7 +340,6 @@ async fn run(
     if calls.is_some() {
         recording.counted_ns.end = started_ns + length.as_nanos() as u64;
     }
-    let clocks = clock.zip(clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid)));
     let detaching = Instant::now();
     if let Some(calls) = &mut calls {
         calls.stop(&mut source.kernel, &recording, length)?;
@@ -481,7 +481,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
     }
 
-    let view = view(config, &recording, &lines);
+    let view = view(config, &recording, &summary, &lines);
     let connect = |output: Output| waits_for_reader(|| output.connect(|path| waiting(config, path)));
     let writing = Instant::now();
     let written = connect(outputs.profile).and_then(|output| output.write(|out| content.write(config, &view, out)));
@@ -636,7 +636,7 @@ fn cpu_use(
     let subject = match (&whose, busiest.first(), one) {
         (Whose::Process, Some((name, _)), _) => name.clone(),
         (Whose::Process, None, Some(pid)) => {
-            let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
             let comm = String::from_utf8_lossy(&comm);
             match comm.trim() {
                 "" => format!("process {pid}"),
@@ -881,7 +881,7 @@ fn unopened(recording: &Recording) -> Option<String> {
     ))
 }
 
-fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
+fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[String]) -> View {
     let sites = recording.ledger.sites.iter().flatten();
     let sampled: Vec<&Sampled> = recording.ledger.samples.keys().chain(sites).collect();
     let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
@@ -903,10 +903,10 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
             None => format!("CPU time of {subject}"),
             Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
         },
-        // Of CPU time, what was used, and of how many samples that is known.
-        subtitle: match config.memory {
-            None => lines.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(" · "),
-            Some(_) => lines.first().cloned().unwrap_or_default(),
+        // Of CPU time, how many samples there are, and what was used.
+        subtitle: match (&summary.cpu, lines) {
+            (Some(cpu), [_, samples, ..]) => format!("{samples} · {}", cpu.short()),
+            (_, lines) => lines.first().cloned().unwrap_or_default(),
         },
         value: config.memory.as_ref().map_or(0, memory::value),
         interpreter: match (&config.memory, config.native_frames) {

@@ -301,8 +301,8 @@ impl Summary {
             },
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
-            children: None,
             cpu: None,
+            children: None,
             memory: None,
             calls: None,
         }
@@ -396,11 +396,6 @@ impl Summary {
         lines
     }
 
-    /// What children did that were not recorded, where it is worth a line.
-    pub fn children_line(&self) -> Option<String> {
-        self.children?.line(self.duration_s, self.samples > 0)
-    }
-
     /// How far off shares can be, where there are too few samples not to tell.
     pub fn error_line(&self) -> String {
         const ENOUGH: u64 = 1000;
@@ -410,6 +405,11 @@ impl Summary {
             }
             _ => String::new(),
         }
+    }
+
+    /// What children did that were not recorded, where it is worth a line.
+    pub fn children_line(&self) -> Option<String> {
+        self.children?.line(self.duration_s, self.samples > 0)
     }
 
     /// How many native stacks are whole, and what the others ended at.

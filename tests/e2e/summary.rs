@@ -55,7 +55,7 @@ fn the_summary_counts_samples_and_tells_the_cost() -> Result<()> {
     let cpu = outcome.line(" used ")?;
     let share = used / 3.0 * 100.0;
     ensure!(
-        cpu.contains("% of a CPU; ") && cpu.contains("of the time it waited") && !cpu.contains('±'),
+        cpu.contains("% of a CPU, waited ") && cpu.contains("of the time") && !cpu.contains('±'),
         "{cpu}"
     );
     let said = number("/cpu/cpu_s")? / number("/cpu/length_s")? * 100.0;
