@@ -262,6 +262,7 @@ async fn run(
             memory.as_mut(),
             calls.as_mut(),
         )?;
+        recording.name_threads(false);
         if let Some(memory) = &mut memory
             && memory.is_spent(&source.kernel)?
         {
@@ -302,6 +303,7 @@ async fn run(
         memory.as_mut(),
         calls.as_mut(),
     )?;
+    recording.name_threads(true);
     if let Some(memory) = &mut memory {
         memory.finish();
     }
@@ -710,7 +712,7 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
     };
     let one = one_target && pids.len() <= 1;
     let subject = match sampled.first() {
-        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
+        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.command), sampled.pid),
         _ => summary::many(pids.len() as u64, "process"),
     };
     View {

@@ -3,6 +3,7 @@
 pub mod ancestry;
 pub mod cgroup;
 pub mod comm;
+pub mod command;
 pub mod file;
 pub mod files;
 pub mod maps;
@@ -10,3 +11,4 @@ pub mod perf_map;
 pub mod root;
 pub mod sideband;
 pub mod table;
+pub mod threads;
