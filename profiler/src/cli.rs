@@ -305,7 +305,8 @@ pub struct Common {
     #[arg(short, long, help_heading = "Target")]
     pub subprocesses: bool,
 
-    /// Record these threads only; without a process, look for them on the whole machine
+    /// Record these threads only (`record -t` shows their numbers, and the names that Python gave them); without a process,
+    /// look for them on the whole machine
     #[arg(long = "tid", value_name = "TID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
     pub tids: Vec<u32>,
 

@@ -6,7 +6,12 @@
 //!
 //! What the kernel side must know about a process comes out as [`Fact`]s: the only arrow that points back.
 
-use std::{mem, ops::Range, path::PathBuf};
+use std::{
+    mem,
+    ops::Range,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
@@ -21,6 +26,7 @@ use profiler_common::{
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{
+    cost,
     decode::{RawCode, RawRecord, RawStack},
     memory::event::{self, Event, SiteId, What},
     process::{
@@ -29,6 +35,7 @@ use crate::{
         offspring::Offspring,
         sideband::{SidebandEvent, SidebandKind},
         table::{Process, PythonIn, Table},
+        threads::ThreadId,
     },
     python::{
         code::Code,
@@ -124,7 +131,10 @@ pub struct Sampled {
     pub tid: u32,
     /// To be looked up with [`Ledger::name`].
     pub comm: u32,
-    pub thread: u32,
+    /// What the process runs.
+    pub command: u32,
+    /// To be looked up with [`Ledger::thread_name`].
+    pub thread: ThreadId,
     /// Empty if there is none.
     pub cgroup: u32,
     pub container: u32,
@@ -141,6 +151,8 @@ pub struct Ledger {
     /// Memory those take up.
     stack_bytes: usize,
     names: IndexSet<Box<str>, FxBuildHasher>,
+    /// What threads are called, by [`ThreadId`].
+    threads: Vec<ThreadName>,
     pub resolved: Resolved,
     pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
     /// Stacks that got memory, by [`SiteId`], once they are resolved.
@@ -148,8 +160,16 @@ pub struct Ledger {
     pub tally: Tally,
 }
 
-/// A stack (by its index), a thread, and the name it had.
-pub type SampleOf = (u32, u32, u32);
+/// What a thread is called; both to be looked up with [`Ledger::name`].
+#[derive(Clone, Copy, Debug)]
+struct ThreadName {
+    kernel: u32,
+    /// What the program calls it, if it does and that could be read.
+    program: Option<u32>,
+}
+
+/// A stack (by its index), a thread's number, and who had it.
+pub type SampleOf = (u32, u32, ThreadId);
 
 /// The site of what has no stack.
 pub const NO_SITE: SiteId = SiteId::MAX;
@@ -194,6 +214,9 @@ pub struct Recording {
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
     /// Perf maps that are not believed, and why.
     refused_maps: IndexSet<String, FxBuildHasher>,
+    started: Instant,
+    /// Time spent on asking for names of threads.
+    spent_on_names: Duration,
 }
 
 impl Recording {
@@ -220,6 +243,8 @@ impl Recording {
             remapped: FxHashSet::default(),
             refused: IndexMap::default(),
             refused_maps: IndexSet::default(),
+            started: Instant::now(),
+            spent_on_names: Duration::ZERO,
         }
     }
 
@@ -298,7 +323,11 @@ impl Recording {
             }
             // The others of a process outlive its main thread only in programs that ask for it.
             SidebandKind::Exit { pid, tid } if pid == tid => self.apply_exit(event.time_ns, *pid),
-            SidebandKind::Exit { .. } => {}
+            SidebandKind::Exit { pid, tid } => {
+                if let Some(process) = self.table.get_mut(*pid) {
+                    process.threads.end(*tid);
+                }
+            }
             SidebandKind::Lost { records } => self.ledger.tally.lost_events += records,
         }
     }
@@ -460,6 +489,12 @@ impl Recording {
         Some(process.pid)
     }
 
+    /// What a process runs; empty if it is gone.
+    pub fn command(&mut self, pid: u32) -> String {
+        let process = self.table.get_mut(pid);
+        process.map_or_else(String::new, |process| process.command())
+    }
+
     /// A process's name; empty if it is gone.
     pub fn comm(&self, pid: u32) -> &str {
         self.table.get(pid).map_or("", |process| &process.comm)
@@ -566,6 +601,33 @@ impl Recording {
         Some(code)
     }
 
+    /// Asks programs what they call their threads, while they live: those of which a new one was met, and the others now
+    /// and then. At most a hundredth of the time is spent on it. `last`: the recording ends, and all are asked.
+    pub fn name_threads(&mut self, last: bool) {
+        /// What may be spent before the first hundredth is earned, and on the last round.
+        const ADVANCE: Duration = Duration::from_millis(20);
+        const LAST_ROUND: Duration = Duration::from_millis(500);
+        let began = Instant::now();
+        let allowed = match last {
+            true => LAST_ROUND,
+            false => (self.started.elapsed() / 100 + ADVANCE).saturating_sub(self.spent_on_names),
+        };
+        let now_ns = cost::monotonic_ns();
+        for process in self.table.iter_mut() {
+            if began.elapsed() >= allowed {
+                break;
+            }
+            if last && !process.counts.is_empty() {
+                process.look_at_command(true);
+            }
+            if process.threads.is_due(if last { u64::MAX } else { now_ns }) {
+                process.threads.asked(now_ns);
+                self.ledger.name_threads(process);
+            }
+        }
+        self.spent_on_names += began.elapsed();
+    }
+
     /// Calls that have ended since the last time, and code objects that became known.
     pub fn drain_calls(&mut self) -> (Vec<CallRecord>, Vec<(CodeKey, CodeId)>) {
         (mem::take(&mut self.calls), mem::take(&mut self.new_codes))
@@ -636,24 +698,34 @@ impl Recording {
             self.ledger.tally.lost_stacks += 1;
             return None;
         };
-        let thread = comm::shown(&header.comm);
-        let thread = intern(&mut self.ledger.names, &thread);
         let process = self.table.get_mut(header.pid)?;
-        let tally = &mut self.ledger.tally;
+        let Ledger {
+            tally,
+            names,
+            threads,
+            stacks,
+            ..
+        } = &mut self.ledger;
+        let raw = &stacks[stack];
+        let thread = process.threads.meet(header.tid, header.comm, || {
+            let kernel = intern(names, &comm::shown(&header.comm));
+            threads.push(ThreadName { kernel, program: None });
+            // Each takes up memory: there are never four billion.
+            threads.len() as ThreadId - 1
+        });
         // Walked by what it was before its exec. Without Python frames that does no harm.
-        if header.instance != 0 && !process.is_instance(header.instance) && !self.ledger.stacks[stack].python.is_empty()
-        {
+        if header.instance != 0 && !process.is_instance(header.instance) && !raw.python.is_empty() {
             tally.stale += 1;
             return None;
         }
-        match tally.native.get_mut(self.ledger.stacks[stack].native_status as usize) {
+        match tally.native.get_mut(raw.native_status as usize) {
             Some(samples) => *samples += 1,
             None => tally.malformed += 1,
         }
         match header.python {
             PYTHON_NONE if process.python.is_some() => tally.python_unrecognized += 1,
             PYTHON_NONE => {}
-            PYTHON_COMPLETE if self.ledger.stacks[stack].python.is_empty() => tally.python_no_frames += 1,
+            PYTHON_COMPLETE if raw.python.is_empty() => tally.python_no_frames += 1,
             PYTHON_COMPLETE => tally.python_complete += 1,
             PYTHON_TRUNCATED => tally.python_truncated += 1,
             PYTHON_TORN => tally.python_torn += 1,
@@ -663,6 +735,7 @@ impl Recording {
             _ => tally.malformed += 1,
         }
         process.cgroup();
+        process.look_at_command(false);
         Some((stack as u32, header.tid, thread))
     }
 
@@ -760,6 +833,30 @@ impl Ledger {
         &self.names[index as usize]
     }
 
+    /// What a thread is called: by its program, else by the kernel.
+    pub fn thread_name(&self, thread: ThreadId) -> &str {
+        let ThreadName { kernel, program } = self.threads[thread as usize];
+        self.name(program.unwrap_or(kernel))
+    }
+
+    /// Reads what a process calls its threads.
+    fn name_threads(&mut self, process: &mut Process) {
+        let Some(source) = process.python.as_ref().and_then(PythonIn::thread_names) else {
+            return;
+        };
+        let threads = process.threads.inside(process.pid);
+        let Some(python) = &process.python else { return };
+        let memory = ProcessMemory { pid: process.pid };
+        for (tid, name) in source.read(&memory, &python.facts, &|tid| threads.contains_key(&tid)) {
+            let name = intern(&mut self.names, &comm::clean(&name));
+            for &thread in threads.get(&tid).into_iter().flatten() {
+                if let Some(thread) = self.threads.get_mut(thread as usize) {
+                    thread.program = Some(name);
+                }
+            }
+        }
+    }
+
     /// Resolves what was counted for `process`, with what is known of it now.
     fn seal(&mut self, process: &mut Process) {
         let counts = mem::take(&mut process.counts);
@@ -768,6 +865,7 @@ impl Ledger {
             return;
         }
         let comm = intern(&mut self.names, &process.comm);
+        let command = intern(&mut self.names, &process.command());
         let cgroup = process.cgroup();
         let container = cgroup
             .and_then(|cgroup| cgroup.container.as_deref())
@@ -796,6 +894,7 @@ impl Ledger {
                 pid: process.pid,
                 tid,
                 comm,
+                command,
                 thread,
                 cgroup,
                 container,

@@ -9,7 +9,6 @@ mod wait;
 
 use std::{
     ffi::OsStr,
-    fs,
     io::{self, Write as _},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -50,7 +49,7 @@ use crate::{
     name,
     output::{self, Output},
     preflight::{self, Findings, Roots},
-    process::{ancestry, file::FileKey, maps, offspring::Offspring},
+    process::{ancestry, comm, file::FileKey, maps, offspring::Offspring},
     profile::Profile,
     progress::{self, Progress},
     recording::{Fact, Recording, Sampled, Scope},
@@ -304,6 +303,7 @@ async fn run(
             memory.as_mut(),
             calls.as_mut(),
         )?;
+        recording.name_threads(false);
         if let Some(memory) = &mut memory
             && memory.is_spent(&source.kernel)?
         {
@@ -353,6 +353,7 @@ async fn run(
         memory.as_mut(),
         calls.as_mut(),
     )?;
+    recording.name_threads(true);
     if let Some(memory) = &mut memory {
         memory.finish();
     }
@@ -635,14 +636,10 @@ fn cpu_use(
     };
     let subject = match (&whose, busiest.first(), one) {
         (Whose::Process, Some((name, _)), _) => name.clone(),
-        (Whose::Process, None, Some(pid)) => {
-            let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let comm = String::from_utf8_lossy(&comm);
-            match comm.trim() {
-                "" => format!("process {pid}"),
-                comm => named(pid, comm),
-            }
-        }
+        (Whose::Process, None, Some(pid)) => match comm::of(Path::new("/proc"), pid).as_str() {
+            "" => format!("process {pid}"),
+            comm => named(pid, comm),
+        },
         (Whose::Process, None, None) => "the command".to_owned(),
         _ => summary::many(busiest.len() as u64, "process"),
     };
@@ -892,7 +889,7 @@ fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[Stri
     };
     let one = one_target && pids.len() <= 1;
     let subject = match sampled.first() {
-        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
+        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.command), sampled.pid),
         _ => summary::many(pids.len() as u64, "process"),
     };
     View {

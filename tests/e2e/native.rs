@@ -26,7 +26,7 @@ fn a_native_program_has_its_chain_of_functions() -> Result<()> {
             .succeed()?;
         let mut folded = folded.folded()?;
         if target == ["-a"] {
-            folded = folded.below(&format!("process {pid}:\"busy-native\""));
+            folded = folded.below(&format!("process {pid}:"));
         }
         let share = folded.share(|stack| {
             has_chain(stack, &["main", "native_outer", "native_middle", "native_leaf"])

@@ -65,7 +65,8 @@ impl Folded {
 
     /// The stacks below a root such as `process 4242:` or `thread 4243:`, wherever among the first frames that is.
     pub fn below(&self, root: &str) -> Self {
-        self.only(|stack| stack.iter().take(2).any(|frame| frame.starts_with(root)))
+        let end = format!(" ({})", root.trim_end_matches(':'));
+        self.only(|stack| stack.iter().take(2).any(|frame| frame.ends_with(&end)))
     }
 
     /// The commonest stacks, for messages.

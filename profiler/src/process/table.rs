@@ -13,11 +13,13 @@ use crate::{
     process::{
         cgroup::Cgroup,
         comm,
+        command::{self, Command},
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
+        threads::Threads,
     },
-    python::{binary::PythonBinary, codes::CodeId},
+    python::{binary::PythonBinary, codes::CodeId, object::ObjectLayout, thread_names::ThreadNames},
     recording::SampleOf,
     unwind,
 };
@@ -38,6 +40,9 @@ pub struct Process {
     /// Where it was when it was first sampled, or where its parent was.
     cgroup: Option<Cgroup>,
     cgroup_is_own: bool,
+    /// What it ran when it was first sampled, or what its parent did.
+    command: Option<Command>,
+    command_is_own: bool,
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
     /// Names of the code it generates.
@@ -55,6 +60,7 @@ pub struct Process {
     codes: FxHashMap<u64, CodeId>,
     /// Addresses at which user space found no code object either.
     pub unreadable_codes: FxHashSet<u64>,
+    pub threads: Threads,
     /// What was counted since it was last resolved.
     pub counts: FxHashMap<SampleOf, u64>,
     /// Who got memory since it was last resolved.
@@ -91,6 +97,17 @@ pub struct PythonIn {
     pub facts: PythonProcess,
 }
 
+impl PythonIn {
+    /// Where its threads have the names that the program gives them, if that is known.
+    pub fn thread_names(&self) -> Option<ThreadNames> {
+        Some(ThreadNames {
+            objects: ObjectLayout::of(self.binary.version)?,
+            interpreter: self.binary.layout.interpreter,
+            runtime: self.binary.runtime.wrapping_add(self.bias),
+        })
+    }
+}
+
 impl Process {
     fn new(pid: u32, instance: u32, comm: String) -> Self {
         Self {
@@ -101,6 +118,8 @@ impl Process {
             comm,
             cgroup: None,
             cgroup_is_own: false,
+            command: None,
+            command_is_own: false,
             mappings: Vec::new(),
             perf_map: None,
             perf_map_is_inherited: false,
@@ -110,6 +129,7 @@ impl Process {
             has_greenlets: false,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
+            threads: Threads::default(),
             counts: FxHashMap::default(),
             sites: FxHashMap::default(),
         }
@@ -156,6 +176,25 @@ impl Process {
             self.cgroup = Some(cgroup);
         }
         self.cgroup.as_ref()
+    }
+
+    /// Looks up what it runs, when it is sampled for the first time, as the cgroup is; and `again` at the end: it may have
+    /// changed since, as a worker's title does after the fork.
+    pub fn look_at_command(&mut self, again: bool) {
+        if (!mem::replace(&mut self.command_is_own, true) || again)
+            && let Some(command) = command::of(self.pid)
+        {
+            self.command = Some(command);
+        }
+    }
+
+    /// What it runs, in a few words, and what it is called if that says more.
+    pub fn command(&mut self) -> String {
+        self.look_at_command(false);
+        match &self.command {
+            Some(command) => command.with_name(&self.comm),
+            None => self.comm.clone(),
+        }
     }
 
     /// Whether there can be a name for an address in its perf map only.
@@ -373,6 +412,7 @@ impl Table {
                 Process {
                     aliases: [parent.instance, last, before],
                     cgroup: parent.cgroup.clone(),
+                    command: parent.command.clone(),
                     perf_map_is_inherited: perf_map.is_some(),
                     perf_map,
                     mappings: parent.mappings.clone(),

@@ -45,6 +45,8 @@ pub struct PythonBinary {
 pub enum Refusal {
     #[error("not a CPython for x86-64")]
     NotPython,
+    #[error("PyPy is not supported (CPython 3.8 to 3.15 is)")]
+    PyPy,
     #[error("CPython {version} is not supported (3.8 to 3.15 are)")]
     Unsupported { version: Version },
     #[error("CPython {version} is a pre-release, whose layout may still change, and not supported")]
@@ -64,7 +66,11 @@ pub enum Refusal {
 /// Which CPython `elf`, the bytes of an ELF file, is.
 pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
     let image = Image::parse(elf).ok_or(Refusal::NotPython)?;
-    let code_type = image.symbol("PyCode_Type").ok_or(Refusal::NotPython)?;
+    let code_type = image.symbol("PyCode_Type").ok_or_else(|| match image.symbol("pypy_execute_source") {
+        // Its embedding API (seen in libpypy3.9-c.so 7.3.11, whose C API is called `PyPy…`).
+        Some(_) => Refusal::PyPy,
+        None => Refusal::NotPython,
+    })?;
     let version = version(&image)?;
     if version.major != 3 || !(8..=15).contains(&version.minor) {
         return Err(Refusal::Unsupported { version });
@@ -442,6 +448,10 @@ mod tests {
         assert_eq!(
             inspect(&FakeElf::default().symbol("malloc", FUNCTION, 1).build()),
             Err(Refusal::NotPython)
+        );
+        assert_eq!(
+            inspect(&FakeElf::default().symbol("pypy_execute_source", FUNCTION, 1).build()),
+            Err(Refusal::PyPy)
         );
     }
 

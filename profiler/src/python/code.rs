@@ -203,14 +203,14 @@ fn agree(copied: Option<&Text>, live: Option<&Text>) -> bool {
 
 /// Decoded text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Text {
+pub(super) struct Text {
     text: String,
     /// False if characters are missing at its end.
     whole: bool,
 }
 
 impl Text {
-    fn into_marked(mut self) -> Box<str> {
+    pub(super) fn into_marked(mut self) -> Box<str> {
         if !self.whole {
             self.text.push(CUT);
         }
@@ -329,11 +329,11 @@ impl Raw {
     fn from_memory(memory: &dyn ReadMemory, address: u64, process: &PythonProcess) -> Result<Self, CodeError> {
         let object = Object::read(memory, address, process)?;
         let mut text = [None, None, None];
-        text[STRING_FILENAME] = read_text(memory, object.filename, process);
-        text[STRING_NAME] = read_text(memory, object.name, process);
+        text[STRING_FILENAME] = read_text(memory, object.filename, process, MAX_STRING_CHARACTERS);
+        text[STRING_NAME] = read_text(memory, object.name, process, MAX_STRING_CHARACTERS);
         text[STRING_QUALNAME] = object
             .qualname
-            .and_then(|qualname| read_text(memory, qualname, process));
+            .and_then(|qualname| read_text(memory, qualname, process, MAX_STRING_CHARACTERS));
         let line_table = read_line_table(memory, object.line_table, process);
         // The object owns its strings and its table. If it is still what it was, they were not freed in between.
         if Object::read(memory, address, process)? != object {
@@ -384,8 +384,13 @@ impl Object {
     }
 }
 
-/// None unless it is a compact string, as every name and file name of a code object is.
-fn read_text(memory: &dyn ReadMemory, address: u64, process: &PythonProcess) -> Option<Text> {
+/// The first characters of a string. None unless it is a compact one, as every name and file name of a code object is.
+pub(super) fn read_text(
+    memory: &dyn ReadMemory,
+    address: u64,
+    process: &PythonProcess,
+    most_characters: u64,
+) -> Option<Text> {
     /// `PyASCIIObject.state`: `interned:2, kind:3, compact:1, ascii:1` in 3.8 – 3.11; later versions changed the
     /// width of `interned` in free-threaded builds only (3.8.18 – 3.13.0 compiled, 3.14.10 and 3.15.2 live).
     const KIND_SHIFT: u32 = 2;
@@ -407,7 +412,7 @@ fn read_text(memory: &dyn ReadMemory, address: u64, process: &PythonProcess) -> 
     } else {
         process.unicode_compact_data
     };
-    let bytes = characters.min(MAX_STRING_CHARACTERS) as usize * kind as usize;
+    let bytes = characters.min(most_characters) as usize * kind as usize;
     let bytes = memory.read_vec(field(data)?, bytes)?;
     Some(
         StringBytes {

@@ -43,6 +43,18 @@ pub struct Layout {
     /// What `PyCode_Type.tp_basicsize` must be. It is `sizeof(PyCodeObject)` (176) up to 3.10 and
     /// `offsetof(PyCodeObject, co_code_adaptive)` from 3.11 on.
     pub code_basic_size: u16,
+    pub interpreter: InterpreterLayout,
+}
+
+/// Where to begin to look for objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterpreterLayout {
+    /// `_PyRuntime.interpreters.head`.
+    pub head: u32,
+    /// `PyInterpreterState.next`.
+    pub next: u32,
+    /// `PyInterpreterState.modules`, from 3.12 on `.imports.modules`.
+    pub modules: u32,
 }
 
 /// Why there is no layout for a version.
@@ -173,6 +185,11 @@ const HEAP_FRAMES_3_8: Layout = Layout {
     },
     auto_tss_key: Some(1392),
     code_basic_size: 176,
+    interpreter: InterpreterLayout {
+        head: 32,
+        next: 0,
+        modules: 56,
+    },
 };
 
 /// 3.9.18, `offsetof`.
@@ -183,6 +200,11 @@ const HEAP_FRAMES_3_9: Layout = Layout {
         ..HEAP_FRAMES
     },
     auto_tss_key: Some(584),
+    interpreter: InterpreterLayout {
+        head: 32,
+        next: 0,
+        modules: 856,
+    },
     ..HEAP_FRAMES_3_8
 };
 
@@ -230,6 +252,11 @@ const INTERPRETER_FRAMES_3_11: Layout = Layout {
     },
     auto_tss_key: Some(592),
     code_basic_size: 184,
+    interpreter: InterpreterLayout {
+        head: 40,
+        next: 0,
+        modules: 888,
+    },
 };
 
 /// 3.12.1, `offsetof`. Strings lose `wstr` here (PEP 623), so their characters start earlier.
@@ -257,6 +284,11 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
     },
     auto_tss_key: Some(1544),
     code_basic_size: 192,
+    interpreter: InterpreterLayout {
+        head: 40,
+        next: 0,
+        modules: 944,
+    },
 };
 
 /// `_Py_Debug_Cookie` (`Include/internal/pycore_debug_offsets.h`, 3.13.0; still the same in 3.15.2).
@@ -282,6 +314,8 @@ struct Positions {
     /// `sizeof(_Py_DebugOffsets)`.
     size: usize,
     interpreters_head: usize,
+    interpreter_next: usize,
+    interpreter_modules: usize,
     thread_size: usize,
     current_frame: usize,
     thread_id: usize,
@@ -310,6 +344,8 @@ struct Positions {
 const POSITIONS_3_13: Positions = Positions {
     size: 584,
     interpreters_head: 40,
+    interpreter_next: 64,
+    interpreter_modules: 88,
     thread_size: 152,
     current_frame: 184,
     thread_id: 192,
@@ -337,6 +373,8 @@ const POSITIONS_3_13: Positions = Positions {
 const POSITIONS_3_14: Positions = Positions {
     size: 760,
     interpreters_head: 40,
+    interpreter_next: 64,
+    interpreter_modules: 96,
     thread_size: 176,
     current_frame: 208,
     thread_id: 216,
@@ -364,6 +402,8 @@ const POSITIONS_3_14: Positions = Positions {
 const POSITIONS_3_15: Positions = Positions {
     size: 888,
     interpreters_head: 40,
+    interpreter_next: 64,
+    interpreter_modules: 96,
     thread_size: 176,
     current_frame: 208,
     thread_id: 240,
@@ -442,9 +482,14 @@ impl Positions {
             None => ascii + COMPACT_AFTER_ASCII,
         };
 
+        let head = block.at_most("runtime_state.interpreters_head", self.interpreters_head, 1 << 14)?;
+        let interpreter = InterpreterLayout {
+            head: head as u32,
+            next: block.at_most("interpreter_state.next", self.interpreter_next, 1 << 20)? as u32,
+            modules: block.at_most("interpreter_state.imports_modules", self.interpreter_modules, 1 << 20)? as u32,
+        };
         // From 3.15 on the thread state is in a thread-local variable and there is no key.
         let auto_tss_key = if version.minor < 15 {
-            let head = block.at_most("runtime_state.interpreters_head", self.interpreters_head, 1 << 14)?;
             Some((head + KEY_AFTER_INTERPRETERS_HEAD) as u16)
         } else {
             None
@@ -488,6 +533,7 @@ impl Positions {
             },
             auto_tss_key,
             code_basic_size: code_adaptive,
+            interpreter,
         })
     }
 }
@@ -558,6 +604,7 @@ mod tests {
                 format,
                 auto_tss_key,
                 code_basic_size,
+                interpreter,
             } = Layout::from_debug_offsets(version, &block).unwrap();
             let (owner, frame_bytes, adaptive, key, thread_id, flags) = match version.minor {
                 13 => (70, 72, 200, Some(2160), 152, 0),
@@ -599,6 +646,13 @@ mod tests {
                 }
             );
             assert_eq!(auto_tss_key, key);
+            // As `remote2.py` finds them in live processes.
+            let (head, next, modules) = match version.minor {
+                13 => (632, 7264, 7656),
+                14 => (808, 7272, 7688),
+                _ => (936, 7264, 7592),
+            };
+            assert_eq!(interpreter, InterpreterLayout { head, next, modules });
             assert_eq!(code_basic_size, adaptive);
         }
     }

@@ -16,7 +16,9 @@ pub mod image;
 pub mod layout;
 pub mod linetable;
 pub mod memory;
+pub mod object;
 pub mod thread_lookup;
+pub mod thread_names;
 pub mod version;
 
 #[cfg(test)]

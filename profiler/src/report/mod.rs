@@ -37,9 +37,9 @@ pub trait Writer {
 /// What to show of a profile, and how to head it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Stacks start at `process 4242:"comm"`.
+    /// Stacks start at `gunicorn shop.wsgi (process 4242)`.
     pub process: bool,
-    /// Stacks start at `thread 4243:"name"`, below the process if that is shown too.
+    /// Stacks start at `name (thread 4243)`, below the process if that is shown too.
     pub thread: bool,
     /// Equal workers are one process.
     pub merge_workers: bool,

@@ -435,11 +435,12 @@ fn contents(profile: &Profile) -> String {
             pid,
             tid,
             comm,
+            command,
             thread,
             cgroup,
             container,
         } = key.labels;
-        let words = [comm, thread, cgroup, container].map(|id| profile.string(id));
+        let words = [comm, command, thread, cgroup, container].map(|id| profile.string(id));
         let mut sample = format!("{pid} {tid} {words:?}\n");
         for id in profile.stack(key.stack) {
             let Frame {
@@ -590,6 +591,7 @@ fn add(profile: &mut Profile, leaf_first: &[FrameId], values: &[i64]) {
         pid: 1,
         tid: 1,
         comm: Profile::EMPTY,
+        command: Profile::EMPTY,
         thread: Profile::EMPTY,
         cgroup: Profile::EMPTY,
         container: Profile::EMPTY,
@@ -719,6 +721,11 @@ fn mixed() -> Profile {
             pid,
             tid,
             comm: profile.intern_string(comm),
+            command: profile.intern_string(if comm == "python3" {
+                "shop/manage.py runserver"
+            } else {
+                ""
+            }),
             thread: profile.intern_string(thread),
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,

@@ -308,27 +308,27 @@ impl<'a> Places<'a> {
     }
 
     fn process(&self, labels: &Labels) -> Place {
-        let comm = clean(self.profile.string(labels.comm));
+        let name = clean(&label::process_name(self.profile, labels));
         match self.ids {
-            Ids::Dropped => named(&comm),
+            Ids::Dropped => named(&name),
             Ids::Kept => Place {
                 pid: labels.pid,
-                ..named(&format!("{} {comm}", labels.pid))
+                ..named(&format!("{name} ({})", labels.pid))
             },
         }
     }
 
     fn thread(&self, labels: &Labels) -> Place {
-        let comm = clean(self.profile.string(labels.comm));
+        let process = clean(&label::process_name(self.profile, labels));
         let thread = clean(self.profile.string(labels.thread));
         match self.ids {
-            Ids::Dropped => named(&format!("{thread} of {comm}")),
+            Ids::Dropped => named(&format!("{thread} of {process}")),
             Ids::Kept => Place {
                 pid: labels.pid,
                 tid: labels.tid,
                 ..named(&match labels.pid == labels.tid {
-                    true => format!("{} {comm} (main thread)", labels.pid),
-                    false => format!("{} {thread} of {} {comm}", labels.tid, labels.pid),
+                    true => format!("main thread of {process} ({})", labels.pid),
+                    false => format!("{thread} ({}) of {process} ({})", labels.tid, labels.pid),
                 })
             },
         }

@@ -158,6 +158,8 @@ pub enum MemoryKind {
 pub struct ProcessMemory {
     pub pid: u32,
     pub comm: String,
+    /// What it runs, in a few words.
+    pub command: String,
     /// When the recording began to watch it; nothing if it started later.
     pub before: Resident,
     /// At the end, or when it was last seen.
