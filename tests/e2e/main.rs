@@ -24,6 +24,7 @@ mod memory_processes;
 mod memory_reports;
 mod memory_safety;
 mod memory_server;
+mod memory_shared;
 mod native;
 mod reentrancy;
 mod safety;
