@@ -33,7 +33,11 @@ fn shared_memory_files_and_copies_are_told_apart_and_counted_once() -> Result<()
     ensure_within("copies", of("# copies", "[copies after a fork]")?, bytes, 0.05).with_context(shown)?;
     // The worker is resident with it as well, and it is there once.
     let again = of("# reads the block", "[shared memory]")?;
-    ensure!(again < bytes / 20, "{again} bytes of the block count twice: {}", shown());
+    ensure!(
+        again < bytes / 20,
+        "{again} bytes of the block count twice: {}",
+        shown()
+    );
     ensure!(taken.outcome.stderr.contains("counted once"), "{}", shown());
     Ok(())
 }

@@ -7,7 +7,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{
     account::{Amount, Totals},
-    apart::apart,
+    apart::{Apart, apart},
     event::SiteId,
     pools::PoolTotals,
     space::{Aged, Pot},
@@ -150,9 +150,13 @@ pub fn report(
     // Who only touched memory that is gone, or mapped it, did so for certain.
     if !exact && source != MemorySource::Mapped && matches!(wanted, Wanted::Live | Wanted::Leaks { .. } | Wanted::Peak)
     {
-        let stack_of = |site: &SiteId| Some(entries.get_index(*entry_of.get(site)?)?.0.stack);
         let certain = match source {
-            MemorySource::Resident => certain(watch, &profile, stack_of),
+            MemorySource::Resident => {
+                let parts = apart(watch.growth(), &watch.regions);
+                let sites = parts.iter().flat_map(|part| [part.mapper, part.site]);
+                let stacks = sites.map(|site| (site, names.key(site).stack)).collect();
+                certain(&parts, &stacks, &profile)
+            }
             MemorySource::Pools | MemorySource::Mapped => FxHashMap::default(),
         };
         for (site, in_use, live) in held {
@@ -214,11 +218,11 @@ pub fn report(
 
 /// What of each site lies where nobody else's objects can: in blocks of their own, which the function that mapped them
 /// also touched, and no other.
-fn certain(watch: &Watch, profile: &Profile, stack_of: impl Fn(&SiteId) -> Option<StackId>) -> FxHashMap<SiteId, u64> {
+fn certain(parts: &[Apart], stacks: &FxHashMap<SiteId, StackId>, profile: &Profile) -> FxHashMap<SiteId, u64> {
     let mut functions = Functions::new(profile);
-    let mut function = |site: &SiteId| functions.of(stack_of(site)?);
+    let mut function = |site: &SiteId| functions.of(*stacks.get(site)?);
     let mut blocks: FxHashMap<(u32, u64), (bool, Vec<(SiteId, u64)>)> = FxHashMap::default();
-    for part in apart(watch.growth(), &watch.regions) {
+    for part in parts {
         let by = function(&part.mapper);
         let is_own = by.is_some() && function(&part.site) == by;
         let (own, parts) = blocks
