@@ -164,7 +164,7 @@ const _: () = assert!(size_of::<StackRecord>() == 64 + 24 + 8 * STACK_WORDS);
 pub const MEMORY_FAULT: u32 = 1;
 /// pymalloc is about to take a pool. `address`: the pool, or 0; `length`: bytes of its objects; `other`: bytes of the pool.
 pub const MEMORY_POOL: u32 = 2;
-/// mmap. `address`, `length`; `flags`: `MAP_…`.
+/// mmap. `address`, `length`; `flags`: `MAP_…`; of a file `device`, `other`: its inode, and `old_length`: where in it.
 pub const MEMORY_MAP: u32 = 3;
 /// munmap. `address`, `length`.
 pub const MEMORY_UNMAP: u32 = 4;
@@ -188,6 +188,12 @@ pub const MAP_ANONYMOUS: u32 = 1 << 0;
 pub const MAP_SHARED: u32 = 1 << 1;
 /// [`MEMORY_MAP`]: all of it is there at once, without a fault (`MAP_POPULATE`, `MAP_LOCKED`).
 pub const MAP_POPULATED: u32 = 1 << 2;
+/// [`MEMORY_MAP`]: it may be written.
+pub const MAP_WRITABLE: u32 = 1 << 3;
+/// [`MEMORY_MAP`]: address space that nobody may touch so far (`PROT_NONE`).
+pub const MAP_RESERVED: u32 = 1 << 4;
+/// [`MEMORY_MAP`]: of a file that lies in memory only (tmpfs, `/dev/shm`, memfd).
+pub const MAP_TMPFS: u32 = 1 << 5;
 
 /// What happened to the memory of the thread's process.
 #[repr(C)]
@@ -198,7 +204,8 @@ pub struct MemoryEvent {
     /// How many of its kind it stands for.
     pub weight: u32,
     pub flags: u32,
-    pub reserved: u32,
+    /// Of the file that is mapped, as the kernel numbers it: `major << 20 | minor`.
+    pub device: u32,
     pub address: u64,
     pub length: u64,
     pub other: u64,

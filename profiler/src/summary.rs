@@ -151,6 +151,8 @@ pub struct MemoryProcess {
     pub anonymous_after: u64,
     pub file_before: u64,
     pub file_after: u64,
+    pub shared_before: u64,
+    pub shared_after: u64,
     pub explained_bytes: i64,
     pub explained_error_bytes: u64,
     /// Of the change of RSS; none where that is less than a MiB.

@@ -26,6 +26,7 @@ mod memory_processes;
 mod memory_reports;
 mod memory_safety;
 mod memory_server;
+mod memory_shared;
 mod names;
 mod native;
 mod reentrancy;

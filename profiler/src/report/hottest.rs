@@ -219,6 +219,7 @@ mod tests {
                 pid: 1,
                 tid: 1,
                 comm: Profile::EMPTY,
+                command: Profile::EMPTY,
                 thread: Profile::EMPTY,
                 cgroup: Profile::EMPTY,
                 container: Profile::EMPTY,

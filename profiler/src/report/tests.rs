@@ -282,6 +282,7 @@ fn equal_workers_are_one() {
             pid,
             tid: pid,
             comm: profile.intern_string(comm),
+            command: Profile::EMPTY,
             thread: profile.intern_string("main"),
             cgroup: Profile::EMPTY,
             container: profile.intern_string(container),
