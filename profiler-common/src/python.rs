@@ -26,6 +26,10 @@ pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
 /// (`base_frame`, 3.15).
 pub const LAYOUT_BASE_FRAME: u32 = 1 << 5;
 
+/// [`PythonProcess::interpreter_generation`] is the number of the next code object (`func_state.next_version`, 3.12 and
+/// 3.13), 32 bits wide and 0 when all are used up; otherwise it counts those that are gone (3.14+).
+pub const LAYOUT_GENERATION_IS_VERSION: u32 = 1 << 6;
+
 /// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
 /// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the
 /// chain begins with is not filled in. The sampled instruction tells, exactly, and what to do instead is said here.
@@ -133,16 +137,23 @@ pub struct PythonProcess {
     pub bytes_data: u16,
     /// Bytes to read of a code object to have all of its fields.
     pub code_bytes: u16,
-    /// A word that no two code objects share: the one with `co_version` (3.12+), or 0 where the version has none.
+    /// A word that no two code objects of an interpreter share: the one with `co_version` (3.12+), or 0 where the
+    /// version has none.
     pub code_version: u16,
-    pub reserved: [u16; 3],
+    /// `PyThreadState.interp`.
+    pub thread_interpreter: u16,
+    /// Of a word in `PyInterpreterState` that changes whenever a code object is made, or whenever one goes; 0 if there is
+    /// none, or none was found.
+    pub interpreter_generation: u32,
+    /// Where the process's first interpreter is, which is never freed: a generation is another's word.
+    pub runtime: [u64; 2],
 
     /// In the order in which they are searched: those not in use come last.
     pub chain_gaps: [ChainGap; CHAIN_GAPS],
 }
 
 const _: () = assert!(size_of::<ChainGap>() == 8);
-const _: () = assert!(size_of::<PythonProcess>() == 72 + 28 * 2 + CHAIN_GAPS * 8);
+const _: () = assert!(size_of::<PythonProcess>() == 88 + 28 * 2 + CHAIN_GAPS * 8);
 
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,

@@ -27,11 +27,11 @@ use crate::{
         self,
         files::{FileId, Files, PythonFile},
         sideband::{SidebandEvent, SidebandKind},
-        table::{Process, PythonIn, Table},
+        table::{CodeAt, Process, PythonIn, Table},
     },
     python::{
         binary::PythonBinary,
-        code::Code,
+        code::{Code, Live},
         codes::{CodeId, Codes},
         memory::ProcessMemory,
     },
@@ -344,7 +344,7 @@ impl Recording {
             // Those that the kernel side has numbered are referred to for good; there are no more than it has numbers.
             None if self.ledger.stack_bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
                 self.kept = Some(FxHashSet::default());
-                self.ledger.stacks.keys().copied().collect()
+                self.ledger.stacks.values().map(|stack| stack.place).collect()
             }
             None => Vec::new(),
             // Samples that referred to them were on their way when the kernel side forgot them, and have arrived.
@@ -472,17 +472,22 @@ impl Recording {
             return; // Of the program that this process was before its exec.
         }
         let memory = ProcessMemory { pid: raw.pid };
-        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some((&memory, &python.facts)));
+        let live = Live {
+            memory: &memory,
+            process: &python.facts,
+            fingerprint: raw.fingerprint,
+        };
+        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some(live));
         let Ok((address, code)) = decoded else {
             self.ledger.tally.malformed += 1;
             return;
         };
         let code = self.ledger.codes.intern(code);
-        if process.has_other_code(address, code) {
-            // What was counted so far was counted of the other one.
-            self.ledger.seal(process);
-        }
-        process.set_code(address, code);
+        let at = CodeAt {
+            address,
+            fingerprint: raw.fingerprint,
+        };
+        process.set_code(at, code);
         if let (true, Some(identity)) = (self.follows_calls, raw.identity) {
             let key = CodeKey::identified(address, raw.instance, identity.get());
             self.new_codes.push((key, code));
@@ -491,17 +496,12 @@ impl Recording {
 
     /// Reads a code object that the kernel side could not send, from the process that is this instance, if it lives.
     pub fn read_code(&mut self, key: CodeKey) -> Option<CodeId> {
-        let mut processes = self.table.iter_mut();
+        let mut processes = self.table.iter();
         let process = processes.find(|process| u64::from(process.instance) == key.anyone().instance)?;
-        if let Some(code) = process.code(key.address) {
-            return Some(code);
-        }
-        let python = process.python.clone()?;
+        let python = process.python.as_ref()?;
         let memory = ProcessMemory { pid: process.pid };
         let code = Code::from_memory(&memory, key.address, &python.facts, python.binary.format()).ok()?;
-        let code = self.ledger.codes.intern(code);
-        process.set_code(key.address, code);
-        Some(code)
+        Some(self.ledger.codes.intern(code))
     }
 
     /// Calls that have ended since the last time, and code objects that became known.
@@ -532,8 +532,8 @@ impl Recording {
         }
     }
 
-    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves;
-    /// the kernel side will send them with later samples all the same, which corrects us if they have changed.
+    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves, as
+    /// long as they are still the ones that were sampled.
     fn read_missing_codes(&mut self, header: &SampleHeader, stack: &RawStack) {
         let Some(process) = self.table.get_mut(header.pid) else {
             return;
@@ -541,13 +541,19 @@ impl Recording {
         let Some(python) = process.python.clone() else { return };
         let memory = ProcessMemory { pid: header.pid };
         for frame in &stack.python {
-            if process.code(frame.code).is_some() || process.unreadable_codes.contains(&frame.code) {
+            let at = CodeAt::from(frame);
+            if at.fingerprint == 0 || process.code(at).is_some() || process.unreadable_codes.contains(&at) {
                 continue;
             }
-            match Code::from_memory(&memory, frame.code, &python.facts, python.binary.format()) {
-                Ok(code) => process.set_code(frame.code, self.ledger.codes.intern(code)),
+            let live = Live {
+                memory: &memory,
+                process: &python.facts,
+                fingerprint: at.fingerprint,
+            };
+            match live.code(at.address, python.binary.format()) {
+                Ok(code) => process.set_code(at, self.ledger.codes.intern(code)),
                 Err(_) => {
-                    process.unreadable_codes.insert(frame.code);
+                    process.unreadable_codes.insert(at);
                 }
             }
         }
@@ -786,6 +792,7 @@ mod tests {
             python: Box::default(),
             python_flags: 0,
             python_status: PYTHON_NONE,
+            place: StackKey { hash: [number, 0] },
         }
     }
 

@@ -10,8 +10,8 @@ use profiler_common::{
     limits::MAX_THREAD_STATE_BYTES,
     python::{
         CHAIN_GAPS, ChainGap, GAP_FRAMELESS, GAP_IN_CHAIN, GAP_NOWHERE, GAP_READ, GAP_READ_CFRAME, GAP_REGISTER,
-        LAYOUT_CFRAME, LAYOUT_GIL_HOLDER, PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY,
-        THREAD_BY_STATIC_TLS,
+        LAYOUT_CFRAME, LAYOUT_GENERATION_IS_VERSION, LAYOUT_GIL_HOLDER, PythonProcess, THREAD_BY_DYNAMIC_TLS,
+        THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS,
     },
     record::{
         PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_FRAMELESS, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
@@ -66,6 +66,7 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
         return PYTHON_NO_THREAD_STATE;
     }
 
+    scratch.generation = generation(memory, scratch);
     let gap = find_gap(scratch);
     if gap.place & GAP_FRAMELESS != 0 {
         scratch.record.python_flags = scratch.record.python_flags.wrapping_add(PYTHON_FRAMELESS);
@@ -80,6 +81,35 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
         Err(reason) => return reason,
     }
     PYTHON_COMPLETE
+}
+
+/// What changes when code objects of the interpreter come or go whose thread state was read last; 0 if there is no such
+/// word.
+#[inline(always)]
+fn generation<M: ReadMemory>(memory: &M, scratch: &Scratch) -> u64 {
+    let PythonProcess {
+        interpreter_generation,
+        thread_interpreter,
+        runtime,
+        flags,
+        ..
+    } = scratch.process;
+    if interpreter_generation == 0 {
+        return 0;
+    }
+    let at = field(thread_interpreter);
+    // SAFETY: `field` keeps `at` below MAX_THREAD_STATE_BYTES, and `thread` is twice as long and a word.
+    let interpreter = unsafe { load::<u64>(scratch.thread.as_ptr(), at) };
+    // Another interpreter can have come to lie where one was, and count as far.
+    if interpreter < runtime[0] || interpreter >= runtime[1] {
+        return 0;
+    }
+    let word = memory.read_u64(interpreter.wrapping_add(interpreter_generation.into()));
+    match word {
+        None => 0,
+        Some(word) if flags & LAYOUT_GENERATION_IS_VERSION != 0 => word & 0xffff_ffff,
+        Some(word) => word.wrapping_add(1),
+    }
 }
 
 /// What the thread state that was read last calls its innermost frame.

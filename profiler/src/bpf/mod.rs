@@ -31,7 +31,7 @@ use profiler_common::{
         CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
         StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
@@ -122,7 +122,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
-    stacks: HashMap<MapData, StackKey, u32>,
+    stacks: HashMap<MapData, StackKey, KnownStack>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,

@@ -24,6 +24,8 @@ pub struct PythonBinary {
     pub position_independent: bool,
     /// `_PyRuntime`.
     pub runtime: u64,
+    /// Its bytes.
+    pub runtime_bytes: u64,
     /// `PyCode_Type`.
     pub code_type: u64,
     pub thread_lookup: ThreadLookup,
@@ -105,6 +107,7 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         layout,
         position_independent: image.is_position_independent(),
         runtime: runtime.address,
+        runtime_bytes: runtime.size,
         code_type: code_type.address,
         thread_lookup,
         eval_loop,
@@ -123,6 +126,8 @@ impl PythonBinary {
         process.instance = instance;
         process.code_type = self.code_type.wrapping_add(bias);
         self.thread_lookup.fill(&mut process, bias);
+        let runtime = self.runtime.wrapping_add(bias);
+        process.runtime = [runtime, runtime.wrapping_add(self.runtime_bytes)];
         // The longest, where most samples fall. What does not fit is only not merged in the kernel.
         let mut ranges: Vec<&Range<u64>> = self.eval_loop.iter().chain(&self.eval_handlers).collect();
         ranges.sort_unstable_by_key(|range| Reverse(range.end - range.start));

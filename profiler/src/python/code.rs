@@ -1,6 +1,6 @@
 //! What a code object says: its file, its function's name, the line of each instruction.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, slice};
 
 use profiler_common::limits::MAX_CODE_OBJECT_BYTES;
 use profiler_common::python::PythonProcess;
@@ -8,6 +8,8 @@ use profiler_common::record::{
     CodeRecord, INSTRUCTION_MASK, RECORD_CODE, RawString, SAME_AS_NAME, STRING_FILENAME, STRING_NAME, STRING_QUALNAME,
     STRINGS,
 };
+
+use profiler_ebpf::python::fingerprint::CodeObject;
 
 use super::layout::{CodeFormat, Instruction};
 use super::linetable;
@@ -56,13 +58,9 @@ pub enum CodeError {
 impl Code {
     /// Decodes a [`CodeRecord`], cut after its last byte, into the code object's address and what it says.
     ///
-    /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from
-    /// `memory`, if the same code object is still there.
-    pub fn from_record(
-        record: &[u8],
-        format: CodeFormat,
-        memory: Option<(&dyn ReadMemory, &PythonProcess)>,
-    ) -> Result<(u64, Self), CodeError> {
+    /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from the
+    /// process, if the same code object is still there.
+    pub fn from_record(record: &[u8], format: CodeFormat, live: Option<Live<'_>>) -> Result<(u64, Self), CodeError> {
         let Record {
             address,
             first_line,
@@ -80,8 +78,8 @@ impl Code {
             || !is_whole(&text[STRING_NAME])
             || (has_qualname && !is_whole(&text[STRING_QUALNAME]));
         if (lacks_text || line_table.is_none())
-            && let Some((memory, process)) = memory
-            && let Ok(live) = Raw::from_memory(memory, address, process)
+            && let Some(live) = live
+            && let Ok(live) = live.read(address)
             && live.first_line == first_line
             && text
                 .iter()
@@ -345,6 +343,55 @@ impl Raw {
             first_traceable: object.first_traceable,
             line_table,
         })
+    }
+}
+
+/// A code object that was seen in a live process, and may have given way to another since.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    pub memory: &'a dyn ReadMemory,
+    pub process: &'a PythonProcess,
+    /// What told it from others at its address.
+    pub fingerprint: u64,
+}
+
+impl Live<'_> {
+    /// Reads it, if it is still there.
+    pub fn code(&self, address: u64, format: CodeFormat) -> Result<Code, CodeError> {
+        let Raw {
+            text,
+            first_line,
+            first_traceable,
+            line_table,
+        } = self.read(address)?;
+        Ok(Code::new(text, first_line, first_traceable, line_table, format))
+    }
+
+    fn read(&self, address: u64) -> Result<Raw, CodeError> {
+        let raw = Raw::from_memory(self.memory, address, self.process)?;
+        // Afterwards: what was there all the time has its fingerprint now.
+        if self.is_there(address) {
+            Ok(raw)
+        } else {
+            Err(CodeError::Changed { address })
+        }
+    }
+
+    fn is_there(&self, address: u64) -> bool {
+        let mut object = CodeObject::default();
+        let memory = Foreign(self.memory);
+        object.read(&memory, self.process, address) && object.fingerprint(&memory, self.process) == self.fingerprint
+    }
+}
+
+/// Memory as the kernel side's logic wants it.
+struct Foreign<'a>(&'a dyn ReadMemory);
+
+impl profiler_ebpf::memory::ReadMemory for Foreign<'_> {
+    unsafe fn read(&self, address: u64, into: *mut u8, len: u32) -> bool {
+        // SAFETY: `into` is valid for writes of `len` bytes by contract, and holds integers.
+        self.0
+            .read(address, unsafe { slice::from_raw_parts_mut(into, len as usize) })
     }
 }
 
