@@ -148,6 +148,20 @@ pub struct Ledger {
     pub tally: Tally,
 }
 
+/// What came in while raw stacks were being forgotten.
+#[derive(Debug, Default)]
+struct Kept {
+    stacks: FxHashSet<StackKey>,
+    codes: FxHashSet<CodeAt>,
+}
+
+/// What the kernel side must send anew.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    pub stacks: Vec<StackKey>,
+    pub codes: Vec<CodeKey>,
+}
+
 /// A stack (by its index), a thread, and the name it had.
 pub type SampleOf = (u32, u32, u32);
 
@@ -163,8 +177,8 @@ pub struct Recording {
     pub files: Files,
     table: Table,
     pub ledger: Ledger,
-    /// While raw stacks are being forgotten: those that came in since the kernel side has forgotten them.
-    kept: Option<FxHashSet<StackKey>>,
+    /// While raw stacks are being forgotten: what came in since the kernel side has forgotten them.
+    kept: Option<Kept>,
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
@@ -338,24 +352,35 @@ impl Recording {
     /// are never met again, and they would fill the memory: from time to time all are forgotten, on both sides. Their
     /// samples are resolved before, and stay.
     ///
-    /// Call this after everything that waited was taken in. Returns the stacks that the kernel side must forget.
-    pub fn forget_stacks(&mut self) -> Vec<StackKey> {
+    /// The same goes for code objects: a program that makes and drops them in a loop has new ones in each sample.
+    ///
+    /// Call this after everything that waited was taken in. Returns what the kernel side must forget.
+    pub fn forget_stacks(&mut self) -> Forgotten {
         match self.kept.take() {
             // Those that the kernel side has numbered are referred to for good; there are no more than it has numbers.
             None if self.ledger.stack_bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
-                self.kept = Some(FxHashSet::default());
-                self.ledger.stacks.values().map(|stack| stack.place).collect()
+                self.kept = Some(Kept::default());
+                Forgotten {
+                    stacks: self.ledger.stacks.values().map(|stack| stack.place).collect(),
+                    codes: self.table.iter().flat_map(Process::code_keys).collect(),
+                }
             }
-            None => Vec::new(),
+            None => Forgotten::default(),
             // Samples that referred to them were on their way when the kernel side forgot them, and have arrived.
             Some(kept) => {
                 for process in self.table.iter_mut() {
                     self.ledger.seal(process);
                 }
-                self.ledger.stacks.retain(|key, _| kept.contains(key));
+                self.ledger.stacks.retain(|key, _| kept.stacks.contains(key));
+                let frames = self.ledger.stacks.values().flat_map(|stack| &*stack.python);
+                let mut codes = kept.codes;
+                codes.extend(frames.map(CodeAt::from));
+                for process in self.table.iter_mut() {
+                    process.keep_codes(&codes);
+                }
                 self.ledger.stacks.shrink_to_fit();
                 self.ledger.stack_bytes = self.ledger.stacks.values().map(RawStack::bytes).sum();
-                Vec::new()
+                Forgotten::default()
             }
         }
     }
@@ -488,6 +513,9 @@ impl Recording {
             fingerprint: raw.fingerprint,
         };
         process.set_code(at, code);
+        if let Some(kept) = &mut self.kept {
+            kept.codes.insert(at);
+        }
         if let (true, Some(identity)) = (self.follows_calls, raw.identity) {
             let key = CodeKey::identified(address, raw.instance, identity.get());
             self.new_codes.push((key, code));
@@ -512,7 +540,7 @@ impl Recording {
     fn take_stack(&mut self, header: &SampleHeader, stack: RawStack) {
         self.read_missing_codes(header, &stack);
         if let Some(kept) = &mut self.kept {
-            kept.insert(header.stack);
+            kept.stacks.insert(header.stack);
         }
         match self.ledger.stacks.get_mut(&header.stack) {
             Some(known) if *known == stack => {}
@@ -806,7 +834,7 @@ mod tests {
     fn raw_stacks_are_forgotten_when_there_are_too_many_and_their_samples_stay() {
         let mut recording = Recording::new(Scope::All, true);
         let mut stacks = 0;
-        while recording.forget_stacks().is_empty() {
+        while recording.forget_stacks().stacks.is_empty() {
             assert!(recording.ledger.stack_bytes <= MOST_STACK_BYTES);
             recording.take(RawRecord::Stack(header(stacks), stack(stacks)));
             stacks += 1;
@@ -814,7 +842,7 @@ mod tests {
         // What was on its way when the kernel side forgot: one stack by its key, and one that it sends again.
         recording.take(RawRecord::Sample(header(0)));
         recording.take(RawRecord::Stack(header(1), stack(1)));
-        assert!(recording.forget_stacks().is_empty());
+        assert!(recording.forget_stacks().stacks.is_empty());
         assert!(recording.ledger.stack_bytes < MOST_STACK_BYTES / 100);
 
         recording.take(RawRecord::Sample(header(1)));

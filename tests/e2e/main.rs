@@ -26,6 +26,7 @@ mod memory_safety;
 mod memory_server;
 mod native;
 mod reentrancy;
+mod renewed;
 mod safety;
 mod selection;
 mod shares;

@@ -16,6 +16,16 @@ use crate::memory::{ReadMemory, load};
 const OBJECT_WORDS: usize = 2 * MAX_CODE_OBJECT_BYTES / 8 + 1;
 const HEAD_WORDS: usize = (HEAD_MASK + 1) / 8 + 1;
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Filename {
+    address: u64,
+    said: u64,
+}
+
+/// A power of two.
+const FILENAMES: usize = 4;
+
 /// A code object that is being looked at.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -25,9 +35,8 @@ pub struct CodeObject {
     head: [u64; HEAD_WORDS],
     /// A piece of text or of a table.
     piece: [u64; 2 * PIECE_WORDS],
-    /// Whoever looks at many objects at a time meets the same file's name again: where it was, and what it held.
-    filename: u64,
-    filename_fingerprint: u64,
+    /// Whoever looks at many objects at a time meets the same files' names again: where they were, and what they held.
+    filenames: [Filename; FILENAMES],
 }
 
 /// Bytes of a `str` or `bytes` head that hold its length and state (up to 3.15, with a GIL: 16 + 8 and 32 + 4).
@@ -40,6 +49,9 @@ const _: () = assert!(HEAD_BYTES as usize <= HEAD_MASK + 1);
 const PIECE_BYTES: usize = 256;
 const PIECE_WORDS: usize = PIECE_BYTES / 8;
 
+/// `PyBytesObject.ob_sval` (3.8 – 3.15, with a GIL), in words.
+const TABLE_AT_WORD: usize = 4;
+
 /// `PyASCIIObject.hash` follows the length (3.8 – 3.15).
 const HASH_AFTER_LENGTH: u16 = 8;
 /// A string that nobody has asked for its hash.
@@ -51,8 +63,7 @@ impl Default for CodeObject {
             words: [0; OBJECT_WORDS],
             head: [0; HEAD_WORDS],
             piece: [0; 2 * PIECE_WORDS],
-            filename: 0,
-            filename_fingerprint: 0,
+            filenames: [Filename { address: 0, said: 0 }; FILENAMES],
         }
     }
 }
@@ -61,7 +72,11 @@ impl CodeObject {
     /// To be called when time has passed: nothing is remembered.
     #[inline(always)]
     pub fn forget(&mut self) {
-        self.filename = 0;
+        let mut i = 0;
+        while i < FILENAMES {
+            self.filenames[i].address = 0;
+            i += 1;
+        }
     }
 
     /// A field of the object.
@@ -104,18 +119,17 @@ impl CodeObject {
         let name: u64 = self.field(process.code_name);
         let filename: u64 = self.field(process.code_filename);
         let table: u64 = self.field(process.code_line_table);
-        let mut fingerprint = u64::from(self.field::<u32>(process.code_first_line));
+        let mut fingerprint = 0;
+        mix(&mut fingerprint, self.field::<u32>(process.code_first_line).into());
         mix(&mut fingerprint, filename);
         mix(&mut fingerprint, name);
         mix(&mut fingerprint, table);
-        let version: u32 = if process.code_version == 0 {
-            0
-        } else {
-            self.field(process.code_version)
-        };
-        if version != 0 {
-            mix(&mut fingerprint, version.into());
-            return fingerprint | 1;
+        if process.code_version != 0 {
+            let version = self.field::<u64>(process.code_version) >> 32;
+            if version != 0 {
+                mix(&mut fingerprint, version);
+                return fingerprint | 1;
+            }
         }
         if process.code_first_traceable != 0 {
             mix(&mut fingerprint, self.field::<u32>(process.code_first_traceable).into());
@@ -145,8 +159,14 @@ impl CodeObject {
         if part == QUALNAME && address == name {
             return 0;
         }
-        if part == FILENAME && address == self.filename {
-            return self.filename_fingerprint;
+        let remembered = (address >> 4) as usize & (FILENAMES - 1);
+        if part == FILENAME && address == self.filenames[remembered].address {
+            return self.filenames[remembered].said;
+        }
+        if part == LINE_TABLE
+            && let Some(said) = self.short_table(memory, process, address)
+        {
+            return said;
         }
         if !self.read_head(memory, address) {
             return 0;
@@ -169,16 +189,48 @@ impl CodeObject {
         };
         let said = self.ends(memory, address.wrapping_add(data.into()), bytes);
         if part == FILENAME {
-            self.filename = address;
-            self.filename_fingerprint = said;
+            self.filenames[remembered] = Filename { address, said };
         }
         said
+    }
+
+    /// What a table holds that is read with its head: most are short, and a read costs the same for any few bytes.
+    #[inline(always)]
+    fn short_table<M: ReadMemory>(&mut self, memory: &M, process: &PythonProcess, address: u64) -> Option<u64> {
+        // SAFETY: `piece` is longer than PIECE_BYTES.
+        if address == 0 || !unsafe { memory.read(address, self.piece.as_mut_ptr().cast(), PIECE_BYTES as u32) } {
+            return None;
+        }
+        // SAFETY: the masked offset and a word lie inside `piece`.
+        let bytes: u64 = unsafe { load(self.piece.as_ptr(), usize::from(process.bytes_size) & HEAD_MASK) };
+        if usize::from(process.bytes_data) != 8 * TABLE_AT_WORD || bytes > 8 * (PIECE_WORDS - TABLE_AT_WORD) as u64 {
+            return None;
+        }
+        let mut said = 0;
+        mix(&mut said, bytes);
+        let mut left = bytes;
+        let mut i = TABLE_AT_WORD;
+        while i < PIECE_WORDS {
+            // SAFETY: `i` is below the length of `piece`.
+            let word = unsafe { self.piece.as_ptr().add(i).read_volatile() };
+            if left < 8 {
+                // What lies behind the table is not its.
+                mix(&mut said, word & ((1 << (8 * left)) - 1));
+                break;
+            }
+            mix(&mut said, word);
+            left -= 8;
+            i += 1;
+        }
+        Some(said)
     }
 
     /// How many bytes there are, and what the first and the last of them are.
     #[inline(always)]
     fn ends<M: ReadMemory>(&mut self, memory: &M, address: u64, bytes: u64) -> u64 {
-        let mut said = bytes;
+        // Each word is stirred in before the next joins it: two that were joined bare could make up for each other.
+        let mut said = 0;
+        mix(&mut said, bytes);
         let most = PIECE_BYTES as u64;
         self.piece(memory, address, if bytes < most { bytes } else { most }, &mut said);
         if bytes > most {
@@ -232,4 +284,192 @@ const STATE_ASCII: u32 = 1 << 6;
 fn mix(fingerprint: &mut u64, word: u64) {
     let mixed = (*fingerprint ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     *fingerprint = mixed ^ (mixed >> 29);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::fake::Memory;
+
+    const CODE: u64 = 0x10_000;
+    const NAME_AT: u64 = 0x11_000;
+    const QUALNAME_AT: u64 = 0x12_000;
+    const FILENAME_AT: u64 = 0x13_000;
+    const TABLE_AT: u64 = 0x14_000;
+    const CODE_TYPE: u64 = 0x50_000;
+
+    /// What a code object says.
+    #[derive(Clone)]
+    struct Said {
+        name: (u64, String),
+        qualname: (u64, String),
+        filename: (u64, String),
+        table: Vec<u8>,
+        first_line: u32,
+        version: u32,
+    }
+
+    fn said() -> Said {
+        Said {
+            name: (77, "name".into()),
+            qualname: (78, "Class.name".into()),
+            filename: (NOT_HASHED, "/srv/file.py".into()),
+            table: vec![3; 700],
+            first_line: 7,
+            version: 5,
+        }
+    }
+
+    /// The shape of 3.12's objects, with numbers or without.
+    fn layout(numbered: bool) -> PythonProcess {
+        PythonProcess {
+            code_type: CODE_TYPE,
+            object_type: 8,
+            code_first_line: 68,
+            code_version: if numbered { 88 } else { 0 },
+            code_filename: 112,
+            code_name: 120,
+            code_qualname: 128,
+            code_line_table: 136,
+            code_bytes: 184,
+            unicode_length: 16,
+            unicode_state: 32,
+            unicode_ascii_data: 40,
+            unicode_compact_data: 56,
+            bytes_size: 16,
+            bytes_data: 32,
+            ..PythonProcess::default()
+        }
+    }
+
+    /// Every part is where the same part of every other object is.
+    fn fingerprint(process: &PythonProcess, said: &Said) -> u64 {
+        let mut memory = Memory::default();
+        for at in [CODE, NAME_AT, QUALNAME_AT, FILENAME_AT, TABLE_AT] {
+            memory.map(at, 4096);
+        }
+        memory.put_u64(CODE + 8, CODE_TYPE);
+        memory.put(CODE + 68, &said.first_line.to_le_bytes());
+        memory.put(CODE + 92, &said.version.to_le_bytes());
+        memory.put_u64(CODE + 112, FILENAME_AT);
+        memory.put_u64(CODE + 120, NAME_AT);
+        memory.put_u64(CODE + 128, QUALNAME_AT);
+        memory.put_u64(CODE + 136, TABLE_AT);
+        for (at, (hash, text)) in [
+            (NAME_AT, &said.name),
+            (QUALNAME_AT, &said.qualname),
+            (FILENAME_AT, &said.filename),
+        ] {
+            memory.put_u64(at + 16, text.len() as u64);
+            memory.put_u64(at + 24, *hash);
+            memory.put(at + 32, &(1u32 << 2 | 1 << 5 | 1 << 6).to_le_bytes());
+            memory.put(at + 40, text.as_bytes());
+        }
+        memory.put_u64(TABLE_AT + 16, said.table.len() as u64);
+        memory.put(TABLE_AT + 32, &said.table);
+        let mut object = CodeObject::default();
+        assert!(object.read(&memory, process, CODE));
+        let taken = object.fingerprint(&memory, process);
+        // What is left over from another object does not count.
+        object.piece.fill(u64::MAX);
+        object.forget();
+        assert_eq!(object.fingerprint(&memory, process), taken);
+        assert_ne!(taken, 0);
+        taken
+    }
+
+    /// `said`, and what differs from it in one thing that a user can see.
+    fn visibly_different() -> Vec<Said> {
+        let mut all = vec![said()];
+        let mut add = |change: fn(&mut Said)| {
+            let mut other = said();
+            change(&mut other);
+            all.push(other);
+        };
+        add(|said| said.name.0 = 79);
+        add(|said| said.qualname.0 = 79);
+        add(|said| said.filename.1 = "/srv/filf.py".into());
+        add(|said| said.filename.1 = "/srv/file.py2".into());
+        add(|said| said.filename.0 = 79);
+        add(|said| said.first_line = 8);
+        add(|said| said.table[0] = 4);
+        add(|said| said.table[699] = 4);
+        add(|said| said.table.truncate(699));
+        for change in [
+            |_: &mut Vec<u8>| (),
+            |table: &mut Vec<u8>| table[29] = 4,
+            |table: &mut Vec<u8>| table[0] = 4,
+        ] {
+            let mut other = said();
+            other.table.truncate(30);
+            change(&mut other.table);
+            all.push(other);
+        }
+        all
+    }
+
+    #[test]
+    fn objects_whose_parts_are_all_at_the_same_addresses_are_told_by_what_they_say() {
+        // Without numbers, and where the numbers are used up.
+        for (numbered, version) in [(false, 5), (true, 0)] {
+            let mut taken: Vec<u64> = visibly_different()
+                .iter()
+                .map(|said| {
+                    fingerprint(
+                        &layout(numbered),
+                        &Said {
+                            version,
+                            ..said.clone()
+                        },
+                    )
+                })
+                .collect();
+            let all = taken.len();
+            taken.sort_unstable();
+            taken.dedup();
+            assert_eq!(taken.len(), all);
+        }
+    }
+
+    #[test]
+    fn the_same_object_made_anew_is_the_same_where_objects_have_no_numbers() {
+        let again = Said { version: 6, ..said() };
+        assert_eq!(
+            fingerprint(&layout(false), &said()),
+            fingerprint(&layout(false), &again)
+        );
+        assert_ne!(fingerprint(&layout(true), &said()), fingerprint(&layout(true), &again));
+    }
+
+    #[test]
+    fn what_is_no_code_object_has_no_fingerprint() {
+        let mut memory = Memory::default();
+        memory.map(CODE, 4096);
+        let mut object = CodeObject::default();
+        assert!(!object.read(&memory, &layout(true), CODE));
+        assert!(!object.read(&memory, &layout(true), 0));
+        let wide = PythonProcess {
+            code_bytes: u16::MAX,
+            ..layout(true)
+        };
+        assert!(!object.read(&memory, &wide, CODE));
+    }
+
+    #[test]
+    fn any_bytes_have_a_fingerprint() {
+        use proptest::prelude::*;
+        proptest!(|(bytes in proptest::collection::vec(any::<u8>(), 4096), numbered: bool)| {
+            let mut memory = Memory::default();
+            memory.map(CODE, 4096);
+            memory.put(CODE, &bytes);
+            memory.put_u64(CODE + 8, CODE_TYPE);
+            // Its parts are inside itself.
+            for (index, field) in [112, 120, 128, 136].into_iter().enumerate() {
+                memory.put_u64(CODE + field, CODE + 256 * index as u64 + u64::from(bytes[index]));
+            }
+            let mut object = CodeObject::default();
+            prop_assert!(object.read(&memory, &layout(numbered), CODE));
+            prop_assert_ne!(object.fingerprint(&memory, &layout(numbered)), 0);
+        });
+    }
 }

@@ -3,7 +3,7 @@
 use std::{fs, mem, ops::Range, rc::Rc};
 
 use profiler_common::{
-    python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
     record::PythonFrame,
     unwind::{NO_FILE, UnwindMapping},
 };
@@ -222,6 +222,19 @@ impl Process {
     /// Code objects that are known, and where they are.
     pub fn codes(&self) -> impl Iterator<Item = (u64, CodeId)> {
         self.codes.iter().map(|(at, &code)| (at.address, code))
+    }
+
+    /// What the kernel side has its code objects under.
+    pub fn code_keys(&self) -> impl Iterator<Item = CodeKey> {
+        let key = |at: &CodeAt| CodeKey::identified(at.address, self.instance, (at.fingerprint >> 32) as u32);
+        self.codes.keys().map(key)
+    }
+
+    /// Forgets all code objects but these.
+    pub fn keep_codes(&mut self, kept: &FxHashSet<CodeAt>) {
+        self.codes.retain(|at, _| kept.contains(at));
+        self.codes.shrink_to_fit();
+        self.unreadable_codes.clear();
     }
 
     pub fn set_code(&mut self, at: CodeAt, code: CodeId) {

@@ -500,6 +500,7 @@ mod tests {
     use super::super::memory::FakeMemory;
     use super::super::version::Version;
     use super::*;
+    use std::sync::LazyLock;
 
     const ADDRESS: u64 = 0x10_0000;
     const FILENAME: u64 = 0x20_0000;
@@ -531,6 +532,8 @@ mod tests {
         let process = process();
         let mut object = vec![0; usize::from(process.unicode_compact_data)];
         put(&mut object, process.unicode_length, &characters.to_le_bytes());
+        // Nobody has asked for its hash.
+        put(&mut object, process.unicode_length + 8, &u64::MAX.to_le_bytes());
         put(&mut object, process.unicode_state, &(kind << 2 | 1 << 5).to_le_bytes());
         object.extend(bytes);
         object
@@ -569,6 +572,23 @@ mod tests {
         memory.put(NAME, name);
         memory.put(QUALNAME, qualname);
         memory
+    }
+
+    static PROCESS: LazyLock<PythonProcess> = LazyLock::new(process);
+
+    fn fingerprint(memory: &FakeMemory) -> u64 {
+        let mut object = CodeObject::default();
+        assert!(object.read(&Foreign(memory), &PROCESS, ADDRESS));
+        object.fingerprint(&Foreign(memory), &PROCESS)
+    }
+
+    /// What may still be the code object that [`record`] is a copy of.
+    fn live(memory: &FakeMemory) -> Live<'_> {
+        Live {
+            memory,
+            process: &PROCESS,
+            fingerprint: fingerprint(&original()),
+        }
     }
 
     /// What the kernel side sends: `copied` characters at most of each string, and the table or not.
@@ -677,7 +697,7 @@ mod tests {
         );
         assert_eq!(cut.line_at(ADDRESS, instruction(8)), None);
 
-        let (_, read) = Code::from_record(&record(3, false), format, Some((&original(), &process()))).unwrap();
+        let (_, read) = Code::from_record(&record(3, false), format, Some(live(&original()))).unwrap();
         assert_eq!(
             (&*read.filename, &*read.name, read.display_name()),
             ("file.py", "name", "q.na")
@@ -688,12 +708,25 @@ mod tests {
     #[test]
     fn nothing_of_another_code_object_at_the_same_address_is_mixed_in() {
         // Other text goes on differently …
-        let (_, code) = Code::from_record(&record(3, false), layout().format, Some((&memory(), &process()))).unwrap();
+        let (_, code) = Code::from_record(&record(3, false), layout().format, Some(live(&memory()))).unwrap();
         assert_eq!((&*code.filename, code.display_name()), ("fil…", "q.n…"));
         // … and a name that was copied whole must be the same, even if only the line table is missing.
         let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
-        let (_, code) = Code::from_record(&record(100, false), layout().format, Some((&other, &process()))).unwrap();
+        let (_, code) = Code::from_record(&record(100, false), layout().format, Some(live(&other))).unwrap();
         assert_eq!((&*code.name, code.line_at(ADDRESS, instruction(8))), ("name", None));
+    }
+
+    #[test]
+    fn what_is_there_now_is_read_only_if_it_is_what_was_sampled() {
+        let (format, original) = (layout().format, original());
+        assert_eq!(&*live(&original).code(ADDRESS, format).unwrap().name, "name");
+        let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
+        let changed = Err(CodeError::Changed { address: ADDRESS });
+        assert_eq!(live(&other).code(ADDRESS, format), changed);
+        // A cut name goes on as it did, but it is of another object: not even its end may be added.
+        let longer = memory_with([string(1, 7, b"file.py"), string(1, 5, b"names"), string(1, 4, b"q.na")]);
+        let (_, code) = Code::from_record(&record(3, true), format, Some(live(&longer))).unwrap();
+        assert_eq!(&*code.name, "nam…");
     }
 
     #[test]
@@ -763,7 +796,7 @@ mod tests {
                     *old = byte;
                 }
             }
-            if let Ok((address, code)) = Code::from_record(&record, format, Some((&memory(), &process()))) {
+            if let Ok((address, code)) = Code::from_record(&record, format, Some(live(&memory()))) {
                 let _ = code.line_at(address, instruction(8));
                 let _ = code.is_incomplete(address, u64::MAX, false);
             }

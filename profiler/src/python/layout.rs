@@ -117,7 +117,8 @@ impl Layout {
 
 /// From `co_firstlineno` to the word that ends with `co_version` (with `co_nfreevars` before it), 3.12.1 and 3.13.0 by
 /// `offsetof`. The debug offsets do not name it; 3.14 and 3.15 declare the same fields in the same order
-/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be noticed late.
+/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be taken for what it
+/// was.
 const CODE_VERSION_AFTER_FIRST_LINE: u16 = 20;
 
 /// `PyObject`, `PyBytesObject` and the code object's strings as they are in 3.8 – 3.10.
@@ -157,7 +158,8 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     code_bytes: 128,
     code_version: 0,
     thread_interpreter: 16,
-    interpreter_generation: 0,
+    reserved: [0; 2],
+    generation: 0,
     runtime: [0; 2],
     chain_gaps: [ChainGap::NONE; CHAIN_GAPS],
 };
@@ -409,10 +411,10 @@ impl Positions {
         let thread_frame = block.field("thread_state.current_frame", self.current_frame, 8, thread)?;
         let thread_id = block.field("thread_state.thread_id", self.thread_id, 8, thread)?;
         let thread_interpreter = block.field("thread_state.interp", self.thread_interpreter, 8, thread)?;
-        let interpreter_generation = match self.code_object_generation {
+        let generation = match self.code_object_generation {
             Some(position) => block.at_most("interpreter_state.code_object_generation", position, MAX_INTERPRETER)?,
             None => 0,
-        } as u32;
+        };
 
         let frame = block.at_most("interpreter_frame.size", self.frame_size, u64::from(u16::MAX))?;
         let frame = frame.min(MAX_FRAME_BYTES as u64);
@@ -493,7 +495,7 @@ impl Positions {
                 code_bytes,
                 code_version: code_first_line + CODE_VERSION_AFTER_FIRST_LINE,
                 thread_interpreter,
-                interpreter_generation,
+                generation,
                 unicode_length: block.field("unicode_object.length", self.unicode_length, 8, ascii)?,
                 unicode_state: block.field("unicode_object.state", self.unicode_state, 4, ascii)?,
                 unicode_ascii_data: ascii as u16,
@@ -603,7 +605,7 @@ mod tests {
                 code_bytes: adaptive - 8,
                 code_version: 88,
                 thread_interpreter: 16,
-                interpreter_generation: match version.minor {
+                generation: match version.minor {
                     13 => 0,
                     14 => 7992,
                     _ => 7944,
