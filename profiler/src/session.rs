@@ -538,7 +538,7 @@ fn take_in(
         calls.take_in(&mut source.kernel, recording)?;
     }
     let forgotten = recording.forget_stacks();
-    source.kernel.forget_stacks(&forgotten);
+    source.kernel.forget(&forgotten.stacks, &forgotten.codes);
     tell(&mut source.kernel, unwinder, recording, memory, calls)?;
     unwinder.install(None);
     Ok(())

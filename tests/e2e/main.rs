@@ -30,6 +30,7 @@ mod memory_shared;
 mod names;
 mod native;
 mod reentrancy;
+mod renewed;
 mod safety;
 mod selection;
 mod shares;

@@ -31,7 +31,7 @@ use profiler_common::{
         CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
         StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
@@ -122,7 +122,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
-    stacks: HashMap<MapData, StackKey, u32>,
+    stacks: HashMap<MapData, StackKey, KnownStack>,
+    codes: HashMap<MapData, CodeKey, u32>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
@@ -235,6 +236,7 @@ impl Kernel {
             ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
             stacks: HashMap::try_from(take_map(&mut ebpf, names::MAP_STACKS)?)?,
+            codes: HashMap::try_from(take_map(&mut ebpf, names::MAP_CODES)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
@@ -420,11 +422,14 @@ impl Kernel {
         let _ = self.pythons.remove(&pid);
     }
 
-    /// Forgets stacks: the next sample of each brings it again.
-    pub fn forget_stacks(&mut self, stacks: &[StackKey]) {
+    /// Forgets stacks and code objects: the next sample of each brings it again.
+    pub fn forget(&mut self, stacks: &[StackKey], codes: &[CodeKey]) {
+        // The kernel side may have forgotten some before us.
         for stack in stacks {
-            // The kernel side may have forgotten it before us.
             let _ = self.stacks.remove(stack);
+        }
+        for code in codes {
+            let _ = self.codes.remove(code);
         }
     }
 
