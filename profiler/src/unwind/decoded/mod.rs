@@ -36,8 +36,8 @@ use self::{
 };
 use super::table::elf::Elf;
 
-/// Instructions that are gone through for one file. The OpenBLAS of numpy's wheels has 3 MB of such code, and takes
-/// two million.
+/// Instructions that are gone through for one file. The OpenBLAS of numpy 2.5's wheel has 2.9 MB of such code, Debian
+/// 12's 11.7 MB, and both are worked out whole.
 const BUDGET: usize = 16 << 20;
 
 /// What was worked out of a file.
