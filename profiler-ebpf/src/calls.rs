@@ -24,7 +24,7 @@ use profiler_ebpf::memory::ReadMemory as _;
 
 use crate::{
     atomic, context,
-    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, CODES, EXPECTED, PYTHONS, STARTS},
+    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, EXPECTED, PYTHONS, STARTS},
     output,
     registers::register,
     sample,
@@ -310,8 +310,6 @@ fn count_call(
         },
     };
     CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
-    // Whatever was sent from this address: under this identity it was not.
-    let _ = CODES.remove(key.anyone());
     let comm = task::comm();
     context::in_uprobe(ctx, |context| {
         // Not sent: user space reads it from the process, if it is still there.

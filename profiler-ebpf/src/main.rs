@@ -37,6 +37,7 @@ mod fault;
 #[cfg(target_arch = "bpf")]
 mod ids;
 #[cfg(target_arch = "bpf")]
+mod mapped_file;
 mod mapping;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -99,10 +99,14 @@ pub struct Record {
         long,
         value_name = "WHICH",
         default_value = "work",
-        overrides_with = "no_native",
+        overrides_with_all = ["no_native", "native"],
         help_heading = "Output"
     )]
     pub native: NativeFrames,
+
+    /// Show equal workers (processes of one name in one container) as one process
+    #[arg(long, help_heading = "Output")]
+    pub merge_workers: bool,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
@@ -301,7 +305,8 @@ pub struct Common {
     #[arg(short, long, help_heading = "Target")]
     pub subprocesses: bool,
 
-    /// Record these threads only; without a process, look for them on the whole machine
+    /// Record these threads only (`record -t` shows their numbers, and the names that Python gave them); without a process,
+    /// look for them on the whole machine
     #[arg(long = "tid", value_name = "TID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
     pub tids: Vec<u32>,
 
@@ -607,6 +612,7 @@ mod tests {
         assert_eq!(said(""), (NativeFrames::Work, false));
         assert_eq!(said("--native full"), (NativeFrames::Full, false));
         assert_eq!(said("--no-native --native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--native full --native work"), (NativeFrames::Work, false));
         assert!(said("--native full --no-native").1);
     }
 

@@ -231,6 +231,8 @@ pub struct Config {
     pub calls: Option<CallsConfig>,
     /// Split stacks by thread.
     pub threads: bool,
+    /// Show equal workers as one.
+    pub merge_workers: bool,
     pub verbosity: Verbosity,
     /// Where the closing summary goes as JSON, besides standard error.
     pub summary_json: Option<PathBuf>,
@@ -364,6 +366,7 @@ impl Config {
             rate,
             no_kernel,
             native,
+            merge_workers,
             probe,
             format,
         } = typed;
@@ -382,6 +385,7 @@ impl Config {
             period_ns: period_ns(rate_hz),
             kernel_stacks: !no_kernel,
             native_frames: native,
+            merge_workers,
             probe,
             format,
             ..config
@@ -613,6 +617,7 @@ impl Config {
             memory: None,
             calls: None,
             threads,
+            merge_workers: false,
             summary_json,
             verbosity: match (quiet, verbose) {
                 (true, _) => Verbosity::Quiet,
@@ -843,6 +848,7 @@ mod tests {
             memory: None,
             calls: None,
             threads: false,
+            merge_workers: false,
             verbosity: Verbosity::Normal,
             summary_json: None,
         };

@@ -1,9 +1,15 @@
 //! What processes and threads are called.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use profiler_tests::{profiler::Profiler, python, serial::serial, workload::Workload};
+use profiler_tests::{
+    process::die_with_parent,
+    profiler::Profiler,
+    python,
+    serial::serial,
+    workload::{self, Workload},
+};
 
 use crate::RATE;
 
@@ -29,7 +35,7 @@ fn processes_are_recorded_and_shown_whatever_they_call_themselves() -> Result<()
             .succeed()?
             .folded()?;
         for (pid, name) in workers.iter().zip(SHOWN) {
-            let root = format!("process {pid}:\"{name}\"");
+            let root = format!("odd_names.py \"{name}\" (process {pid})");
             let worker = folded.only(|stack| stack[0] == root);
             ensure!(worker.total() > 20, "{root} has {} samples\n{folded}", worker.total());
             ensure!(worker.share_of("spin") > 0.95, "{worker}");
@@ -48,5 +54,35 @@ fn processes_are_recorded_and_shown_whatever_they_call_themselves() -> Result<()
         matches!(&*written, [name] if name.starts_with(&format!("_x__-{third}-")) && name.ends_with(".svg")),
         "{written:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn threads_in_a_pid_namespace_have_the_names_that_their_program_gave_them() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let directory = workload::copy(&python)?;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--pid", "--fork", "--kill-child"])
+        .arg(&python.executable)
+        .arg(directory.path().join("threads.py"));
+    die_with_parent(&mut command);
+    let workload = Workload::command(command, Some(directory))?;
+    let pid = workload.pid.to_string();
+    let folded = Profiler::record(&["-s", "-t", "-p", &pid, "-d", "1", "-r", RATE, "-f", "folded", "-o", "-"])
+        .succeed()?
+        .folded()?;
+    for (name, function) in [("QueueFeeder-1", "alpha_work"), ("loader:worker 2", "beta_work")] {
+        let thread = folded.only(|stack| {
+            stack
+                .get(1)
+                .is_some_and(|root| root.starts_with(&format!("{name} (thread ")))
+        });
+        ensure!(
+            thread.total() > 10 && thread.share_of(function) > 0.99,
+            "{name}\n{folded}"
+        );
+    }
     Ok(())
 }

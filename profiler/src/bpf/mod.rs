@@ -31,7 +31,7 @@ use profiler_common::{
         CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
         StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
@@ -122,7 +122,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
-    stacks: HashMap<MapData, StackKey, u32>,
+    stacks: HashMap<MapData, StackKey, KnownStack>,
+    codes: HashMap<MapData, CodeKey, u32>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
@@ -152,7 +153,7 @@ impl Kernel {
                 "this binary was built without its eBPF object; build it with `cargo xtask build`"
             ));
         }
-        let config = with_offsets(options.config)?;
+        let config = with_offsets(options.config, options.event == Event::Memory)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
         let clock = matches!(options.event, Event::Clock { .. });
@@ -235,6 +236,7 @@ impl Kernel {
             ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
             stacks: HashMap::try_from(take_map(&mut ebpf, names::MAP_STACKS)?)?,
+            codes: HashMap::try_from(take_map(&mut ebpf, names::MAP_CODES)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
@@ -420,11 +422,14 @@ impl Kernel {
         let _ = self.pythons.remove(&pid);
     }
 
-    /// Forgets stacks: the next sample of each brings it again.
-    pub fn forget_stacks(&mut self, stacks: &[StackKey]) {
+    /// Forgets stacks and code objects: the next sample of each brings it again.
+    pub fn forget(&mut self, stacks: &[StackKey], codes: &[CodeKey]) {
+        // The kernel side may have forgotten some before us.
         for stack in stacks {
-            // The kernel side may have forgotten it before us.
             let _ = self.stacks.remove(stack);
+        }
+        for code in codes {
+            let _ = self.codes.remove(code);
         }
     }
 
@@ -606,8 +611,8 @@ fn verifier_error(error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// Fills in where this kernel keeps what the programs read.
-fn with_offsets(config: Config) -> anyhow::Result<Config> {
+/// Fills in where this kernel keeps what the programs read; what mappings are of (`files`) only where they are followed.
+fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
     let bytes = fs::read(KERNEL_BTF).with_context(|| {
         format!("failed to read {KERNEL_BTF}; the profiler needs a kernel built with CONFIG_DEBUG_INFO_BTF")
     })?;
@@ -615,6 +620,10 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
     let in_namespace = |structure, path| match config.features & FEATURE_PID_NAMESPACE {
         0 => Ok(0),
         _ => field_offset(&btf, structure, path),
+    };
+    let of_files = |structure, path| match files {
+        false => Ok(0),
+        true => field_offset(&btf, structure, path),
     };
     Ok(Config {
         task_thread_pid_offset: in_namespace("task_struct", "thread_pid")?,
@@ -629,6 +638,15 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         task_flags_offset: field_offset(&btf, "task_struct", "flags")?,
         task_stack_offset: field_offset(&btf, "task_struct", "stack")?,
         task_pagefault_disabled_offset: field_offset(&btf, "task_struct", "pagefault_disabled")?,
+        task_files_offset: of_files("task_struct", "files")?,
+        files_table_offset: of_files("files_struct", "fdt")?,
+        table_size_offset: of_files("fdtable", "max_fds")?,
+        table_files_offset: of_files("fdtable", "fd")?,
+        file_inode_offset: of_files("file", "f_inode")?,
+        inode_number_offset: of_files("inode", "i_ino")?,
+        inode_super_offset: of_files("inode", "i_sb")?,
+        super_device_offset: of_files("super_block", "s_dev")?,
+        super_magic_offset: of_files("super_block", "s_magic")?,
         ..config
     })
 }

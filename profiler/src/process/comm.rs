@@ -9,8 +9,12 @@ use std::{fs, path::Path};
 /// something to a terminal or to the lines of a file.
 pub fn shown(name: &[u8]) -> String {
     let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-    String::from_utf8_lossy(&name[..end])
-        .chars()
+    clean(&String::from_utf8_lossy(&name[..end]))
+}
+
+/// A name that is text already, likewise.
+pub fn clean(name: &str) -> String {
+    name.chars()
         .map(|c| match c {
             '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
             _ if c.is_control() => char::REPLACEMENT_CHARACTER,

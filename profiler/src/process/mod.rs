@@ -3,6 +3,7 @@
 pub mod ancestry;
 pub mod cgroup;
 pub mod comm;
+pub mod command;
 pub mod file;
 pub mod files;
 pub mod maps;
@@ -12,4 +13,5 @@ pub mod root;
 pub mod sideband;
 pub mod stat;
 pub mod table;
+pub mod threads;
 pub mod who;

@@ -3,7 +3,8 @@
 use std::{mem, ops::Range, path::Path, rc::Rc};
 
 use profiler_common::{
-    python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    record::PythonFrame,
     unwind::{NO_FILE, UnwindMapping},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -13,14 +14,33 @@ use crate::{
     process::{
         cgroup::Cgroup,
         comm,
+        command::{self, Command},
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
+        threads::Threads,
     },
-    python::{binary::PythonBinary, codes::CodeId},
+    python::{binary::PythonBinary, codes::CodeId, object::ObjectLayout, thread_names::ThreadNames},
     recording::SampleOf,
     unwind,
 };
+
+/// A code object in a process: where it is, and which of those that come to lie there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeAt {
+    pub address: u64,
+    /// As in [`PythonFrame`]; 0 is none.
+    pub fingerprint: u64,
+}
+
+impl From<&PythonFrame> for CodeAt {
+    fn from(frame: &PythonFrame) -> Self {
+        Self {
+            address: frame.code,
+            fingerprint: frame.fingerprint,
+        }
+    }
+}
 
 /// One process, from its exec (or our first sight of it) to its next exec or its exit.
 #[derive(Debug)]
@@ -38,6 +58,9 @@ pub struct Process {
     /// Where it was when it was first sampled, or where its parent was.
     cgroup: Option<Cgroup>,
     cgroup_is_own: bool,
+    /// What it ran when it was first sampled, or what its parent did.
+    command: Option<Command>,
+    command_is_own: bool,
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
     /// Names of the code it generates.
@@ -51,10 +74,11 @@ pub struct Process {
     /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
     /// other greenlets below those of the running one.
     pub has_greenlets: bool,
-    /// Its code objects by address.
-    codes: FxHashMap<u64, CodeId>,
-    /// Addresses at which user space found no code object either.
-    pub unreadable_codes: FxHashSet<u64>,
+    /// Its code objects.
+    codes: FxHashMap<CodeAt, CodeId>,
+    /// Those that user space did not find there either.
+    pub unreadable_codes: FxHashSet<CodeAt>,
+    pub threads: Threads,
     /// What was counted since it was last resolved.
     pub counts: FxHashMap<SampleOf, u64>,
     /// Who got memory since it was last resolved.
@@ -91,6 +115,17 @@ pub struct PythonIn {
     pub facts: PythonProcess,
 }
 
+impl PythonIn {
+    /// Where its threads have the names that the program gives them, if that is known.
+    pub fn thread_names(&self) -> Option<ThreadNames> {
+        Some(ThreadNames {
+            objects: ObjectLayout::of(self.binary.version)?,
+            interpreter: self.binary.layout.interpreter,
+            runtime: self.binary.runtime.wrapping_add(self.bias),
+        })
+    }
+}
+
 impl Process {
     fn new(pid: u32, instance: u32, comm: String) -> Self {
         Self {
@@ -101,6 +136,8 @@ impl Process {
             comm,
             cgroup: None,
             cgroup_is_own: false,
+            command: None,
+            command_is_own: false,
             mappings: Vec::new(),
             perf_map: None,
             perf_map_is_inherited: false,
@@ -110,6 +147,7 @@ impl Process {
             has_greenlets: false,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
+            threads: Threads::default(),
             counts: FxHashMap::default(),
             sites: FxHashMap::default(),
         }
@@ -156,6 +194,25 @@ impl Process {
             self.cgroup = Some(cgroup);
         }
         self.cgroup.as_ref()
+    }
+
+    /// Looks up what it runs, when it is sampled for the first time, as the cgroup is; and `again` at the end: it may have
+    /// changed since, as a worker's title does after the fork.
+    pub fn look_at_command(&mut self, again: bool) {
+        if (!mem::replace(&mut self.command_is_own, true) || again)
+            && let Some(command) = command::of(self.pid)
+        {
+            self.command = Some(command);
+        }
+    }
+
+    /// What it runs, in a few words, and what it is called if that says more.
+    pub fn command(&mut self) -> String {
+        self.look_at_command(false);
+        match &self.command {
+            Some(command) => command.with_name(&self.comm),
+            None => self.comm.clone(),
+        }
     }
 
     /// Whether there can be a name for an address in its perf map only.
@@ -206,23 +263,31 @@ impl Process {
         self.mappings.iter().filter_map(|mapping| mapping.file)
     }
 
-    pub fn code(&self, address: u64) -> Option<CodeId> {
-        self.codes.get(&address).copied()
+    pub fn code(&self, at: CodeAt) -> Option<CodeId> {
+        self.codes.get(&at).copied()
     }
 
     /// Code objects that are known, and where they are.
     pub fn codes(&self) -> impl Iterator<Item = (u64, CodeId)> {
-        self.codes.iter().map(|(&address, &code)| (address, code))
+        self.codes.iter().map(|(at, &code)| (at.address, code))
     }
 
-    /// Whether there is another code object at the address already: then the stacks counted so far are its.
-    pub fn has_other_code(&self, address: u64, code: CodeId) -> bool {
-        self.code(address).is_some_and(|known| known != code)
+    /// What the kernel side has its code objects under.
+    pub fn code_keys(&self) -> impl Iterator<Item = CodeKey> {
+        let key = |at: &CodeAt| CodeKey::identified(at.address, self.instance, (at.fingerprint >> 32) as u32);
+        self.codes.keys().map(key)
     }
 
-    pub fn set_code(&mut self, address: u64, code: CodeId) {
-        self.unreadable_codes.remove(&address);
-        self.codes.insert(address, code);
+    /// Forgets all code objects but these.
+    pub fn keep_codes(&mut self, kept: &FxHashSet<CodeAt>) {
+        self.codes.retain(|at, _| kept.contains(at));
+        self.codes.shrink_to_fit();
+        self.unreadable_codes.clear();
+    }
+
+    pub fn set_code(&mut self, at: CodeAt, code: CodeId) {
+        self.unreadable_codes.remove(&at);
+        self.codes.insert(at, code);
     }
 
     /// Whether its CPython has an entry frame for each evaluation loop (3.12 on).
@@ -373,6 +438,7 @@ impl Table {
                 Process {
                     aliases: [parent.instance, last, before],
                     cgroup: parent.cgroup.clone(),
+                    command: parent.command.clone(),
                     perf_map_is_inherited: perf_map.is_some(),
                     perf_map,
                     mappings: parent.mappings.clone(),

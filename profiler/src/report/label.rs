@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use super::path;
+use super::{cython, path};
 use crate::profile::{Frame, FrameKind, Labels, Profile};
 
 /// The text of one frame. Never empty, and free of `;` and control characters.
@@ -31,14 +31,58 @@ pub fn frame(profile: &Profile, frame: &Frame) -> String {
     clean(label)
 }
 
-/// The root of a process's stacks: `process 4242:"gunicorn"`.
+/// The root of a process's stacks: `gunicorn shop.wsgi [shop.service] (process 4242)`.
 pub fn process(profile: &Profile, labels: &Labels) -> String {
-    clean(format!("process {}:\"{}\"", labels.pid, profile.string(labels.comm)))
+    clean(format!("{} (process {})", process_name(profile, labels), labels.pid))
 }
 
-/// The root of a thread's stacks: `thread 4243:"worker-1"`.
+/// The root of equal workers' stacks: `gunicorn shop.wsgi [shop.service] (12 processes)`.
+pub fn processes(profile: &Profile, labels: &Labels, number: usize) -> String {
+    clean(format!("{} ({number} processes)", process_name(profile, labels)))
+}
+
+/// The root of the stacks of their threads of one name: `worker-1 (threads)`.
+pub fn threads(profile: &Profile, labels: &Labels) -> String {
+    clean(format!("{} (threads)", thread_name(profile, labels)))
+}
+
+/// The root of a thread's stacks: `worker-1 (thread 4243)`.
 pub fn thread(profile: &Profile, labels: &Labels) -> String {
-    clean(format!("thread {}:\"{}\"", labels.tid, profile.string(labels.thread)))
+    clean(format!("{} (thread {})", thread_name(profile, labels), labels.tid))
+}
+
+fn thread_name<'a>(profile: &'a Profile, labels: &Labels) -> &'a str {
+    match profile.string(labels.thread) {
+        "" => "[unknown]",
+        name => name,
+    }
+}
+
+/// What tells a process from others, without its number: what it runs, and where.
+pub fn process_name(profile: &Profile, labels: &Labels) -> String {
+    let name = match (profile.string(labels.command), profile.string(labels.comm)) {
+        ("", "") => "[unknown]",
+        ("", comm) => comm,
+        (command, _) => command,
+    };
+    match place(profile.string(labels.cgroup), profile.string(labels.container)) {
+        Some(place) => format!("{name} [{place}]"),
+        None => name.to_owned(),
+    }
+}
+
+/// The container, by as much of its id as their managers show, or the service that a process belongs to.
+fn place<'a>(cgroup: &'a str, container: &'a str) -> Option<&'a str> {
+    const SHOWN_OF_ID: usize = 12;
+    let is_id = container.len() >= 32 && container.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    match container {
+        "" => cgroup.rsplit('/').find(|part| {
+            // `user@1000.service` is a login.
+            part.ends_with(".service") && !part.starts_with("user@")
+        }),
+        id if is_id => id.get(..SHOWN_OF_ID),
+        name => Some(name),
+    }
 }
 
 fn python(function: &str, file: &str, line: u32) -> String {
@@ -57,7 +101,10 @@ fn native(function: &str, path: Option<&str>, address: u64) -> String {
         ("", None) => format!("[{address:#x}]"),
         // A function that is only known by where it begins, `[libfoo.so+0x1230]`, or not at all, `[anonymous]`.
         _ if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
-        (_, Some(file)) => format!("{function} ({file})"),
+        (_, Some(file)) => match cython::readable(function, path::extension(file)) {
+            Some(readable) => format!("{readable} ({file})"),
+            None => format!("{function} ({file})"),
+        },
         // perf's word.
         (_, None) => format!("{function} ([unknown])"),
     }
@@ -71,7 +118,7 @@ fn mapping_path<'a>(profile: &'a Profile, frame: &Frame) -> Option<&'a str> {
 /// Makes a label safe wherever it goes: `;` separates frames of folded text and a newline ends its stack; spaces at its
 /// ends do not survive its readers, which also take a line that starts with `# ` for a comment (inferno 0.12.8,
 /// `flamegraph::from_lines`); and XML 1.0 has no way to write most control characters, nor U+FFFE and U+FFFF.
-fn clean(label: String) -> String {
+pub(crate) fn clean(label: String) -> String {
     let trimmed = label.trim();
     let mut clean = if trimmed.chars().any(|c| replacement(c).is_some()) {
         Cow::Owned(trimmed.chars().map(|c| replacement(c).unwrap_or(c)).collect())
@@ -135,6 +182,14 @@ mod tests {
     #[test]
     fn native_code_names_its_file_or_its_address() {
         assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
+        assert_eq!(
+            native(
+                "__pyx_f_6uvloop_4loop_4Loop__run",
+                Some("/x/loop.cpython-312-x86_64-linux-gnu.so"),
+                1
+            ),
+            "uvloop.loop.Loop._run (loop.cpython-312-x86_64-linux-gnu.so)"
+        );
         assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
         assert_eq!(
             native("JS:*fib /x.js:1:13", Some("[JIT]"), 0),
@@ -148,6 +203,27 @@ mod tests {
         );
         assert_eq!(native("", Some("[vdso]"), 0x12), "[vdso+0x12]");
         assert_eq!(native("", None, 0x7f00_0000_1000), "[0x7f0000001000]");
+    }
+
+    #[test]
+    fn a_process_is_told_by_its_container_or_else_its_service() {
+        let id = "3c2f1a0b9d8e7f6a5b4c3d2e1f0a9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a";
+        let docker = format!("/system.slice/docker-{id}.scope");
+        assert_eq!(place(&docker, id), Some("3c2f1a0b9d8e"));
+        assert_eq!(place("/lxc/web", "web"), Some("web"));
+        assert_eq!(place("/system.slice/shop.service/worker", ""), Some("shop.service"));
+        assert_eq!(
+            place("/user.slice/user@1000.service/app.slice/mail.service", ""),
+            Some("mail.service")
+        );
+        for nowhere in [
+            "",
+            "/",
+            "/user.slice/user@1000.service/init.scope",
+            "/user.slice/session-3.scope",
+        ] {
+            assert_eq!(place(nowhere, ""), None, "{nowhere}");
+        }
     }
 
     #[test]

@@ -11,9 +11,11 @@ use anyhow::Context as _;
 use crate::profile::{Profile, ValueType};
 
 pub mod calls;
+mod cython;
 pub mod flamegraph;
 mod fold;
 pub mod folded;
+pub mod hottest;
 pub mod label;
 mod layout;
 mod machinery;
@@ -22,6 +24,7 @@ pub(crate) mod owner;
 pub(crate) mod path;
 pub mod pprof;
 pub mod speedscope;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -34,10 +37,12 @@ pub trait Writer {
 /// What to show of a profile, and how to head it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Stacks start at `process 4242:"comm"`.
+    /// Stacks start at `gunicorn shop.wsgi (process 4242)`.
     pub process: bool,
-    /// Stacks start at `thread 4243:"name"`, below the process if that is shown too.
+    /// Stacks start at `name (thread 4243)`, below the process if that is shown too.
     pub thread: bool,
+    /// Equal workers are one process.
+    pub merge_workers: bool,
     /// Headline of formats that have one.
     pub title: String,
     /// The line below it; may be empty.
