@@ -1,6 +1,6 @@
 //! Completion scripts of shells. What clap generates offers files for pids: here a pid is a pid.
 //!
-//! bash gets a function of ours in front of the generated one; zsh and fish know how to list processes themselves.
+//! bash gets a function of ours in front of the generated one, zsh one beside it; fish knows how to list processes.
 
 use std::io::{self, Write};
 
@@ -69,6 +69,20 @@ complete -F _profiler_or_pids -o nosort -o bashdefault -o default profiler 2>/de
     complete -F _profiler_or_pids -o bashdefault -o default profiler
 "#;
 
+/// The same for zsh, whose own `_pids` lists the processes of one terminal only.
+const ZSH: &str = r#"
+_profiler_pids() {
+    local -a found
+    local folder line
+    for folder in /proc/<->(N); do
+        line="${(j: :)${(0)"$(<$folder/cmdline)"}}" 2>/dev/null
+        [[ -n $line ]] || continue
+        found+=("${folder:t}:$(<$folder/comm): ${${line[1,60]}//[^[:print:]]/?}") 2>/dev/null
+    done
+    _describe process found "$@"
+}
+"#;
+
 /// Writes the completion script of `shell`.
 pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     // clap_complete panics when its writer fails, and the reader of a pipe may leave at any time.
@@ -77,18 +91,23 @@ pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     let script = String::from_utf8_lossy(&script);
     let script = match shell {
         Shell::Bash => format!("{script}{BASH}"),
-        Shell::Zsh => script.lines().map(zsh).collect(),
+        Shell::Zsh => {
+            // Its first line says what it completes; its last ones call it.
+            let mut lines = script.lines();
+            let first = lines.next().unwrap_or_default();
+            format!("{first}\n{ZSH}{}", lines.map(zsh).collect::<String>())
+        }
         Shell::Fish => script.lines().map(fish).collect(),
         _ => script.into_owned(),
     };
     out.write_all(script.as_bytes())
 }
 
-/// `_pids` lists processes, `_sequence` puts commas between them.
+/// `_sequence` puts commas between them.
 fn zsh(line: &str) -> String {
     let line = match line.strip_suffix(":_default' \\") {
         Some(start) if start.ends_with(":PID") || start.starts_with("'*::positional_pids") => {
-            format!("{start}:_sequence _pids' \\")
+            format!("{start}:_sequence _profiler_pids' \\")
         }
         _ => line.to_owned(),
     };
@@ -126,7 +145,7 @@ mod tests {
     fn where_a_pid_belongs_pids_are_offered() {
         // -p and --pid, for each of record, memory and calls.
         let zsh = script(Shell::Zsh);
-        assert_eq!(zsh.matches(":PID:_sequence _pids").count(), 6);
+        assert_eq!(zsh.matches(":PID:_sequence _profiler_pids").count(), 6);
         assert!(!zsh.contains(":PID:_default"));
         assert_eq!(script(Shell::Fish).matches("__fish_complete_pids").count(), 3);
         assert!(script(Shell::Bash).contains("complete -F _profiler_or_pids"));
