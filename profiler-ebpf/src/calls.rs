@@ -171,7 +171,11 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     };
     count_hit(cookie);
     let seen = see(ctx, task, cookie, started_ns);
-    let stop = if cookie as u32 & PROBE_STEPPED != 0 { Stop::Stepped } else { Stop::Emulated };
+    let stop = if cookie as u32 & PROBE_STEPPED != 0 {
+        Stop::Stepped
+    } else {
+        Stop::Emulated
+    };
     end(task, stop, started_ns);
     seen
 }
@@ -436,15 +440,7 @@ fn timed(
 }
 
 #[inline(always)]
-fn begin(
-    facts: &Facts,
-    task: Task,
-    place: u64,
-    frame: u64,
-    code: u64,
-    own: u64,
-    time_ns: u64,
-) -> Result<(), Counter> {
+fn begin(facts: &Facts, task: Task, place: u64, frame: u64, code: u64, own: u64, time_ns: u64) -> Result<(), Counter> {
     let key = start_key(task, place);
     // When code is first run its beginning may be seen twice: the earlier one is the right one.
     // SAFETY: copied out at once.

@@ -8,8 +8,7 @@ use aya_ebpf::{
 use profiler_common::{
     limits::CONTEXTS,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Toll, Watch,
-        WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Toll, Watch, WatchKey,
     },
     record::StackKey,
     stats::COUNTERS,

@@ -14,7 +14,9 @@ use aya_ebpf::{
     EbpfContext as _, bindings::bpf_perf_event_data, helpers::generated::bpf_ktime_get_ns, programs::PerfEventContext,
 };
 use profiler_common::{
-    python::{BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, Toll, WATCH_ENTRY, Watch, WatchKey},
+    python::{
+        BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, Toll, WATCH_ENTRY, Watch, WatchKey,
+    },
     record::PYTHON_COMPLETE,
     stats::Counter,
     unwind::REGISTER_PC,

@@ -208,7 +208,11 @@ impl Timing {
         self.took_ns += took;
         self.paid_ns += paid_ns;
         let own_ns = ((took - paid_ns) as u64).max(FASTEST_CALL_NS.min(took_ns));
-        self.min_ns = if self.count == 0 { own_ns } else { self.min_ns.min(own_ns) };
+        self.min_ns = if self.count == 0 {
+            own_ns
+        } else {
+            self.min_ns.min(own_ns)
+        };
         self.max_ns = self.max_ns.max(own_ns);
         self.count += 1;
         self.histogram.add(own_ns);

@@ -540,7 +540,10 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     feature(findings.task_pointers, FEATURE_TASK_POINTERS);
     let timed = config.calls.as_ref().is_some_and(|calls| !calls.functions.is_empty());
     feature(timed, FEATURE_TIME_CALLS);
-    let watched = config.calls.as_ref().is_some_and(|calls| calls.via != Via::Probes && !calls.functions.is_empty());
+    let watched = config
+        .calls
+        .as_ref()
+        .is_some_and(|calls| calls.via != Via::Probes && !calls.functions.is_empty());
     feature(watched, FEATURE_WATCH_CALLS);
     feature(findings.pid_namespace.is_some(), FEATURE_PID_NAMESPACE);
     kernel.pid_namespace = findings.pid_namespace.unwrap_or_default();

@@ -431,7 +431,8 @@ impl Kernel {
     /// until no CPU is inside its probe (120 ms on Linux 6.18, one after the other), which nobody else has to.
     pub fn detach_probes(&mut self) {
         for link in self.together.drain(..) {
-            self.leaving.extend(thread::Builder::new().spawn(move || drop(link)).ok());
+            self.leaving
+                .extend(thread::Builder::new().spawn(move || drop(link)).ok());
         }
         for probe in self.probes.drain(..) {
             // Where there are no more threads to be had, it is dropped here.

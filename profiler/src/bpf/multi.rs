@@ -75,7 +75,10 @@ impl Multi {
             .functions
             .get(&program.function_key())
             .with_context(|| format!("the eBPF object has no code of `{name}`"))?;
-        let (functions, lines) = (function.func_info.func_info_bytes(), function.line_info.line_info_bytes());
+        let (functions, lines) = (
+            function.func_info.func_info_bytes(),
+            function.line_info.line_info_bytes(),
+        );
         // SAFETY: a union of integers and arrays of them, of which all bits may be zero.
         let mut attributes: bpf_attr = unsafe { mem::zeroed() };
         // SAFETY: the kernel reads it as this member, too, of this command.
@@ -115,15 +118,16 @@ impl Multi {
         let create = unsafe { &mut attributes.link_create };
         create.__bindgen_anon_1.prog_fd = self.program.as_raw_fd() as u32;
         create.attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
-        create.__bindgen_anon_3.uprobe_multi = aya_obj::generated::bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_7 {
-            path: path.as_ptr() as u64,
-            offsets: offsets.as_ptr() as u64,
-            ref_ctr_offsets: 0,
-            cookies: cookies.as_ptr() as u64,
-            cnt: u32::try_from(places.len())?,
-            flags: if self.returns { RETURN } else { 0 },
-            pid: pid.unwrap_or(0),
-        };
+        create.__bindgen_anon_3.uprobe_multi =
+            aya_obj::generated::bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_7 {
+                path: path.as_ptr() as u64,
+                offsets: offsets.as_ptr() as u64,
+                ref_ctr_offsets: 0,
+                cookies: cookies.as_ptr() as u64,
+                cnt: u32::try_from(places.len())?,
+                flags: if self.returns { RETURN } else { 0 },
+                pid: pid.unwrap_or(0),
+            };
         // SAFETY: what it points to is live: a path that ends with a zero byte, and as many offsets and cookies as it says.
         unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
             .with_context(|| format!("failed to put {} probes into {}", places.len(), file.display()))

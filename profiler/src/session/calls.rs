@@ -42,7 +42,6 @@ use crate::{
     summary::CallsSummary,
 };
 
-
 pub struct Calls {
     wanted: CallsConfig,
     patterns: Vec<Pattern>,
@@ -438,10 +437,7 @@ impl Calls {
     fn undisturbed(&self) -> Range<Duration> {
         let lost = self.pace.lost(self.observed);
         let fastest = Duration::from_nanos(self.all_calls().saturating_mul(FASTEST_CALL_NS)).min(self.observed);
-        let most = self
-            .observed
-            .saturating_sub(lost.mul_f64(1.0 - HIT_ERROR))
-            .max(fastest);
+        let most = self.observed.saturating_sub(lost.mul_f64(1.0 - HIT_ERROR)).max(fastest);
         let least = self.observed.saturating_sub(lost.mul_f64(1.0 + HIT_ERROR));
         least.max(fastest).min(most)..most
     }

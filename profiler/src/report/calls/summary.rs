@@ -106,7 +106,10 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
 /// What counting did to the program, as its users feel it.
 fn slowed(report: &CallsReport, cost: &Cost) -> String {
     let Cost {
-        over_all, within, spent, ..
+        over_all,
+        within,
+        spent,
+        ..
     } = cost;
     if cost.idle {
         return format!(
