@@ -32,7 +32,7 @@ use profiler_common::{
         CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
         StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
@@ -124,7 +124,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
-    stacks: HashMap<MapData, StackKey, u32>,
+    stacks: HashMap<MapData, StackKey, KnownStack>,
+    codes: HashMap<MapData, CodeKey, u32>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
@@ -159,7 +160,7 @@ impl Kernel {
                 "this binary was built without its eBPF object; build it with `cargo xtask build`"
             ));
         }
-        let config = with_offsets(options.config)?;
+        let config = with_offsets(options.config, options.event == Event::Memory)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
         let clock = matches!(options.event, Event::Clock { .. });
@@ -193,6 +194,7 @@ impl Kernel {
                 names::MAP_CALL_FACTS,
                 names::MAP_CALLS,
                 names::MAP_EXPECTED,
+                names::MAP_BEGINNING,
                 names::MAP_CHOSEN,
                 names::MAP_STARTS,
             ] {
@@ -238,14 +240,10 @@ impl Kernel {
             }
         }
         if options.follow_forks {
-            let program: &mut RawTracePoint = program(&mut ebpf, names::PROGRAM_TRACK_FORK)?;
-            program
-                .load()
-                .map_err(verifier_error)
-                .context("failed to load program `track_fork`")?;
-            program
-                .attach("sched_process_fork")
-                .context("failed to attach `track_fork`")?;
+            follow(&mut ebpf, names::PROGRAM_TRACK_FORK, "sched_process_fork")?;
+        }
+        if matches!(options.event, Event::Calls { .. }) {
+            follow(&mut ebpf, names::PROGRAM_TRACK_EXEC, "sched_process_exec")?;
         }
         if options.probe {
             load_probe(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
@@ -255,6 +253,7 @@ impl Kernel {
             ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
             stacks: HashMap::try_from(take_map(&mut ebpf, names::MAP_STACKS)?)?,
+            codes: HashMap::try_from(take_map(&mut ebpf, names::MAP_CODES)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
@@ -361,19 +360,29 @@ impl Kernel {
             .context("failed to write map CALL_FACTS")
     }
 
-    /// Tells them how to see the calls of a process that is about to become a CPython: they count from the first on.
-    pub fn expect_calls(&mut self, pid: u32, expected: &ExpectedPython) -> anyhow::Result<()> {
+    /// Tells them how to see the calls of processes that will run a file, by its number in cookies: they count from the
+    /// first on.
+    pub fn expect_calls(&mut self, file: u8, expected: &ExpectedPython) -> anyhow::Result<()> {
         self.expected
-            .insert(pid, expected, 0)
+            .insert(u32::from(file), expected, 0)
             .context("failed to write map EXPECTED")
     }
 
     /// They count no more of its calls.
     pub fn remove_call_facts(&mut self, pid: u32) {
-        // The other way around, a probe that is hit in between would put back what is taken away.
-        let _ = self.expected.remove(&pid);
         // Not there: that is what was wanted.
         let _ = self.call_facts.remove(&pid);
+    }
+
+    /// They count no calls any more.
+    pub fn remove_all_call_facts(&mut self) {
+        // The other way around, a probe that is hit in between would put back what is taken away.
+        for file in self.expected.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            let _ = self.expected.remove(&file);
+        }
+        for pid in self.call_facts.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            let _ = self.call_facts.remove(&pid);
+        }
     }
 
     /// Whether the calls of this code object are timed from now on.
@@ -460,11 +469,14 @@ impl Kernel {
         let _ = self.pythons.remove(&pid);
     }
 
-    /// Forgets stacks: the next sample of each brings it again.
-    pub fn forget_stacks(&mut self, stacks: &[StackKey]) {
+    /// Forgets stacks and code objects: the next sample of each brings it again.
+    pub fn forget(&mut self, stacks: &[StackKey], codes: &[CodeKey]) {
+        // The kernel side may have forgotten some before us.
         for stack in stacks {
-            // The kernel side may have forgotten it before us.
             let _ = self.stacks.remove(stack);
+        }
+        for code in codes {
+            let _ = self.codes.remove(code);
         }
     }
 
@@ -552,6 +564,19 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     load_probe(ebpf, names::PROGRAM_POOL)
 }
 
+/// What happens to processes.
+fn follow(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> anyhow::Result<()> {
+    let program: &mut RawTracePoint = program(ebpf, name)?;
+    program
+        .load()
+        .map_err(verifier_error)
+        .with_context(|| format!("failed to load program `{name}`"))?;
+    program
+        .attach(tracepoint)
+        .with_context(|| format!("failed to attach `{name}`"))?;
+    Ok(())
+}
+
 fn load_clock(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     load_perf_event(ebpf, names::PROGRAM_SAMPLE_CPU)
 }
@@ -633,8 +658,8 @@ fn verifier_error(error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// Fills in where this kernel keeps what the programs read.
-fn with_offsets(config: Config) -> anyhow::Result<Config> {
+/// Fills in where this kernel keeps what the programs read; what mappings are of (`files`) only where they are followed.
+fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
     let bytes = fs::read(KERNEL_BTF).with_context(|| {
         format!("failed to read {KERNEL_BTF}; the profiler needs a kernel built with CONFIG_DEBUG_INFO_BTF")
     })?;
@@ -642,6 +667,10 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
     let in_namespace = |structure, path| match config.features & FEATURE_PID_NAMESPACE {
         0 => Ok(0),
         _ => field_offset(&btf, structure, path),
+    };
+    let of_files = |structure, path| match files {
+        false => Ok(0),
+        true => field_offset(&btf, structure, path),
     };
     Ok(Config {
         task_thread_pid_offset: in_namespace("task_struct", "thread_pid")?,
@@ -656,6 +685,15 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         task_flags_offset: field_offset(&btf, "task_struct", "flags")?,
         task_stack_offset: field_offset(&btf, "task_struct", "stack")?,
         task_pagefault_disabled_offset: field_offset(&btf, "task_struct", "pagefault_disabled")?,
+        task_files_offset: of_files("task_struct", "files")?,
+        files_table_offset: of_files("files_struct", "fdt")?,
+        table_size_offset: of_files("fdtable", "max_fds")?,
+        table_files_offset: of_files("fdtable", "fd")?,
+        file_inode_offset: of_files("file", "f_inode")?,
+        inode_number_offset: of_files("inode", "i_ino")?,
+        inode_super_offset: of_files("inode", "i_sb")?,
+        super_device_offset: of_files("super_block", "s_dev")?,
+        super_magic_offset: of_files("super_block", "s_magic")?,
         ..config
     })
 }
@@ -677,6 +715,7 @@ mod tests {
             names::PROGRAM_SAMPLE_CPU,
             names::PROGRAM_SAMPLE_PROBE,
             names::PROGRAM_TRACK_FORK,
+            names::PROGRAM_TRACK_EXEC,
             names::PROGRAM_USER_FAULT,
             names::PROGRAM_KERNEL_FAULT,
             names::PROGRAM_CALL,
@@ -690,6 +729,7 @@ mod tests {
             names::MAP_CALL_FACTS,
             names::MAP_CALLS,
             names::MAP_EXPECTED,
+            names::MAP_BEGINNING,
             names::MAP_CHOSEN,
             names::MAP_STARTS,
             names::PROGRAM_WATCH,

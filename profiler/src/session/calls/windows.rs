@@ -190,9 +190,7 @@ impl Calls {
         let Window::Open { since } = self.window else {
             return Ok(());
         };
-        for probed in &self.probed {
-            kernel.remove_call_facts(probed.pid);
-        }
+        kernel.remove_all_call_facts();
         self.observed += now.duration_since(since);
         self.watching.forget_all(kernel);
         self.detach(kernel);
