@@ -324,11 +324,34 @@ pub struct Start {
     pub identities: u64,
     /// Not 0: it was seen to begin, and counted, where its bytecode was read.
     pub watched: u64,
+    /// What its thread had paid then.
+    pub paid: Toll,
 }
 
 #[cfg(feature = "user")]
-// SAFETY: five u64, no padding.
+// SAFETY: five u64 and a `Toll`, no padding.
 unsafe impl aya::Pod for Start {}
+
+/// What a thread has been stopped for by us.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Toll {
+    /// Hits of probes on instructions that the kernel emulates, and on those that it steps.
+    pub emulated: u32,
+    pub stepped: u32,
+    /// Hits of return probes.
+    pub returns: u32,
+    /// Hits of hardware breakpoints.
+    pub watches: u32,
+    /// That our programs took, as they measured themselves.
+    pub program_ns: u64,
+}
+
+const _: () = assert!(size_of::<Toll>() == 24);
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, made of integers, no padding (asserted above).
+unsafe impl aya::Pod for Toll {}
 
 /// Key of the map `WATCHES`: a byte of a process's memory.
 #[repr(C)]

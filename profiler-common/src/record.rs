@@ -1,6 +1,9 @@
 //! Records in the ring buffer, in the order in which the kernel side wrote them.
 
-use crate::limits::{COMM_BYTES, MAX_CODE_BYTES, MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES};
+use crate::{
+    limits::{COMM_BYTES, MAX_CODE_BYTES, MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
+    python::Toll,
+};
 
 /// A sample whose stack was sent before: a [`SampleHeader`] alone.
 pub const RECORD_SAMPLE: u32 = 1;
@@ -307,9 +310,11 @@ pub struct CallRecord {
     /// Which code it is that lies there ([`crate::python::CodeKey`]).
     pub identity: u32,
     pub caller_identity: u32,
+    /// What its thread was stopped for by us while it was under way: that is in `took_ns`.
+    pub paid: Toll,
 }
 
-const _: () = assert!(size_of::<CallRecord>() == 48);
+const _: () = assert!(size_of::<CallRecord>() == 72);
 
 /// A process has hit the first probe in a file whose CPython is known, before user space had told of the process.
 #[repr(C)]

@@ -83,6 +83,8 @@ counters! {
     SteppedHits = 31, "hits of probes on instructions that are stepped";
     /// Reads, and writes, of bytecode that is watched.
     WatchHits = 32, "hits of hardware breakpoints";
+    /// Hits of probes in processes that nobody asked for, which run the same interpreter.
+    OtherHits = 33, "hits of probes in other processes";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

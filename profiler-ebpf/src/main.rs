@@ -60,6 +60,8 @@ mod stats;
 #[cfg(target_arch = "bpf")]
 mod task;
 #[cfg(target_arch = "bpf")]
+mod toll;
+#[cfg(target_arch = "bpf")]
 mod user_memory;
 #[cfg(target_arch = "bpf")]
 mod walk;

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use profiler_common::{
     limits::CONTEXTS,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Toll, Watch, WatchKey,
     },
     record::{KnownStack, StackKey},
     stats::COUNTERS,
@@ -82,6 +82,10 @@ pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(64 * 1024, 
 /// Kernel only: calls of those that are under way.
 #[map]
 pub static STARTS: LruHashMap<StartKey, Start> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// Kernel only: what each thread has been stopped for, by its number.
+#[map]
+pub static TOLLS: LruHashMap<u32, Toll> = LruHashMap::with_max_entries(16 * 1024, 0);
 
 /// User → kernel: bytes of bytecode that are watched. A processor has four registers for them, and processes that were
 /// forked from one have them at the same addresses.

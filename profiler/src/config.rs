@@ -102,8 +102,10 @@ pub struct Exact {
 /// How calls of chosen functions are seen.
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Via {
-    /// Probes on the interpreter: every call of any function hits them
+    /// Probes, and breakpoints as soon as probes are seen to cost more
     #[default]
+    Auto,
+    /// Probes on the interpreter: every call of any function hits them
     Probes,
     /// Hardware breakpoints on the functions' bytecode: only their own calls hit them
     Breakpoints,

@@ -272,6 +272,7 @@ async fn run(
     let mut cpus_followed = Instant::now();
 
     let stopped_by = loop {
+        let soon = calls.as_ref().and_then(Calls::look_soon);
         tokio::select! {
             ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
             ready = sideband.readable() => {
@@ -280,6 +281,7 @@ async fn run(
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
+            () = sleep(soon.unwrap_or_default()), if soon.is_some() => {}
             () = sleep(LOOK_FOR_TABLES), if unwinder.waiting() > 0 => {}
             () = until(deadline) => break StoppedBy::Duration,
             ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
@@ -464,7 +466,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
             Some(_) => crate::report::calls::lines(report),
             None => Vec::new(),
         };
-        summary.calls = Some(calls.summary(lines, &counters));
+        summary.calls = Some(calls.summary(lines, &counters, length));
         summary.warnings.extend(calls.warnings());
     }
     summary.warnings.extend(unopened(&recording));
@@ -719,7 +721,10 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     feature(findings.task_pointers, FEATURE_TASK_POINTERS);
     let timed = config.calls.as_ref().is_some_and(|calls| !calls.functions.is_empty());
     feature(timed, FEATURE_TIME_CALLS);
-    let watched = config.calls.as_ref().is_some_and(|calls| calls.via == Via::Breakpoints);
+    let watched = config
+        .calls
+        .as_ref()
+        .is_some_and(|calls| calls.via != Via::Probes && !calls.functions.is_empty());
     feature(watched, FEATURE_WATCH_CALLS);
     feature(findings.pid_namespace.is_some(), FEATURE_PID_NAMESPACE);
     kernel.pid_namespace = findings.pid_namespace.unwrap_or_default();

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use self::children::Children;
 use crate::{
     cpu_use::{CpuUse, error_of_shares},
-    governor::MOST_TOLD,
+    governor::{MOST_TOLD, SlowDown},
     humanize::{bytes, count, duration, percent},
     recording::{Recording, Tally},
     session::StoppedBy,
@@ -72,8 +72,9 @@ pub struct CallsSummary {
     pub lines: Vec<String>,
     /// In which calls were counted.
     pub observed_s: f64,
-    /// The `--max-overhead` at which counting stopped, if it did.
-    pub stopped_at: Option<f64>,
+    /// The `--max-overhead` for which calls were counted in windows only, if they were.
+    pub in_windows_for: Option<f64>,
+    pub windows: u64,
     pub entry_hits: u64,
     pub return_hits: u64,
     pub trap_ns: f64,
@@ -84,7 +85,13 @@ pub struct CallsSummary {
     pub watched_s: f64,
     /// Calls under way when counting changed hands: they may be missed, or counted twice.
     pub under_way: u64,
-    pub slow_down: f64,
+    /// How many times as long the program took for us: over the whole recording, and while calls were counted.
+    pub slow_down: SlowDown,
+    pub slow_down_counting: SlowDown,
+    /// The program waits nearly all the time.
+    pub idle: bool,
+    /// Hits of probes in processes that nobody asked for.
+    pub other_hits: u64,
     /// Calls that are in no count.
     pub lost_calls: u64,
     /// Calls of chosen functions without a time.
@@ -485,12 +492,19 @@ impl CallsSummary {
             // Of nothing there is no cost to tell, and the quotient for it is one of accidents.
             0 => format!("no probe was hit in the {observed} in which calls were counted"),
             hits => format!(
-                "{} of probes, {:.2} µs each; while calls were counted, {observed}, the program took {} times as long",
+                "{} of probes in {observed}, {:.2} µs each besides what our program does there",
                 many(hits, "hit"),
                 self.trap_ns / 1e3,
-                times(self.slow_down),
             ),
         });
+        if self.other_hits > 0 {
+            lines.push(format!(
+                "{} of probes in processes that were not asked for, which run the same interpreter: they took some {} for \
+                 it",
+                many(self.other_hits, "hit"),
+                duration(Duration::from_nanos((self.other_hits as f64 * self.trap_ns) as u64)),
+            ));
+        }
         if self.watched_s > 0.0 {
             let watched = duration(Duration::try_from_secs_f64(self.watched_s).unwrap_or_default());
             lines.push(format!(
@@ -501,9 +515,11 @@ impl CallsSummary {
                 self.under_way,
             ));
         }
-        if let Some(most) = self.stopped_at {
+        if let Some(most) = self.in_windows_for {
             lines.push(format!(
-                "counting stopped after {observed}: it made the program take more than {most} times as long (--max-overhead)",
+                "calls were counted in {} only: all the time, the program would have taken more than {most} times as long \
+                 (--max-overhead)",
+                many(self.windows, "window"),
             ));
         }
         let lost = [

@@ -3,6 +3,7 @@
 mod attach;
 pub mod btf;
 mod log;
+mod multi;
 mod shared;
 mod tables;
 mod watch;
@@ -12,7 +13,7 @@ use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -35,6 +36,7 @@ use profiler_common::{
     stats::{COUNTERS, Counter},
 };
 
+use self::multi::Multi;
 pub use self::{tables::Tables, watch::WatchLink};
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
@@ -142,6 +144,11 @@ pub struct Kernel {
     watches: HashMap<MapData, WatchKey, Watch>,
     /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
+    /// How several probes are put in at once, where that is possible, and those that were.
+    multi: Option<[Multi; 2]>,
+    together: Vec<OwnedFd>,
+    /// Probes that are being taken away.
+    leaving: Vec<JoinHandle<()>>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
     map_bytes: u64,
 }
@@ -199,6 +206,7 @@ impl Kernel {
             loader.map_max_entries(names::MAP_WATCHES, 1);
         }
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
+        let mut multi = None;
 
         match options.event {
             Event::Memory => load_memory(&mut ebpf)?,
@@ -210,15 +218,24 @@ impl Kernel {
             Event::Clock { .. } => load_clock(&mut ebpf)?,
             Event::Calls { .. } => {
                 load_clock(&mut ebpf)?;
+                // Before the maps are taken from it.
+                multi = Multi::load(OBJECT, &ebpf, [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN])
+                    .unwrap_or_else(|error| {
+                        // One by one they work as well.
+                        if options.log {
+                            eprintln!("probes cannot be put in together: {error:#}");
+                        }
+                        None
+                    });
                 if watched {
                     load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
                 }
-                for name in [
-                    names::PROGRAM_CALL_PROBE,
-                    names::PROGRAM_CALL_RETURN,
-                    names::PROGRAM_NOTHING,
-                ] {
-                    load_probe(&mut ebpf, name)?;
+                load_probe(&mut ebpf, names::PROGRAM_NOTHING)?;
+                // Not both: a map of programs takes those of one kind of link only.
+                if multi.is_none() {
+                    for name in [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN] {
+                        load_probe(&mut ebpf, name)?;
+                    }
                 }
             }
         }
@@ -252,6 +269,9 @@ impl Kernel {
             starts: HashMap::try_from(take_map(&mut ebpf, names::MAP_STARTS)?)?,
             watches: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHES)?)?,
             probes: Vec::new(),
+            multi,
+            together: Vec::new(),
+            leaving: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
         })
@@ -307,7 +327,21 @@ impl Kernel {
     }
 
     /// Starts to look at calls of Python functions: in one process, or in all that run the file.
-    pub fn attach_calls(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
+    pub fn attach_calls(&mut self, file: &Path, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
+        let Some([probe, on_return]) = &self.multi else {
+            return places.iter().try_for_each(|place| self.attach_call(file, place, pid));
+        };
+        for (program, returns) in [(on_return, true), (probe, false)] {
+            let these = places.iter().filter(|place| place.returns == returns);
+            let these: Vec<_> = these.map(|place| (place.offset, place.cookie)).collect();
+            if !these.is_empty() {
+                self.together.push(program.attach(file, &these, pid)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_call(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
         let name = if place.returns {
             names::PROGRAM_CALL_RETURN
         } else {
@@ -397,16 +431,29 @@ impl Kernel {
         self.events.clear();
         self.memory.clear();
         self.detach_probes();
+        for leaving in self.leaving.drain(..) {
+            let _ = leaving.join();
+        }
     }
 
-    /// Takes away what stops processes at instructions.
+    /// Takes away what stops processes at instructions. They stop no more when this returns, or soon after. Each then waits
+    /// until no CPU is inside its probe (120 ms on Linux 6.18, one after the other), which nobody else has to.
     pub fn detach_probes(&mut self) {
-        // Each waits until no CPU is inside its probe (120 ms on Linux 6.18). They can wait at the same time.
-        thread::scope(|scope| {
-            for probe in self.probes.drain(..) {
-                scope.spawn(|| drop(probe));
-            }
-        });
+        for link in self.together.drain(..) {
+            self.leaving
+                .extend(thread::Builder::new().spawn(move || drop(link)).ok());
+        }
+        for probe in self.probes.drain(..) {
+            // Where there are no more threads to be had, it is dropped here.
+            self.leaving
+                .extend(thread::Builder::new().spawn(move || drop(probe)).ok());
+        }
+    }
+
+    /// Whether all have gone that were taken away. Until then none can be put in without waiting.
+    pub fn probes_are_gone(&mut self) -> bool {
+        self.leaving.retain(|leaving| !leaving.is_finished());
+        self.leaving.is_empty()
     }
 
     /// Tells the programs how to walk a process's Python stacks.
