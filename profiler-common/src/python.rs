@@ -250,8 +250,8 @@ pub const BY_PROBES: u32 = 0;
 /// Calls of chosen functions are counted where their bytecode is read, and no others.
 pub const BY_WATCHES: u32 = 1;
 
-/// Value of the map `EXPECTED`: a process that is about to become a CPython whose file is known, but not where it will be
-/// mapped. Addresses are the file's until the first probe is hit, whose own address tells.
+/// Value of the map `EXPECTED`, by the number of a file ([`call_cookie`]): the CPython in it, for processes that user space
+/// has not told of yet. Addresses are the file's: a process's are known when it hits a probe, whose own address tells.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedPython {
@@ -259,16 +259,19 @@ pub struct ExpectedPython {
     pub calls: CallFacts,
 }
 
+/// Instances that the kernel side has numbered begin here, those of user space end.
+pub const FIRST_BEGUN: u32 = 1 << 31;
+
 #[cfg(feature = "user")]
 // SAFETY: `ExpectedPython` is `repr(C)`, made of two structures that are, whose sizes are multiples of eight bytes.
 unsafe impl aya::Pod for ExpectedPython {}
 
 /// What a probe on calls sees, as its cookie says it: event, the register of the frame by its index in the kernel's
-/// `struct pt_regs`, counted in words, the offset of `co_flags` ([`CALL_LOOP_ENTRY`]), and the probe's own address in the
-/// file; 0 if that is beyond 4 GiB.
-pub const fn call_cookie(event: u32, frame: u32, code_flags: u16, address: u64) -> u64 {
+/// `struct pt_regs`, counted in words, the offset of `co_flags` ([`CALL_LOOP_ENTRY`]), the number of the file, or 0, and the
+/// probe's own address in it; 0 if that is beyond 4 GiB.
+pub const fn call_cookie(event: u32, frame: u32, code_flags: u8, file: u8, address: u64) -> u64 {
     let address = if address >> 32 == 0 { address } else { 0 };
-    (event | frame << 8 | (code_flags as u32) << 16) as u64 | address << 32
+    (event | frame << 8 | (code_flags as u32) << 16 | (file as u32) << 24) as u64 | address << 32
 }
 
 /// A call, or the resumption of a generator.

@@ -20,6 +20,9 @@ pub const RECORD_BLOCK: u32 = 6;
 /// A call of a chosen function has ended: a [`CallRecord`].
 pub const RECORD_CALL: u32 = 7;
 
+/// The calls of a process are counted from its first one on: a [`BeganRecord`].
+pub const RECORD_BEGAN: u32 = 8;
+
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
 /// The whole chain was read, down to the thread's first frame.
@@ -258,6 +261,22 @@ pub struct CallRecord {
 }
 
 const _: () = assert!(size_of::<CallRecord>() == 48);
+
+/// A process has hit the first probe in a file whose CPython is known, before user space had told of the process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeganRecord {
+    /// [`RECORD_BEGAN`].
+    pub kind: u32,
+    pub pid: u32,
+    /// CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// What the kernel side knows it by from now on ([`crate::python::PythonProcess::instance`]).
+    pub instance: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<BeganRecord>() == 24);
 
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;

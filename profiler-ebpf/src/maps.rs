@@ -58,9 +58,17 @@ pub static POOLS: Array<known::Bucket> = Array::with_max_entries(known::BUCKETS,
 #[map]
 pub static CALL_FACTS: HashMap<u32, CallFacts> = HashMap::with_max_entries(16 * 1024, 0);
 
-/// User → kernel: how to tell the calls of a process that is about to become a CPython. Of a command there is one.
+/// User → kernel: how to tell the calls of a process that runs the CPython in a file, by the file's number.
 #[map]
-pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(16, 0);
+pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(256, 0);
+
+/// Kernel only: the same of a process, while it is being worked out where it has that file.
+#[map]
+pub static BEGINNING: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(256, 0);
+
+/// Kernel only: processes that began so far.
+#[map]
+pub static BEGUN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Kernel → user: calls by code object.
 #[map]

@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use crate::{
     config::{
         CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
-        GroupBy, MemoryFormat, MemorySource, RATES_HZ, Via,
+        GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via,
     },
     report::{Format, calls::table::Sort},
 };
@@ -95,6 +95,17 @@ pub struct Record {
     /// Leave out kernel stacks
     #[arg(long, help_heading = "Recording")]
     pub no_kernel: bool,
+
+    /// Native frames in SVG, folded and speedscope files: `full` shows the interpreter's own machinery, too (calls,
+    /// start-up), which `work` leaves out around Python frames. pprof files have everything
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "work",
+        overrides_with = "no_native",
+        help_heading = "Output"
+    )]
+    pub native: NativeFrames,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
@@ -273,12 +284,12 @@ pub struct Calls {
 #[derive(Debug, Args)]
 pub struct Common {
     /// Processes to record, as with --pid
-    #[arg(value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
-    pub positional_pids: Vec<u32>,
+    #[arg(value_name = "PID", value_parser = parse_process, value_delimiter = ',', help_heading = "Target")]
+    pub positional_pids: Vec<ProcessWord>,
 
     /// Record these processes: a comma-separated list, decimal or 0x hex; can be given more than once
-    #[arg(short, long = "pid", value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
-    pub pids: Vec<u32>,
+    #[arg(short, long = "pid", value_name = "PID", value_parser = parse_process, value_delimiter = ',', help_heading = "Target")]
+    pub pids: Vec<ProcessWord>,
 
     /// Record the whole machine
     #[arg(short, long, help_heading = "Target")]
@@ -340,6 +351,14 @@ pub struct Common {
     pub summary_json: Option<PathBuf>,
 }
 
+/// A process as it is typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessWord {
+    Pid(u32),
+    /// It is a pid that is wanted: who types a name is told those of that name.
+    Name(String),
+}
+
 /// How long to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -376,6 +395,20 @@ pub fn write_completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&script)
 }
 
+fn parse_process(text: &str) -> Result<ProcessWord, String> {
+    match parse_pid(text) {
+        Ok(pid) => Ok(ProcessWord::Pid(pid)),
+        Err(_)
+            if text
+                .trim()
+                .starts_with(|first: char| first.is_alphabetic() || "_./".contains(first)) =>
+        {
+            Ok(ProcessWord::Name(text.trim().to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn parse_pid(text: &str) -> Result<u32, String> {
     let text = text.trim();
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -389,14 +422,7 @@ fn parse_pid(text: &str) -> Result<u32, String> {
     {
         return Ok(id);
     }
-    let hint = if text.starts_with(|first: char| first.is_alphabetic() || "./".contains(first)) {
-        "; a command goes after `--`, as in `profiler record -- python3 app.py`"
-    } else {
-        ""
-    };
-    Err(format!(
-        "expected a number such as 4242 or 0x1092, or several with commas between them{hint}"
-    ))
+    Err("expected a number such as 4242 or 0x1092, or several with commas between them".to_owned())
 }
 
 /// Hertz. The range is [`config`](crate::config)'s affair, so a number too large for 64 bits stays "very large".
@@ -556,8 +582,12 @@ mod tests {
 
     #[test]
     fn pids_come_as_lists_repeated_positional_and_in_hex() {
-        assert_eq!(record("-p 1,2 -p 0x10 --pid=3").unwrap().common.pids, [1, 2, 16, 3]);
-        assert_eq!(record("7 8,9").unwrap().common.positional_pids, [7, 8, 9]);
+        let pids = |pids: &[u32]| pids.iter().copied().map(ProcessWord::Pid).collect::<Vec<_>>();
+        assert_eq!(
+            record("-p 1,2 -p 0x10 --pid=3").unwrap().common.pids,
+            pids(&[1, 2, 16, 3])
+        );
+        assert_eq!(record("7 8,9").unwrap().common.positional_pids, pids(&[7, 8, 9]));
     }
 
     #[test]
@@ -566,8 +596,10 @@ mod tests {
             let error = parse_pid(text).unwrap_err();
             assert!(error.contains("such as 4242 or 0x1092"), "{text:?}: {error}");
         }
-        assert!(parse_pid("python3").unwrap_err().contains("after `--`"));
-        assert!(parse_pid("./app").unwrap_err().contains("after `--`"));
+        for name in ["python3", "./app", "_worker", "gunicorn: master"] {
+            assert_eq!(parse_process(name), Ok(ProcessWord::Name(name.to_owned())));
+        }
+        assert_eq!(parse_process("-1"), parse_pid("-1").map(ProcessWord::Pid));
     }
 
     #[test]
@@ -578,11 +610,24 @@ mod tests {
     }
 
     #[test]
+    fn of_native_and_no_native_the_later_counts() {
+        let said = |line| {
+            record(line)
+                .map(|record| (record.native, record.common.no_native))
+                .unwrap()
+        };
+        assert_eq!(said(""), (NativeFrames::Work, false));
+        assert_eq!(said("--native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--no-native --native full"), (NativeFrames::Full, false));
+        assert!(said("--native full --no-native").1);
+    }
+
+    #[test]
     fn a_number_after_two_dashes_is_a_command_and_not_a_pid() {
         let record = record("-- 4242").unwrap();
         assert_eq!(
-            (record.common.command, record.common.positional_pids),
-            (vec!["4242".into()], vec![])
+            (record.common.command, record.common.positional_pids.len()),
+            (vec!["4242".into()], 0)
         );
     }
 
@@ -720,7 +765,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
-            let _ = (parse_pid(&text), parse_rate(&text), parse_duration(&text), parse_probe(&text));
+            let _ = (parse_process(&text), parse_rate(&text), parse_duration(&text), parse_probe(&text));
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! What is meant: the settings of one recording, checked against each other, with every default filled in.
 //!
 //! The only place with defaults; `cli` quotes them. Nothing here looks at the machine, except that the default name of
-//! the output asks /proc for a process's name.
+//! the output asks /proc for a process's name, and that who types a name for a pid is told the pids of that name.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,9 +19,9 @@ pub use crate::cli::{Place, Probe};
 pub use crate::report::calls::{export::Format as CallsFormat, table::Sort};
 pub use crate::report::memory::group::By as GroupBy;
 use crate::{
-    cli::{Calls, Common, Limit, Memory, Record},
+    cli::{Calls, Common, Limit, Memory, ProcessWord, Record},
     exit, humanize,
-    process::comm,
+    process::{comm, who},
     report::Format,
 };
 
@@ -107,6 +107,16 @@ pub enum Via {
     Probes,
     /// Hardware breakpoints on the functions' bytecode: only their own calls hit them
     Breakpoints,
+}
+
+/// Which native frames are shown beside Python ones.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NativeFrames {
+    /// Those that do work
+    #[default]
+    Work,
+    /// All of them
+    Full,
 }
 
 /// What `calls` counts, and what it shows.
@@ -209,6 +219,8 @@ pub struct Config {
     pub duration: Option<Duration>,
     pub kernel_stacks: bool,
     pub native_stacks: bool,
+    /// Which of them text and pictures show.
+    pub native_frames: NativeFrames,
     /// Sample here as well as by the clock.
     pub probe: Option<Probe>,
     pub output: OutputChoice,
@@ -250,6 +262,24 @@ pub enum OutputTarget {
     File { path: PathBuf, force: bool },
 }
 
+impl OutputTarget {
+    /// Of what is written besides the profile: `-` is standard output, and a file is replaced.
+    pub fn replacing(path: &Path) -> Self {
+        match is_stdout(path) {
+            true => Self::Stdout,
+            false => Self::File {
+                path: path.to_owned(),
+                force: true,
+            },
+        }
+    }
+}
+
+/// /dev/stdout would open the file behind a redirection a second time, and cut off what is in it.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdout")
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Errors and the summary.
@@ -267,6 +297,17 @@ pub enum ConfigError {
     NoTarget,
     #[error("{0} and {1} exclude each other: give either pids, or -a for the whole machine, or a command after `--`")]
     ManyTargets(&'static str, &'static str),
+    #[error("{offer}")]
+    NameForPid { offer: String },
+    #[error("{0} and {1} would both go to standard output; name a file with one of them")]
+    StdoutTwice(&'static str, &'static str),
+    #[error("{} is the file of both {} and {}; name another with one of them", path.display(), options.0, options.1)]
+    SameFile {
+        path: PathBuf,
+        options: (&'static str, &'static str),
+    },
+    #[error("the ending of {} names no format for a curve: use .csv or .json", path.display())]
+    UnknownEndingOfCurve { path: PathBuf },
     #[error("--tid goes with a process that is running, not with a command; use --comm or leave it out")]
     TidOfCommand,
     #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm {kept}")]
@@ -295,10 +336,12 @@ pub enum ConfigError {
 impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
-            // The words are in order, what they ask for cannot be had.
-            Self::RateOutOfRange { .. } => exit::FAILURE,
             Self::NoTarget
             | Self::ManyTargets(..)
+            | Self::StdoutTwice(..)
+            | Self::SameFile { .. }
+            | Self::UnknownEndingOfCurve { .. }
+            | Self::NameForPid { .. }
             | Self::TidOfCommand
             | Self::ExactOfAll
             | Self::UnknownEndingOfCalls { .. }
@@ -307,6 +350,7 @@ impl ConfigError {
             | Self::SourceHasNot(_)
             | Self::LongComm { .. }
             | Self::EmptyComm
+            | Self::RateOutOfRange { .. }
             | Self::UnknownEnding { .. } => exit::USAGE,
         }
     }
@@ -319,6 +363,7 @@ impl Config {
             common,
             rate,
             no_kernel,
+            native,
             probe,
             format,
         } = typed;
@@ -332,14 +377,16 @@ impl Config {
             }
             (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => DEFAULT_FORMAT,
         };
-        Ok(Self {
+        let config = Self {
             rate_hz,
             period_ns: period_ns(rate_hz),
             kernel_stacks: !no_kernel,
+            native_frames: native,
             probe,
             format,
             ..config
-        })
+        };
+        config.with_outputs_apart()
     }
 
     /// What `profiler memory …` means.
@@ -391,6 +438,14 @@ impl Config {
         {
             return Err(ConfigError::OlderThanRecording { older_than, length });
         }
+        if let Some(path) = &curve
+            && !matches!(
+                path.extension().and_then(|ending| ending.to_str()),
+                Some("csv" | "json")
+            )
+        {
+            return Err(ConfigError::UnknownEndingOfCurve { path: path.clone() });
+        }
         let older_than = older_than.or(leaks.then_some(Duration::ZERO));
         match source {
             MemorySource::Pools if peak || temporary || older_than.is_some() || every.is_some() => {
@@ -428,7 +483,7 @@ impl Config {
             }),
             format,
         });
-        Ok(config)
+        config.with_outputs_apart()
     }
 
     /// What `profiler calls …` means.
@@ -468,11 +523,40 @@ impl Config {
             top,
             format,
         });
-        Ok(Self {
+        let config = Self {
             rate_hz,
             period_ns: period_ns(rate_hz),
             ..config
-        })
+        };
+        config.with_outputs_apart()
+    }
+
+    /// Refuses to write two things into one file.
+    fn with_outputs_apart(self) -> Result<Self, ConfigError> {
+        let mut taken: Vec<(&'static str, OutputTarget)> = Vec::new();
+        match &self.output {
+            OutputChoice::Stdout => taken.push(("the profile (-o)", OutputTarget::Stdout)),
+            OutputChoice::File { path, .. } => taken.push(("-o", OutputTarget::replacing(path))),
+            OutputChoice::ByDefault { .. } => {}
+        }
+        let curve = self.memory.as_ref().and_then(|memory| memory.curve.as_deref());
+        for (option, path) in [("--curve", curve), ("--summary-json", self.summary_json.as_deref())] {
+            let Some(target) = path.map(OutputTarget::replacing) else {
+                continue;
+            };
+            match (taken.iter().find(|(_, other)| *other == target), &target) {
+                (Some((other, _)), OutputTarget::Stdout) => return Err(ConfigError::StdoutTwice(other, option)),
+                // What a device, or a pipe of /dev/fd, does with two is its affair.
+                (Some((other, _)), OutputTarget::File { path, .. }) if !path.starts_with("/dev") => {
+                    return Err(ConfigError::SameFile {
+                        path: path.clone(),
+                        options: (other, option),
+                    });
+                }
+                _ => taken.push((option, target)),
+            }
+        }
+        Ok(self)
     }
 
     /// The part that every kind of recording has; the rest as by default.
@@ -496,7 +580,7 @@ impl Config {
             summary_json,
         } = typed;
         let restricted = !tids.is_empty() || comm.is_some() || cgroup.is_some();
-        let target = target(pids, positional_pids, all, command, restricted)?;
+        let target = target(numbers(pids)?, numbers(positional_pids)?, all, command, restricted)?;
         if !tids.is_empty() && matches!(target, Target::Command(_)) {
             return Err(ConfigError::TidOfCommand);
         }
@@ -505,8 +589,7 @@ impl Config {
         }
         let output = match output {
             None => OutputChoice::ByDefault { force },
-            // /dev/stdout would open the file behind a redirection a second time, and cut off what is in it.
-            Some(path) if path == Path::new("-") || path == Path::new("/dev/stdout") => OutputChoice::Stdout,
+            Some(path) if is_stdout(&path) => OutputChoice::Stdout,
             Some(path) => OutputChoice::File { path, force },
         };
         Ok(Self {
@@ -523,6 +606,7 @@ impl Config {
             }),
             kernel_stacks: false,
             native_stacks: !no_native,
+            native_frames: NativeFrames::default(),
             probe: None,
             output,
             format: DEFAULT_FORMAT,
@@ -587,6 +671,17 @@ fn target(
         (false, false, false) => Err(ConfigError::ManyTargets("a pid", "a command")),
         (true, true, false) => Err(ConfigError::ManyTargets("-a", "a command")),
     }
+}
+
+/// Pids; for a name, those that may be meant.
+fn numbers(words: Vec<ProcessWord>) -> Result<Vec<u32>, ConfigError> {
+    let number = |word| match word {
+        ProcessWord::Pid(pid) => Ok(pid),
+        ProcessWord::Name(name) => Err(ConfigError::NameForPid {
+            offer: who::offer(Path::new("/proc"), &name),
+        }),
+    };
+    words.into_iter().map(number).collect()
 }
 
 fn without_repeats(ids: Vec<u32>) -> Vec<u32> {
@@ -741,6 +836,7 @@ mod tests {
             duration: None,
             kernel_stacks: true,
             native_stacks: true,
+            native_frames: NativeFrames::default(),
             probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
@@ -802,7 +898,7 @@ mod tests {
         for line in ["-a -r 0", "-a -r 20001", "-a -r 21khz", "-a -r 99999999999999999999"] {
             let error = config(line).unwrap_err();
             assert!(error.to_string().ends_with("use -r with 1 to 20000 Hz"), "{error}");
-            assert_eq!(error.exit_code(), exit::FAILURE);
+            assert_eq!(error.exit_code(), exit::USAGE);
         }
         assert_eq!(config("-a -r 1").unwrap().period_ns, 1_000_000_000);
         assert_eq!(config("-a -r 20khz").unwrap().period_ns, 50_000);
@@ -833,6 +929,33 @@ mod tests {
     fn a_dash_and_dev_stdout_are_standard_output() {
         assert_eq!(config("-a -o -").unwrap().output, OutputChoice::Stdout);
         assert_eq!(config("-a -o /dev/stdout").unwrap().output, OutputChoice::Stdout);
+    }
+
+    #[test]
+    fn two_things_never_go_to_one_place() {
+        let memory = |line: &str| {
+            let words = ["profiler", "memory", "-a"].into_iter().chain(line.split_whitespace());
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Memory(memory) => Config::from_memory_cli(memory),
+                _ => unreachable!("`memory` was typed"),
+            }
+        };
+        for error in [
+            config("-a -o - --summary-json -").unwrap_err(),
+            config("-a -o /dev/stdout --summary-json -").unwrap_err(),
+            // The table goes there by itself.
+            memory("--summary-json -").unwrap_err(),
+            config("-a -o x.svg --summary-json x.svg").unwrap_err(),
+            memory("--every 1s --curve x.json --summary-json x.json").unwrap_err(),
+            memory("-o x.csv --every 1s --curve x.csv").unwrap_err(),
+            memory("--every 1s --curve x.png").unwrap_err(),
+        ] {
+            assert_eq!(error.exit_code(), exit::USAGE, "{error}");
+        }
+        config("-a --summary-json -").unwrap();
+        config("-a -o x.svg --summary-json x.json").unwrap();
+        config("-a -f svg -o /dev/null --summary-json /dev/null").unwrap();
+        memory("-o x.csv --every 1s --curve y.csv --summary-json -").unwrap();
     }
 
     #[test]

@@ -89,7 +89,13 @@ mod tests {
         let shifts = "monotonic      100000         7\nboottime          -5         0\n";
         assert_eq!(monotonic_shift_ns(shifts), Some(100_000_000_000_007));
         assert_eq!(monotonic_shift_ns("monotonic -1 0\n"), Some(-1_000_000_000));
-        for none in ["", "monotonic", "monotonic x 0", "monotonic 9223372036854775807 0", "boottime 1 0"] {
+        for none in [
+            "",
+            "monotonic",
+            "monotonic x 0",
+            "monotonic 9223372036854775807 0",
+            "boottime 1 0",
+        ] {
             assert_eq!(monotonic_shift_ns(none), None, "{none}");
         }
     }

@@ -8,9 +8,9 @@ use std::{mem::offset_of, num::NonZeroU32};
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
-        BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK,
-        RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader,
-        StackRecord,
+        BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame,
+        RECORD_BEGAN, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE,
+        RECORD_STACK, SampleHeader, StackRecord,
     },
 };
 use thiserror::Error;
@@ -31,6 +31,8 @@ pub enum RawRecord<'a> {
     Block(BlockRecord),
     /// A call of a chosen function has ended.
     Call(CallRecord),
+    /// A process is counted that nobody had told of.
+    Began(BeganRecord),
 }
 
 impl RawRecord<'_> {
@@ -43,6 +45,7 @@ impl RawRecord<'_> {
             Self::Code(code) => code.time_ns,
             Self::Block(block) => block.time_ns,
             Self::Call(call) => call.time_ns,
+            Self::Began(began) => began.time_ns,
         }
     }
 }
@@ -106,6 +109,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
             Ok(RawRecord::Memory(record.header, record.event))
         }
         RECORD_CALL => Ok(RawRecord::Call(call(bytes).ok_or(short)?)),
+        RECORD_BEGAN => Ok(RawRecord::Began(began(bytes).ok_or(short)?)),
         RECORD_BLOCK => Ok(RawRecord::Block(block(bytes).ok_or(short)?)),
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
@@ -143,6 +147,12 @@ fn call(bytes: &[u8]) -> Option<CallRecord> {
     let bytes = bytes.get(..size_of::<CallRecord>())?;
     // SAFETY: `CallRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
     Some(unsafe { bytes.as_ptr().cast::<CallRecord>().read_unaligned() })
+}
+
+fn began(bytes: &[u8]) -> Option<BeganRecord> {
+    let bytes = bytes.get(..size_of::<BeganRecord>())?;
+    // SAFETY: `BeganRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<BeganRecord>().read_unaligned() })
 }
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
@@ -212,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u8..9, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        fn no_bytes_panic(kind in 0u8..10, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

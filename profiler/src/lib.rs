@@ -15,6 +15,7 @@
 pub mod bpf;
 pub mod calls;
 pub mod cli;
+pub mod closest;
 pub mod config;
 pub mod cost;
 pub mod decode;

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let remedy = exit::remedy(&error).map(|remedy| format!("; {remedy}"));
+            eprintln!("error: {error:#}{}", remedy.unwrap_or_default());
             ExitCode::from(exit::of_error(&error))
         }
     }

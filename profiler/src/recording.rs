@@ -8,8 +8,8 @@
 
 use std::{
     mem,
+    ops::Range,
     path::PathBuf,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -32,12 +32,12 @@ use crate::{
     process::{
         self, comm,
         files::{FileId, Files, PythonFile},
+        offspring::Offspring,
         sideband::{SidebandEvent, SidebandKind},
         table::{Process, PythonIn, Table},
         threads::ThreadId,
     },
     python::{
-        binary::PythonBinary,
         code::Code,
         codes::{CodeId, Codes},
         memory::ProcessMemory,
@@ -58,14 +58,14 @@ pub enum Fact {
     Exited { pid: u32 },
 }
 
-/// The CPython that a process is about to run.
-#[derive(Clone, Debug)]
-pub struct ExpectedIn {
+/// A process that is a CPython no more.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
     pub pid: u32,
-    /// What it is going to be known by.
-    pub instance: u32,
     pub file: FileId,
-    pub binary: Rc<PythonBinary>,
+    /// When it was forked or exec'ed, if that was in the recording.
+    pub began_ns: Option<u64>,
+    pub ended_ns: u64,
 }
 
 /// Which processes a recording is about.
@@ -190,12 +190,18 @@ pub struct Recording {
     facts: Vec<Fact>,
     /// Stacks and threads by the numbers that the kernel side gave them (exact mode).
     numbered: FxHashMap<u32, (u32, SampleOf)>,
+    /// Children of the targets, where they are not recorded.
+    pub offspring: Option<Offspring>,
     /// Whether it is about calls.
     pub follows_calls: bool,
     /// Calls that have ended, for who asks for them.
     calls: Vec<CallRecord>,
     /// Code objects that became known, likewise: of which instance, where, and which.
     new_codes: Vec<(CodeKey, CodeId)>,
+    /// Processes that were CPython, likewise.
+    ended: Vec<Ended>,
+    /// Samples count that were taken in this time (CLOCK_MONOTONIC).
+    pub counted_ns: Range<u64>,
     /// Whether it is about memory.
     pub follows_memory: bool,
     /// What happened to memory.
@@ -226,9 +232,12 @@ impl Recording {
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
             numbered: FxHashMap::default(),
+            offspring: None,
             follows_calls: false,
             calls: Vec::new(),
             new_codes: Vec::new(),
+            ended: Vec::new(),
+            counted_ns: 0..u64::MAX,
             follows_memory: false,
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
@@ -250,21 +259,28 @@ impl Recording {
 
     /// Looks at the files that a process is about to run, so that what there is to know of them is known when it does.
     /// Returns the CPython among them.
-    pub fn expect(&mut self, pid: u32, paths: &[PathBuf]) -> Option<ExpectedIn> {
+    pub fn expect(&mut self, paths: &[PathBuf]) -> Option<FileId> {
         let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
-        files.into_iter().find_map(|file| match &self.files.get(file).python {
-            PythonFile::Yes(binary) => Some(ExpectedIn {
-                pid,
-                instance: self.table.expect(pid, file),
-                file,
-                binary: Rc::clone(binary),
-            }),
-            PythonFile::No | PythonFile::Refused(_) => None,
+        files.into_iter().find(|&file| self.files.get(file).cpython().is_some())
+    }
+
+    /// Why the interpreter in one of these files, which a process is about to run, is refused, if it is.
+    pub fn refusal_in(&mut self, paths: &[PathBuf]) -> Option<String> {
+        let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
+        files.into_iter().find_map(|file| {
+            let file = self.files.get(file);
+            match &file.python {
+                PythonFile::Refused(refusal) => Some(format!("{}: {refusal}", file.path.display())),
+                PythonFile::No | PythonFile::Yes(_) => None,
+            }
         })
     }
 
     /// Takes in a side-band event.
     pub fn apply(&mut self, event: &SidebandEvent) {
+        if let Some(offspring) = &mut self.offspring {
+            offspring.note(event);
+        }
         match &event.kind {
             // A thread.
             SidebandKind::Fork { parent_pid, pid, .. } if parent_pid == pid => {}
@@ -273,9 +289,18 @@ impl Recording {
                 if self.is_in_scope(*pid) {
                     self.note_process(event.time_ns, *pid, What::Exec);
                     let before = self.table.begin(*pid, comm.clone());
+                    if let Some(process) = self.table.get_mut(*pid) {
+                        process.began_ns = Some(event.time_ns);
+                    }
                     self.remapped.insert(*pid);
-                    if before.as_ref().is_some_and(|process| process.python.is_some()) {
-                        self.facts.push(Fact::NotPython { pid: *pid });
+                    if let Some(process) = &before
+                        && process.python.is_some()
+                    {
+                        self.note_end(process, event.time_ns);
+                        // Of calls, the kernel side has seen the exec, and may know what is there now.
+                        if !self.follows_calls {
+                            self.facts.push(Fact::NotPython { pid: *pid });
+                        }
                     }
                     self.seal(before);
                 }
@@ -316,9 +341,24 @@ impl Recording {
         if self.is_in_scope(pid) {
             self.note_process(time_ns, pid, What::Fork { parent: parent_pid });
             let before = self.table.fork(parent_pid, pid);
+            if let Some(process) = self.table.get_mut(pid) {
+                process.began_ns = Some(time_ns);
+            }
             self.remapped.insert(pid);
             self.seal(before);
             self.tell_python(pid);
+        }
+    }
+
+    /// For those who follow calls.
+    fn note_end(&mut self, process: &Process, ended_ns: u64) {
+        if let (true, Some(python)) = (self.follows_calls, &process.python) {
+            self.ended.push(Ended {
+                pid: process.pid,
+                file: python.file,
+                began_ns: process.began_ns,
+                ended_ns,
+            });
         }
     }
 
@@ -335,6 +375,7 @@ impl Recording {
             self.remapped.remove(&pid);
             self.facts.push(Fact::Exited { pid });
             if process.python.is_some() {
+                self.note_end(&process, time_ns);
                 self.facts.push(Fact::NotPython { pid });
             }
             self.seal(Some(process));
@@ -360,6 +401,10 @@ impl Recording {
             RawRecord::Memory(header, event) => self.take_memory(&header, &event),
             RawRecord::Block(block) => self.take_block(&block),
             RawRecord::Call(call) => self.calls.push(call),
+            RawRecord::Began(began) => {
+                self.table.rename(began.pid, began.instance);
+                self.tell_python(began.pid);
+            }
         }
     }
 
@@ -407,6 +452,16 @@ impl Recording {
         Some((python, self.files.get(python.file)))
     }
 
+    /// When a process was forked or exec'ed (CLOCK_MONOTONIC), if that was in the recording.
+    pub fn began_ns(&self, pid: u32) -> Option<u64> {
+        self.table.get(pid)?.began_ns
+    }
+
+    /// Processes that were CPython and are no more, since the last time, for those who follow calls.
+    pub fn drain_ended(&mut self) -> Vec<Ended> {
+        mem::take(&mut self.ended)
+    }
+
     /// The files that a process has mapped as code.
     pub fn files_of(&self, pid: u32) -> impl Iterator<Item = (FileId, &process::files::File)> {
         let process = self.table.get(pid);
@@ -428,8 +483,9 @@ impl Recording {
 
     /// The process that is this instance now.
     pub fn pid_of(&self, instance: u64) -> Option<u32> {
-        let mut processes = self.table.iter();
-        let process = processes.find(|process| u64::from(process.instance) == instance)?;
+        let instance = u32::try_from(instance).ok()?;
+        let own = self.table.iter().find(|process| process.instance == instance);
+        let process = own.or_else(|| self.table.iter().find(|process| process.is_instance(instance)))?;
         Some(process.pid)
     }
 
@@ -457,6 +513,12 @@ impl Recording {
     /// Interpreters that are refused, and how many processes run each.
     pub fn refused(&self) -> impl Iterator<Item = (&str, usize)> {
         self.refused.iter().map(|(reason, pids)| (&**reason, pids.len()))
+    }
+
+    /// Why the interpreter of a process is refused, if it is.
+    pub fn refusal_of(&self, pid: u32) -> Option<&str> {
+        let mut refused = self.refused.iter();
+        refused.find_map(|(reason, pids)| pids.contains(&pid).then_some(&**reason))
     }
 
     /// Why generated code has no names.
@@ -526,8 +588,8 @@ impl Recording {
 
     /// Reads a code object that the kernel side could not send, from the process that is this instance, if it lives.
     pub fn read_code(&mut self, key: CodeKey) -> Option<CodeId> {
-        let mut processes = self.table.iter_mut();
-        let process = processes.find(|process| u64::from(process.instance) == key.anyone().instance)?;
+        let pid = self.pid_of(key.anyone().instance)?;
+        let process = self.table.get_mut(pid)?;
         if let Some(code) = process.code(key.address) {
             return Some(code);
         }
@@ -616,6 +678,9 @@ impl Recording {
     }
 
     fn count(&mut self, header: &SampleHeader) {
+        if !self.counted_ns.contains(&header.time_ns) {
+            return;
+        }
         if let Some(key) = self.admit(header)
             && let Some(process) = self.table.get_mut(header.pid)
         {

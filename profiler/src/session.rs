@@ -4,14 +4,14 @@ mod calls;
 mod content;
 mod exact;
 mod memory;
+mod unsuited;
 mod wait;
 
 use std::{
     ffi::OsStr,
-    fs,
     io::{self, Write as _},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -36,23 +36,23 @@ use self::{
     calls::Calls,
     content::Content,
     memory::Memory,
-    wait::{Signals, ended, until, wait, watch},
+    wait::{Signals, ended, finishing, until, wait, waits_for_reader, watch},
 };
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, MemoryConfig, Target, Verbosity, Via},
+    config::{Config, MemoryConfig, NativeFrames, OutputTarget, Target, Verbosity, Via},
     cost, exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
     name,
-    output::Output,
+    output::{self, Output},
     preflight::{self, Findings, Roots},
-    process::{ancestry, file::FileKey, maps},
+    process::{ancestry, file::FileKey, maps, offspring::Offspring},
     progress::Progress,
     recording::{Fact, Recording, Sampled, Scope},
-    report::{Format, View},
+    report::{Format, Interpreter, View},
     source::{self, Event, Source},
-    summary::{self, Cost, Summary},
+    summary::{self, Children, Cost, Summary},
     truncated,
     unwind::{
         Unwinder,
@@ -90,6 +90,7 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let findings = preflight::check(config, &roots)?;
     raise_file_limit();
     truncated::survive().context("failed to prepare for files that shrink while they are read")?;
+    output::survive_limit();
     let invoker = Invoker::of_this_process()?;
     let stopped = match &config.target {
         Target::Command(command) => Some(launch::prepare(
@@ -100,7 +101,17 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     };
     let command_pid = stopped.as_ref().map(Stopped::pid);
     let target = config.output_target(command_pid, &roots.proc, SystemTime::now());
-    let output = Output::prepare(&target, invoker.as_ref())?;
+    let invoker = invoker.as_ref();
+    let curve = config.memory.as_ref().and_then(|memory| memory.curve.as_ref());
+    let beside = |path: Option<&PathBuf>, option| {
+        path.map(|path| Output::prepare(&OutputTarget::replacing(path), invoker, option))
+            .transpose()
+    };
+    let outputs = Outputs {
+        profile: Output::prepare(&target, invoker, "-o")?,
+        curve: beside(curve, "--curve")?,
+        summary: beside(config.summary_json.as_ref(), "--summary-json")?,
+    };
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -109,12 +120,21 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let mut recorded = runtime.block_on(run(config, &findings, stopped, command_pid, process_started_ns))?;
     let child = recorded.child.take();
     let mut signals = recorded.signals.take();
-    finish(config, recorded, output)?;
+    finishing(&runtime, signals.as_mut(), child.as_ref(), || {
+        finish(config, recorded, outputs)
+    })?;
     match (child, &mut signals) {
         // A command that goes on after the recording (its time was up) is waited for, as a shell would.
         (Some(mut child), Some(signals)) => runtime.block_on(wait(&mut child, signals)),
         _ => Ok(exit::SUCCESS),
     }
+}
+
+/// Where everything goes.
+struct Outputs {
+    profile: Output,
+    curve: Option<Output>,
+    summary: Option<Output>,
 }
 
 /// Everything the recording has produced.
@@ -132,6 +152,9 @@ struct Recorded {
     length: Duration,
     /// What is known by the end of the recording.
     cost: Cost,
+    children: Option<Children>,
+    /// What there was to say of `--comm` when it began.
+    unmatched_name: Option<String>,
     stopped_by: StoppedBy,
 }
 
@@ -182,9 +205,9 @@ async fn run(
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
     // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
-    let expected = stopped
-        .as_ref()
-        .and_then(|stopped| recording.expect(stopped.pid(), stopped.code()));
+    let expected = stopped.as_ref().and_then(|stopped| recording.expect(stopped.code()));
+    unsuited::check(config, &mut recording, stopped.as_ref())?;
+    let unmatched_name = unsuited::unmatched_name(config, &recording);
     tell(
         &mut source.kernel,
         &mut unwinder,
@@ -199,21 +222,32 @@ async fn run(
     }
     if let Some(calls) = &mut calls {
         calls.start(&mut source.kernel)?;
-        if let Some(expected) = &expected {
-            calls.expect(&mut source.kernel, &recording, expected);
+        if let Some(file) = expected {
+            calls.expect(&mut source.kernel, &recording, file);
         }
     }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
         source.kernel.attach_probe(probe, &pids)?;
     }
+    if let (Scope::Pids { pids, children: false }, true) = (&scope, config.tids.is_empty()) {
+        recording.offspring = Some(Offspring::of(Path::new("/proc"), pids.iter().copied()));
+    }
     let started_at = SystemTime::now();
     let started = Instant::now();
+    let started_ns = cost::monotonic_ns();
+    if calls.is_some() {
+        // Until now the CPU clock ran while probes were put in.
+        recording.counted_ns.start = started_ns;
+    }
     let start_up_cpu = cost::cpu_time();
     let mut child = stopped.map(Stopped::release).transpose()?;
 
     if config.verbosity != Verbosity::Quiet {
         say!("{}", opening(config, command_pid));
+        if let Some(line) = &unmatched_name {
+            say!("{line}");
+        }
     }
     let mut progress = Progress::on_stderr(config.verbosity, &config.target);
     let deadline = config
@@ -290,6 +324,14 @@ async fn run(
         memory.stop(&mut source.kernel, &recording);
     }
     let length = started.elapsed();
+    // Before a command is waited for: what it knew of its children goes with it.
+    let children = recording
+        .offspring
+        .as_ref()
+        .map(|offspring| Children::new(&offspring.used(), offspring.targets(), config.memory.is_some()));
+    if calls.is_some() {
+        recording.counted_ns.end = started_ns + length.as_nanos() as u64;
+    }
     let detaching = Instant::now();
     if let Some(calls) = &mut calls {
         calls.stop(&mut source.kernel, &recording, length)?;
@@ -348,12 +390,14 @@ async fn run(
         started_at,
         length,
         cost,
+        children,
+        unmatched_name,
         stopped_by,
     })
 }
 
 /// Names what was recorded, writes it, and says what it was and what it cost.
-fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result<()> {
+fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Result<()> {
     let Recorded {
         source,
         mut recording,
@@ -364,6 +408,8 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         started_at,
         length,
         mut cost,
+        children,
+        unmatched_name,
         stopped_by,
     } = recorded;
     recording.finish();
@@ -390,12 +436,17 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     cost.peak_bytes = cost::resident_bytes().1;
     let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
     summary.warnings = warnings;
+    summary.children = children;
     if let (Some(memory), Content::Memory(report, _)) = (&memory, &content) {
         summary.memory = Some(memory.summary(report, &counters));
         summary.warnings.extend(memory.warnings());
     }
     if let Some(refusal) = calls.as_ref().and_then(|calls| calls.refusal(&recording)) {
-        return Err(anyhow!(refusal));
+        let hint = summary.children_line().map(|line| format!("; {line}"));
+        return Err(anyhow!("{refusal}{}", hint.unwrap_or_default()));
+    }
+    if summary.samples == 0 {
+        summary.warnings.extend(unmatched_name);
     }
     if let (Some(calls), Content::Calls(report)) = (&calls, &content) {
         // The table says the same above its first row.
@@ -419,26 +470,38 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     }
 
     let view = view(config, &recording, &lines);
+    let connect = |output: Output| waits_for_reader(|| output.connect(|path| waiting(config, path)));
     let writing = Instant::now();
-    let written = output.write(|out| content.write(config, &view, out));
+    let written = connect(outputs.profile).and_then(|output| output.write(|out| content.write(config, &view, out)));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
     for line in &lines {
         say!("{line}");
     }
     let written = written?;
-    if let Some(memory) = &memory {
-        memory.write_curve(&content)?;
+    if let (Some(memory), Some(output)) = (&memory, outputs.curve) {
+        let output = connect(output)?;
+        let path = output.path().map(Path::to_owned).unwrap_or_default();
+        output.write(|out| memory.write_curve(&content, &path, out))?;
     }
     if let Some(path) = &written.path {
         say!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
     }
-    if let Some(path) = &config.summary_json {
+    if let Some(output) = outputs.summary {
         summary.cost.peak_bytes = cost::resident_bytes().1;
-        let json = serde_json::to_vec_pretty(&summary).context("failed to write the summary as JSON")?;
-        fs::write(path, json).with_context(|| format!("failed to write the summary to {}", path.display()))?;
+        connect(output)?.write(|out| {
+            serde_json::to_writer_pretty(&mut *out, &summary).context("failed to write the summary as JSON")?;
+            Ok(writeln!(out)?)
+        })?;
     }
     Ok(())
+}
+
+/// A pipe without a reader is no reason to wait in silence.
+fn waiting(config: &Config, path: &Path) {
+    if config.verbosity != Verbosity::Quiet {
+        say!("{} is a pipe that nobody reads yet; Ctrl-C gives it up", path.display());
+    }
 }
 
 /// Reads what waits and passes on what the kernel side must know.
@@ -724,8 +787,13 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
         },
         subtitle: lines.first().cloned().unwrap_or_default(),
         value: config.memory.as_ref().map_or(0, memory::value),
-        // Files for other programs keep all frames.
-        without_interpreter: config.memory.is_some() && config.format == Format::Svg,
+        interpreter: match (&config.memory, config.native_frames) {
+            // A heap's files for other programs keep all frames.
+            (Some(_), _) if config.format != Format::Svg => Interpreter::Full,
+            (Some(_), _) => Interpreter::Hidden,
+            (None, NativeFrames::Full) => Interpreter::Full,
+            (None, NativeFrames::Work) => Interpreter::Work,
+        },
     }
 }
 

@@ -1,6 +1,8 @@
 //! The closing summary: what was recorded, what was not, and what it cost. Always printed, and kept in files that have
 //! room for it.
 
+mod children;
+
 use std::time::Duration;
 
 use profiler_common::{
@@ -13,6 +15,7 @@ use profiler_common::{
 };
 use serde::Serialize;
 
+pub use self::children::Children;
 use crate::{
     governor::MOST_TOLD,
     humanize::{bytes, count, duration, percent},
@@ -46,6 +49,9 @@ pub struct Summary {
     pub ticks: u64,
     /// Clock ticks, or what else is recorded, of processes outside the profiler's pid namespace.
     pub outside: u64,
+    /// What children of the targets did, where they are not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub children: Option<Children>,
     /// What became of memory, if it was looked at. Samples are stacks of memory events then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySummary>,
@@ -291,6 +297,7 @@ impl Summary {
             },
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
+            children: None,
             memory: None,
             calls: None,
         }
@@ -317,7 +324,9 @@ impl Summary {
         if let Some(calls) = &self.calls {
             lines.splice(0..0, calls.lines());
         }
-        if self.samples == 0 && self.memory.is_none() && self.calls.is_none() {
+        if let Some(line) = self.children_line() {
+            lines.push(line);
+        } else if self.samples == 0 && self.memory.is_none() && self.calls.is_none() {
             lines.push(format!(
                 "{}: CPU time is sampled, and a process that waits uses none",
                 self.what_ran()
@@ -353,6 +362,11 @@ impl Summary {
             Some(Some(_)) => self.cost.line(length, "hit"),
         });
         lines
+    }
+
+    /// What children did that were not recorded, where it is worth a line.
+    pub fn children_line(&self) -> Option<String> {
+        self.children?.line(self.duration_s, self.samples > 0)
     }
 
     /// How many native stacks are whole, and what the others ended at.
@@ -591,12 +605,13 @@ fn list(what: &str, reasons: &[Reason]) -> Option<String> {
 
 /// `1 sample`, `2 samples`, `2 processes`.
 pub(crate) fn many(number: u64, what: &str) -> String {
-    let ending = match number {
-        1 => "",
-        _ if what.ends_with('s') => "es",
-        _ => "s",
-    };
-    format!("{} {what}{ending}", count(number))
+    let ending = if what.ends_with('s') { "es" } else { "s" };
+    counted(number, what, &format!("{what}{ending}"))
+}
+
+/// `1 child`, `2 children`.
+fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { more })
 }
 
 #[cfg(test)]

@@ -30,10 +30,11 @@ pub struct Profiler {
 }
 
 impl Profiler {
-    /// `profiler record` with these arguments.
+    /// `profiler record` with these arguments. All native frames are shown, because the tests look at them, unless
+    /// `--native work` is among the arguments.
     pub fn record(arguments: &[&str]) -> Self {
         let mut profiler = Self::bare();
-        profiler.command.arg("record").args(arguments);
+        profiler.command.args(["record", "--native", "full"]).args(arguments);
         profiler
     }
 

@@ -72,6 +72,9 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     if let Target::Pids(pids) = &config.target {
         for &pid in pids {
             target::check_pid(pid, roots)?;
+            if config.memory.is_some() || config.calls.is_some() {
+                target::check_program(pid, roots)?;
+            }
         }
     }
     for &tid in &config.tids {

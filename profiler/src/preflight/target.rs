@@ -5,7 +5,10 @@ use std::{fs, io::ErrorKind};
 use anyhow::{Result, anyhow, bail};
 
 use super::{Roots, status_field};
-use crate::config::{Config, Target};
+use crate::{
+    config::{Config, Target},
+    process::{stat::Stat, who},
+};
 
 pub(super) fn check_pid(pid: u32, roots: &Roots) -> Result<()> {
     let directory = roots.proc.join(pid.to_string());
@@ -31,6 +34,18 @@ pub(super) fn check_pid(pid: u32, roots: &Roots) -> Result<()> {
         Err(error) if is_gone(&error) => bail!("there is no process {pid} any more; ps -e lists those there are"),
         Err(error) => Err(not_ours(pid, &error)),
     }
+}
+
+/// A thread of the kernel has samples, and nothing else.
+pub(super) fn check_program(pid: u32, roots: &Roots) -> Result<()> {
+    if Stat::read(&roots.proc, pid).is_some_and(|stat| stat.is_kernel) {
+        bail!(
+            "process {} is a thread of the kernel: it has no memory of its own and runs no Python; profiler record \
+             shows what it does",
+            who::process(&roots.proc, pid)
+        );
+    }
+    Ok(())
 }
 
 fn not_ours(pid: u32, error: &std::io::Error) -> anyhow::Error {

@@ -87,6 +87,7 @@ fn config(target: Target) -> Config {
         duration: None,
         kernel_stacks: true,
         native_stacks: true,
+        native_frames: crate::config::NativeFrames::default(),
         probe: None,
         output: OutputChoice::Stdout,
         format: Format::Folded,
@@ -292,4 +293,30 @@ proptest! {
         status_field(&text, "Tgid");
         KernelVersion::parse(&release);
     }
+}
+
+#[test]
+fn a_thread_of_the_kernel_has_no_memory_and_no_calls() {
+    let proc = tempfile::tempdir().unwrap();
+    let put = |pid: u32, flags: u64| {
+        let folder = proc.path().join(pid.to_string());
+        fs::create_dir(&folder).unwrap();
+        let stat = format!("{pid} (x) S 2 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 0 0 0");
+        fs::write(folder.join("stat"), stat).unwrap();
+        fs::write(folder.join("comm"), "kworker/0:1\n").unwrap();
+    };
+    put(10, 0x0420_8060);
+    put(11, 0x0040_0000);
+    let roots = Roots {
+        proc: proc.path().to_owned(),
+        ..Roots::default()
+    };
+    let error = target::check_program(10, &roots).unwrap_err().to_string();
+    assert!(
+        error.starts_with("process 10 (kworker/0:1) is a thread of the kernel"),
+        "{error}"
+    );
+    target::check_program(11, &roots).unwrap();
+    // Gone: others say so.
+    target::check_program(12, &roots).unwrap();
 }

@@ -30,9 +30,11 @@ pub struct Process {
     pub pid: u32,
     /// Tells it apart from every other process of the recording, those with the same pid included. Never 0.
     pub instance: u32,
-    /// Its parent's, if it was forked in the recording: what the kernel side knows it by until it is told better. 0
-    /// otherwise.
-    pub parent_instance: u32,
+    /// Other numbers that the kernel side can know it by: its parent's until it is told better, and ours from before it
+    /// told us its own ([`Table::rename`]). The last few; 0 is none.
+    aliases: [u32; 3],
+    /// When it was forked or exec'ed (CLOCK_MONOTONIC), if that was in the recording.
+    pub began_ns: Option<u64>,
     /// Name of its main thread.
     pub comm: String,
     /// Where it was when it was first sampled, or where its parent was.
@@ -111,7 +113,8 @@ impl Process {
         Self {
             pid,
             instance,
-            parent_instance: 0,
+            aliases: [0; 3],
+            began_ns: None,
             comm,
             cgroup: None,
             cgroup_is_own: false,
@@ -134,7 +137,12 @@ impl Process {
 
     /// Whether what the kernel side says is of this program: and not of the one that the process was before an exec.
     pub fn is_instance(&self, instance: u32) -> bool {
-        instance == self.instance || instance == self.parent_instance && instance != 0
+        instance == self.instance || instance != 0 && self.aliases.contains(&instance)
+    }
+
+    fn add_alias(&mut self, instance: u32) {
+        self.aliases.rotate_right(1);
+        self.aliases[0] = instance;
     }
 
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
@@ -348,16 +356,6 @@ fn is_greenlet_module(entry: &MapEntry) -> bool {
 pub struct Table {
     processes: FxHashMap<u32, Process>,
     last_instance: u32,
-    expected: Option<Expected>,
-}
-
-/// A process that is about to become a CPython.
-#[derive(Debug)]
-struct Expected {
-    pid: u32,
-    file: FileId,
-    /// What the kernel side knows it by.
-    instance: u32,
 }
 
 impl Table {
@@ -410,8 +408,9 @@ impl Table {
                     python.facts.instance = instance;
                 }
                 let perf_map = parent.perf_map.as_ref().and_then(|map| map.for_child().ok());
+                let [last, before, _] = parent.aliases;
                 Process {
-                    parent_instance: parent.instance,
+                    aliases: [parent.instance, last, before],
                     cgroup: parent.cgroup.clone(),
                     command: parent.command.clone(),
                     perf_map_is_inherited: perf_map.is_some(),
@@ -428,29 +427,22 @@ impl Table {
         self.processes.insert(pid, child)
     }
 
-    /// A process is about to run the CPython in a file. Returns the instance that it will be.
-    pub fn expect(&mut self, pid: u32, file: FileId) -> u32 {
-        self.last_instance += 1;
-        let instance = self.last_instance;
-        self.expected = Some(Expected { pid, file, instance });
-        instance
+    /// The kernel side has given a process a number of its own.
+    pub fn rename(&mut self, pid: u32, instance: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.add_alias(process.instance);
+            process.instance = instance;
+            if let Some(python) = &mut process.python {
+                python.facts.instance = instance;
+            }
+        }
     }
 
     pub fn map(&mut self, files: &mut Files, pid: u32, entry: &MapEntry) {
         let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
-        let had_python = process.python.is_some();
         process.map(files, entry);
-        if let (false, Some(python)) = (had_python, &mut process.python)
-            && let Some(expected) = self
-                .expected
-                .take_if(|expected| expected.pid == pid && expected.file == python.file)
-        {
-            // Nobody has heard of the other number: it had no CPython.
-            process.instance = expected.instance;
-            python.facts.instance = expected.instance;
-        }
     }
 
     pub fn remove(&mut self, pid: u32) -> Option<Process> {

@@ -66,11 +66,13 @@ pub enum Refusal {
 /// Which CPython `elf`, the bytes of an ELF file, is.
 pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
     let image = Image::parse(elf).ok_or(Refusal::NotPython)?;
-    let code_type = image.symbol("PyCode_Type").ok_or_else(|| match image.symbol("pypy_execute_source") {
-        // Its embedding API (seen in libpypy3.9-c.so 7.3.11, whose C API is called `PyPy…`).
-        Some(_) => Refusal::PyPy,
-        None => Refusal::NotPython,
-    })?;
+    let code_type = image
+        .symbol("PyCode_Type")
+        .ok_or_else(|| match image.symbol("pypy_execute_source") {
+            // Its embedding API (seen in libpypy3.9-c.so 7.3.11, whose C API is called `PyPy…`).
+            Some(_) => Refusal::PyPy,
+            None => Refusal::NotPython,
+        })?;
     let version = version(&image)?;
     if version.major != 3 || !(8..=15).contains(&version.minor) {
         return Err(Refusal::Unsupported { version });

@@ -2,7 +2,7 @@
 //!
 //! | frame | reads |
 //! |---|---|
-//! | Python | `Session.get (requests/__init__.py:12)` |
+//! | Python | `Session.get (requests/sessions.py:12)`, its file as [`path::short`] has it |
 //! | native | `PyObject_Call (libpython3.11.so.1.0)`, without a symbol `[libfoo.so+0x1234]` |
 //! | generated code | `JS:*fib /x.js:3:14 ([JIT])` by its perf map, without one `[anonymous]` |
 //! | kernel | `do_sys_open_[k]`, without a symbol `[0xffffffff81000000]_[k]` |
@@ -14,6 +14,7 @@
 
 use std::borrow::Cow;
 
+use super::path;
 use crate::profile::{Frame, FrameKind, Labels, Profile};
 
 /// The text of one frame. Never empty, and free of `;` and control characters.
@@ -75,34 +76,13 @@ fn python(function: &str, file: &str, line: u32) -> String {
     let function = if function.is_empty() { "<unknown>" } else { function };
     match (file, line) {
         ("", _) => format!("{function} (<unknown>)"),
-        (_, 0) => format!("{function} ({})", python_file(file)),
-        _ => format!("{function} ({}:{line})", python_file(file)),
-    }
-}
-
-/// The part of a source file's path that tells it from others at a glance.
-fn python_file(path: &str) -> &str {
-    // `<frozen importlib._bootstrap>`, `<string>`, `<ipython-input-1-…>`: names, not paths.
-    if path.starts_with('<') {
-        return path;
-    }
-    let Some((folder, name)) = path.rsplit_once('/') else {
-        return path;
-    };
-    match name {
-        "" => path,
-        // Half of all packages have these two, so the name alone says nothing.
-        "__init__.py" | "__main__.py" => match folder.rsplit_once('/') {
-            Some((above, _)) => &path[above.len() + 1..],
-            None if folder.is_empty() => name,
-            None => path,
-        },
-        _ => name,
+        (_, 0) => format!("{function} ({})", path::short(file)),
+        _ => format!("{function} ({}:{line})", path::short(file)),
     }
 }
 
 fn native(function: &str, path: Option<&str>, address: u64) -> String {
-    match (function, path.map(file_name)) {
+    match (function, path.map(path::file_name)) {
         // `[vdso]` is already in brackets.
         ("", Some(file)) => format!("[{}+{address:#x}]", file.trim_start_matches('[').trim_end_matches(']')),
         ("", None) => format!("[{address:#x}]"),
@@ -117,13 +97,6 @@ fn native(function: &str, path: Option<&str>, address: u64) -> String {
 fn mapping_path<'a>(profile: &'a Profile, frame: &Frame) -> Option<&'a str> {
     let path = profile.string(profile.mapping(frame.mapping?).path);
     (!path.is_empty()).then_some(path)
-}
-
-fn file_name(path: &str) -> &str {
-    match path.rsplit_once('/') {
-        Some((_, name)) if !name.is_empty() => name,
-        _ => path,
-    }
 }
 
 /// Makes a label safe wherever it goes: `;` separates frames of folded text and a newline ends its stack; spaces at its
@@ -167,33 +140,27 @@ mod tests {
 
     #[test]
     fn a_python_frame_names_function_file_and_line() {
-        assert_eq!(python("App.run", "/srv/app/main.py", 12), "App.run (main.py:12)");
+        assert_eq!(
+            python("App.run", "/srv/app/main.py", 12),
+            "App.run (srv/app/main.py:12)"
+        );
         assert_eq!(python("f", "main.py", 1), "f (main.py:1)");
-        assert_eq!(python("f", "/srv/größe.py", 1), "f (größe.py:1)");
-    }
-
-    #[test]
-    fn a_package_file_is_told_by_its_folder() {
-        assert_eq!(python_file("/lib/json/__init__.py"), "json/__init__.py");
-        assert_eq!(python_file("json/__main__.py"), "json/__main__.py");
-        assert_eq!(python_file("/__init__.py"), "__init__.py");
-        assert_eq!(python_file("__init__.py"), "__init__.py");
+        assert_eq!(
+            python(
+                "get",
+                "/v/lib/python3.12/site-packages/django/core/handlers/base.py",
+                142
+            ),
+            "get (django/core/handlers/base.py:142)"
+        );
+        assert_eq!(python("f", "/srv/a/größe.py", 1), "f (srv/a/größe.py:1)");
     }
 
     #[test]
     fn what_is_unknown_is_left_out() {
-        assert_eq!(python("f", "/srv/main.py", 0), "f (main.py)");
+        assert_eq!(python("f", "/srv/main.py", 0), "f (/srv/main.py)");
         assert_eq!(python("f", "", 7), "f (<unknown>)");
-        assert_eq!(python("", "/srv/main.py", 7), "<unknown> (main.py:7)");
-    }
-
-    #[test]
-    fn a_name_that_is_not_a_path_stays_whole() {
-        assert_eq!(
-            python_file("<frozen importlib._bootstrap>"),
-            "<frozen importlib._bootstrap>"
-        );
-        assert_eq!(python_file("<doctest a/b[0]>"), "<doctest a/b[0]>");
+        assert_eq!(python("", "/srv/main.py", 7), "<unknown> (/srv/main.py:7)");
     }
 
     #[test]

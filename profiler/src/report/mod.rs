@@ -16,7 +16,10 @@ mod fold;
 pub mod folded;
 pub mod label;
 mod layout;
+mod machinery;
 pub mod memory;
+pub(crate) mod owner;
+pub(crate) mod path;
 pub mod pprof;
 pub mod speedscope;
 
@@ -41,9 +44,20 @@ pub struct View {
     pub subtitle: String,
     /// Index of the sample type that formats with one value show.
     pub value: usize,
-    /// Leave out the machine code of CPython itself: between two Python frames it says nothing to who looks for memory,
-    /// and fills a screen.
-    pub without_interpreter: bool,
+    /// How much of CPython's machine code formats with one value show.
+    pub interpreter: Interpreter,
+}
+
+/// How much of CPython's own machine code is shown of stacks with Python frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpreter {
+    /// All of it.
+    #[default]
+    Full,
+    /// What does work, and not how calls get from one Python function to the next (`machinery`).
+    Work,
+    /// Nothing: it says nothing to who looks for memory.
+    Hidden,
 }
 
 impl View {

@@ -40,7 +40,7 @@ mod golden {
 
     #[test]
     fn a_flame_graph_shows_kinds_and_names() {
-        for (name, view) in [VIEWS[0], VIEWS[2]] {
+        for (name, view) in [VIEWS[0], VIEWS[3]] {
             check(
                 &format!("mixed/{name}.svg"),
                 &without_script(&written(Format::Svg, &mixed(), &view())),
@@ -344,8 +344,14 @@ proptest! {
 
 type MakeView = fn() -> View;
 
-const VIEWS: [(&str, MakeView); 3] = [
+const VIEWS: [(&str, MakeView); 4] = [
     ("plain", || heading(View::default())),
+    ("work", || {
+        heading(View {
+            interpreter: Interpreter::Work,
+            ..View::default()
+        })
+    }),
     ("process", || {
         heading(View {
             process: true,

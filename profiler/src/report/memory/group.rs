@@ -6,14 +6,14 @@ use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Serialize;
 
-use super::{
-    Detail, HEAP, MemoryReport, error,
-    owner::{Owner, Owners},
-    path,
-};
+use super::{Detail, HEAP, MemoryReport, error};
 use crate::{
     profile::{Frame, FrameId, FrameKind, Labels, Profile},
-    report::label,
+    report::{
+        label,
+        owner::{Owner, Owners},
+        path,
+    },
 };
 
 /// What a row of the table stands for.

@@ -22,8 +22,6 @@ pub mod curve;
 pub mod difference;
 pub mod export;
 pub mod group;
-mod owner;
-mod path;
 pub mod summary;
 pub mod table;
 
@@ -213,7 +211,7 @@ pub struct Curve {
 }
 
 /// What to say where nothing was seen to come, although perhaps it did.
-fn nothing_came(report: &MemoryReport) -> String {
+pub fn nothing_came(report: &MemoryReport) -> String {
     /// What a process that only idles changes by.
     const LEAST: i64 = 1 << 20;
     let length = layout::span(report.length);

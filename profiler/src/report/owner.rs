@@ -8,7 +8,7 @@
 
 use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId};
 
-use super::path::{extension, file_name, is_installed};
+use super::path::{extension, file_name, is_installed, is_interpreter};
 
 /// Who a stack's memory is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,10 +131,9 @@ fn native(function: &str, path: &str) -> Role {
     if GLUE.contains(&library) {
         return Role::Glue;
     }
-    let interpreter = library.strip_prefix("lib").unwrap_or(library).strip_prefix("python");
-    match interpreter {
-        Some(version) if version.chars().all(|c| c.is_ascii_digit()) => Role::Interpreter,
-        _ => Role::Code,
+    match is_interpreter(path) {
+        true => Role::Interpreter,
+        false => Role::Code,
     }
 }
 
