@@ -6,6 +6,7 @@
 pub const PROGRAM_SAMPLE_CPU: &str = "sample_cpu";
 pub const PROGRAM_SAMPLE_PROBE: &str = "sample_probe";
 pub const PROGRAM_TRACK_FORK: &str = "track_fork";
+pub const PROGRAM_TRACK_EXEC: &str = "track_exec";
 
 pub const PROGRAM_USER_FAULT: &str = "user_fault";
 pub const PROGRAM_KERNEL_FAULT: &str = "kernel_fault";
@@ -22,6 +23,7 @@ pub const PROGRAM_CALL_RETURN: &str = "call_return";
 pub const MAP_CALL_FACTS: &str = "CALL_FACTS";
 pub const MAP_CALLS: &str = "CALLS";
 pub const MAP_EXPECTED: &str = "EXPECTED";
+pub const MAP_BEGINNING: &str = "BEGINNING";
 pub const MAP_CHOSEN: &str = "CHOSEN";
 pub const MAP_STARTS: &str = "STARTS";
 pub const PROGRAM_WATCH: &str = "bytecode_read";
@@ -58,6 +60,7 @@ const _: () = assert!(
     fits(PROGRAM_SAMPLE_CPU)
         && fits(PROGRAM_SAMPLE_PROBE)
         && fits(PROGRAM_TRACK_FORK)
+        && fits(PROGRAM_TRACK_EXEC)
         && fits(PROGRAM_USER_FAULT)
         && fits(PROGRAM_KERNEL_FAULT)
         && fits(PROGRAM_CALL)
@@ -71,6 +74,7 @@ const _: () = assert!(
         && fits(MAP_CALL_FACTS)
         && fits(MAP_CALLS)
         && fits(MAP_EXPECTED)
+        && fits(MAP_BEGINNING)
         && fits(MAP_CHOSEN)
         && fits(MAP_STARTS)
         && fits(PROGRAM_WATCH)

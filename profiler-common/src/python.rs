@@ -26,6 +26,12 @@ pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
 /// (`base_frame`, 3.15).
 pub const LAYOUT_BASE_FRAME: u32 = 1 << 5;
 
+/// [`PythonProcess::generation`] is the number of the next code object (3.12, 3.13), 32 bits wide and 0 when all are used
+/// up; otherwise it counts those that are gone (3.14+).
+pub const LAYOUT_GENERATION_IS_VERSION: u32 = 1 << 6;
+/// [`PythonProcess::generation`] is an address, and all interpreters have one number (3.12).
+pub const LAYOUT_GENERATION_IS_GLOBAL: u32 = 1 << 7;
+
 /// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
 /// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the
 /// chain begins with is not filled in. The sampled instruction tells, exactly, and what to do instead is said here.
@@ -133,16 +139,24 @@ pub struct PythonProcess {
     pub bytes_data: u16,
     /// Bytes to read of a code object to have all of its fields.
     pub code_bytes: u16,
-    /// A word that no two code objects share: the one with `co_version` (3.12+), or 0 where the version has none.
+    /// A word in whose upper half is `co_version`, which no two code objects of an interpreter share (3.12+), or 0 where
+    /// the version has none.
     pub code_version: u16,
-    pub reserved: [u16; 3],
+    /// `PyThreadState.interp`.
+    pub thread_interpreter: u16,
+    pub reserved: [u16; 2],
+    /// A word that changes whenever a code object is made, or whenever one goes: in `PyInterpreterState`, or, with
+    /// [`LAYOUT_GENERATION_IS_GLOBAL`], in memory. 0 if there is none, or none was found.
+    pub generation: u64,
+    /// `_PyRuntime`, start and end: the process's first interpreter is in it (3.12+), and is never freed.
+    pub runtime: [u64; 2],
 
     /// In the order in which they are searched: those not in use come last.
     pub chain_gaps: [ChainGap; CHAIN_GAPS],
 }
 
 const _: () = assert!(size_of::<ChainGap>() == 8);
-const _: () = assert!(size_of::<PythonProcess>() == 72 + 28 * 2 + CHAIN_GAPS * 8);
+const _: () = assert!(size_of::<PythonProcess>() == 96 + 28 * 2 + CHAIN_GAPS * 8);
 
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,
@@ -154,8 +168,8 @@ unsafe impl aya::Pod for PythonProcess {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeKey {
     pub address: u64,
-    /// [`PythonProcess::instance`]; in the upper half the code's identity where calls are counted: an address can come to
-    /// hold the code of another function.
+    /// [`PythonProcess::instance`]; in the upper half what tells the code from others that come to lie at the address:
+    /// where calls are counted, which function it is, and where code is sent, half of its fingerprint.
     pub instance: u64,
 }
 
@@ -250,8 +264,8 @@ pub const BY_PROBES: u32 = 0;
 /// Calls of chosen functions are counted where their bytecode is read, and no others.
 pub const BY_WATCHES: u32 = 1;
 
-/// Value of the map `EXPECTED`: a process that is about to become a CPython whose file is known, but not where it will be
-/// mapped. Addresses are the file's until the first probe is hit, whose own address tells.
+/// Value of the map `EXPECTED`, by the number of a file ([`call_cookie`]): the CPython in it, for processes that user space
+/// has not told of yet. Addresses are the file's: a process's are known when it hits a probe, whose own address tells.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedPython {
@@ -259,16 +273,19 @@ pub struct ExpectedPython {
     pub calls: CallFacts,
 }
 
+/// Instances that the kernel side has numbered begin here, those of user space end.
+pub const FIRST_BEGUN: u32 = 1 << 31;
+
 #[cfg(feature = "user")]
 // SAFETY: `ExpectedPython` is `repr(C)`, made of two structures that are, whose sizes are multiples of eight bytes.
 unsafe impl aya::Pod for ExpectedPython {}
 
 /// What a probe on calls sees, as its cookie says it: event, the register of the frame by its index in the kernel's
-/// `struct pt_regs`, counted in words, the offset of `co_flags` ([`CALL_LOOP_ENTRY`]), and the probe's own address in the
-/// file; 0 if that is beyond 4 GiB.
-pub const fn call_cookie(event: u32, frame: u32, code_flags: u16, address: u64) -> u64 {
+/// `struct pt_regs`, counted in words, the offset of `co_flags` ([`CALL_LOOP_ENTRY`]), the number of the file, or 0, and the
+/// probe's own address in it; 0 if that is beyond 4 GiB.
+pub const fn call_cookie(event: u32, frame: u32, code_flags: u8, file: u8, address: u64) -> u64 {
     let address = if address >> 32 == 0 { address } else { 0 };
-    (event | frame << 8 | (code_flags as u32) << 16) as u64 | address << 32
+    (event | frame << 8 | (code_flags as u32) << 16 | (file as u32) << 24) as u64 | address << 32
 }
 
 /// A call, or the resumption of a generator.

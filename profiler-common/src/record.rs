@@ -1,6 +1,6 @@
 //! Records in the ring buffer, in the order in which the kernel side wrote them.
 
-use crate::limits::{ADDRESS_SLOTS, COMM_BYTES, MAX_CODE_BYTES, MAX_PYTHON_FRAMES};
+use crate::limits::{COMM_BYTES, MAX_CODE_BYTES, MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES};
 
 /// A sample whose stack was sent before: a [`SampleHeader`] alone.
 pub const RECORD_SAMPLE: u32 = 1;
@@ -19,6 +19,9 @@ pub const RECORD_BLOCK: u32 = 6;
 
 /// A call of a chosen function has ended: a [`CallRecord`].
 pub const RECORD_CALL: u32 = 7;
+
+/// The calls of a process are counted from its first one on: a [`BeganRecord`].
+pub const RECORD_BEGAN: u32 = 8;
 
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
@@ -78,6 +81,44 @@ pub struct StackKey {
 // SAFETY: two u64, no padding.
 unsafe impl aya::Pod for StackKey {}
 
+/// Value of the map `STACKS`: what was sent of a stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownStack {
+    /// What the fingerprints of its code came to.
+    pub fingerprint: u64,
+    /// The interpreter's generation when they were taken; 0 if it has none.
+    pub generation: u64,
+    /// Ties the words together: where entries make room for others, one can be read while it is written anew.
+    check: u64,
+}
+
+impl KnownStack {
+    #[inline]
+    pub const fn new(place: StackKey, fingerprint: u64, generation: u64) -> Self {
+        Self {
+            fingerprint,
+            generation,
+            check: Self::check(place, fingerprint, generation),
+        }
+    }
+
+    /// Whether this is what was kept of the stack at `place`.
+    #[inline]
+    pub const fn is_of(&self, place: StackKey) -> bool {
+        self.check == Self::check(place, self.fingerprint, self.generation)
+    }
+
+    #[inline]
+    const fn check(place: StackKey, fingerprint: u64, generation: u64) -> u64 {
+        place.hash[0] ^ fingerprint ^ generation.rotate_left(32)
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: three u64, no padding.
+unsafe impl aya::Pod for KnownStack {}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SampleHeader {
@@ -107,6 +148,8 @@ pub struct PythonFrame {
     pub code: u64,
     /// `f_lasti` or the address of the instruction in the low 56 bits, `FRAME_…` bits above.
     pub instruction: u64,
+    /// What tells the code object from others that come to lie at the same address; 0 if it could not be told.
+    pub fingerprint: u64,
 }
 
 pub const INSTRUCTION_MASK: u64 = (1 << 56) - 1;
@@ -143,19 +186,21 @@ pub struct StackRecord {
     /// `NATIVE_…`: why the native stack ends where it does.
     pub native_status: u32,
     pub reserved: u32,
-    /// Without gaps, each leaf first: kernel addresses, native addresses, and Python frames of two words each (as
+    /// What the kernel side knows the stack by: `header.stack` without the fingerprints of its code.
+    pub place: StackKey,
+    /// Without gaps, each leaf first: kernel addresses, native addresses, and Python frames of three words each (as
     /// [`PythonFrame`]). Cut after the last.
     pub words: [u64; STACK_WORDS],
 }
 
 /// Words of the largest stack.
-pub const STACK_WORDS: usize = ADDRESS_SLOTS + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
+pub const STACK_WORDS: usize = MAX_KERNEL_ADDRESSES + MAX_NATIVE_ADDRESSES + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
 
 /// Words of a [`PythonFrame`].
-pub const PYTHON_FRAME_WORDS: usize = 2;
+pub const PYTHON_FRAME_WORDS: usize = 3;
 
 const _: () = assert!(size_of::<PythonFrame>() == 8 * PYTHON_FRAME_WORDS);
-const _: () = assert!(size_of::<StackRecord>() == 64 + 24 + 8 * STACK_WORDS);
+const _: () = assert!(size_of::<StackRecord>() == 64 + 40 + 8 * STACK_WORDS);
 
 /// A page was touched that was not there, or not writable. `address`; `flags`: `FAULT_…`.
 pub const MEMORY_FAULT: u32 = 1;
@@ -266,6 +311,22 @@ pub struct CallRecord {
 
 const _: () = assert!(size_of::<CallRecord>() == 48);
 
+/// A process has hit the first probe in a file whose CPython is known, before user space had told of the process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeganRecord {
+    /// [`RECORD_BEGAN`].
+    pub kind: u32,
+    pub pid: u32,
+    /// CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// What the kernel side knows it by from now on ([`crate::python::PythonProcess::instance`]).
+    pub instance: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<BeganRecord>() == 24);
+
 /// Indices into the strings of a [`CodeRecord`].
 pub const STRING_FILENAME: usize = 0;
 pub const STRING_NAME: usize = 1;
@@ -298,6 +359,8 @@ pub struct CodeRecord {
     pub first_line: i32,
     /// Address of the code object.
     pub address: u64,
+    /// What tells it from others at this address, as in [`PythonFrame`].
+    pub fingerprint: u64,
     pub time_ns: u64,
     /// Address of the line table's first byte, for the part that was not copied.
     pub line_table_address: u64,
@@ -313,4 +376,4 @@ pub struct CodeRecord {
     pub body: [u8; MAX_CODE_BYTES],
 }
 
-const _: () = assert!(size_of::<CodeRecord>() == 16 + 24 + 16 + 16 * STRINGS + MAX_CODE_BYTES);
+const _: () = assert!(size_of::<CodeRecord>() == 16 + 32 + 16 + 16 * STRINGS + MAX_CODE_BYTES);

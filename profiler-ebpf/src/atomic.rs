@@ -1,4 +1,4 @@
-//! The one atomic operation that every kernel has.
+//! Atomic operations: the one that every kernel has, and one that 5.12 brought.
 
 use core::arch::asm;
 
@@ -19,4 +19,23 @@ pub unsafe fn add(place: *mut u64, amount: u64) {
             options(nostack),
         );
     }
+}
+
+/// The same, and returns what was there before. Linux 5.12 and later.
+///
+/// # Safety
+/// `place` must point to a map value.
+#[inline(always)]
+pub unsafe fn fetch_add(place: *mut u64, amount: u64) -> u64 {
+    let mut before = amount;
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "{before} = atomic_fetch_add((u64 *)({place} + 0), {before})",
+            place = in(reg) place,
+            before = inout(reg) before,
+            options(nostack),
+        );
+    }
+    before
 }

@@ -6,6 +6,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::BPF_NOEXIST,
     helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
     programs::ProbeContext,
 };
@@ -13,17 +14,17 @@ use profiler_common::{
     config::{FEATURE_TIME_CALLS, FEATURE_WATCH_CALLS},
     python::{
         ALWAYS_BEGUN, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD,
-        CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_TAGGED_EXECUTABLE,
-        NOT_CHOSEN, PythonProcess, Start, StartKey,
+        CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, FIRST_BEGUN, LAYOUT_ENTRY_FLAG,
+        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess, Start, StartKey,
     },
-    record::{CallRecord, RECORD_CALL},
+    record::{BeganRecord, CallRecord, RECORD_BEGAN, RECORD_CALL},
     stats::Counter,
 };
 use profiler_ebpf::memory::ReadMemory as _;
 
 use crate::{
     atomic, context,
-    maps::{CALL_FACTS, CALLS, CHOSEN, CODES, EXPECTED, PYTHONS, STARTS},
+    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, EXPECTED, PYTHONS, STARTS},
     output,
     registers::register,
     sample,
@@ -66,11 +67,11 @@ pub struct Facts {
 }
 
 #[inline(always)]
-pub fn facts(task: Task, address: u64, in_file: u64) -> Option<Facts> {
+pub fn facts(task: Task, address: u64, cookie: u64) -> Option<Facts> {
     // SAFETY: copied out at once, here and below.
     let calls = match unsafe { CALL_FACTS.get(task.pid) }.copied() {
         Some(calls) => calls,
-        None if begin_expected(task.pid, address, in_file) == 0 => return None,
+        None if begin_expected(task.pid, address, cookie) == 0 => return None,
         None => *unsafe { CALL_FACTS.get(task.pid) }?,
     };
     // SAFETY: copied out at once.
@@ -93,21 +94,43 @@ pub fn facts(task: Task, address: u64, in_file: u64) -> Option<Facts> {
     })
 }
 
-/// A process that was expected to become a CPython has hit its first probe, at this address, which is `in_file` in the
-/// file: now it is known where that is mapped. Not 0 if so. A global function, which the verifier looks at once.
+/// A process has hit a probe that user space has not told of: if the CPython in the file is known, and it is not being told
+/// of just now, it is counted from here on. The probe's own address tells where the process has the file. Not 0 if so. A
+/// global function, which the verifier looks at once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn begin_expected(pid: u32, address: u64, in_file: u64) -> u64 {
-    let Some(expected) = EXPECTED.get_ptr_mut(pid) else {
-        return 0;
-    };
+extern "C" fn begin_expected(pid: u32, address: u64, cookie: u64) -> u64 {
+    let in_file = cookie >> 32;
+    let file = (cookie >> 24) as u32 & 0xff;
     if in_file == 0 {
         return 0;
     }
-    let bias = address.wrapping_sub(in_file);
-    // SAFETY: the pointer is to a map value, which nobody else writes: a program that has just begun has one thread.
+    // SAFETY: the value is used at once.
+    let Some(expected) = (unsafe { EXPECTED.get(file) }) else {
+        return 0;
+    };
+    // The first of several threads does it.
+    if BEGINNING.insert(pid, expected, u64::from(BPF_NOEXIST)).is_err() {
+        return 0;
+    }
+    let told = tell_begun(pid, address.wrapping_sub(in_file));
+    let _ = BEGINNING.remove(pid);
+    if told {
+        return 1;
+    }
+    count(Counter::LostCalls);
+    0
+}
+
+#[inline(always)]
+fn tell_begun(pid: u32, bias: u64) -> bool {
+    let (Some(begun), Some(beginning)) = (BEGUN.get_ptr_mut(0), BEGINNING.get_ptr_mut(pid)) else {
+        return false;
+    };
+    // SAFETY: pointers are to map values; nobody else writes this process's.
     unsafe {
-        let process = &raw mut (*expected).process;
+        let instance = FIRST_BEGUN | atomic::fetch_add(begun, 1) as u32;
+        let process = &raw mut (*beginning).process;
         let moved = [
             &raw mut (*process).key_address,
             &raw mut (*process).code_type,
@@ -116,7 +139,7 @@ extern "C" fn begin_expected(pid: u32, address: u64, in_file: u64) -> u64 {
             &raw mut (*process).eval_end[0],
             &raw mut (*process).eval_end[1],
             &raw mut (*process).eval_frame,
-            &raw mut (*expected).calls.cleanup_code,
+            &raw mut (*beginning).calls.cleanup_code,
         ];
         let mut i = 0;
         while i < moved.len() {
@@ -125,10 +148,18 @@ extern "C" fn begin_expected(pid: u32, address: u64, in_file: u64) -> u64 {
             }
             i += 1;
         }
-        let told = PYTHONS.insert(pid, &(*expected).process, 0).is_ok()
-            && CALL_FACTS.insert(pid, &(*expected).calls, 0).is_ok();
-        let _ = EXPECTED.remove(pid);
-        u64::from(told)
+        (*process).instance = instance;
+        let record = BeganRecord {
+            kind: RECORD_BEGAN,
+            pid,
+            time_ns: bpf_ktime_get_ns(),
+            instance,
+            reserved: 0,
+        };
+        // Before anything that it counts.
+        output::send_began(&record)
+            && PYTHONS.insert(pid, &(*beginning).process, 0).is_ok()
+            && CALL_FACTS.insert(pid, &(*beginning).calls, 0).is_ok()
     }
 }
 
@@ -168,7 +199,7 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
         return Ok(());
     };
     count_hit(cookie);
-    let Some(facts) = facts(task, instruction_pointer(ctx), cookie >> 32) else {
+    let Some(facts) = facts(task, instruction_pointer(ctx), cookie) else {
         return Ok(());
     };
     if config::has(FEATURE_WATCH_CALLS) && facts.calls.watched == BY_WATCHES {
@@ -177,7 +208,7 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     let event = cookie as u32 & 0x7f;
     let frame = register(ctx, (cookie >> 8 & 0xff) as u32);
     let code = code_of(&facts, frame).ok_or(Counter::LostCalls)?;
-    if !is_call(&facts, event, (cookie >> 16) as u32 & 0xffff, frame, code) {
+    if !is_call(&facts, event, (cookie >> 16) as u32 & 0xff, frame, code) {
         return Ok(());
     }
     let key = CodeKey::identified(code, facts.instance, identity(&facts, code));
@@ -279,8 +310,6 @@ fn count_call(
         },
     };
     CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
-    // Whatever was sent from this address: under this identity it was not.
-    let _ = CODES.remove(key.anyone());
     let comm = task::comm();
     context::in_uprobe(ctx, |context| {
         // Not sent: user space reads it from the process, if it is still there.

@@ -11,6 +11,7 @@
 //! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
 //! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions (`--via breakpoints`) |
 //! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
+//! | `track_exec` | raw tracepoint `sched_process_exec` | forgets what a process was before (`calls`) |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
 //! Every fault ends in a counter of `STATS`; nothing is logged per sample.
@@ -163,6 +164,12 @@ mod entry {
     #[raw_tracepoint(tracepoint = "sched_process_fork")]
     pub fn track_fork(ctx: RawTracePointContext) -> i32 {
         counted(process::try_track_fork(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_process_exec")]
+    pub fn track_exec(_ctx: RawTracePointContext) -> i32 {
+        process::track_exec();
         0
     }
 }

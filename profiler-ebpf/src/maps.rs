@@ -10,7 +10,7 @@ use profiler_common::{
     python::{
         CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
 };
@@ -30,13 +30,13 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 #[map]
 pub static PYTHONS: HashMap<u32, PythonProcess> = HashMap::with_max_entries(16 * 1024, 0);
 
-/// Kernel only: code objects sent, with their fingerprint. Losing an entry costs one more copy.
+/// Kernel only: code objects sent, by address and fingerprint. Losing an entry costs one more copy.
 #[map]
-pub static CODES: LruHashMap<CodeKey, u64> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static CODES: LruHashMap<CodeKey, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
 
-/// Kernel only: stacks sent. Losing an entry costs one more copy.
+/// Kernel only: stacks sent, by the addresses they consist of. Losing an entry costs one more copy.
 #[map]
-pub static STACKS: LruHashMap<StackKey, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static STACKS: LruHashMap<StackKey, KnownStack> = LruHashMap::with_max_entries(64 * 1024, 0);
 
 /// Kernel → user: counters, read at the end.
 #[map]
@@ -58,9 +58,17 @@ pub static POOLS: Array<known::Bucket> = Array::with_max_entries(known::BUCKETS,
 #[map]
 pub static CALL_FACTS: HashMap<u32, CallFacts> = HashMap::with_max_entries(16 * 1024, 0);
 
-/// User → kernel: how to tell the calls of a process that is about to become a CPython. Of a command there is one.
+/// User → kernel: how to tell the calls of a process that runs the CPython in a file, by the file's number.
 #[map]
-pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(16, 0);
+pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(256, 0);
+
+/// Kernel only: the same of a process, while it is being worked out where it has that file.
+#[map]
+pub static BEGINNING: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(256, 0);
+
+/// Kernel only: processes that began so far.
+#[map]
+pub static BEGUN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Kernel → user: calls by code object.
 #[map]
@@ -164,7 +172,7 @@ static CODE_SCRATCH: PerCpuArray<CodeScratch> = PerCpuArray::with_max_entries(CO
 /// The working memory of `context`.
 ///
 /// Whoever calls this ends what was borrowed before: a reference must not be used after a call that makes its own (the
-/// global functions `walk_some`, `send_some` and `check` do). Holding one across such a call is not only unsound on
+/// global functions `walk_some`, `identify_some` and `send_some` do). Holding one across such a call is not only unsound on
 /// paper; LLVM dropped stores that only the callee read.
 #[inline(always)]
 pub fn scratch(context: Context) -> Option<&'static mut Scratch> {

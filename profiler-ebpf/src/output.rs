@@ -9,7 +9,8 @@ use aya_ebpf::{
 use profiler_common::{
     limits::MAX_CODE_BYTES,
     record::{
-        BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader, StackRecord,
+        BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader,
+        StackRecord,
     },
 };
 
@@ -75,6 +76,16 @@ pub fn send_call(record: &CallRecord) -> bool {
     send(
         (&raw const *record).cast_mut().cast(),
         size_of::<CallRecord>() as u64,
+        false,
+    )
+}
+
+/// Sends that a process's calls are counted.
+#[inline(always)]
+pub fn send_began(record: &BeganRecord) -> bool {
+    send(
+        (&raw const *record).cast_mut().cast(),
+        size_of::<BeganRecord>() as u64,
         false,
     )
 }

@@ -1,12 +1,12 @@
-//! Following children of the targets.
+//! Following children of the targets, and what targets become.
 
 use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
-use profiler_common::{config::FEATURE_FILTER_PID, stats::Counter};
+use profiler_common::{config::FEATURE_FILTER_PID, python::BY_PROBES, python::CallFacts, stats::Counter};
 
 use crate::{
     ids,
-    maps::{PROCESSES, PYTHONS, TARGET_PIDS},
+    maps::{CALL_FACTS, PROCESSES, PYTHONS, TARGET_PIDS},
     task::{Task, config},
 };
 
@@ -40,6 +40,16 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
         if let Some(python) = PYTHONS.get(parent) {
             PYTHONS.insert(pid, python, 0).map_err(|_| Counter::ForksNotFollowed)?;
         }
+        if let Some(calls) = CALL_FACTS.get(parent) {
+            // Where bytecode is watched is told by process, and the child is not among them.
+            let calls = CallFacts {
+                watched: BY_PROBES,
+                ..*calls
+            };
+            CALL_FACTS
+                .insert(pid, calls, 0)
+                .map_err(|_| Counter::ForksNotFollowed)?;
+        }
         if let Some(process) = PROCESSES.get(parent) {
             PROCESSES
                 .insert(pid, process, 0)
@@ -47,4 +57,14 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
         }
     }
     Ok(())
+}
+
+/// What a process was before its exec is no longer true, and user space will notice too late: the first calls of the new
+/// program would be taken for the old one's.
+#[inline(always)]
+pub fn track_exec() {
+    let Task { pid, .. } = ids::current();
+    // Not there, nearly always.
+    let _ = CALL_FACTS.remove(pid);
+    let _ = PYTHONS.remove(pid);
 }

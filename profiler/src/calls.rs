@@ -9,7 +9,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use crate::{
     python::{code::Code, codes::CodeId},
     recording::Recording,
-    report::calls::{Caller, CallsReport, Count, Function, Histogram, Scaled, Timed},
+    report::calls::{Beginning, Caller, CallsReport, Count, Function, Histogram, Scaled, Timed},
     resolve::Location,
 };
 
@@ -138,6 +138,11 @@ impl Pattern {
         }
     }
 
+    /// The function's, without where it is.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it takes knowing what a process was started as.
     pub fn is_of_main(&self) -> bool {
         self.place == Where::Main
@@ -218,6 +223,9 @@ pub struct Counted<'a> {
     pub observed: Duration,
     /// Of that, what the program did not spend in probes: at least, and at most.
     pub undisturbed: Range<Duration>,
+    pub beginning: Beginning,
+    /// Calls that were seen and could not be counted.
+    pub lost: u64,
     pub sampled: Duration,
     pub length: Duration,
     pub slow_down: Option<f64>,
@@ -264,6 +272,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);
     let exact = counted.windows.is_none();
+    let most_threads = threads_sampled(recording);
     let scaled = |calls: u64| {
         if exact {
             calls
@@ -319,10 +328,25 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
             slowed,
         }),
         slow_down: counted.slow_down,
+        beginning: counted.beginning,
+        lost: counted.lost,
+        threads: most_threads,
         samples,
         period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
         stop: counted.stop,
     }
+}
+
+/// How many threads can have used CPU time at once: those that were met, and no more than there are processors.
+fn threads_sampled(recording: &Recording) -> u64 {
+    let threads: FxHashSet<(u32, u32)> = recording
+        .ledger
+        .samples
+        .keys()
+        .map(|sampled| (sampled.pid, sampled.tid))
+        .collect();
+    let processors = std::thread::available_parallelism().map_or(u64::MAX, |count| count.get() as u64);
+    (threads.len() as u64).clamp(1, processors.max(1))
 }
 
 /// Adds what the samples of the CPU clock say; how many were in Python functions.

@@ -1,20 +1,17 @@
 //! What can be typed. Here text becomes numbers and lists, and nothing is looked up: no /proc, no clock, no defaults
 //! that are not quoted from [`config`](crate::config), which decides what the words mean together.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    path::PathBuf,
-    time::Duration,
-};
+pub mod completions;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
     config::{
         CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
-        GroupBy, MemoryFormat, MemorySource, RATES_HZ, Via,
+        GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via,
     },
     report::{Format, calls::table::Sort},
 };
@@ -95,6 +92,21 @@ pub struct Record {
     /// Leave out kernel stacks
     #[arg(long, help_heading = "Recording")]
     pub no_kernel: bool,
+
+    /// Native frames in SVG, folded and speedscope files: `full` shows the interpreter's own machinery, too (calls,
+    /// start-up), which `work` leaves out around Python frames. pprof files have everything
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "work",
+        overrides_with_all = ["no_native", "native"],
+        help_heading = "Output"
+    )]
+    pub native: NativeFrames,
+
+    /// Show equal workers (processes of one name in one container) as one process
+    #[arg(long, help_heading = "Output")]
+    pub merge_workers: bool,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
@@ -273,12 +285,12 @@ pub struct Calls {
 #[derive(Debug, Args)]
 pub struct Common {
     /// Processes to record, as with --pid
-    #[arg(value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
-    pub positional_pids: Vec<u32>,
+    #[arg(value_name = "PID", value_parser = parse_process, value_delimiter = ',', help_heading = "Target")]
+    pub positional_pids: Vec<ProcessWord>,
 
     /// Record these processes: a comma-separated list, decimal or 0x hex; can be given more than once
-    #[arg(short, long = "pid", value_name = "PID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
-    pub pids: Vec<u32>,
+    #[arg(short, long = "pid", value_name = "PID", value_parser = parse_process, value_delimiter = ',', help_heading = "Target")]
+    pub pids: Vec<ProcessWord>,
 
     /// Record the whole machine
     #[arg(short, long, help_heading = "Target")]
@@ -293,13 +305,14 @@ pub struct Common {
     #[arg(short, long, help_heading = "Target")]
     pub subprocesses: bool,
 
-    /// Record these threads only; without a process, look for them on the whole machine
+    /// Record these threads only (`record -t` shows their numbers, and the names that Python gave them); without a process,
+    /// look for them on the whole machine
     #[arg(long = "tid", value_name = "TID", value_parser = parse_pid, value_delimiter = ',', help_heading = "Target")]
     pub tids: Vec<u32>,
 
     /// Record threads of this name only (as in /proc/PID/comm); without a process, on the whole machine
     #[arg(long, value_name = "NAME", help_heading = "Target")]
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
 
     /// Record this cgroup (version 2) and those below it only; without a process, everything in it
     #[arg(long, value_name = "PATH", help_heading = "Target")]
@@ -339,6 +352,14 @@ pub struct Common {
     pub summary_json: Option<PathBuf>,
 }
 
+/// A process as it is typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessWord {
+    Pid(u32),
+    /// It is a pid that is wanted: who types a name is told those of that name.
+    Name(String),
+}
+
 /// How long to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -367,12 +388,18 @@ pub fn parse() -> Cli {
     Cli::parse()
 }
 
-/// Writes the completion script of `shell`.
-pub fn write_completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
-    // clap_complete panics when its writer fails, and the reader of a pipe may leave at any time.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "profiler", &mut script);
-    out.write_all(&script)
+fn parse_process(text: &str) -> Result<ProcessWord, String> {
+    match parse_pid(text) {
+        Ok(pid) => Ok(ProcessWord::Pid(pid)),
+        Err(_)
+            if text
+                .trim()
+                .starts_with(|first: char| first.is_alphabetic() || "_./".contains(first)) =>
+        {
+            Ok(ProcessWord::Name(text.trim().to_owned()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn parse_pid(text: &str) -> Result<u32, String> {
@@ -388,14 +415,7 @@ fn parse_pid(text: &str) -> Result<u32, String> {
     {
         return Ok(id);
     }
-    let hint = if text.starts_with(|first: char| first.is_alphabetic() || "./".contains(first)) {
-        "; a command goes after `--`, as in `profiler record -- python3 app.py`"
-    } else {
-        ""
-    };
-    Err(format!(
-        "expected a number such as 4242 or 0x1092, or several with commas between them{hint}"
-    ))
+    Err("expected a number such as 4242 or 0x1092, or several with commas between them".to_owned())
 }
 
 /// Hertz. The range is [`config`](crate::config)'s affair, so a number too large for 64 bits stays "very large".
@@ -535,7 +555,7 @@ fn split_number(text: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
+    use clap::{CommandFactory as _, error::ErrorKind};
     use proptest::prelude::*;
 
     use super::*;
@@ -555,8 +575,12 @@ mod tests {
 
     #[test]
     fn pids_come_as_lists_repeated_positional_and_in_hex() {
-        assert_eq!(record("-p 1,2 -p 0x10 --pid=3").unwrap().common.pids, [1, 2, 16, 3]);
-        assert_eq!(record("7 8,9").unwrap().common.positional_pids, [7, 8, 9]);
+        let pids = |pids: &[u32]| pids.iter().copied().map(ProcessWord::Pid).collect::<Vec<_>>();
+        assert_eq!(
+            record("-p 1,2 -p 0x10 --pid=3").unwrap().common.pids,
+            pids(&[1, 2, 16, 3])
+        );
+        assert_eq!(record("7 8,9").unwrap().common.positional_pids, pids(&[7, 8, 9]));
     }
 
     #[test]
@@ -565,8 +589,10 @@ mod tests {
             let error = parse_pid(text).unwrap_err();
             assert!(error.contains("such as 4242 or 0x1092"), "{text:?}: {error}");
         }
-        assert!(parse_pid("python3").unwrap_err().contains("after `--`"));
-        assert!(parse_pid("./app").unwrap_err().contains("after `--`"));
+        for name in ["python3", "./app", "_worker", "gunicorn: master"] {
+            assert_eq!(parse_process(name), Ok(ProcessWord::Name(name.to_owned())));
+        }
+        assert_eq!(parse_process("-1"), parse_pid("-1").map(ProcessWord::Pid));
     }
 
     #[test]
@@ -577,11 +603,25 @@ mod tests {
     }
 
     #[test]
+    fn of_native_and_no_native_the_later_counts() {
+        let said = |line| {
+            record(line)
+                .map(|record| (record.native, record.common.no_native))
+                .unwrap()
+        };
+        assert_eq!(said(""), (NativeFrames::Work, false));
+        assert_eq!(said("--native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--no-native --native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--native full --native work"), (NativeFrames::Work, false));
+        assert!(said("--native full --no-native").1);
+    }
+
+    #[test]
     fn a_number_after_two_dashes_is_a_command_and_not_a_pid() {
         let record = record("-- 4242").unwrap();
         assert_eq!(
-            (record.common.command, record.common.positional_pids),
-            (vec!["4242".into()], vec![])
+            (record.common.command, record.common.positional_pids.len()),
+            (vec!["4242".into()], 0)
         );
     }
 
@@ -707,19 +747,10 @@ mod tests {
         assert!(Cli::try_parse_from(["profiler", "comp", "bash"]).is_ok());
     }
 
-    #[test]
-    fn every_shell_gets_a_script_that_knows_record() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
-            let mut script = Vec::new();
-            write_completions(shell, &mut script).unwrap();
-            assert!(String::from_utf8(script).unwrap().contains("record"), "{shell}");
-        }
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
-            let _ = (parse_pid(&text), parse_rate(&text), parse_duration(&text), parse_probe(&text));
+            let _ = (parse_process(&text), parse_rate(&text), parse_duration(&text), parse_probe(&text));
         }
 
         #[test]

@@ -1,13 +1,14 @@
 //! What is meant: the settings of one recording, checked against each other, with every default filled in.
 //!
 //! The only place with defaults; `cli` quotes them. Nothing here looks at the machine, except that the default name of
-//! the output asks /proc for a process's name.
+//! the output asks /proc for a process's name, and that who types a name for a pid is told the pids of that name.
 
 use std::{
-    ffi::OsString,
-    fmt, fs,
+    ffi::{OsStr, OsString},
+    fmt,
     mem::MaybeUninit,
     ops::RangeInclusive,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,8 +19,9 @@ pub use crate::cli::{Place, Probe};
 pub use crate::report::calls::{export::Format as CallsFormat, table::Sort};
 pub use crate::report::memory::group::By as GroupBy;
 use crate::{
-    cli::{Calls, Common, Limit, Memory, Record},
+    cli::{Calls, Common, Limit, Memory, ProcessWord, Record},
     exit, humanize,
+    process::{comm, who},
     report::Format,
 };
 
@@ -105,6 +107,16 @@ pub enum Via {
     Probes,
     /// Hardware breakpoints on the functions' bytecode: only their own calls hit them
     Breakpoints,
+}
+
+/// Which native frames are shown beside Python ones.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NativeFrames {
+    /// Those that do work
+    #[default]
+    Work,
+    /// All of them
+    Full,
 }
 
 /// What `calls` counts, and what it shows.
@@ -197,7 +209,7 @@ pub struct Config {
     /// Not empty: these threads only.
     pub tids: Vec<u32>,
     /// Threads of this name only.
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
     /// Tasks in this cgroup or below it only. As typed: [`preflight`](crate::preflight) resolves it.
     pub cgroup: Option<PathBuf>,
     pub rate_hz: u32,
@@ -207,6 +219,8 @@ pub struct Config {
     pub duration: Option<Duration>,
     pub kernel_stacks: bool,
     pub native_stacks: bool,
+    /// Which of them text and pictures show.
+    pub native_frames: NativeFrames,
     /// Sample here as well as by the clock.
     pub probe: Option<Probe>,
     pub output: OutputChoice,
@@ -217,6 +231,8 @@ pub struct Config {
     pub calls: Option<CallsConfig>,
     /// Split stacks by thread.
     pub threads: bool,
+    /// Show equal workers as one.
+    pub merge_workers: bool,
     pub verbosity: Verbosity,
     /// Where the closing summary goes as JSON, besides standard error.
     pub summary_json: Option<PathBuf>,
@@ -248,6 +264,24 @@ pub enum OutputTarget {
     File { path: PathBuf, force: bool },
 }
 
+impl OutputTarget {
+    /// Of what is written besides the profile: `-` is standard output, and a file is replaced.
+    pub fn replacing(path: &Path) -> Self {
+        match is_stdout(path) {
+            true => Self::Stdout,
+            false => Self::File {
+                path: path.to_owned(),
+                force: true,
+            },
+        }
+    }
+}
+
+/// /dev/stdout would open the file behind a redirection a second time, and cut off what is in it.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdout")
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Errors and the summary.
@@ -265,9 +299,20 @@ pub enum ConfigError {
     NoTarget,
     #[error("{0} and {1} exclude each other: give either pids, or -a for the whole machine, or a command after `--`")]
     ManyTargets(&'static str, &'static str),
+    #[error("{offer}")]
+    NameForPid { offer: String },
+    #[error("{0} and {1} would both go to standard output; name a file with one of them")]
+    StdoutTwice(&'static str, &'static str),
+    #[error("{} is the file of both {} and {}; name another with one of them", path.display(), options.0, options.1)]
+    SameFile {
+        path: PathBuf,
+        options: (&'static str, &'static str),
+    },
+    #[error("the ending of {} names no format for a curve: use .csv or .json", path.display())]
+    UnknownEndingOfCurve { path: PathBuf },
     #[error("--tid goes with a process that is running, not with a command; use --comm or leave it out")]
     TidOfCommand,
-    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm '{kept}'")]
+    #[error("the kernel keeps {MAX_COMM_BYTES} bytes of a thread's name; use --comm {kept}")]
     LongComm { kept: String },
     #[error("--source {0} says what is there at the end, without ages and moments; leave one of the options out")]
     SourceHasNot(&'static str),
@@ -293,10 +338,12 @@ pub enum ConfigError {
 impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
-            // The words are in order, what they ask for cannot be had.
-            Self::RateOutOfRange { .. } => exit::FAILURE,
             Self::NoTarget
             | Self::ManyTargets(..)
+            | Self::StdoutTwice(..)
+            | Self::SameFile { .. }
+            | Self::UnknownEndingOfCurve { .. }
+            | Self::NameForPid { .. }
             | Self::TidOfCommand
             | Self::ExactOfAll
             | Self::UnknownEndingOfCalls { .. }
@@ -305,6 +352,7 @@ impl ConfigError {
             | Self::SourceHasNot(_)
             | Self::LongComm { .. }
             | Self::EmptyComm
+            | Self::RateOutOfRange { .. }
             | Self::UnknownEnding { .. } => exit::USAGE,
         }
     }
@@ -317,6 +365,8 @@ impl Config {
             common,
             rate,
             no_kernel,
+            native,
+            merge_workers,
             probe,
             format,
         } = typed;
@@ -330,14 +380,17 @@ impl Config {
             }
             (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => DEFAULT_FORMAT,
         };
-        Ok(Self {
+        let config = Self {
             rate_hz,
             period_ns: period_ns(rate_hz),
             kernel_stacks: !no_kernel,
+            native_frames: native,
+            merge_workers,
             probe,
             format,
             ..config
-        })
+        };
+        config.with_outputs_apart()
     }
 
     /// What `profiler memory …` means.
@@ -389,6 +442,14 @@ impl Config {
         {
             return Err(ConfigError::OlderThanRecording { older_than, length });
         }
+        if let Some(path) = &curve
+            && !matches!(
+                path.extension().and_then(|ending| ending.to_str()),
+                Some("csv" | "json")
+            )
+        {
+            return Err(ConfigError::UnknownEndingOfCurve { path: path.clone() });
+        }
         let older_than = older_than.or(leaks.then_some(Duration::ZERO));
         match source {
             MemorySource::Pools if peak || temporary || older_than.is_some() || every.is_some() => {
@@ -426,7 +487,7 @@ impl Config {
             }),
             format,
         });
-        Ok(config)
+        config.with_outputs_apart()
     }
 
     /// What `profiler calls …` means.
@@ -466,11 +527,40 @@ impl Config {
             top,
             format,
         });
-        Ok(Self {
+        let config = Self {
             rate_hz,
             period_ns: period_ns(rate_hz),
             ..config
-        })
+        };
+        config.with_outputs_apart()
+    }
+
+    /// Refuses to write two things into one file.
+    fn with_outputs_apart(self) -> Result<Self, ConfigError> {
+        let mut taken: Vec<(&'static str, OutputTarget)> = Vec::new();
+        match &self.output {
+            OutputChoice::Stdout => taken.push(("the profile (-o)", OutputTarget::Stdout)),
+            OutputChoice::File { path, .. } => taken.push(("-o", OutputTarget::replacing(path))),
+            OutputChoice::ByDefault { .. } => {}
+        }
+        let curve = self.memory.as_ref().and_then(|memory| memory.curve.as_deref());
+        for (option, path) in [("--curve", curve), ("--summary-json", self.summary_json.as_deref())] {
+            let Some(target) = path.map(OutputTarget::replacing) else {
+                continue;
+            };
+            match (taken.iter().find(|(_, other)| *other == target), &target) {
+                (Some((other, _)), OutputTarget::Stdout) => return Err(ConfigError::StdoutTwice(other, option)),
+                // What a device, or a pipe of /dev/fd, does with two is its affair.
+                (Some((other, _)), OutputTarget::File { path, .. }) if !path.starts_with("/dev") => {
+                    return Err(ConfigError::SameFile {
+                        path: path.clone(),
+                        options: (other, option),
+                    });
+                }
+                _ => taken.push((option, target)),
+            }
+        }
+        Ok(self)
     }
 
     /// The part that every kind of recording has; the rest as by default.
@@ -494,7 +584,7 @@ impl Config {
             summary_json,
         } = typed;
         let restricted = !tids.is_empty() || comm.is_some() || cgroup.is_some();
-        let target = target(pids, positional_pids, all, command, restricted)?;
+        let target = target(numbers(pids)?, numbers(positional_pids)?, all, command, restricted)?;
         if !tids.is_empty() && matches!(target, Target::Command(_)) {
             return Err(ConfigError::TidOfCommand);
         }
@@ -503,8 +593,7 @@ impl Config {
         }
         let output = match output {
             None => OutputChoice::ByDefault { force },
-            // /dev/stdout would open the file behind a redirection a second time, and cut off what is in it.
-            Some(path) if path == Path::new("-") || path == Path::new("/dev/stdout") => OutputChoice::Stdout,
+            Some(path) if is_stdout(&path) => OutputChoice::Stdout,
             Some(path) => OutputChoice::File { path, force },
         };
         Ok(Self {
@@ -521,12 +610,14 @@ impl Config {
             }),
             kernel_stacks: false,
             native_stacks: !no_native,
+            native_frames: NativeFrames::default(),
             probe: None,
             output,
             format: DEFAULT_FORMAT,
             memory: None,
             calls: None,
             threads,
+            merge_workers: false,
             summary_json,
             verbosity: match (quiet, verbose) {
                 (true, _) => Verbosity::Quiet,
@@ -547,7 +638,7 @@ impl Config {
             },
             OutputChoice::ByDefault { force } => {
                 let subject = match (&self.target, command_pid) {
-                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm_of(proc, pid), pid)),
+                    (Target::Pids(pids), _) => pids.first().map(|&pid| (comm::of(proc, pid), pid)),
                     (Target::Command(command), Some(pid)) => Some((program_name(command), pid)),
                     (Target::Command(_), None) | (Target::All, _) => None,
                 };
@@ -587,6 +678,17 @@ fn target(
     }
 }
 
+/// Pids; for a name, those that may be meant.
+fn numbers(words: Vec<ProcessWord>) -> Result<Vec<u32>, ConfigError> {
+    let number = |word| match word {
+        ProcessWord::Pid(pid) => Ok(pid),
+        ProcessWord::Name(name) => Err(ConfigError::NameForPid {
+            offer: who::offer(Path::new("/proc"), &name),
+        }),
+    };
+    words.into_iter().map(number).collect()
+}
+
 fn without_repeats(ids: Vec<u32>) -> Vec<u32> {
     let mut kept = Vec::with_capacity(ids.len());
     for id in ids {
@@ -597,15 +699,39 @@ fn without_repeats(ids: Vec<u32>) -> Vec<u32> {
     kept
 }
 
-fn check_comm(comm: &str) -> Result<(), ConfigError> {
+fn check_comm(comm: &OsStr) -> Result<(), ConfigError> {
     if comm.is_empty() {
         return Err(ConfigError::EmptyComm);
     }
-    if comm.len() <= MAX_COMM_BYTES {
-        return Ok(());
+    match comm.as_bytes().get(..MAX_COMM_BYTES) {
+        Some(kept) if kept.len() < comm.len() => Err(ConfigError::LongComm { kept: shell_word(kept) }),
+        _ => Ok(()),
     }
-    let kept = comm[..comm.floor_char_boundary(MAX_COMM_BYTES)].to_owned();
-    Err(ConfigError::LongComm { kept })
+}
+
+/// Bytes as a shell takes them: in quotes, and as bash and zsh write it (`$'…'`) what is no text. The kernel cuts names
+/// in the middle of a character.
+fn shell_word(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.contains(|c: char| c.is_control() || c == '\'') => format!("'{text}'"),
+        _ => {
+            let mut word = "$'".to_owned();
+            for chunk in bytes.utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        '\'' | '\\' => word.extend(['\\', c]),
+                        _ if c.is_ascii_control() => word.push_str(&format!("\\x{:02x}", u32::from(c))),
+                        _ => word.push(c),
+                    }
+                }
+                for byte in chunk.invalid() {
+                    word.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+            word.push('\'');
+            word
+        }
+    }
 }
 
 fn rate_hz(typed: u64) -> Result<u32, ConfigError> {
@@ -632,13 +758,6 @@ impl fmt::Display for KnownEndings {
     }
 }
 
-/// A process's name, or `process` where it cannot be read: `preflight` has its own words for that.
-fn comm_of(proc: &Path, pid: u32) -> String {
-    fs::read(proc.join(pid.to_string()).join("comm"))
-        .map(|comm| String::from_utf8_lossy(comm.trim_ascii_end()).into_owned())
-        .unwrap_or_default()
-}
-
 fn program_name(command: &[OsString]) -> String {
     let name = command.first().and_then(|program| Path::new(program).file_name());
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -651,7 +770,7 @@ fn file_name_part(comm: &str) -> String {
         .chars()
         .take(32)
         .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
+            if c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') {
                 c
             } else {
                 '_'
@@ -693,6 +812,8 @@ fn local_time(now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser as _;
     use proptest::prelude::*;
 
@@ -720,12 +841,14 @@ mod tests {
             duration: None,
             kernel_stacks: true,
             native_stacks: true,
+            native_frames: NativeFrames::default(),
             probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
             memory: None,
             calls: None,
             threads: false,
+            merge_workers: false,
             verbosity: Verbosity::Normal,
             summary_json: None,
         };
@@ -781,7 +904,7 @@ mod tests {
         for line in ["-a -r 0", "-a -r 20001", "-a -r 21khz", "-a -r 99999999999999999999"] {
             let error = config(line).unwrap_err();
             assert!(error.to_string().ends_with("use -r with 1 to 20000 Hz"), "{error}");
-            assert_eq!(error.exit_code(), exit::FAILURE);
+            assert_eq!(error.exit_code(), exit::USAGE);
         }
         assert_eq!(config("-a -r 1").unwrap().period_ns, 1_000_000_000);
         assert_eq!(config("-a -r 20khz").unwrap().period_ns, 50_000);
@@ -815,16 +938,46 @@ mod tests {
     }
 
     #[test]
+    fn two_things_never_go_to_one_place() {
+        let memory = |line: &str| {
+            let words = ["profiler", "memory", "-a"].into_iter().chain(line.split_whitespace());
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Memory(memory) => Config::from_memory_cli(memory),
+                _ => unreachable!("`memory` was typed"),
+            }
+        };
+        for error in [
+            config("-a -o - --summary-json -").unwrap_err(),
+            config("-a -o /dev/stdout --summary-json -").unwrap_err(),
+            // The table goes there by itself.
+            memory("--summary-json -").unwrap_err(),
+            config("-a -o x.svg --summary-json x.svg").unwrap_err(),
+            memory("--every 1s --curve x.json --summary-json x.json").unwrap_err(),
+            memory("-o x.csv --every 1s --curve x.csv").unwrap_err(),
+            memory("--every 1s --curve x.png").unwrap_err(),
+        ] {
+            assert_eq!(error.exit_code(), exit::USAGE, "{error}");
+        }
+        config("-a --summary-json -").unwrap();
+        config("-a -o x.svg --summary-json x.json").unwrap();
+        config("-a -f svg -o /dev/null --summary-json /dev/null").unwrap();
+        memory("-o x.csv --every 1s --curve y.csv --summary-json -").unwrap();
+    }
+
+    #[test]
     fn a_name_the_kernel_would_cut_is_refused_with_what_it_keeps() {
         let error = config("--comm gunicorn-worker-7").unwrap_err().to_string();
         assert!(error.contains("--comm 'gunicorn-worker'"), "{error}");
-        // 14 bytes and a letter of two: the cut falls before it.
+        // 14 bytes and a letter of two, of which the kernel keeps one byte.
         assert_eq!(
             config("--comm 12345678901234äb"),
             Err(ConfigError::LongComm {
-                kept: "12345678901234".into()
+                kept: r"$'12345678901234\xc3'".into()
             })
         );
+        let kept = config(r"--comm обработчик").unwrap_err().to_string();
+        assert!(kept.ends_with(r"--comm $'обработ\xd1'"), "{kept}");
+        assert_eq!(shell_word(b"it's\n"), r"$'it\'s\x0a'");
         assert!(config("--comm 123456789012345").is_ok());
     }
 
@@ -898,8 +1051,9 @@ mod tests {
         #[test]
         fn any_name_makes_a_file_name_that_stays_in_its_directory(comm in ".*") {
             let part = file_name_part(&comm);
-            prop_assert!(!part.is_empty() && part.len() <= 32);
-            prop_assert!(!part.contains('/') && !part.starts_with(['-', '.']));
+            prop_assert!(!part.is_empty() && part.chars().count() <= 32);
+            prop_assert!(!part.contains(|c: char| c == '/' || c.is_control() || c.is_whitespace()));
+            prop_assert!(!part.starts_with(['-', '.']));
         }
 
         #[test]

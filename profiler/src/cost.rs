@@ -1,6 +1,6 @@
 //! What profiling costs: measured, not estimated.
 
-use std::{fs, mem::MaybeUninit, time::Duration};
+use std::{fs, mem::MaybeUninit, sync::LazyLock, time::Duration};
 
 /// CPU time this process has used so far, user and system, children excluded.
 pub fn cpu_time() -> Duration {
@@ -27,16 +27,41 @@ pub fn thread_cpu_time() -> Duration {
 
 /// Resident memory of this process in bytes: now, and the most it ever was.
 pub fn resident_bytes() -> (u64, u64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Bytes: our own name need not be UTF-8 either.
+    let status = fs::read("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+        let mut lines = status.split(|&byte| byte == b'\n');
+        let line = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+        str::from_utf8(line)
+            .ok()?
+            .trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
     };
     (field("VmRSS:").unwrap_or(0) * 1024, field("VmHWM:").unwrap_or(0) * 1024)
 }
 
-/// CLOCK_MONOTONIC, the clock of samples and side-band events.
+/// CLOCK_MONOTONIC as the kernel has it, the clock of samples and side-band events. In a time namespace what we are told
+/// is shifted, and everything the kernel side saw would lie in the past, or in the future.
 pub fn monotonic_ns() -> u64 {
+    static SHIFT_NS: LazyLock<i64> = LazyLock::new(|| {
+        let shifts = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        monotonic_shift_ns(&shifts).unwrap_or(0)
+    });
+    own_monotonic_ns().saturating_add_signed(SHIFT_NS.saturating_neg())
+}
+
+/// What a time namespace adds: `monotonic SECONDS NANOSECONDS`, each with its sign (time_namespaces(7)).
+fn monotonic_shift_ns(shifts: &str) -> Option<i64> {
+    let line = shifts.lines().find_map(|line| line.strip_prefix("monotonic"))?;
+    let mut numbers = line.split_ascii_whitespace().map(str::parse::<i64>);
+    let (seconds, nanoseconds) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
+fn own_monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is live and writable. The clock exists on every Linux, so the call cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
@@ -52,5 +77,26 @@ pub fn jiffy_ns() -> u64 {
         Ok(ns) if known && ns > 0 => ns,
         // The most common one (CONFIG_HZ=250).
         _ => 4_000_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shift_of_a_time_namespace_is_read() {
+        let shifts = "monotonic      100000         7\nboottime          -5         0\n";
+        assert_eq!(monotonic_shift_ns(shifts), Some(100_000_000_000_007));
+        assert_eq!(monotonic_shift_ns("monotonic -1 0\n"), Some(-1_000_000_000));
+        for none in [
+            "",
+            "monotonic",
+            "monotonic x 0",
+            "monotonic 9223372036854775807 0",
+            "boottime 1 0",
+        ] {
+            assert_eq!(monotonic_shift_ns(none), None, "{none}");
+        }
     }
 }

@@ -8,9 +8,9 @@ use std::{mem::offset_of, num::NonZeroU32};
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
     record::{
-        BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, RECORD_BLOCK,
-        RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader,
-        StackRecord,
+        BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame,
+        RECORD_BEGAN, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE,
+        RECORD_STACK, SampleHeader, StackKey, StackRecord,
     },
 };
 use thiserror::Error;
@@ -31,6 +31,8 @@ pub enum RawRecord<'a> {
     Block(BlockRecord),
     /// A call of a chosen function has ended.
     Call(CallRecord),
+    /// A process is counted that nobody had told of.
+    Began(BeganRecord),
 }
 
 impl RawRecord<'_> {
@@ -43,6 +45,7 @@ impl RawRecord<'_> {
             Self::Code(code) => code.time_ns,
             Self::Block(block) => block.time_ns,
             Self::Call(call) => call.time_ns,
+            Self::Began(began) => began.time_ns,
         }
     }
 }
@@ -60,6 +63,8 @@ pub struct RawStack {
     pub python_flags: u32,
     /// `PYTHON_…`: how the Python stack was read.
     pub python_status: u32,
+    /// What the kernel side keeps it under.
+    pub place: StackKey,
 }
 
 impl RawStack {
@@ -77,6 +82,8 @@ pub struct RawCode<'a> {
     /// What its calls are counted under, if it was sent because it was called.
     pub identity: Option<NonZeroU32>,
     pub time_ns: u64,
+    /// What tells it from others at the same address.
+    pub fingerprint: u64,
     pub bytes: &'a [u8],
 }
 
@@ -106,6 +113,7 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
             Ok(RawRecord::Memory(record.header, record.event))
         }
         RECORD_CALL => Ok(RawRecord::Call(call(bytes).ok_or(short)?)),
+        RECORD_BEGAN => Ok(RawRecord::Began(began(bytes).ok_or(short)?)),
         RECORD_BLOCK => Ok(RawRecord::Block(block(bytes).ok_or(short)?)),
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
@@ -114,6 +122,8 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
                 instance: word(offset_of!(CodeRecord, instance))?,
                 identity: NonZeroU32::new(word(offset_of!(CodeRecord, identity))?),
                 time_ns,
+                fingerprint: u64_at(bytes, offset_of!(CodeRecord, fingerprint))
+                    .ok_or(DecodeError::Short(bytes.len()))?,
                 bytes,
             }))
         }
@@ -145,10 +155,17 @@ fn call(bytes: &[u8]) -> Option<CallRecord> {
     Some(unsafe { bytes.as_ptr().cast::<CallRecord>().read_unaligned() })
 }
 
+fn began(bytes: &[u8]) -> Option<BeganRecord> {
+    let bytes = bytes.get(..size_of::<BeganRecord>())?;
+    // SAFETY: `BeganRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<BeganRecord>().read_unaligned() })
+}
+
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
     let len = |at: usize, most: usize| Some((u32_at(bytes, at)? as usize).min(most));
     let kernel_len = len(offset_of!(StackRecord, kernel_len), MAX_KERNEL_ADDRESSES)?;
     let native_len = len(offset_of!(StackRecord, native_len), MAX_NATIVE_ADDRESSES)?;
+    let place = u64_at(bytes, offset_of!(StackRecord, place))?;
     let python_len = len(offset_of!(StackRecord, python_len), MAX_PYTHON_FRAMES)?;
     let mut words = bytes
         .get(offset_of!(StackRecord, words)..)?
@@ -163,7 +180,11 @@ fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
         .as_chunks()
         .0
         .iter()
-        .map(|&[code, instruction]| PythonFrame { code, instruction })
+        .map(|&[code, instruction, fingerprint]| PythonFrame {
+            code,
+            instruction,
+            fingerprint,
+        })
         .collect();
     Some(RawStack {
         kernel,
@@ -172,6 +193,9 @@ fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
         python,
         python_flags: u32_at(bytes, offset_of!(StackRecord, python_flags))?,
         python_status,
+        place: StackKey {
+            hash: [place, u64_at(bytes, offset_of!(StackRecord, place) + 8)?],
+        },
     })
 }
 
@@ -212,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u8..9, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        fn no_bytes_panic(kind in 0u8..10, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

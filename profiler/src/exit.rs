@@ -33,6 +33,22 @@ pub fn of_error(error: &anyhow::Error) -> u8 {
     FAILURE
 }
 
+/// What to do about an error that can come from anywhere.
+pub fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+    // Some libraries tell what the kernel said in words only.
+    let has_number = |number: i32| {
+        let words = format!("(os error {number})");
+        error.chain().any(|cause| cause.to_string().contains(&words))
+    };
+    if has_number(libc::EMFILE) {
+        return Some("raise the limit of open files of this shell or service (ulimit -n 65536, LimitNOFILE=65536)");
+    }
+    if has_number(libc::ENFILE) {
+        return Some("raise the machine's limit of open files (sysctl fs.file-max)");
+    }
+    None
+}
+
 /// The status that stands for how a command ended, as a shell would report it.
 pub fn of_child(status: ExitStatus) -> u8 {
     let number = match (status.code(), status.signal()) {
@@ -58,6 +74,17 @@ mod tests {
         assert_eq!(of_child(ExitStatus::from_raw(255 << 8)), 255);
         assert_eq!(of_child(ExitStatus::from_raw(libc::SIGTERM)), 143);
         assert_eq!(of_child(ExitStatus::from_raw(libc::SIGSEGV | 0x80)), 139);
+    }
+
+    #[test]
+    fn who_has_no_file_left_is_told_the_limit_to_raise() {
+        let error = |number| {
+            let error = std::io::Error::from_raw_os_error(number);
+            anyhow::Error::new(error).context("failed to open something")
+        };
+        assert!(remedy(&error(libc::EMFILE)).is_some_and(|remedy| remedy.contains("ulimit -n")));
+        assert!(remedy(&error(libc::ENFILE)).is_some_and(|remedy| remedy.contains("fs.file-max")));
+        assert_eq!(remedy(&error(libc::ENOENT)), None);
     }
 
     #[test]

@@ -312,6 +312,11 @@ impl Running {
         }
     }
 
+    /// Whether the command is known to have ended.
+    pub fn has_ended(&self) -> bool {
+        self.process.status.is_some()
+    }
+
     /// Sends `signal` to the command, unless it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         if self.process.status.is_some() {

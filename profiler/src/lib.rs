@@ -15,8 +15,10 @@
 pub mod bpf;
 pub mod calls;
 pub mod cli;
+pub mod closest;
 pub mod config;
 pub mod cost;
+pub mod cpu_use;
 pub mod decode;
 pub mod exit;
 pub mod governor;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use profiler::{
-    cli::{self, Command},
+    cli::{self, Command, completions},
     config::Config,
     exit, session,
 };
@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let remedy = exit::remedy(&error).map(|remedy| format!("; {remedy}"));
+            eprintln!("error: {error:#}{}", remedy.unwrap_or_default());
             ExitCode::from(exit::of_error(&error))
         }
     }
@@ -25,7 +26,7 @@ fn run() -> anyhow::Result<u8> {
         Command::Calls(typed) => session::record(&Config::from_calls_cli(typed)?),
         Command::Completions { shell } => {
             // A reader that leaves early has what it wanted.
-            match cli::write_completions(shell, &mut std::io::stdout().lock()) {
+            match completions::write(shell, &mut std::io::stdout().lock()) {
                 Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
                 _ => Ok(exit::SUCCESS),
             }

@@ -60,7 +60,8 @@ pub fn key(profile: &mut Profile, ledger: &Ledger, stacks: &[StackId], sampled: 
         pid: sampled.pid,
         tid: sampled.tid,
         comm: profile.intern_string(ledger.name(sampled.comm)),
-        thread: profile.intern_string(ledger.name(sampled.thread)),
+        command: profile.intern_string(ledger.name(sampled.command)),
+        thread: profile.intern_string(ledger.thread_name(sampled.thread)),
         cgroup: profile.intern_string(ledger.name(sampled.cgroup)),
         container: profile.intern_string(ledger.name(sampled.container)),
     };

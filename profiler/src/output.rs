@@ -7,22 +7,28 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions},
     io::{self, BufWriter, ErrorKind, Write},
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, fchown},
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
+        },
     },
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::NamedTempFile;
 
-use crate::{config::OutputTarget, invoker::Invoker};
+use crate::{config::OutputTarget, invoker::Invoker, launch::is_ignored};
 
 /// A place that has been found fit to be written to.
 #[derive(Debug)]
 pub struct Output {
     place: Place,
+    /// What names it on the command line.
+    option: &'static str,
 }
 
 #[derive(Debug)]
@@ -36,6 +42,11 @@ enum Place {
     /// Opening a pipe waits for its reader, so it is left for the end.
     Pipe {
         path: PathBuf,
+    },
+    /// A pipe that has a reader.
+    Connected {
+        path: PathBuf,
+        pipe: File,
     },
     File(Replacement),
 }
@@ -53,6 +64,37 @@ struct Replacement {
     permissions: Option<Permissions>,
     /// The uid and gid the file is given: those it had, or those of the user behind sudo.
     owner: Option<(u32, u32)>,
+    option: &'static str,
+}
+
+/// The temporary file that is being written.
+static PARTIAL: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Removes a file that is half written, before the program ends without having finished it.
+pub fn remove_partial() {
+    if let Ok(mut partial) = PARTIAL.lock()
+        && let Some(path) = partial.take()
+    {
+        // It may just have been finished and renamed.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn set_partial(path: Option<&Path>) {
+    if let Ok(mut partial) = PARTIAL.lock() {
+        *partial = path.map(Path::to_owned);
+    }
+}
+
+/// From here on, a file that may not become larger (`ulimit -f`) is an error, as a full disk is, and not the end of the
+/// program, which would leave half of it behind.
+pub fn survive_limit() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // A handler, and not SIG_IGN, which a command that is started would inherit.
+    if !is_ignored(libc::SIGXFSZ) {
+        // SAFETY: the handler does nothing. Nobody else handles this signal.
+        unsafe { libc::signal(libc::SIGXFSZ, nothing as *const () as libc::sighandler_t) };
+    }
 }
 
 /// What became of a profile.
@@ -66,118 +108,149 @@ pub struct Written {
 }
 
 impl Output {
-    /// Checks that `target` can be written. A new file is given to `owner`.
-    pub fn prepare(target: &OutputTarget, owner: Option<&Invoker>) -> Result<Self> {
+    /// Checks that `target`, which is named with `option`, can be written. A new file is given to `owner`.
+    pub fn prepare(target: &OutputTarget, owner: Option<&Invoker>, option: &'static str) -> Result<Self> {
         let place = match target {
             OutputTarget::Stdout => Place::Stdout,
-            OutputTarget::File { path, force } => Place::of_path(path, *force, owner)?,
+            OutputTarget::File { path, force } => Place::of_path(path, *force, owner, option)?,
         };
-        Ok(Self { place })
+        Ok(Self { place, option })
+    }
+
+    /// Opens a pipe, which waits until somebody reads it; `waits` is called before, if nobody does yet.
+    pub fn connect(self, waits: impl FnOnce(&Path)) -> Result<Self> {
+        let Self { place, option } = self;
+        let place = match place {
+            Place::Pipe { path } => {
+                let pipe =
+                    open_pipe(&path, waits).with_context(|| format!("cannot open the pipe {}", path.display()))?;
+                Place::Connected { path, pipe }
+            }
+            other => other,
+        };
+        Ok(Self { place, option })
     }
 
     /// Where the profile will be; `None` is standard output.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Stdout => None,
-            Place::Device { path, .. } | Place::Pipe { path } => Some(path),
+            Place::Device { path, .. } | Place::Pipe { path } | Place::Connected { path, .. } => Some(path),
             Place::File(replacement) => Some(&replacement.shown),
         }
     }
 
-    /// Lets `content` write the profile and puts it in its place.
+    /// Lets `content` write, and puts what it wrote in its place.
     pub fn write(self, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
-        match self.place {
+        let Self { place, option } = self.connect(|_| {})?;
+        let (path, (bytes, reader_left)) = match place {
             Place::Stdout => {
                 // Locked for the whole profile, so that nothing else gets in between.
-                let (bytes, reader_left) = stream(io::stdout().lock(), content).context("standard output")?;
-                Ok(Written {
-                    path: None,
-                    bytes,
-                    reader_left,
-                })
+                let written = stream(io::stdout().lock(), content, option).context("standard output")?;
+                (None, written)
             }
-            Place::Device { path, file } => {
-                let (bytes, reader_left) = stream(file, content).with_context(|| path.display().to_string())?;
-                Ok(Written {
-                    path: Some(path),
-                    bytes,
-                    reader_left,
-                })
+            Place::Device { path, file: sink } | Place::Connected { path, pipe: sink } => {
+                let written = stream(sink, content, option).with_context(|| path.display().to_string())?;
+                (Some(path), written)
             }
-            Place::Pipe { path } => {
-                let pipe = OpenOptions::new()
-                    .write(true)
-                    .open(&path)
-                    .with_context(|| format!("cannot open the pipe {}", path.display()))?;
-                let (bytes, reader_left) = stream(pipe, content).with_context(|| path.display().to_string())?;
-                Ok(Written {
-                    path: Some(path),
-                    bytes,
-                    reader_left,
-                })
-            }
+            Place::Pipe { path } => bail!("the pipe {} was not opened", path.display()),
             Place::File(replacement) => {
                 let shown = replacement.shown.clone();
                 let bytes = replacement.write(content)?;
-                Ok(Written {
-                    path: Some(shown),
-                    bytes,
-                    reader_left: false,
-                })
+                (Some(shown), (bytes, false))
+            }
+        };
+        Ok(Written {
+            path,
+            bytes,
+            reader_left,
+        })
+    }
+}
+
+/// Opens a pipe with a name for writing.
+fn open_pipe(path: &Path, waits: impl FnOnce(&Path)) -> io::Result<File> {
+    let now = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    match now {
+        // From here on it waits where the reader is slow.
+        Ok(pipe) => {
+            // SAFETY: the descriptor is open, and a flag is all that changes. O_NONBLOCK is the one that was asked for,
+            // the others are ignored or cannot be set on a pipe.
+            match unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, 0) } {
+                0 => Ok(pipe),
+                _ => Err(io::Error::last_os_error()),
             }
         }
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+            waits(path);
+            OpenOptions::new().write(true).open(path)
+        }
+        Err(error) => Err(error),
     }
 }
 
 impl Place {
-    fn of_path(path: &Path, force: bool, owner: Option<&Invoker>) -> Result<Self> {
+    fn of_path(path: &Path, force: bool, owner: Option<&Invoker>, option: &'static str) -> Result<Self> {
         let shown = path.display();
         if path.as_os_str().is_empty() {
-            bail!("the name of the output is empty; name a file with -o, or use `-o -` for standard output");
+            bail!(
+                "the name of the output is empty; name a file with {option}, or use `{option} -` for standard output"
+            );
         }
         let existing = match fs::metadata(path) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot look at {shown}; name another file with -o"));
+                return Err(error).with_context(|| format!("cannot look at {shown}; name another file with {option}"));
             }
         };
         let Some(metadata) = existing else {
             // A link to nowhere is found by its own name only.
             if fs::symlink_metadata(path).is_ok() && !force {
-                return Err(exists(path));
+                return Err(exists(path, option));
             }
-            return Ok(Self::File(Replacement::new(path, path.to_owned(), force, None, owner)?));
+            return Ok(Self::File(Replacement::new(
+                path,
+                path.to_owned(),
+                force,
+                None,
+                owner,
+                option,
+            )?));
         };
 
         let kind = metadata.file_type();
         if kind.is_dir() {
-            bail!(
-                "{shown} is a directory; name a file in it, such as -o {}",
-                path.join("flame.svg").display()
-            );
+            bail!("{shown} is a directory; name a file in it with {option}");
         } else if kind.is_fifo() {
             if !may_write(path) {
                 bail!(
-                    "the pipe {shown} cannot be written: {}; name another with -o",
+                    "the pipe {shown} cannot be written: {}; name another with {option}",
                     io::Error::last_os_error()
                 );
             }
             Ok(Self::Pipe { path: path.to_owned() })
         } else if kind.is_char_device() {
             let file = OpenOptions::new().write(true).open(path);
-            let file = file.with_context(|| format!("cannot write to {shown}; name another file with -o"))?;
+            let file = file.with_context(|| format!("cannot write to {shown}; name another file with {option}"))?;
             Ok(Self::Device {
                 path: path.to_owned(),
                 file,
             })
         } else if !kind.is_file() {
-            bail!("{shown} is neither a file nor a pipe; name another with -o");
+            bail!("{shown} is neither a file nor a pipe; name another with {option}");
         } else if !force {
-            Err(exists(path))
+            Err(exists(path, option))
         } else {
             let real = fs::canonicalize(path).with_context(|| format!("cannot look at {shown}"))?;
-            Ok(Self::File(Replacement::new(path, real, force, Some(&metadata), owner)?))
+            Ok(Self::File(Replacement::new(
+                path,
+                real,
+                force,
+                Some(&metadata),
+                owner,
+                option,
+            )?))
         }
     }
 }
@@ -189,13 +262,14 @@ impl Replacement {
         force: bool,
         existing: Option<&Metadata>,
         owner: Option<&Invoker>,
+        option: &'static str,
     ) -> Result<Self> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
         if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
-            bail!("{} does not name a file; name one with -o", shown.display());
+            bail!("{} does not name a file; name one with {option}", shown.display());
         }
         let replacement = Self {
             shown: shown.to_owned(),
@@ -206,6 +280,7 @@ impl Replacement {
                 .map(|metadata| (metadata.uid(), metadata.gid()))
                 .or_else(|| owner.map(|invoker| (invoker.uid, invoker.gid))),
             directory,
+            option,
         };
         // Only trying tells whether a file can be made: permissions, read-only mounts and quotas all have their say.
         // It is removed at once, so that nothing is left behind if the recording is killed.
@@ -213,14 +288,14 @@ impl Replacement {
         match replacement.temporary() {
             Ok(_) => Ok(replacement),
             Err(_) if !replacement.directory.exists() => {
-                bail!("there is no directory {directory}; make it with mkdir -p, or name another file with -o")
+                bail!("there is no directory {directory}; make it with mkdir -p, or name another file with {option}")
             }
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
-                bail!("{directory} is not a directory; name another file with -o")
+                bail!("{directory} is not a directory; name another file with {option}")
             }
             // The kind alone: tempfile adds the name of a file that nobody asked for.
             Err(error) => bail!(
-                "cannot write in {directory}: {}; name another file with -o",
+                "cannot write in {directory}: {}; name another file with {option}",
                 error.kind()
             ),
         }
@@ -244,7 +319,9 @@ impl Replacement {
         let mut temporary = self
             .temporary()
             .with_context(|| format!("cannot write in {}", self.directory.display()))?;
-        let (bytes, _) = stream(temporary.as_file_mut(), content).with_context(|| shown.to_string())?;
+        set_partial(Some(temporary.path()));
+        let _forget = Forget;
+        let (bytes, _) = stream(temporary.as_file_mut(), content, self.option).with_context(|| shown.to_string())?;
         let file = temporary.as_file();
         if let Some(permissions) = self.permissions {
             // Whoever chose the old file's mode chose it with or without the umask.
@@ -257,7 +334,10 @@ impl Replacement {
         }
         // A rename may reach the disk before the data does; after a power failure the file would be empty.
         file.sync_all()
-            .map_err(|error| cannot_write(&error))
+            .map_err(|error| {
+                let why = refused(error.kind(), self.option);
+                anyhow::Error::new(error).context(why)
+            })
             .with_context(|| shown.to_string())?;
         let persisted = if self.force {
             temporary.persist(&self.path)
@@ -280,9 +360,18 @@ impl Replacement {
     }
 }
 
-fn exists(path: &Path) -> anyhow::Error {
+/// Forgets the file that was being written, however that ended.
+struct Forget;
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        set_partial(None);
+    }
+}
+
+fn exists(path: &Path, option: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "{} exists; use --force to overwrite it or -o to name another file",
+        "{} exists; use --force to overwrite it or {option} to name another file",
         path.display()
     )
 }
@@ -297,7 +386,7 @@ fn may_write(path: &Path) -> bool {
 }
 
 /// Writes `content` into `sink`, buffered. Answers with the bytes the sink took and whether its reader left.
-fn stream(sink: impl Write, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<(u64, bool)> {
+fn stream(sink: impl Write, content: impl FnOnce(&mut dyn Write) -> Result<()>, option: &str) -> Result<(u64, bool)> {
     let mut buffered = BufWriter::with_capacity(
         64 << 10,
         Sink {
@@ -314,20 +403,21 @@ fn stream(sink: impl Write, content: impl FnOnce(&mut dyn Write) -> Result<()>) 
         // Between `content` and us there may be a library that wraps errors its own way, so what counts is what the
         // sink itself met.
         (Err(_), Some(ErrorKind::BrokenPipe)) => Ok((sink.bytes, true)),
-        (Err(error), Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) => {
-            Err(error.context("the disk is full; make room or name a file on another disk with -o"))
-        }
-        (Err(error), Some(_)) => Err(error.context("cannot write the profile")),
+        (Err(error), Some(kind)) => Err(error.context(refused(kind, option))),
         (Err(error), None) => Err(error),
     }
 }
 
-fn cannot_write(error: &io::Error) -> anyhow::Error {
-    match error.kind() {
+/// Why something could not be written, and what to do.
+fn refused(kind: ErrorKind, option: &str) -> String {
+    match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            anyhow::anyhow!("the disk is full; make room or name a file on another disk with -o: {error}")
+            format!("the disk is full; make room or name a file on another disk with {option}")
         }
-        _ => anyhow::anyhow!("cannot write the profile: {error}"),
+        ErrorKind::FileTooLarge => {
+            format!("the file became larger than it may; raise the limit (ulimit -f), or name another with {option}")
+        }
+        _ => "it cannot be written".to_owned(),
     }
 }
 
@@ -388,7 +478,7 @@ mod tests {
     fn refusal(target: &OutputTarget) -> String {
         let text = format!(
             "{:#}",
-            Output::prepare(target, None).expect_err("this place is not fit")
+            Output::prepare(target, None, "-o").expect_err("this place is not fit")
         );
         assert!(!text.contains('\n') && !text.ends_with('.'), "{text:?}");
         text
@@ -409,7 +499,7 @@ mod tests {
     fn a_new_file_appears_whole_with_an_ordinary_mode() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("flame.svg");
-        let output = Output::prepare(&file(&path), None).unwrap();
+        let output = Output::prepare(&file(&path), None, "-o").unwrap();
         assert!(names(directory.path()).is_empty(), "preparing leaves nothing behind");
         let written = output
             .write(|out| {
@@ -455,7 +545,10 @@ mod tests {
         let path = directory.path().join("flame.svg");
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o606)).unwrap();
-        Output::prepare(&forced(&path), None).unwrap().write(hello).unwrap();
+        Output::prepare(&forced(&path), None, "-o")
+            .unwrap()
+            .write(hello)
+            .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"hello");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o606);
     }
@@ -466,7 +559,10 @@ mod tests {
         let (real, link) = (directory.path().join("real.svg"), directory.path().join("link.svg"));
         fs::write(&real, "old").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        Output::prepare(&forced(&link), None).unwrap().write(hello).unwrap();
+        Output::prepare(&forced(&link), None, "-o")
+            .unwrap()
+            .write(hello)
+            .unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&real).unwrap(), b"hello");
     }
@@ -476,7 +572,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("flame.svg");
         fs::write(&path, "old").unwrap();
-        let output = Output::prepare(&forced(&path), None).unwrap();
+        let output = Output::prepare(&forced(&path), None, "-o").unwrap();
         let error = output
             .write(|out| hello(out).and_then(|()| bail!("no more")))
             .unwrap_err();
@@ -489,7 +585,7 @@ mod tests {
     fn a_name_taken_during_the_recording_costs_neither_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("flame.svg");
-        let output = Output::prepare(&file(&path), None).unwrap();
+        let output = Output::prepare(&file(&path), None, "-o").unwrap();
         fs::write(&path, "somebody else's").unwrap();
         let error = format!("{:#}", output.write(hello).unwrap_err());
         assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
@@ -528,7 +624,7 @@ mod tests {
 
     #[test]
     fn a_full_device_is_named() {
-        let output = Output::prepare(&file("/dev/full"), None).unwrap();
+        let output = Output::prepare(&file("/dev/full"), None, "-o").unwrap();
         let error = format!("{:#}", output.write(hello).unwrap_err());
         assert!(
             error.contains("/dev/full") && error.contains("the disk is full; make room"),
@@ -538,7 +634,10 @@ mod tests {
 
     #[test]
     fn devices_are_written_directly() {
-        let written = Output::prepare(&file("/dev/null"), None).unwrap().write(hello).unwrap();
+        let written = Output::prepare(&file("/dev/null"), None, "-o")
+            .unwrap()
+            .write(hello)
+            .unwrap();
         assert_eq!(written.bytes, 5);
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
@@ -554,7 +653,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
         make_pipe(&path);
-        let output = Output::prepare(&file(&path), None).unwrap();
+        let output = Output::prepare(&file(&path), None, "-o").unwrap();
         let reader = thread::spawn({
             let path = path.clone();
             move || fs::read(path).unwrap()
@@ -569,7 +668,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
         make_pipe(&path);
-        let output = Output::prepare(&file(&path), None).unwrap();
+        let output = Output::prepare(&file(&path), None, "-o").unwrap();
         let reader = thread::spawn({
             let path = path.clone();
             move || {
@@ -609,7 +708,7 @@ mod tests {
             groups: vec![65533],
             account: None,
         };
-        Output::prepare(&file(&path), Some(&invoker))
+        Output::prepare(&file(&path), Some(&invoker), "-o")
             .unwrap()
             .write(hello)
             .unwrap();
@@ -618,7 +717,7 @@ mod tests {
         // What was there keeps its owner.
         let old = directory.path().join("old.svg");
         fs::write(&old, "old").unwrap();
-        Output::prepare(&forced(&old), Some(&invoker))
+        Output::prepare(&forced(&old), Some(&invoker), "-o")
             .unwrap()
             .write(hello)
             .unwrap();

@@ -6,7 +6,12 @@
 //!
 //! What the kernel side must know about a process comes out as [`Fact`]s: the only arrow that points back.
 
-use std::{mem, path::PathBuf, rc::Rc};
+use std::{
+    mem,
+    ops::Range,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
@@ -21,17 +26,19 @@ use profiler_common::{
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{
+    cost,
     decode::{RawCode, RawRecord, RawStack},
     memory::event::{self, Event, SiteId, What},
     process::{
-        self,
+        self, comm,
         files::{FileId, Files, PythonFile},
+        offspring::Offspring,
         sideband::{SidebandEvent, SidebandKind},
-        table::{Process, PythonIn, Table},
+        table::{CodeAt, Process, PythonIn, Table},
+        threads::ThreadId,
     },
     python::{
-        binary::PythonBinary,
-        code::Code,
+        code::{Code, Live},
         codes::{CodeId, Codes},
         memory::ProcessMemory,
     },
@@ -51,14 +58,14 @@ pub enum Fact {
     Exited { pid: u32 },
 }
 
-/// The CPython that a process is about to run.
-#[derive(Clone, Debug)]
-pub struct ExpectedIn {
+/// A process that is a CPython no more.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
     pub pid: u32,
-    /// What it is going to be known by.
-    pub instance: u32,
     pub file: FileId,
-    pub binary: Rc<PythonBinary>,
+    /// When it was forked or exec'ed, if that was in the recording.
+    pub began_ns: Option<u64>,
+    pub ended_ns: u64,
 }
 
 /// Which processes a recording is about.
@@ -124,7 +131,10 @@ pub struct Sampled {
     pub tid: u32,
     /// To be looked up with [`Ledger::name`].
     pub comm: u32,
-    pub thread: u32,
+    /// What the process runs.
+    pub command: u32,
+    /// To be looked up with [`Ledger::thread_name`].
+    pub thread: ThreadId,
     /// Empty if there is none.
     pub cgroup: u32,
     pub container: u32,
@@ -141,6 +151,8 @@ pub struct Ledger {
     /// Memory those take up.
     stack_bytes: usize,
     names: IndexSet<Box<str>, FxBuildHasher>,
+    /// What threads are called, by [`ThreadId`].
+    threads: Vec<ThreadName>,
     pub resolved: Resolved,
     pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
     /// Stacks that got memory, by [`SiteId`], once they are resolved.
@@ -148,8 +160,30 @@ pub struct Ledger {
     pub tally: Tally,
 }
 
-/// A stack (by its index), a thread, and the name it had.
-pub type SampleOf = (u32, u32, u32);
+/// What came in while raw stacks were being forgotten.
+#[derive(Debug, Default)]
+struct Kept {
+    stacks: FxHashSet<StackKey>,
+    codes: FxHashSet<CodeAt>,
+}
+
+/// What the kernel side must send anew.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    pub stacks: Vec<StackKey>,
+    pub codes: Vec<CodeKey>,
+}
+
+/// What a thread is called; both to be looked up with [`Ledger::name`].
+#[derive(Clone, Copy, Debug)]
+struct ThreadName {
+    kernel: u32,
+    /// What the program calls it, if it does and that could be read.
+    program: Option<u32>,
+}
+
+/// A stack (by its index), a thread's number, and who had it.
+pub type SampleOf = (u32, u32, ThreadId);
 
 /// The site of what has no stack.
 pub const NO_SITE: SiteId = SiteId::MAX;
@@ -163,19 +197,25 @@ pub struct Recording {
     pub files: Files,
     table: Table,
     pub ledger: Ledger,
-    /// While raw stacks are being forgotten: those that came in since the kernel side has forgotten them.
-    kept: Option<FxHashSet<StackKey>>,
+    /// While raw stacks are being forgotten: what came in since the kernel side has forgotten them.
+    kept: Option<Kept>,
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
     /// Stacks and threads by the numbers that the kernel side gave them (exact mode).
     numbered: FxHashMap<u32, (u32, SampleOf)>,
+    /// Children of the targets, where they are not recorded.
+    pub offspring: Option<Offspring>,
     /// Whether it is about calls.
     pub follows_calls: bool,
     /// Calls that have ended, for who asks for them.
     calls: Vec<CallRecord>,
     /// Code objects that became known, likewise: of which instance, where, and which.
     new_codes: Vec<(CodeKey, CodeId)>,
+    /// Processes that were CPython, likewise.
+    ended: Vec<Ended>,
+    /// Samples count that were taken in this time (CLOCK_MONOTONIC).
+    pub counted_ns: Range<u64>,
     /// Whether it is about memory.
     pub follows_memory: bool,
     /// What happened to memory.
@@ -188,6 +228,9 @@ pub struct Recording {
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
     /// Perf maps that are not believed, and why.
     refused_maps: IndexSet<String, FxBuildHasher>,
+    started: Instant,
+    /// Time spent on asking for names of threads.
+    spent_on_names: Duration,
 }
 
 impl Recording {
@@ -203,14 +246,19 @@ impl Recording {
             sampled_pids: FxHashSet::default(),
             facts: Vec::new(),
             numbered: FxHashMap::default(),
+            offspring: None,
             follows_calls: false,
             calls: Vec::new(),
             new_codes: Vec::new(),
+            ended: Vec::new(),
+            counted_ns: 0..u64::MAX,
             follows_memory: false,
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
             refused: IndexMap::default(),
             refused_maps: IndexSet::default(),
+            started: Instant::now(),
+            spent_on_names: Duration::ZERO,
         }
     }
 
@@ -225,21 +273,28 @@ impl Recording {
 
     /// Looks at the files that a process is about to run, so that what there is to know of them is known when it does.
     /// Returns the CPython among them.
-    pub fn expect(&mut self, pid: u32, paths: &[PathBuf]) -> Option<ExpectedIn> {
+    pub fn expect(&mut self, paths: &[PathBuf]) -> Option<FileId> {
         let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
-        files.into_iter().find_map(|file| match &self.files.get(file).python {
-            PythonFile::Yes(binary) => Some(ExpectedIn {
-                pid,
-                instance: self.table.expect(pid, file),
-                file,
-                binary: Rc::clone(binary),
-            }),
-            PythonFile::No | PythonFile::Refused(_) => None,
+        files.into_iter().find(|&file| self.files.get(file).cpython().is_some())
+    }
+
+    /// Why the interpreter in one of these files, which a process is about to run, is refused, if it is.
+    pub fn refusal_in(&mut self, paths: &[PathBuf]) -> Option<String> {
+        let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
+        files.into_iter().find_map(|file| {
+            let file = self.files.get(file);
+            match &file.python {
+                PythonFile::Refused(refusal) => Some(format!("{}: {refusal}", file.path.display())),
+                PythonFile::No | PythonFile::Yes(_) => None,
+            }
         })
     }
 
     /// Takes in a side-band event.
     pub fn apply(&mut self, event: &SidebandEvent) {
+        if let Some(offspring) = &mut self.offspring {
+            offspring.note(event);
+        }
         match &event.kind {
             // A thread.
             SidebandKind::Fork { parent_pid, pid, .. } if parent_pid == pid => {}
@@ -248,9 +303,18 @@ impl Recording {
                 if self.is_in_scope(*pid) {
                     self.note_process(event.time_ns, *pid, What::Exec);
                     let before = self.table.begin(*pid, comm.clone());
+                    if let Some(process) = self.table.get_mut(*pid) {
+                        process.began_ns = Some(event.time_ns);
+                    }
                     self.remapped.insert(*pid);
-                    if before.as_ref().is_some_and(|process| process.python.is_some()) {
-                        self.facts.push(Fact::NotPython { pid: *pid });
+                    if let Some(process) = &before
+                        && process.python.is_some()
+                    {
+                        self.note_end(process, event.time_ns);
+                        // Of calls, the kernel side has seen the exec, and may know what is there now.
+                        if !self.follows_calls {
+                            self.facts.push(Fact::NotPython { pid: *pid });
+                        }
                     }
                     self.seal(before);
                 }
@@ -273,7 +337,11 @@ impl Recording {
             }
             // The others of a process outlive its main thread only in programs that ask for it.
             SidebandKind::Exit { pid, tid } if pid == tid => self.apply_exit(event.time_ns, *pid),
-            SidebandKind::Exit { .. } => {}
+            SidebandKind::Exit { pid, tid } => {
+                if let Some(process) = self.table.get_mut(*pid) {
+                    process.threads.end(*tid);
+                }
+            }
             SidebandKind::Lost { records } => self.ledger.tally.lost_events += records,
         }
     }
@@ -287,9 +355,24 @@ impl Recording {
         if self.is_in_scope(pid) {
             self.note_process(time_ns, pid, What::Fork { parent: parent_pid });
             let before = self.table.fork(parent_pid, pid);
+            if let Some(process) = self.table.get_mut(pid) {
+                process.began_ns = Some(time_ns);
+            }
             self.remapped.insert(pid);
             self.seal(before);
             self.tell_python(pid);
+        }
+    }
+
+    /// For those who follow calls.
+    fn note_end(&mut self, process: &Process, ended_ns: u64) {
+        if let (true, Some(python)) = (self.follows_calls, &process.python) {
+            self.ended.push(Ended {
+                pid: process.pid,
+                file: python.file,
+                began_ns: process.began_ns,
+                ended_ns,
+            });
         }
     }
 
@@ -306,6 +389,7 @@ impl Recording {
             self.remapped.remove(&pid);
             self.facts.push(Fact::Exited { pid });
             if process.python.is_some() {
+                self.note_end(&process, time_ns);
                 self.facts.push(Fact::NotPython { pid });
             }
             self.seal(Some(process));
@@ -331,6 +415,10 @@ impl Recording {
             RawRecord::Memory(header, event) => self.take_memory(&header, &event),
             RawRecord::Block(block) => self.take_block(&block),
             RawRecord::Call(call) => self.calls.push(call),
+            RawRecord::Began(began) => {
+                self.table.rename(began.pid, began.instance);
+                self.tell_python(began.pid);
+            }
         }
     }
 
@@ -338,24 +426,35 @@ impl Recording {
     /// are never met again, and they would fill the memory: from time to time all are forgotten, on both sides. Their
     /// samples are resolved before, and stay.
     ///
-    /// Call this after everything that waited was taken in. Returns the stacks that the kernel side must forget.
-    pub fn forget_stacks(&mut self) -> Vec<StackKey> {
+    /// The same goes for code objects: a program that makes and drops them in a loop has new ones in each sample.
+    ///
+    /// Call this after everything that waited was taken in. Returns what the kernel side must forget.
+    pub fn forget_stacks(&mut self) -> Forgotten {
         match self.kept.take() {
             // Those that the kernel side has numbered are referred to for good; there are no more than it has numbers.
             None if self.ledger.stack_bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
-                self.kept = Some(FxHashSet::default());
-                self.ledger.stacks.keys().copied().collect()
+                self.kept = Some(Kept::default());
+                Forgotten {
+                    stacks: self.ledger.stacks.values().map(|stack| stack.place).collect(),
+                    codes: self.table.iter().flat_map(Process::code_keys).collect(),
+                }
             }
-            None => Vec::new(),
+            None => Forgotten::default(),
             // Samples that referred to them were on their way when the kernel side forgot them, and have arrived.
             Some(kept) => {
                 for process in self.table.iter_mut() {
                     self.ledger.seal(process);
                 }
-                self.ledger.stacks.retain(|key, _| kept.contains(key));
+                self.ledger.stacks.retain(|key, _| kept.stacks.contains(key));
+                let frames = self.ledger.stacks.values().flat_map(|stack| &*stack.python);
+                let mut codes = kept.codes;
+                codes.extend(frames.map(CodeAt::from));
+                for process in self.table.iter_mut() {
+                    process.keep_codes(&codes);
+                }
                 self.ledger.stacks.shrink_to_fit();
                 self.ledger.stack_bytes = self.ledger.stacks.values().map(RawStack::bytes).sum();
-                Vec::new()
+                Forgotten::default()
             }
         }
     }
@@ -376,6 +475,16 @@ impl Recording {
     pub fn python(&self, pid: u32) -> Option<(&PythonIn, &process::files::File)> {
         let python = self.table.get(pid)?.python.as_ref()?;
         Some((python, self.files.get(python.file)))
+    }
+
+    /// When a process was forked or exec'ed (CLOCK_MONOTONIC), if that was in the recording.
+    pub fn began_ns(&self, pid: u32) -> Option<u64> {
+        self.table.get(pid)?.began_ns
+    }
+
+    /// Processes that were CPython and are no more, since the last time, for those who follow calls.
+    pub fn drain_ended(&mut self) -> Vec<Ended> {
+        mem::take(&mut self.ended)
     }
 
     /// The files that a process has mapped as code.
@@ -399,9 +508,16 @@ impl Recording {
 
     /// The process that is this instance now.
     pub fn pid_of(&self, instance: u64) -> Option<u32> {
-        let mut processes = self.table.iter();
-        let process = processes.find(|process| u64::from(process.instance) == instance)?;
+        let instance = u32::try_from(instance).ok()?;
+        let own = self.table.iter().find(|process| process.instance == instance);
+        let process = own.or_else(|| self.table.iter().find(|process| process.is_instance(instance)))?;
         Some(process.pid)
+    }
+
+    /// What a process runs; empty if it is gone.
+    pub fn command(&mut self, pid: u32) -> String {
+        let process = self.table.get_mut(pid);
+        process.map_or_else(String::new, |process| process.command())
     }
 
     /// A process's name; empty if it is gone.
@@ -422,6 +538,12 @@ impl Recording {
     /// Interpreters that are refused, and how many processes run each.
     pub fn refused(&self) -> impl Iterator<Item = (&str, usize)> {
         self.refused.iter().map(|(reason, pids)| (&**reason, pids.len()))
+    }
+
+    /// Why the interpreter of a process is refused, if it is.
+    pub fn refusal_of(&self, pid: u32) -> Option<&str> {
+        let mut refused = self.refused.iter();
+        refused.find_map(|(reason, pids)| pids.contains(&pid).then_some(&**reason))
     }
 
     /// Why generated code has no names.
@@ -472,17 +594,25 @@ impl Recording {
             return; // Of the program that this process was before its exec.
         }
         let memory = ProcessMemory { pid: raw.pid };
-        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some((&memory, &python.facts)));
+        let live = Live {
+            memory: &memory,
+            process: &python.facts,
+            fingerprint: raw.fingerprint,
+        };
+        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some(live));
         let Ok((address, code)) = decoded else {
             self.ledger.tally.malformed += 1;
             return;
         };
         let code = self.ledger.codes.intern(code);
-        if process.has_other_code(address, code) {
-            // What was counted so far was counted of the other one.
-            self.ledger.seal(process);
+        let at = CodeAt {
+            address,
+            fingerprint: raw.fingerprint,
+        };
+        process.set_code(at, code);
+        if let Some(kept) = &mut self.kept {
+            kept.codes.insert(at);
         }
-        process.set_code(address, code);
         if let (true, Some(identity)) = (self.follows_calls, raw.identity) {
             let key = CodeKey::identified(address, raw.instance, identity.get());
             self.new_codes.push((key, code));
@@ -491,17 +621,39 @@ impl Recording {
 
     /// Reads a code object that the kernel side could not send, from the process that is this instance, if it lives.
     pub fn read_code(&mut self, key: CodeKey) -> Option<CodeId> {
-        let mut processes = self.table.iter_mut();
-        let process = processes.find(|process| u64::from(process.instance) == key.anyone().instance)?;
-        if let Some(code) = process.code(key.address) {
-            return Some(code);
-        }
-        let python = process.python.clone()?;
+        let pid = self.pid_of(key.anyone().instance)?;
+        let process = self.table.get(pid)?;
+        let python = process.python.as_ref()?;
         let memory = ProcessMemory { pid: process.pid };
         let code = Code::from_memory(&memory, key.address, &python.facts, python.binary.format()).ok()?;
-        let code = self.ledger.codes.intern(code);
-        process.set_code(key.address, code);
-        Some(code)
+        Some(self.ledger.codes.intern(code))
+    }
+
+    /// Asks programs what they call their threads, while they live: those of which a new one was met, and the others now
+    /// and then. At most a hundredth of the time is spent on it. `last`: the recording ends, and all are asked.
+    pub fn name_threads(&mut self, last: bool) {
+        /// What may be spent before the first hundredth is earned, and on the last round.
+        const ADVANCE: Duration = Duration::from_millis(20);
+        const LAST_ROUND: Duration = Duration::from_millis(500);
+        let began = Instant::now();
+        let allowed = match last {
+            true => LAST_ROUND,
+            false => (self.started.elapsed() / 100 + ADVANCE).saturating_sub(self.spent_on_names),
+        };
+        let now_ns = cost::monotonic_ns();
+        for process in self.table.iter_mut() {
+            if began.elapsed() >= allowed {
+                break;
+            }
+            if last && !process.counts.is_empty() {
+                process.look_at_command(true);
+            }
+            if process.threads.is_due(if last { u64::MAX } else { now_ns }) {
+                process.threads.asked(now_ns);
+                self.ledger.name_threads(process);
+            }
+        }
+        self.spent_on_names += began.elapsed();
     }
 
     /// Calls that have ended since the last time, and code objects that became known.
@@ -512,7 +664,7 @@ impl Recording {
     fn take_stack(&mut self, header: &SampleHeader, stack: RawStack) {
         self.read_missing_codes(header, &stack);
         if let Some(kept) = &mut self.kept {
-            kept.insert(header.stack);
+            kept.stacks.insert(header.stack);
         }
         match self.ledger.stacks.get_mut(&header.stack) {
             Some(known) if *known == stack => {}
@@ -532,8 +684,8 @@ impl Recording {
         }
     }
 
-    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves;
-    /// the kernel side will send them with later samples all the same, which corrects us if they have changed.
+    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves, as
+    /// long as they are still the ones that were sampled.
     fn read_missing_codes(&mut self, header: &SampleHeader, stack: &RawStack) {
         let Some(process) = self.table.get_mut(header.pid) else {
             return;
@@ -541,19 +693,28 @@ impl Recording {
         let Some(python) = process.python.clone() else { return };
         let memory = ProcessMemory { pid: header.pid };
         for frame in &stack.python {
-            if process.code(frame.code).is_some() || process.unreadable_codes.contains(&frame.code) {
+            let at = CodeAt::from(frame);
+            if at.fingerprint == 0 || process.code(at).is_some() || process.unreadable_codes.contains(&at) {
                 continue;
             }
-            match Code::from_memory(&memory, frame.code, &python.facts, python.binary.format()) {
-                Ok(code) => process.set_code(frame.code, self.ledger.codes.intern(code)),
+            let live = Live {
+                memory: &memory,
+                process: &python.facts,
+                fingerprint: at.fingerprint,
+            };
+            match live.code(at.address, python.binary.format()) {
+                Ok(code) => process.set_code(at, self.ledger.codes.intern(code)),
                 Err(_) => {
-                    process.unreadable_codes.insert(frame.code);
+                    process.unreadable_codes.insert(at);
                 }
             }
         }
     }
 
     fn count(&mut self, header: &SampleHeader) {
+        if !self.counted_ns.contains(&header.time_ns) {
+            return;
+        }
         if let Some(key) = self.admit(header)
             && let Some(process) = self.table.get_mut(header.pid)
         {
@@ -571,24 +732,34 @@ impl Recording {
             self.ledger.tally.lost_stacks += 1;
             return None;
         };
-        let thread = text(&header.comm);
-        let thread = intern(&mut self.ledger.names, &thread);
         let process = self.table.get_mut(header.pid)?;
-        let tally = &mut self.ledger.tally;
+        let Ledger {
+            tally,
+            names,
+            threads,
+            stacks,
+            ..
+        } = &mut self.ledger;
+        let raw = &stacks[stack];
+        let thread = process.threads.meet(header.tid, header.comm, || {
+            let kernel = intern(names, &comm::shown(&header.comm));
+            threads.push(ThreadName { kernel, program: None });
+            // Each takes up memory: there are never four billion.
+            threads.len() as ThreadId - 1
+        });
         // Walked by what it was before its exec. Without Python frames that does no harm.
-        if header.instance != 0 && !process.is_instance(header.instance) && !self.ledger.stacks[stack].python.is_empty()
-        {
+        if header.instance != 0 && !process.is_instance(header.instance) && !raw.python.is_empty() {
             tally.stale += 1;
             return None;
         }
-        match tally.native.get_mut(self.ledger.stacks[stack].native_status as usize) {
+        match tally.native.get_mut(raw.native_status as usize) {
             Some(samples) => *samples += 1,
             None => tally.malformed += 1,
         }
         match header.python {
             PYTHON_NONE if process.python.is_some() => tally.python_unrecognized += 1,
             PYTHON_NONE => {}
-            PYTHON_COMPLETE if self.ledger.stacks[stack].python.is_empty() => tally.python_no_frames += 1,
+            PYTHON_COMPLETE if raw.python.is_empty() => tally.python_no_frames += 1,
             PYTHON_COMPLETE => tally.python_complete += 1,
             PYTHON_TRUNCATED => tally.python_truncated += 1,
             PYTHON_TORN => tally.python_torn += 1,
@@ -598,6 +769,7 @@ impl Recording {
             _ => tally.malformed += 1,
         }
         process.cgroup();
+        process.look_at_command(false);
         Some((stack as u32, header.tid, thread))
     }
 
@@ -695,6 +867,30 @@ impl Ledger {
         &self.names[index as usize]
     }
 
+    /// What a thread is called: by its program, else by the kernel.
+    pub fn thread_name(&self, thread: ThreadId) -> &str {
+        let ThreadName { kernel, program } = self.threads[thread as usize];
+        self.name(program.unwrap_or(kernel))
+    }
+
+    /// Reads what a process calls its threads.
+    fn name_threads(&mut self, process: &mut Process) {
+        let Some(source) = process.python.as_ref().and_then(PythonIn::thread_names) else {
+            return;
+        };
+        let threads = process.threads.inside(process.pid);
+        let Some(python) = &process.python else { return };
+        let memory = ProcessMemory { pid: process.pid };
+        for (tid, name) in source.read(&memory, &python.facts, &|tid| threads.contains_key(&tid)) {
+            let name = intern(&mut self.names, &comm::clean(&name));
+            for &thread in threads.get(&tid).into_iter().flatten() {
+                if let Some(thread) = self.threads.get_mut(thread as usize) {
+                    thread.program = Some(name);
+                }
+            }
+        }
+    }
+
     /// Resolves what was counted for `process`, with what is known of it now.
     fn seal(&mut self, process: &mut Process) {
         let counts = mem::take(&mut process.counts);
@@ -703,6 +899,7 @@ impl Ledger {
             return;
         }
         let comm = intern(&mut self.names, &process.comm);
+        let command = intern(&mut self.names, &process.command());
         let cgroup = process.cgroup();
         let container = cgroup
             .and_then(|cgroup| cgroup.container.as_deref())
@@ -731,6 +928,7 @@ impl Ledger {
                 pid: process.pid,
                 tid,
                 comm,
+                command,
                 thread,
                 cgroup,
                 container,
@@ -749,12 +947,6 @@ fn intern(names: &mut IndexSet<Box<str>, FxBuildHasher>, name: &str) -> u32 {
         Some(index) => index as u32,
         None => names.insert_full(name.into()).0 as u32,
     }
-}
-
-/// A name from the kernel: up to the first NUL, and whatever bytes its owner chose.
-fn text(comm: &[u8]) -> String {
-    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into_owned()
 }
 
 #[cfg(test)]
@@ -786,6 +978,7 @@ mod tests {
             python: Box::default(),
             python_flags: 0,
             python_status: PYTHON_NONE,
+            place: StackKey { hash: [number, 0] },
         }
     }
 
@@ -799,7 +992,7 @@ mod tests {
     fn raw_stacks_are_forgotten_when_there_are_too_many_and_their_samples_stay() {
         let mut recording = Recording::new(Scope::All, true);
         let mut stacks = 0;
-        while recording.forget_stacks().is_empty() {
+        while recording.forget_stacks().stacks.is_empty() {
             assert!(recording.ledger.stack_bytes <= MOST_STACK_BYTES);
             recording.take(RawRecord::Stack(header(stacks), stack(stacks)));
             stacks += 1;
@@ -807,7 +1000,7 @@ mod tests {
         // What was on its way when the kernel side forgot: one stack by its key, and one that it sends again.
         recording.take(RawRecord::Sample(header(0)));
         recording.take(RawRecord::Stack(header(1), stack(1)));
-        assert!(recording.forget_stacks().is_empty());
+        assert!(recording.forget_stacks().stacks.is_empty());
         assert!(recording.ledger.stack_bytes < MOST_STACK_BYTES / 100);
 
         recording.take(RawRecord::Sample(header(1)));

@@ -4,12 +4,14 @@ mod calls;
 mod content;
 mod exact;
 mod memory;
+mod unsuited;
 mod wait;
 
 use std::{
-    fs,
+    ffi::OsStr,
     io::{self, Write as _},
-    path::Path,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -34,23 +36,26 @@ use self::{
     calls::Calls,
     content::Content,
     memory::Memory,
-    wait::{Signals, ended, until, wait, watch},
+    wait::{Signals, ended, finishing, until, wait, waits_for_reader, watch},
 };
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, MemoryConfig, Target, Verbosity, Via},
-    cost, exit, humanize,
+    config::{Config, MemoryConfig, NativeFrames, OutputTarget, Target, Verbosity, Via},
+    cost,
+    cpu_use::{self, Clock, CpuUse, Whose},
+    exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
     name,
-    output::Output,
+    output::{self, Output},
     preflight::{self, Findings, Roots},
-    process::{ancestry, file::FileKey, maps},
-    progress::Progress,
+    process::{ancestry, comm, file::FileKey, maps, offspring::Offspring},
+    profile::Profile,
+    progress::{self, Progress},
     recording::{Fact, Recording, Sampled, Scope},
-    report::{Format, View},
+    report::{Format, Interpreter, View, hottest, label},
     source::{self, Event, Source},
-    summary::{self, Cost, Summary},
+    summary::{self, Children, Cost, Summary},
     truncated,
     unwind::{
         Unwinder,
@@ -88,6 +93,7 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let findings = preflight::check(config, &roots)?;
     raise_file_limit();
     truncated::survive().context("failed to prepare for files that shrink while they are read")?;
+    output::survive_limit();
     let invoker = Invoker::of_this_process()?;
     let stopped = match &config.target {
         Target::Command(command) => Some(launch::prepare(
@@ -98,7 +104,17 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     };
     let command_pid = stopped.as_ref().map(Stopped::pid);
     let target = config.output_target(command_pid, &roots.proc, SystemTime::now());
-    let output = Output::prepare(&target, invoker.as_ref())?;
+    let invoker = invoker.as_ref();
+    let curve = config.memory.as_ref().and_then(|memory| memory.curve.as_ref());
+    let beside = |path: Option<&PathBuf>, option| {
+        path.map(|path| Output::prepare(&OutputTarget::replacing(path), invoker, option))
+            .transpose()
+    };
+    let outputs = Outputs {
+        profile: Output::prepare(&target, invoker, "-o")?,
+        curve: beside(curve, "--curve")?,
+        summary: beside(config.summary_json.as_ref(), "--summary-json")?,
+    };
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -107,12 +123,21 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let mut recorded = runtime.block_on(run(config, &findings, stopped, command_pid, process_started_ns))?;
     let child = recorded.child.take();
     let mut signals = recorded.signals.take();
-    finish(config, recorded, output)?;
+    finishing(&runtime, signals.as_mut(), child.as_ref(), || {
+        finish(config, recorded, outputs)
+    })?;
     match (child, &mut signals) {
         // A command that goes on after the recording (its time was up) is waited for, as a shell would.
         (Some(mut child), Some(signals)) => runtime.block_on(wait(&mut child, signals)),
         _ => Ok(exit::SUCCESS),
     }
+}
+
+/// Where everything goes.
+struct Outputs {
+    profile: Output,
+    curve: Option<Output>,
+    summary: Option<Output>,
 }
 
 /// Everything the recording has produced.
@@ -130,7 +155,12 @@ struct Recorded {
     length: Duration,
     /// What is known by the end of the recording.
     cost: Cost,
+    children: Option<Children>,
+    /// What there was to say of `--comm` when it began.
+    unmatched_name: Option<String>,
     stopped_by: StoppedBy,
+    /// What the kernel's clock said of the only target before and after.
+    clocks: Option<(Clock, Clock)>,
 }
 
 /// Why a recording ended.
@@ -180,9 +210,9 @@ async fn run(
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
     adopt(&mut recording, &scope)?;
     // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
-    let expected = stopped
-        .as_ref()
-        .and_then(|stopped| recording.expect(stopped.pid(), stopped.code()));
+    let expected = stopped.as_ref().and_then(|stopped| recording.expect(stopped.code()));
+    unsuited::check(config, &mut recording, stopped.as_ref())?;
+    let unmatched_name = unsuited::unmatched_name(config, &recording);
     tell(
         &mut source.kernel,
         &mut unwinder,
@@ -197,21 +227,34 @@ async fn run(
     }
     if let Some(calls) = &mut calls {
         calls.start(&mut source.kernel)?;
-        if let Some(expected) = &expected {
-            calls.expect(&mut source.kernel, &recording, expected);
+        if let Some(file) = expected {
+            calls.expect(&mut source.kernel, &recording, file);
         }
     }
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
         source.kernel.attach_probe(probe, &pids)?;
     }
+    let clocked = clocked(config);
+    let clock = clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid));
+    if let (Scope::Pids { pids, children: false }, true) = (&scope, config.tids.is_empty()) {
+        recording.offspring = Some(Offspring::of(Path::new("/proc"), pids.iter().copied()));
+    }
     let started_at = SystemTime::now();
     let started = Instant::now();
+    let started_ns = cost::monotonic_ns();
+    if calls.is_some() {
+        // Until now the CPU clock ran while probes were put in.
+        recording.counted_ns.start = started_ns;
+    }
     let start_up_cpu = cost::cpu_time();
     let mut child = stopped.map(Stopped::release).transpose()?;
 
     if config.verbosity != Verbosity::Quiet {
         say!("{}", opening(config, command_pid));
+        if let Some(line) = &unmatched_name {
+            say!("{line}");
+        }
     }
     let mut progress = Progress::on_stderr(config.verbosity, &config.target);
     let deadline = config
@@ -260,6 +303,7 @@ async fn run(
             memory.as_mut(),
             calls.as_mut(),
         )?;
+        recording.name_threads(false);
         if let Some(memory) = &mut memory
             && memory.is_spent(&source.kernel)?
         {
@@ -287,6 +331,15 @@ async fn run(
         memory.stop(&mut source.kernel, &recording);
     }
     let length = started.elapsed();
+    let clocks = clock.zip(clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid)));
+    // Before a command is waited for: what it knew of its children goes with it.
+    let children = recording
+        .offspring
+        .as_ref()
+        .map(|offspring| Children::new(&offspring.used(), offspring.targets(), config.memory.is_some()));
+    if calls.is_some() {
+        recording.counted_ns.end = started_ns + length.as_nanos() as u64;
+    }
     let detaching = Instant::now();
     if let Some(calls) = &mut calls {
         calls.stop(&mut source.kernel, &recording, length)?;
@@ -300,6 +353,7 @@ async fn run(
         memory.as_mut(),
         calls.as_mut(),
     )?;
+    recording.name_threads(true);
     if let Some(memory) = &mut memory {
         memory.finish();
     }
@@ -344,12 +398,15 @@ async fn run(
         started_at,
         length,
         cost,
+        children,
+        unmatched_name,
         stopped_by,
+        clocks,
     })
 }
 
 /// Names what was recorded, writes it, and says what it was and what it cost.
-fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result<()> {
+fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Result<()> {
     let Recorded {
         source,
         mut recording,
@@ -360,7 +417,10 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         started_at,
         length,
         mut cost,
+        children,
+        unmatched_name,
         stopped_by,
+        clocks,
     } = recorded;
     recording.finish();
     let counters = source.kernel.counters()?;
@@ -386,12 +446,17 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     cost.peak_bytes = cost::resident_bytes().1;
     let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
     summary.warnings = warnings;
+    summary.children = children;
     if let (Some(memory), Content::Memory(report, _)) = (&memory, &content) {
         summary.memory = Some(memory.summary(report, &counters));
         summary.warnings.extend(memory.warnings());
     }
     if let Some(refusal) = calls.as_ref().and_then(|calls| calls.refusal(&recording)) {
-        return Err(anyhow!(refusal));
+        let hint = summary.children_line().map(|line| format!("; {line}"));
+        return Err(anyhow!("{refusal}{}", hint.unwrap_or_default()));
+    }
+    if summary.samples == 0 {
+        summary.warnings.extend(unmatched_name);
     }
     if let (Some(calls), Content::Calls(report)) = (&calls, &content) {
         // The table says the same above its first row.
@@ -405,6 +470,9 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
     summary.warnings.extend(unopened(&recording));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
+    if let Content::Profile(_) = &content {
+        summary.cpu = Some(cpu_use(config, &recording, &summary, length, clocks));
+    }
     let lines = summary.lines();
     if let Some(profile) = content.profile_mut() {
         profile.started_at_ns = started_at
@@ -414,27 +482,40 @@ fn finish(config: &Config, recorded: Recorded, output: Output) -> anyhow::Result
         profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
     }
 
-    let view = view(config, &recording, &lines);
+    let view = view(config, &recording, &summary, &lines);
+    let connect = |output: Output| waits_for_reader(|| output.connect(|path| waiting(config, path)));
     let writing = Instant::now();
-    let written = output.write(|out| content.write(config, &view, out));
+    let written = connect(outputs.profile).and_then(|output| output.write(|out| content.write(config, &view, out)));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
-    for line in &lines {
-        say!("{line}");
+    match &content {
+        Content::Profile(profile) => say!("{}", screen(config, &summary, profile)),
+        Content::Memory(..) | Content::Calls(_) => lines.iter().for_each(|line| say!("{line}")),
     }
     let written = written?;
-    if let Some(memory) = &memory {
-        memory.write_curve(&content)?;
+    if let (Some(memory), Some(output)) = (&memory, outputs.curve) {
+        let output = connect(output)?;
+        let path = output.path().map(Path::to_owned).unwrap_or_default();
+        output.write(|out| memory.write_curve(&content, &path, out))?;
     }
     if let Some(path) = &written.path {
         say!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
     }
-    if let Some(path) = &config.summary_json {
+    if let Some(output) = outputs.summary {
         summary.cost.peak_bytes = cost::resident_bytes().1;
-        let json = serde_json::to_vec_pretty(&summary).context("failed to write the summary as JSON")?;
-        fs::write(path, json).with_context(|| format!("failed to write the summary to {}", path.display()))?;
+        connect(output)?.write(|out| {
+            serde_json::to_writer_pretty(&mut *out, &summary).context("failed to write the summary as JSON")?;
+            Ok(writeln!(out)?)
+        })?;
     }
     Ok(())
+}
+
+/// A pipe without a reader is no reason to wait in silence.
+fn waiting(config: &Config, path: &Path) {
+    if config.verbosity != Verbosity::Quiet {
+        say!("{} is a pipe that nobody reads yet; Ctrl-C gives it up", path.display());
+    }
 }
 
 /// Reads what waits and passes on what the kernel side must know.
@@ -457,7 +538,7 @@ fn take_in(
         calls.take_in(&mut source.kernel, recording)?;
     }
     let forgotten = recording.forget_stacks();
-    source.kernel.forget_stacks(&forgotten);
+    source.kernel.forget(&forgotten.stacks, &forgotten.codes);
     tell(&mut source.kernel, unwinder, recording, memory, calls)?;
     unwinder.install(None);
     Ok(())
@@ -502,6 +583,106 @@ fn tell(
         }
     }
     Ok(())
+}
+
+/// The process whose clock says what the target used: if it is one, and all of it.
+fn clocked(config: &Config) -> Option<u32> {
+    let all = !config.subprocesses && config.tids.is_empty() && config.comm.is_none() && config.cgroup.is_none();
+    match &config.target {
+        Target::Pids(pids) if all && config.memory.is_none() && config.calls.is_none() => match pids[..] {
+            [pid] => Some(pid),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What was used while `recording` was made: by the kernel's clock if it was asked, else by samples.
+fn cpu_use(
+    config: &Config,
+    recording: &Recording,
+    summary: &Summary,
+    length: Duration,
+    clocks: Option<(Clock, Clock)>,
+) -> CpuUse {
+    let period_s = config.period_ns as f64 / 1e9;
+    let mut by_process: FxHashMap<u32, (u32, u64)> = FxHashMap::default();
+    for (sampled, count) in &recording.ledger.samples {
+        by_process.entry(sampled.pid).or_insert((sampled.comm, 0)).1 += count;
+    }
+    let mut by_process: Vec<_> = by_process.into_iter().collect();
+    by_process.sort_unstable_by_key(|&(pid, (_, count))| (std::cmp::Reverse(count), pid));
+    let named = |pid: u32, comm: &str| label::clean(format!("{comm} ({pid})"));
+    let busiest: Vec<(String, f64)> = by_process
+        .iter()
+        .map(|&(pid, (comm, count))| (named(pid, recording.ledger.name(comm)), count as f64 * period_s))
+        .collect();
+    let filtered = !config.tids.is_empty() || config.comm.is_some() || config.cgroup.is_some();
+    let one = match &config.target {
+        Target::Pids(pids) if pids.len() == 1 => Some(pids[0]),
+        _ => None,
+    };
+    let whose = match &config.target {
+        Target::All if !filtered => Whose::Machine,
+        Target::All => Whose::Several,
+        _ if filtered || busiest.len() > 1 => Whose::Several,
+        Target::Pids(pids) if pids.len() > 1 => Whose::Several,
+        Target::Pids(_) | Target::Command(_) => Whose::Process,
+    };
+    let samples = match whose {
+        // Whatever ran, also what is not recorded.
+        Whose::Machine => summary.ticks,
+        Whose::Several | Whose::Process => summary.samples,
+    };
+    let subject = match (&whose, busiest.first(), one) {
+        (Whose::Process, Some((name, _)), _) => name.clone(),
+        (Whose::Process, None, Some(pid)) => match comm::of(Path::new("/proc"), pid).as_str() {
+            "" => format!("process {pid}"),
+            comm => named(pid, comm),
+        },
+        (Whose::Process, None, None) => "the command".to_owned(),
+        _ => summary::many(busiest.len() as u64, "process"),
+    };
+    let mut used = CpuUse {
+        busiest: match whose {
+            Whose::Process => Vec::new(),
+            Whose::Several | Whose::Machine => busiest,
+        },
+        whose,
+        subject,
+        length_s: length.as_secs_f64(),
+        cpu_s: samples as f64 * period_s,
+        // Of no sample at all it is likely that less than three were due: e⁻³ is 5 %.
+        error_s: cpu_use::error_of(samples).max(if samples == 0 { 3.0 } else { 0.0 }) * period_s,
+        at_least: !summary.lost.is_empty(),
+        threads: None,
+        ready_s: None,
+        cpus: source::online_cpus().map_or(1, |cpus| cpus.len()),
+    };
+    if let Some((before, after)) = &clocks {
+        used.by_clock(before, after);
+    }
+    used
+}
+
+/// What is said at the end of a recording of CPU time: what was used, where, and what is to be known of the numbers.
+fn screen(config: &Config, summary: &Summary, profile: &Profile) -> String {
+    let (mut lines, rest) = summary.brief();
+    if config.verbosity != Verbosity::Quiet {
+        let table = hottest::text(profile, 0, progress::stderr_columns());
+        if !table.is_empty() {
+            lines.extend([String::new(), table]);
+        }
+    }
+    match config.verbosity {
+        Verbosity::Verbose | Verbosity::Debug => {
+            // The first lines are there already.
+            let told = lines.len().min(2);
+            lines.extend(summary.lines().into_iter().skip(told));
+        }
+        Verbosity::Quiet | Verbosity::Normal => lines.extend(rest),
+    }
+    lines.join("\n")
 }
 
 /// Names may be missing, or wrong, of files that were cut short while they were read.
@@ -575,10 +756,11 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
 }
 
 /// A thread name as the kernel compares it: NUL padded, in two words.
-fn comm_words(comm: &str) -> [u64; 2] {
+fn comm_words(comm: &OsStr) -> [u64; 2] {
+    let comm = comm.as_bytes();
     let mut bytes = [0u8; COMM_BYTES];
     let len = comm.len().min(COMM_BYTES - 1);
-    bytes[..len].copy_from_slice(&comm.as_bytes()[..len]);
+    bytes[..len].copy_from_slice(&comm[..len]);
     let (low, high) = bytes.split_at(8);
     let word = |half: &[u8]| half.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
     [word(low), word(high)]
@@ -696,7 +878,7 @@ fn unopened(recording: &Recording) -> Option<String> {
     ))
 }
 
-fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
+fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[String]) -> View {
     let sites = recording.ledger.sites.iter().flatten();
     let sampled: Vec<&Sampled> = recording.ledger.samples.keys().chain(sites).collect();
     let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
@@ -707,20 +889,30 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
     };
     let one = one_target && pids.len() <= 1;
     let subject = match sampled.first() {
-        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.comm), sampled.pid),
+        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.command), sampled.pid),
         _ => summary::many(pids.len() as u64, "process"),
     };
     View {
         process: !one,
         thread: config.threads,
+        merge_workers: config.merge_workers,
         title: match &config.memory {
             None => format!("CPU time of {subject}"),
             Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
         },
-        subtitle: lines.first().cloned().unwrap_or_default(),
+        // Of CPU time, how many samples there are, and what was used.
+        subtitle: match (&summary.cpu, lines) {
+            (Some(cpu), [_, samples, ..]) => format!("{samples} · {}", cpu.short()),
+            (_, lines) => lines.first().cloned().unwrap_or_default(),
+        },
         value: config.memory.as_ref().map_or(0, memory::value),
-        // Files for other programs keep all frames.
-        without_interpreter: config.memory.is_some() && config.format == Format::Svg,
+        interpreter: match (&config.memory, config.native_frames) {
+            // A heap's files for other programs keep all frames.
+            (Some(_), _) if config.format != Format::Svg => Interpreter::Full,
+            (Some(_), _) => Interpreter::Hidden,
+            (None, NativeFrames::Full) => Interpreter::Full,
+            (None, NativeFrames::Work) => Interpreter::Work,
+        },
     }
 }
 

@@ -1,6 +1,8 @@
 //! The closing summary: what was recorded, what was not, and what it cost. Always printed, and kept in files that have
 //! room for it.
 
+mod children;
+
 use std::time::Duration;
 
 use profiler_common::{
@@ -13,7 +15,9 @@ use profiler_common::{
 };
 use serde::Serialize;
 
+pub use self::children::Children;
 use crate::{
+    cpu_use::{CpuUse, error_of_shares},
     governor::MOST_TOLD,
     humanize::{bytes, count, duration, percent},
     recording::{Recording, Tally},
@@ -42,10 +46,16 @@ pub struct Summary {
     pub refused: Vec<Reason>,
     pub warnings: Vec<String>,
     pub cost: Cost,
+    /// How much CPU time was used, of recordings of CPU time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuUse>,
     /// Clock ticks at which something ran, before any filter.
     pub ticks: u64,
     /// Clock ticks, or what else is recorded, of processes outside the profiler's pid namespace.
     pub outside: u64,
+    /// What children of the targets did, where they are not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub children: Option<Children>,
     /// What became of memory, if it was looked at. Samples are stacks of memory events then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySummary>,
@@ -293,13 +303,27 @@ impl Summary {
             },
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
+            cpu: None,
+            children: None,
             memory: None,
             calls: None,
         }
     }
 
-    /// The summary as people read it.
+    /// The summary as people read it, all of it.
     pub fn lines(&self) -> Vec<String> {
+        self.told(true)
+    }
+
+    /// What is told of a recording of CPU time without being asked: losses and refusals, but not what is as it should be,
+    /// and the cost in short. What comes first is in a place of its own, so that the hottest lines can follow it.
+    pub fn brief(&self) -> (Vec<String>, Vec<String>) {
+        let mut lines = self.told(false);
+        let rest = lines.split_off(lines.len().min(1 + usize::from(self.cpu.is_some())));
+        (lines, rest)
+    }
+
+    fn told(&self, full: bool) -> Vec<String> {
         let length = Duration::from_secs_f64(self.duration_s);
         let reason = match self.stopped_by {
             StoppedBy::Duration | StoppedBy::Signal => "",
@@ -310,24 +334,40 @@ impl Summary {
         let mut lines = match &self.memory {
             Some(memory) => memory.lines(length, reason),
             None => vec![format!(
-                "{} in {} from {}{reason}",
+                "{} in {} from {}{reason}{}",
                 many(self.samples, "sample"),
                 duration(length),
                 many(self.processes, "process"),
+                self.error_line(),
             )],
         };
+        if let Some(cpu) = &self.cpu {
+            lines.insert(0, cpu.line());
+        }
         if let Some(calls) = &self.calls {
             lines.splice(0..0, calls.lines());
         }
-        if self.samples == 0 && self.memory.is_none() && self.calls.is_none() {
+        if let Some(line) = self.children_line() {
+            lines.push(line);
+        } else if self.samples == 0 && self.memory.is_none() && self.calls.is_none() {
             lines.push(format!(
                 "{}: CPU time is sampled, and a process that waits uses none",
                 self.what_ran()
             ));
         }
-        lines.extend(self.python.line());
+        let PythonStacks {
+            samples,
+            complete,
+            unnamed,
+            ..
+        } = self.python;
+        if full || complete < samples || unnamed > 0 {
+            lines.extend(self.python.line());
+        }
         lines.extend(list("without Python stacks", &self.without_python));
-        lines.extend(self.native_line());
+        if full || self.native_complete < self.native {
+            lines.extend(self.native_line());
+        }
         lines.extend(list("lost", &self.lost));
         if self.outside > 0 {
             // What is counted is whatever wakes our programs: page faults and system calls, hits of probes, or the clock.
@@ -350,11 +390,28 @@ impl Summary {
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
             None if self.calls.is_some() => self.cost.line(length, "hit"),
+            None if !full => self.cost.short_line(length),
             None => self.cost.line(length, "sample"),
             Some(None) => self.cost.line(length, "stack"),
             Some(Some(_)) => self.cost.line(length, "hit"),
         });
         lines
+    }
+
+    /// How far off shares can be, where there are too few samples not to tell.
+    pub fn error_line(&self) -> String {
+        const ENOUGH: u64 = 1000;
+        match self.cpu {
+            Some(_) if (1..ENOUGH).contains(&self.samples) => {
+                format!(": shares are ± {:.0} % at most", 100.0 * error_of_shares(self.samples))
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// What children did that were not recorded, where it is worth a line.
+    pub fn children_line(&self) -> Option<String> {
+        self.children?.line(self.duration_s, self.samples > 0)
     }
 
     /// How many native stacks are whole, and what the others ended at.
@@ -533,6 +590,17 @@ impl PythonStacks {
 }
 
 impl Cost {
+    /// What it cost the machine.
+    fn short_line(&self, length: Duration) -> String {
+        let seconds = length.as_secs_f64().max(1e-9);
+        format!(
+            "cost: {} of a CPU in the kernel, {} in the profiler, {} (-v tells more)",
+            percent(self.bpf_cpu_share),
+            percent(self.recording_cpu_s / seconds),
+            bytes(self.peak_bytes.saturating_add(self.map_bytes)),
+        )
+    }
+
     fn line(&self, length: Duration, what: &str) -> String {
         let seconds = length.as_secs_f64().max(1e-9);
         let longest = match self.bpf_longest_ns {
@@ -593,12 +661,13 @@ fn list(what: &str, reasons: &[Reason]) -> Option<String> {
 
 /// `1 sample`, `2 samples`, `2 processes`.
 pub(crate) fn many(number: u64, what: &str) -> String {
-    let ending = match number {
-        1 => "",
-        _ if what.ends_with('s') => "es",
-        _ => "s",
-    };
-    format!("{} {what}{ending}", count(number))
+    let ending = if what.ends_with('s') { "es" } else { "s" };
+    counted(number, what, &format!("{what}{ending}"))
+}
+
+/// `1 child`, `2 children`.
+fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { more })
 }
 
 #[cfg(test)]

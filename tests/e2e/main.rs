@@ -3,6 +3,7 @@
 //! Names of tests are claims. Every claim about Python is checked with every interpreter there is, and a failure names
 //! those that break it.
 
+mod calls_begin;
 mod calls_counts;
 mod calls_output;
 mod calls_safety;
@@ -16,6 +17,7 @@ mod errors;
 mod families;
 mod formats;
 mod hosts;
+mod launchers;
 mod machine;
 mod memory_exact;
 mod memory_leak;
@@ -25,8 +27,10 @@ mod memory_reports;
 mod memory_safety;
 mod memory_server;
 mod memory_shared;
+mod names;
 mod native;
 mod reentrancy;
+mod renewed;
 mod safety;
 mod selection;
 mod shares;

@@ -16,24 +16,20 @@ use profiler_tests::{
 use crate::RATE;
 
 const THREADS: [(&str, &str); 3] = [
-    ("alpha", "alpha_work"),
-    ("beta", "beta_work"),
-    ("gamma ray 1", "gamma_work"),
+    ("QueueFeeder-1", "alpha_work"),
+    ("loader:worker 2", "beta_work"),
+    ("поток-3, a name of more than 15 bytes", "gamma_work"),
 ];
 
 #[test]
 fn t_gives_each_thread_its_name_and_its_work() -> Result<()> {
     let _serial = serial();
-    let pythons: Vec<_> = python::all()?
-        .into_iter()
-        .filter(|python| python.root.is_none())
-        .collect();
-    python::each_of(&pythons, |python| {
+    python::each_of(&python::all()?, |python| {
         let (workload, tids) = start(python)?;
         let pid = workload.pid.to_string();
         let folded = record(&["-p", &pid, "-t"])?;
         for (&tid, (name, function)) in tids.iter().zip(THREADS) {
-            let root = format!("thread {tid}:\"{name}\"");
+            let root = format!("{name} (thread {tid})");
             let thread = folded.only(|stack| stack[0] == root);
             ensure!(thread.total() > 20, "{root} has {} samples\n{folded}", thread.total());
             ensure!(
@@ -64,9 +60,8 @@ fn without_t_a_single_process_starts_at_its_first_frame() -> Result<()> {
     let both = format!("{pid},{}", other.pid);
     let folded = record(&["-p", &both, "-t"])?;
     for pid in [workload.pid, other.pid] {
-        let root = format!("process {pid}:\"");
-        let of_one =
-            folded.only(|stack| stack[0].starts_with(&root) && stack[1].starts_with(&format!("thread {pid}:\"")));
+        let (process, thread) = (format!("spin.py (process {pid})"), format!(" (thread {pid})"));
+        let of_one = folded.only(|stack| stack[0] == process && stack[1].ends_with(&thread));
         ensure!(of_one.total() > 50, "{pid} has {} samples\n{folded}", of_one.total());
     }
     Ok(())

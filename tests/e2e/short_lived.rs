@@ -72,10 +72,14 @@ fn interpreters_that_live_for_100_ms_are_named() -> Result<()> {
     for (python, pids) in pythons.iter().zip(&pids) {
         let roots: Vec<String> = pids
             .lock()
-            .map(|pids| pids.iter().map(|pid| format!("process {pid}:")).collect())
+            .map(|pids| pids.iter().map(|pid| format!(" (process {pid})")).collect())
             .unwrap_or_default();
-        let of_these = folded.only(|stack| roots.iter().any(|root| stack[0].starts_with(root)));
-        let burning = of_these.only(|stack| stack.get(1).is_some_and(|thread| thread.ends_with(":\"burning\"")));
+        let of_these = folded.only(|stack| roots.iter().any(|root| stack[0].ends_with(root)));
+        let burning = of_these.only(|stack| {
+            stack
+                .get(1)
+                .is_some_and(|thread| thread.starts_with("burning (thread "))
+        });
         let named = burning.count(|stack| has_chain_among_python(stack, &["<module>", "burn"]));
         let expected = roots.len() as f64 * BURNT_SECONDS * HERTZ;
         let with_python = of_these.count(|stack| stack.iter().any(|frame| is_python(frame)));

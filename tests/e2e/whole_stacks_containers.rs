@@ -227,7 +227,7 @@ fn the_whole_machine_as_seen_from_a_pid_namespace_has_the_processes_in_it() -> R
     // What is outside has no pid in there, and nobody is given its samples.
     ensure!(
         folded.count(
-            |stack| stack.iter().any(|frame| frame.starts_with("chain_outer")) && stack[0].contains("process 0:")
+            |stack| stack.iter().any(|frame| frame.starts_with("chain_outer")) && stack[0].contains("(process 0)")
         ) == 0,
         "{} is there as process 0\n{folded}",
         outside.pid

@@ -62,7 +62,8 @@ pub fn until(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -
 
 /// A field of /proc/PID/status.
 pub fn status_field(pid: u32, name: &str) -> Result<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = fs::read(format!("/proc/{pid}/status"))?;
+    let status = String::from_utf8_lossy(&status);
     let value = status
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -30,10 +30,11 @@ pub struct Profiler {
 }
 
 impl Profiler {
-    /// `profiler record` with these arguments.
+    /// `profiler record` with these arguments. All native frames are shown, because the tests look at them, unless
+    /// `--native work` is among the arguments.
     pub fn record(arguments: &[&str]) -> Self {
         let mut profiler = Self::bare();
-        profiler.command.arg("record").args(arguments);
+        profiler.command.args(["record", "--native", "full"]).args(arguments);
         profiler
     }
 
@@ -80,11 +81,16 @@ impl Profiler {
 
     /// Starts it and waits until it says that it is sampling.
     pub fn start(self) -> Result<Recording> {
+        self.start_until("sampling ")
+    }
+
+    /// Starts it and waits until it says this.
+    pub fn start_until(self, words: &str) -> Result<Recording> {
         let mut recording = self.spawn()?;
         let Some(stderr) = &mut recording.early else {
             bail!("no standard error")
         };
-        recording.said = read_until(stderr, Duration::from_secs(30), "sampling ")?;
+        recording.said = read_until(stderr, Duration::from_secs(30), words)?;
         recording.listen();
         Ok(recording)
     }

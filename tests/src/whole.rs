@@ -115,7 +115,7 @@ impl Recorded {
 /// A process's stacks, without the frame that says whose they are. In a recording of one process, if only that one ran,
 /// there is no such frame.
 pub fn of_process(folded: &Folded, pid: u32) -> Folded {
-    let is_labelled = |stack: &Vec<String>| stack[0].starts_with("process ");
+    let is_labelled = |stack: &Vec<String>| stack[0].contains(" (process ");
     if !folded.stacks.keys().any(is_labelled) {
         return folded.clone();
     }

@@ -31,7 +31,7 @@ use profiler_common::{
         CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
         StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
@@ -122,7 +122,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
-    stacks: HashMap<MapData, StackKey, u32>,
+    stacks: HashMap<MapData, StackKey, KnownStack>,
+    codes: HashMap<MapData, CodeKey, u32>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
@@ -186,6 +187,7 @@ impl Kernel {
                 names::MAP_CALL_FACTS,
                 names::MAP_CALLS,
                 names::MAP_EXPECTED,
+                names::MAP_BEGINNING,
                 names::MAP_CHOSEN,
                 names::MAP_STARTS,
             ] {
@@ -221,14 +223,10 @@ impl Kernel {
             }
         }
         if options.follow_forks {
-            let program: &mut RawTracePoint = program(&mut ebpf, names::PROGRAM_TRACK_FORK)?;
-            program
-                .load()
-                .map_err(verifier_error)
-                .context("failed to load program `track_fork`")?;
-            program
-                .attach("sched_process_fork")
-                .context("failed to attach `track_fork`")?;
+            follow(&mut ebpf, names::PROGRAM_TRACK_FORK, "sched_process_fork")?;
+        }
+        if matches!(options.event, Event::Calls { .. }) {
+            follow(&mut ebpf, names::PROGRAM_TRACK_EXEC, "sched_process_exec")?;
         }
         if options.probe {
             load_probe(&mut ebpf, names::PROGRAM_SAMPLE_PROBE)?;
@@ -238,6 +236,7 @@ impl Kernel {
             ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
             stacks: HashMap::try_from(take_map(&mut ebpf, names::MAP_STACKS)?)?,
+            codes: HashMap::try_from(take_map(&mut ebpf, names::MAP_CODES)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
@@ -327,19 +326,29 @@ impl Kernel {
             .context("failed to write map CALL_FACTS")
     }
 
-    /// Tells them how to see the calls of a process that is about to become a CPython: they count from the first on.
-    pub fn expect_calls(&mut self, pid: u32, expected: &ExpectedPython) -> anyhow::Result<()> {
+    /// Tells them how to see the calls of processes that will run a file, by its number in cookies: they count from the
+    /// first on.
+    pub fn expect_calls(&mut self, file: u8, expected: &ExpectedPython) -> anyhow::Result<()> {
         self.expected
-            .insert(pid, expected, 0)
+            .insert(u32::from(file), expected, 0)
             .context("failed to write map EXPECTED")
     }
 
     /// They count no more of its calls.
     pub fn remove_call_facts(&mut self, pid: u32) {
-        // The other way around, a probe that is hit in between would put back what is taken away.
-        let _ = self.expected.remove(&pid);
         // Not there: that is what was wanted.
         let _ = self.call_facts.remove(&pid);
+    }
+
+    /// They count no calls any more.
+    pub fn remove_all_call_facts(&mut self) {
+        // The other way around, a probe that is hit in between would put back what is taken away.
+        for file in self.expected.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            let _ = self.expected.remove(&file);
+        }
+        for pid in self.call_facts.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            let _ = self.call_facts.remove(&pid);
+        }
     }
 
     /// Whether the calls of this code object are timed from now on.
@@ -413,11 +422,14 @@ impl Kernel {
         let _ = self.pythons.remove(&pid);
     }
 
-    /// Forgets stacks: the next sample of each brings it again.
-    pub fn forget_stacks(&mut self, stacks: &[StackKey]) {
+    /// Forgets stacks and code objects: the next sample of each brings it again.
+    pub fn forget(&mut self, stacks: &[StackKey], codes: &[CodeKey]) {
+        // The kernel side may have forgotten some before us.
         for stack in stacks {
-            // The kernel side may have forgotten it before us.
             let _ = self.stacks.remove(stack);
+        }
+        for code in codes {
+            let _ = self.codes.remove(code);
         }
     }
 
@@ -503,6 +515,19 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
             .with_context(|| format!("failed to load program `{name}`"))?;
     }
     load_probe(ebpf, names::PROGRAM_POOL)
+}
+
+/// What happens to processes.
+fn follow(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> anyhow::Result<()> {
+    let program: &mut RawTracePoint = program(ebpf, name)?;
+    program
+        .load()
+        .map_err(verifier_error)
+        .with_context(|| format!("failed to load program `{name}`"))?;
+    program
+        .attach(tracepoint)
+        .with_context(|| format!("failed to attach `{name}`"))?;
+    Ok(())
 }
 
 fn load_clock(ebpf: &mut Ebpf) -> anyhow::Result<()> {
@@ -643,6 +668,7 @@ mod tests {
             names::PROGRAM_SAMPLE_CPU,
             names::PROGRAM_SAMPLE_PROBE,
             names::PROGRAM_TRACK_FORK,
+            names::PROGRAM_TRACK_EXEC,
             names::PROGRAM_USER_FAULT,
             names::PROGRAM_KERNEL_FAULT,
             names::PROGRAM_CALL,
@@ -656,6 +682,7 @@ mod tests {
             names::MAP_CALL_FACTS,
             names::MAP_CALLS,
             names::MAP_EXPECTED,
+            names::MAP_BEGINNING,
             names::MAP_CHOSEN,
             names::MAP_STARTS,
             names::PROGRAM_WATCH,

@@ -1,7 +1,8 @@
 //! Which file's machine code a command will run, as far as that can be known before it runs.
 //!
 //! The kernel and the dynamic loader are followed: PATH, `#!` lines, and, if the executable needs a libpython, where the
-//! loader looks for it (ld.so(8)). A wrong guess does no harm, since a file counts only once it is mapped; where the way
+//! loader looks for it (ld.so(8)). Behind any other program (a shell's `-c`, `nice`, `setsid`, `timeout`, …) the words it
+//! is given are tried as commands. A wrong guess does no harm, since a file counts only once it is mapped; where the way
 //! leads through a program that decides for itself (a shell script, as pyenv's shims are), nothing is said.
 
 use std::{
@@ -37,15 +38,43 @@ const DEFAULT_DIRECTORIES: [&str; 6] = [
     "/usr/lib",
 ];
 
-/// The executable that `command` comes to in the end and the libpython it needs, if any.
+/// How many words of a command are tried as commands.
+const MOST_WORDS: usize = 64;
+
+/// The executable that `command` comes to in the end and the libpython it needs, if any. If it is no interpreter by its
+/// name, then the same of the first word behind it that leads to one.
 pub(super) fn files(command: &[OsString], variables: &[(OsString, OsString)]) -> Vec<PathBuf> {
-    match executable(command, variables) {
-        Some(executable) => {
+    let own = executable(command, variables);
+    let is_found = own.as_deref().is_some_and(is_interpreter);
+    let behind = (!is_found).then(|| behind(command, variables)).flatten();
+    let executables = own.into_iter().chain(behind);
+    executables
+        .flat_map(|executable| {
             let library = library(&executable, variables);
-            std::iter::once(executable).chain(library).collect()
-        }
-        None => Vec::new(),
-    }
+            std::iter::once(executable).chain(library)
+        })
+        .collect()
+}
+
+/// The interpreter that a program is told to run, in one of its words, or in the text that one of them is.
+fn behind(command: &[OsString], variables: &[(OsString, OsString)]) -> Option<PathBuf> {
+    let words = command.iter().skip(1).flat_map(|word| {
+        let parts = word.as_bytes().split(|byte| b" \t\n;&|()`'\"".contains(byte));
+        parts.filter(|part| !part.is_empty())
+    });
+    words
+        .take(MOST_WORDS)
+        .filter_map(|word| executable(&[OsStr::from_bytes(word).to_owned()], variables))
+        .find(|path| is_interpreter(path))
+}
+
+/// By its name, or that of what it links to: which file it is is looked at later.
+fn is_interpreter(path: &Path) -> bool {
+    let named = |path: &Path| {
+        let name = path.file_name();
+        name.is_some_and(|name| name.as_bytes().starts_with(b"python"))
+    };
+    named(path) || path.canonicalize().is_ok_and(|path| named(&path))
 }
 
 fn variable<'a>(variables: &'a [(OsString, OsString)], wanted: &str) -> Option<&'a OsStr> {
@@ -256,6 +285,20 @@ mod tests {
         }
         // The test is no CPython, and needs none.
         assert_eq!(files(&words(&["python9"]), &variables), [at("python9")]);
+        for command in [
+            &["sh", "-c", "cd /tmp; exec python9 -u \"$@\"", "x"][..],
+            &["nice", "-n", "5", "python9", "x.py"],
+            &["taskset", "1", "by-env"],
+            &["setsid", "env", "A=1", "direct"],
+            &["timeout", "--signal=INT", "30", "python9"],
+            &["env", "-i", "python9"],
+        ] {
+            assert!(
+                files(&words(command), &variables).contains(&at("python9")),
+                "{command:?}"
+            );
+        }
+        assert!(!files(&words(&["sh", "-c", "echo by-nobody"]), &variables).contains(&at("python9")));
     }
 
     #[test]

@@ -277,6 +277,10 @@ fn process(pid: u32, known: &Known) -> ProcessMemory {
     ProcessMemory {
         pid,
         comm: known.comm.clone(),
+        command: match &known.command {
+            Some(command) => command.with_name(&known.comm),
+            None => known.comm.clone(),
+        },
         before: resident(&known.before),
         after: resident(&known.after),
         explained: i64::try_from(known.live.bytes.saturating_add(files)).unwrap_or(i64::MAX),
@@ -355,6 +359,7 @@ impl Names<'_> {
                 pid: 0,
                 tid: 0,
                 comm: Profile::EMPTY,
+                command: Profile::EMPTY,
                 thread: Profile::EMPTY,
                 cgroup: Profile::EMPTY,
                 container: Profile::EMPTY,

@@ -13,7 +13,10 @@ use super::{
     rss::Resident,
     space::{FileShare, Growth, KernelPages, Limits, Lost, Pot, Thp, in_memory, look_before, parse_mappings},
 };
-use crate::cost;
+use crate::{
+    cost,
+    process::command::{self, Command},
+};
 
 /// The site of pools that pymalloc keeps although they hold nothing.
 pub const FREE_POOLS: SiteId = SiteId::MAX - 1;
@@ -22,6 +25,8 @@ pub const FREE_POOLS: SiteId = SiteId::MAX - 1;
 #[derive(Clone, Debug)]
 pub struct Known {
     pub comm: String,
+    /// What it runs.
+    pub command: Option<Command>,
     /// When we began to look; nothing of a process that started later.
     pub before: Resident,
     /// The last time we looked.
@@ -129,7 +134,7 @@ impl Watch {
             })
             .unwrap_or_default();
         let before = self.resident(pid).unwrap_or_default();
-        self.begin(pid, comm.to_owned(), before, false);
+        self.begin(pid, comm.to_owned(), command::of(pid), before, false);
         self.growth.adopt(pid, &mappings);
         if self.is_chosen(pid) && self.blocks.is_none() {
             self.growth.set_before(pid, &look_before(pid, &mappings));
@@ -153,9 +158,10 @@ impl Watch {
         }
     }
 
-    fn begin(&mut self, pid: u32, comm: String, before: Resident, started: bool) {
+    fn begin(&mut self, pid: u32, comm: String, command: Option<Command>, before: Resident, started: bool) {
         let known = Known {
             comm,
+            command,
             before,
             after: before,
             since_ns: 0,
@@ -188,9 +194,13 @@ impl Watch {
                     let before = Resident::glance(event.pid)
                         .or_else(|_| Resident::glance(parent))
                         .unwrap_or_default();
-                    self.begin(event.pid, comm(event.pid), before, true);
+                    let command = self.known.get(&parent).and_then(|parent| parent.command.clone());
+                    self.begin(event.pid, comm(event.pid), command, before, true);
                 }
-                What::Exec => self.begin(event.pid, comm(event.pid), Resident::default(), true),
+                What::Exec => {
+                    let command = command::of(event.pid);
+                    self.begin(event.pid, comm(event.pid), command, Resident::default(), true);
+                }
                 What::Exit => {
                     self.end(event.pid);
                     if self.lasting.contains(&event.pid) {
@@ -291,6 +301,14 @@ impl Watch {
             {
                 known.after = now;
             }
+        }
+        // A worker gives itself a title after the fork.
+        for (&pid, known) in self
+            .known
+            .iter_mut()
+            .filter(|(_, known)| known.started && !known.exited)
+        {
+            known.command = command::of(pid).or_else(|| known.command.take());
         }
         self.ended_ns = cost::monotonic_ns();
         if let Some(moment) = self.moments.last_mut() {

@@ -42,7 +42,7 @@ const NEEDS: [(Capability, Option<Capability>); 4] = [
 
 pub(super) fn check(roots: &Roots) -> Result<()> {
     let path = roots.proc.join("self/status");
-    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let status = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let missing = missing(&status)
         .with_context(|| format!("{} does not tell our capabilities; run with sudo", path.display()))?;
     if missing.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn check(roots: &Roots) -> Result<()> {
     )
 }
 
-pub(super) fn missing(status: &str) -> Option<Vec<Capability>> {
+pub(super) fn missing(status: &[u8]) -> Option<Vec<Capability>> {
     let effective = u64::from_str_radix(status_field(status, "CapEff")?, 16).ok()?;
     let has = |capability: Capability| effective & 1 << capability.bit != 0;
     let missing = NEEDS

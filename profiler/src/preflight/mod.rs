@@ -72,6 +72,9 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     if let Target::Pids(pids) = &config.target {
         for &pid in pids {
             target::check_pid(pid, roots)?;
+            if config.memory.is_some() || config.calls.is_some() {
+                target::check_program(pid, roots)?;
+            }
         }
     }
     for &tid in &config.tids {
@@ -205,10 +208,12 @@ fn check_lockdown(roots: &Roots) -> Result<()> {
     Ok(())
 }
 
-fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+/// A field of /proc/PID/status. Its first line has the process's name, which need not be UTF-8.
+fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
+    let value = status
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+    str::from_utf8(value).ok().map(str::trim)
 }
 
 #[cfg(test)]

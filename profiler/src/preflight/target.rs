@@ -5,11 +5,14 @@ use std::{fs, io::ErrorKind};
 use anyhow::{Result, anyhow, bail};
 
 use super::{Roots, status_field};
-use crate::config::{Config, Target};
+use crate::{
+    config::{Config, Target},
+    process::{stat::Stat, who},
+};
 
 pub(super) fn check_pid(pid: u32, roots: &Roots) -> Result<()> {
     let directory = roots.proc.join(pid.to_string());
-    let status = match fs::read_to_string(directory.join("status")) {
+    let status = match fs::read(directory.join("status")) {
         Ok(status) => status,
         Err(error) if is_gone(&error) => {
             bail!("there is no process {pid}; it may have ended, ps -e lists those there are")
@@ -33,12 +36,24 @@ pub(super) fn check_pid(pid: u32, roots: &Roots) -> Result<()> {
     }
 }
 
+/// A thread of the kernel has samples, and nothing else.
+pub(super) fn check_program(pid: u32, roots: &Roots) -> Result<()> {
+    if Stat::read(&roots.proc, pid).is_some_and(|stat| stat.is_kernel) {
+        bail!(
+            "process {} is a thread of the kernel: it has no memory of its own and runs no Python; profiler record \
+             shows what it does",
+            who::process(&roots.proc, pid)
+        );
+    }
+    Ok(())
+}
+
 fn not_ours(pid: u32, error: &std::io::Error) -> anyhow::Error {
     anyhow!("process {pid} is not ours to see: {error}; run with sudo, or in a container with --cap-add=SYS_PTRACE")
 }
 
 pub(super) fn check_tid(tid: u32, config: &Config, roots: &Roots) -> Result<()> {
-    let status = match fs::read_to_string(roots.proc.join(tid.to_string()).join("status")) {
+    let status = match fs::read(roots.proc.join(tid.to_string()).join("status")) {
         Ok(status) => status,
         Err(error) if is_gone(&error) => bail!("there is no thread {tid}; ps -eL lists those there are (LWP)"),
         Err(error) => bail!("thread {tid} is not ours to see: {error}; run with sudo"),

@@ -39,7 +39,7 @@ impl Machine {
         machine
     }
 
-    fn write(&self, path: &str, text: &str) {
+    fn write(&self, path: &str, text: impl AsRef<[u8]>) {
         let path = self.roots.proc.parent().unwrap().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -54,14 +54,14 @@ impl Machine {
     fn capabilities(&self, effective: u64) {
         self.write(
             "proc/self/status",
-            &format!("Name:\tprofiler\nCapEff:\t{effective:016x}\n"),
+            format!("Name:\tprofiler\nCapEff:\t{effective:016x}\n"),
         );
     }
 
     fn process(&self, pid: u32, tgid: u32, state: &str) {
         self.write(
             &format!("proc/{pid}/status"),
-            &format!("Name:\tx\nState:\t{state}\nTgid:\t{tgid}\n"),
+            format!("Name:\tx\nState:\t{state}\nTgid:\t{tgid}\n"),
         );
         self.write(&format!("proc/{pid}/maps"), "");
     }
@@ -87,10 +87,12 @@ fn config(target: Target) -> Config {
         duration: None,
         kernel_stacks: true,
         native_stacks: true,
+        native_frames: crate::config::NativeFrames::default(),
         probe: None,
         output: OutputChoice::Stdout,
         format: Format::Folded,
         threads: false,
+        merge_workers: false,
         verbosity: Verbosity::Quiet,
         summary_json: None,
     }
@@ -198,6 +200,18 @@ fn a_pid_that_cannot_be_recorded_is_told_apart() {
     let machine = Machine::new();
     let refusal = |pid| machine.refusal(&config(Target::Pids(vec![pid])));
     assert!(refusal(41).starts_with("there is no process 41; "));
+    machine.write(
+        "proc/45/status",
+        b"Name:\t\xd0\xbe\xd1\nState:\tR (running)\nTgid:\t45\n",
+    );
+    machine.write("proc/45/maps", "");
+    for with_tid in [vec![], vec![45]] {
+        let config = Config {
+            tids: with_tid,
+            ..config(Target::Pids(vec![45]))
+        };
+        check(&config, &machine.roots).expect("a name need not be UTF-8");
+    }
     machine.process(42, 42, "Z (zombie)");
     assert!(refusal(42).starts_with("process 42 has ended"));
     machine.process(44, 43, "S (sleeping)");
@@ -272,9 +286,38 @@ fn the_real_proc_tells_processes_and_threads_apart() {
 
 proptest! {
     #[test]
-    fn no_status_makes_the_parsers_panic(text in "(CapEff:|Tgid:|State:)?.*", release in ".*") {
+    fn no_status_makes_the_parsers_panic(
+        text in prop_oneof!["(CapEff:|Tgid:|State:)?.*".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..80)],
+        release in ".*",
+    ) {
         capabilities::missing(&text);
         status_field(&text, "Tgid");
         KernelVersion::parse(&release);
     }
+}
+
+#[test]
+fn a_thread_of_the_kernel_has_no_memory_and_no_calls() {
+    let proc = tempfile::tempdir().unwrap();
+    let put = |pid: u32, flags: u64| {
+        let folder = proc.path().join(pid.to_string());
+        fs::create_dir(&folder).unwrap();
+        let stat = format!("{pid} (x) S 2 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 0 0 0");
+        fs::write(folder.join("stat"), stat).unwrap();
+        fs::write(folder.join("comm"), "kworker/0:1\n").unwrap();
+    };
+    put(10, 0x0420_8060);
+    put(11, 0x0040_0000);
+    let roots = Roots {
+        proc: proc.path().to_owned(),
+        ..Roots::default()
+    };
+    let error = target::check_program(10, &roots).unwrap_err().to_string();
+    assert!(
+        error.starts_with("process 10 (kworker/0:1) is a thread of the kernel"),
+        "{error}"
+    );
+    target::check_program(11, &roots).unwrap();
+    // Gone: others say so.
+    target::check_program(12, &roots).unwrap();
 }

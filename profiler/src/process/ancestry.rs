@@ -20,7 +20,7 @@ pub fn descendants(proc: &Path, ancestors: &[u32]) -> anyhow::Result<Vec<u32>> {
     let mut children: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
     for pid in pids(proc)? {
         // One that has ended since it was listed has no children to look for.
-        let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).unwrap_or_default();
+        let stat = fs::read(proc.join(pid.to_string()).join("stat")).unwrap_or_default();
         if let Some(parent) = parent(&stat) {
             children.entry(parent).or_default().push(pid);
         }
@@ -39,21 +39,41 @@ pub fn descendants(proc: &Path, ancestors: &[u32]) -> anyhow::Result<Vec<u32>> {
     Ok(found)
 }
 
-/// The fourth field of /proc/PID/stat. The second is the name in parentheses, which may hold anything.
-fn parent(stat: &str) -> Option<u32> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
+/// The fourth field of /proc/PID/stat. The second is the name in parentheses, which may hold any bytes; behind it there
+/// are numbers only.
+fn parent(stat: &[u8]) -> Option<u32> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let fields = str::from_utf8(&stat[after_name..]).ok()?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_name_that_looks_like_fields_does_not_confuse() {
-        assert_eq!(parent("7 (a) S 1 (b) S 42 7 7 0"), Some(42));
-        assert_eq!(parent("7 (python3) R 6 7 7 0 -1"), Some(6));
-        assert_eq!(parent("no parentheses"), None);
+        assert_eq!(parent(b"7 (a) S 1 (b) S 42 7 7 0"), Some(42));
+        assert_eq!(parent(b"7 (python3) R 6 7 7 0 -1"), Some(6));
+        assert_eq!(parent(b"7 (\xd0\xbe\xd0\xb1\xd1) R 6 7 7 0 -1"), Some(6));
+        assert_eq!(parent(b"7 (a\nb) R 6\n) S 42 7"), Some(42));
+        assert_eq!(parent(b"no parentheses"), None);
+        assert_eq!(parent(b"7 (a) S"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_hides_a_parent(name in prop::collection::vec(1u8.., 0..16), parent_pid: u32) {
+            let stat = [b"7 (", &*name, format!(") S {parent_pid} 7 7 0").as_bytes()].concat();
+            prop_assert_eq!(parent(&stat), Some(parent_pid));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            parent(&bytes);
+        }
     }
 
     #[test]

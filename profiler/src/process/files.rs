@@ -72,6 +72,16 @@ impl File {
     }
 }
 
+impl File {
+    /// The CPython in it, if there is one that is supported.
+    pub fn cpython(&self) -> Option<&Rc<PythonBinary>> {
+        match &self.python {
+            PythonFile::Yes(binary) => Some(binary),
+            PythonFile::No | PythonFile::Refused(_) => None,
+        }
+    }
+}
+
 /// Whether there is a CPython in a file.
 #[derive(Debug)]
 pub enum PythonFile {

@@ -298,15 +298,15 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 /// What `/proc/PID/status` says of a process that is needed here.
 #[derive(Debug, PartialEq, Eq)]
-struct Status {
+pub(super) struct Status {
     /// Its effective user, in our user namespace.
     user: u32,
     /// Its pid in its own pid namespace; not said by kernels built without pid namespaces.
-    pid_inside: Option<u32>,
+    pub(super) pid_inside: Option<u32>,
 }
 
 impl Status {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let field = |name: &[u8], at: fn(&mut dyn DoubleEndedIterator<Item = &str>) -> Option<u32>| {
             let line = bytes
                 .split(|&byte| byte == b'\n')

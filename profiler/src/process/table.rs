@@ -1,9 +1,10 @@
 //! The processes of a recording and what is known of each.
 
-use std::{fs, mem, ops::Range, rc::Rc};
+use std::{mem, ops::Range, path::Path, rc::Rc};
 
 use profiler_common::{
-    python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    record::PythonFrame,
     unwind::{NO_FILE, UnwindMapping},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -12,14 +13,34 @@ use crate::{
     memory::event::SiteId,
     process::{
         cgroup::Cgroup,
+        comm,
+        command::{self, Command},
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
+        threads::Threads,
     },
-    python::{binary::PythonBinary, codes::CodeId},
+    python::{binary::PythonBinary, codes::CodeId, object::ObjectLayout, thread_names::ThreadNames},
     recording::SampleOf,
     unwind,
 };
+
+/// A code object in a process: where it is, and which of those that come to lie there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeAt {
+    pub address: u64,
+    /// As in [`PythonFrame`]; 0 is none.
+    pub fingerprint: u64,
+}
+
+impl From<&PythonFrame> for CodeAt {
+    fn from(frame: &PythonFrame) -> Self {
+        Self {
+            address: frame.code,
+            fingerprint: frame.fingerprint,
+        }
+    }
+}
 
 /// One process, from its exec (or our first sight of it) to its next exec or its exit.
 #[derive(Debug)]
@@ -27,14 +48,19 @@ pub struct Process {
     pub pid: u32,
     /// Tells it apart from every other process of the recording, those with the same pid included. Never 0.
     pub instance: u32,
-    /// Its parent's, if it was forked in the recording: what the kernel side knows it by until it is told better. 0
-    /// otherwise.
-    pub parent_instance: u32,
+    /// Other numbers that the kernel side can know it by: its parent's until it is told better, and ours from before it
+    /// told us its own ([`Table::rename`]). The last few; 0 is none.
+    aliases: [u32; 3],
+    /// When it was forked or exec'ed (CLOCK_MONOTONIC), if that was in the recording.
+    pub began_ns: Option<u64>,
     /// Name of its main thread.
     pub comm: String,
     /// Where it was when it was first sampled, or where its parent was.
     cgroup: Option<Cgroup>,
     cgroup_is_own: bool,
+    /// What it ran when it was first sampled, or what its parent did.
+    command: Option<Command>,
+    command_is_own: bool,
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
     /// Names of the code it generates.
@@ -48,10 +74,11 @@ pub struct Process {
     /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
     /// other greenlets below those of the running one.
     pub has_greenlets: bool,
-    /// Its code objects by address.
-    codes: FxHashMap<u64, CodeId>,
-    /// Addresses at which user space found no code object either.
-    pub unreadable_codes: FxHashSet<u64>,
+    /// Its code objects.
+    codes: FxHashMap<CodeAt, CodeId>,
+    /// Those that user space did not find there either.
+    pub unreadable_codes: FxHashSet<CodeAt>,
+    pub threads: Threads,
     /// What was counted since it was last resolved.
     pub counts: FxHashMap<SampleOf, u64>,
     /// Who got memory since it was last resolved.
@@ -88,15 +115,29 @@ pub struct PythonIn {
     pub facts: PythonProcess,
 }
 
+impl PythonIn {
+    /// Where its threads have the names that the program gives them, if that is known.
+    pub fn thread_names(&self) -> Option<ThreadNames> {
+        Some(ThreadNames {
+            objects: ObjectLayout::of(self.binary.version)?,
+            interpreter: self.binary.layout.interpreter,
+            runtime: self.binary.runtime.wrapping_add(self.bias),
+        })
+    }
+}
+
 impl Process {
     fn new(pid: u32, instance: u32, comm: String) -> Self {
         Self {
             pid,
             instance,
-            parent_instance: 0,
+            aliases: [0; 3],
+            began_ns: None,
             comm,
             cgroup: None,
             cgroup_is_own: false,
+            command: None,
+            command_is_own: false,
             mappings: Vec::new(),
             perf_map: None,
             perf_map_is_inherited: false,
@@ -106,6 +147,7 @@ impl Process {
             has_greenlets: false,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
+            threads: Threads::default(),
             counts: FxHashMap::default(),
             sites: FxHashMap::default(),
         }
@@ -113,7 +155,12 @@ impl Process {
 
     /// Whether what the kernel side says is of this program: and not of the one that the process was before an exec.
     pub fn is_instance(&self, instance: u32) -> bool {
-        instance == self.instance || instance == self.parent_instance && instance != 0
+        instance == self.instance || instance != 0 && self.aliases.contains(&instance)
+    }
+
+    fn add_alias(&mut self, instance: u32) {
+        self.aliases.rotate_right(1);
+        self.aliases[0] = instance;
     }
 
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
@@ -147,6 +194,25 @@ impl Process {
             self.cgroup = Some(cgroup);
         }
         self.cgroup.as_ref()
+    }
+
+    /// Looks up what it runs, when it is sampled for the first time, as the cgroup is; and `again` at the end: it may have
+    /// changed since, as a worker's title does after the fork.
+    pub fn look_at_command(&mut self, again: bool) {
+        if (!mem::replace(&mut self.command_is_own, true) || again)
+            && let Some(command) = command::of(self.pid)
+        {
+            self.command = Some(command);
+        }
+    }
+
+    /// What it runs, in a few words, and what it is called if that says more.
+    pub fn command(&mut self) -> String {
+        self.look_at_command(false);
+        match &self.command {
+            Some(command) => command.with_name(&self.comm),
+            None => self.comm.clone(),
+        }
     }
 
     /// Whether there can be a name for an address in its perf map only.
@@ -197,23 +263,31 @@ impl Process {
         self.mappings.iter().filter_map(|mapping| mapping.file)
     }
 
-    pub fn code(&self, address: u64) -> Option<CodeId> {
-        self.codes.get(&address).copied()
+    pub fn code(&self, at: CodeAt) -> Option<CodeId> {
+        self.codes.get(&at).copied()
     }
 
     /// Code objects that are known, and where they are.
     pub fn codes(&self) -> impl Iterator<Item = (u64, CodeId)> {
-        self.codes.iter().map(|(&address, &code)| (address, code))
+        self.codes.iter().map(|(at, &code)| (at.address, code))
     }
 
-    /// Whether there is another code object at the address already: then the stacks counted so far are its.
-    pub fn has_other_code(&self, address: u64, code: CodeId) -> bool {
-        self.code(address).is_some_and(|known| known != code)
+    /// What the kernel side has its code objects under.
+    pub fn code_keys(&self) -> impl Iterator<Item = CodeKey> {
+        let key = |at: &CodeAt| CodeKey::identified(at.address, self.instance, (at.fingerprint >> 32) as u32);
+        self.codes.keys().map(key)
     }
 
-    pub fn set_code(&mut self, address: u64, code: CodeId) {
-        self.unreadable_codes.remove(&address);
-        self.codes.insert(address, code);
+    /// Forgets all code objects but these.
+    pub fn keep_codes(&mut self, kept: &FxHashSet<CodeAt>) {
+        self.codes.retain(|at, _| kept.contains(at));
+        self.codes.shrink_to_fit();
+        self.unreadable_codes.clear();
+    }
+
+    pub fn set_code(&mut self, at: CodeAt, code: CodeId) {
+        self.unreadable_codes.remove(&at);
+        self.codes.insert(at, code);
     }
 
     /// Whether its CPython has an entry frame for each evaluation loop (3.12 on).
@@ -308,16 +382,6 @@ fn is_greenlet_module(entry: &MapEntry) -> bool {
 pub struct Table {
     processes: FxHashMap<u32, Process>,
     last_instance: u32,
-    expected: Option<Expected>,
-}
-
-/// A process that is about to become a CPython.
-#[derive(Debug)]
-struct Expected {
-    pid: u32,
-    file: FileId,
-    /// What the kernel side knows it by.
-    instance: u32,
 }
 
 impl Table {
@@ -350,7 +414,7 @@ impl Table {
 
     /// A process that exists already: reads what /proc says of it.
     pub fn adopt(&mut self, files: &mut Files, pid: u32) -> Option<Process> {
-        let before = self.begin(pid, read_comm(pid));
+        let before = self.begin(pid, comm::of(Path::new("/proc"), pid));
         // It may be gone by now, or be a kernel thread: then it has no mappings.
         let entries = maps::read(pid).map(|maps| maps.entries).unwrap_or_default();
         for entry in &entries {
@@ -370,9 +434,11 @@ impl Table {
                     python.facts.instance = instance;
                 }
                 let perf_map = parent.perf_map.as_ref().and_then(|map| map.for_child().ok());
+                let [last, before, _] = parent.aliases;
                 Process {
-                    parent_instance: parent.instance,
+                    aliases: [parent.instance, last, before],
                     cgroup: parent.cgroup.clone(),
+                    command: parent.command.clone(),
                     perf_map_is_inherited: perf_map.is_some(),
                     perf_map,
                     mappings: parent.mappings.clone(),
@@ -387,29 +453,22 @@ impl Table {
         self.processes.insert(pid, child)
     }
 
-    /// A process is about to run the CPython in a file. Returns the instance that it will be.
-    pub fn expect(&mut self, pid: u32, file: FileId) -> u32 {
-        self.last_instance += 1;
-        let instance = self.last_instance;
-        self.expected = Some(Expected { pid, file, instance });
-        instance
+    /// The kernel side has given a process a number of its own.
+    pub fn rename(&mut self, pid: u32, instance: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.add_alias(process.instance);
+            process.instance = instance;
+            if let Some(python) = &mut process.python {
+                python.facts.instance = instance;
+            }
+        }
     }
 
     pub fn map(&mut self, files: &mut Files, pid: u32, entry: &MapEntry) {
         let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
-        let had_python = process.python.is_some();
         process.map(files, entry);
-        if let (false, Some(python)) = (had_python, &mut process.python)
-            && let Some(expected) = self
-                .expected
-                .take_if(|expected| expected.pid == pid && expected.file == python.file)
-        {
-            // Nobody has heard of the other number: it had no CPython.
-            process.instance = expected.instance;
-            python.facts.instance = expected.instance;
-        }
     }
 
     pub fn remove(&mut self, pid: u32) -> Option<Process> {
@@ -420,12 +479,6 @@ impl Table {
     pub fn take_all(&mut self) -> impl Iterator<Item = Process> {
         mem::take(&mut self.processes).into_values()
     }
-}
-
-/// The name of a process's main thread; empty if it is gone.
-pub fn read_comm(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned()
 }
 
 #[cfg(test)]

@@ -96,6 +96,8 @@ pub struct Labels {
     pub tid: u32,
     /// Name of the process (of its main thread).
     pub comm: StringId,
+    /// What it runs, in a few words; may be empty.
+    pub command: StringId,
     /// Name of the thread.
     pub thread: StringId,
     /// The path of its cgroup; may be empty.
@@ -264,6 +266,7 @@ mod tests {
             pid: 1,
             tid: 2,
             comm: Profile::EMPTY,
+            command: Profile::EMPTY,
             thread: Profile::EMPTY,
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,

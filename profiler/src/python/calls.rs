@@ -82,7 +82,7 @@ pub enum Event {
     /// A call or a resumption (3.11), unless the code's flags, at this offset, have one of [`GENERATOR_FLAGS`] and no
     /// generator owns the frame ([`OWNED_BY_GENERATOR`]): then one is created. The end of such a frame is seen by a
     /// return probe here, as with [`Event::Entry`]; its [`Event::InnerExit`] is missing in some builds.
-    LoopEntry { code_flags: u16 },
+    LoopEntry { code_flags: u8 },
     /// The end of a frame, and of a call unless [`CallProbes::cleanup_code`] is its code, or it has not begun.
     Exit,
     /// The end of a frame, and of a call unless the loop was entered with it (`is_entry` in the frame; 3.11), or it has
@@ -110,7 +110,7 @@ const BEFORE_FIRST: i16 = -2;
 const AT_FIRST: i16 = 0;
 
 /// `offsetof(PyCodeObject, co_flags)` of 3.11.
-const CODE_FLAGS_3_11: u16 = 48;
+const CODE_FLAGS_3_11: u8 = 48;
 
 /// Why calls cannot be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! What a code object says: its file, its function's name, the line of each instruction.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, slice};
 
 use profiler_common::limits::MAX_CODE_OBJECT_BYTES;
 use profiler_common::python::PythonProcess;
@@ -8,6 +8,8 @@ use profiler_common::record::{
     CodeRecord, INSTRUCTION_MASK, RECORD_CODE, RawString, SAME_AS_NAME, STRING_FILENAME, STRING_NAME, STRING_QUALNAME,
     STRINGS,
 };
+
+use profiler_ebpf::python::fingerprint::CodeObject;
 
 use super::layout::{CodeFormat, Instruction};
 use super::linetable;
@@ -56,13 +58,9 @@ pub enum CodeError {
 impl Code {
     /// Decodes a [`CodeRecord`], cut after its last byte, into the code object's address and what it says.
     ///
-    /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from
-    /// `memory`, if the same code object is still there.
-    pub fn from_record(
-        record: &[u8],
-        format: CodeFormat,
-        memory: Option<(&dyn ReadMemory, &PythonProcess)>,
-    ) -> Result<(u64, Self), CodeError> {
+    /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from the
+    /// process, if the same code object is still there.
+    pub fn from_record(record: &[u8], format: CodeFormat, live: Option<Live<'_>>) -> Result<(u64, Self), CodeError> {
         let Record {
             address,
             first_line,
@@ -80,8 +78,8 @@ impl Code {
             || !is_whole(&text[STRING_NAME])
             || (has_qualname && !is_whole(&text[STRING_QUALNAME]));
         if (lacks_text || line_table.is_none())
-            && let Some((memory, process)) = memory
-            && let Ok(live) = Raw::from_memory(memory, address, process)
+            && let Some(live) = live
+            && let Ok(live) = live.read(address)
             && live.first_line == first_line
             && text
                 .iter()
@@ -203,14 +201,14 @@ fn agree(copied: Option<&Text>, live: Option<&Text>) -> bool {
 
 /// Decoded text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Text {
+pub(super) struct Text {
     text: String,
     /// False if characters are missing at its end.
     whole: bool,
 }
 
 impl Text {
-    fn into_marked(mut self) -> Box<str> {
+    pub(super) fn into_marked(mut self) -> Box<str> {
         if !self.whole {
             self.text.push(CUT);
         }
@@ -329,11 +327,11 @@ impl Raw {
     fn from_memory(memory: &dyn ReadMemory, address: u64, process: &PythonProcess) -> Result<Self, CodeError> {
         let object = Object::read(memory, address, process)?;
         let mut text = [None, None, None];
-        text[STRING_FILENAME] = read_text(memory, object.filename, process);
-        text[STRING_NAME] = read_text(memory, object.name, process);
+        text[STRING_FILENAME] = read_text(memory, object.filename, process, MAX_STRING_CHARACTERS);
+        text[STRING_NAME] = read_text(memory, object.name, process, MAX_STRING_CHARACTERS);
         text[STRING_QUALNAME] = object
             .qualname
-            .and_then(|qualname| read_text(memory, qualname, process));
+            .and_then(|qualname| read_text(memory, qualname, process, MAX_STRING_CHARACTERS));
         let line_table = read_line_table(memory, object.line_table, process);
         // The object owns its strings and its table. If it is still what it was, they were not freed in between.
         if Object::read(memory, address, process)? != object {
@@ -345,6 +343,55 @@ impl Raw {
             first_traceable: object.first_traceable,
             line_table,
         })
+    }
+}
+
+/// A code object that was seen in a live process, and may have given way to another since.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    pub memory: &'a dyn ReadMemory,
+    pub process: &'a PythonProcess,
+    /// What told it from others at its address.
+    pub fingerprint: u64,
+}
+
+impl Live<'_> {
+    /// Reads it, if it is still there.
+    pub fn code(&self, address: u64, format: CodeFormat) -> Result<Code, CodeError> {
+        let Raw {
+            text,
+            first_line,
+            first_traceable,
+            line_table,
+        } = self.read(address)?;
+        Ok(Code::new(text, first_line, first_traceable, line_table, format))
+    }
+
+    fn read(&self, address: u64) -> Result<Raw, CodeError> {
+        let raw = Raw::from_memory(self.memory, address, self.process)?;
+        // Afterwards: what was there all the time has its fingerprint now.
+        if self.is_there(address) {
+            Ok(raw)
+        } else {
+            Err(CodeError::Changed { address })
+        }
+    }
+
+    fn is_there(&self, address: u64) -> bool {
+        let mut object = CodeObject::default();
+        let memory = Foreign(self.memory);
+        object.read(&memory, self.process, address) && object.fingerprint(&memory, self.process) == self.fingerprint
+    }
+}
+
+/// Memory as the kernel side's logic wants it.
+struct Foreign<'a>(&'a dyn ReadMemory);
+
+impl profiler_ebpf::memory::ReadMemory for Foreign<'_> {
+    unsafe fn read(&self, address: u64, into: *mut u8, len: u32) -> bool {
+        // SAFETY: `into` is valid for writes of `len` bytes by contract, and holds integers.
+        self.0
+            .read(address, unsafe { slice::from_raw_parts_mut(into, len as usize) })
     }
 }
 
@@ -384,8 +431,13 @@ impl Object {
     }
 }
 
-/// None unless it is a compact string, as every name and file name of a code object is.
-fn read_text(memory: &dyn ReadMemory, address: u64, process: &PythonProcess) -> Option<Text> {
+/// The first characters of a string. None unless it is a compact one, as every name and file name of a code object is.
+pub(super) fn read_text(
+    memory: &dyn ReadMemory,
+    address: u64,
+    process: &PythonProcess,
+    most_characters: u64,
+) -> Option<Text> {
     /// `PyASCIIObject.state`: `interned:2, kind:3, compact:1, ascii:1` in 3.8 – 3.11; later versions changed the
     /// width of `interned` in free-threaded builds only (3.8.18 – 3.13.0 compiled, 3.14.10 and 3.15.2 live).
     const KIND_SHIFT: u32 = 2;
@@ -407,7 +459,7 @@ fn read_text(memory: &dyn ReadMemory, address: u64, process: &PythonProcess) -> 
     } else {
         process.unicode_compact_data
     };
-    let bytes = characters.min(MAX_STRING_CHARACTERS) as usize * kind as usize;
+    let bytes = characters.min(most_characters) as usize * kind as usize;
     let bytes = memory.read_vec(field(data)?, bytes)?;
     Some(
         StringBytes {
@@ -453,6 +505,7 @@ mod tests {
     use super::super::memory::FakeMemory;
     use super::super::version::Version;
     use super::*;
+    use std::sync::LazyLock;
 
     const ADDRESS: u64 = 0x10_0000;
     const FILENAME: u64 = 0x20_0000;
@@ -484,6 +537,8 @@ mod tests {
         let process = process();
         let mut object = vec![0; usize::from(process.unicode_compact_data)];
         put(&mut object, process.unicode_length, &characters.to_le_bytes());
+        // Nobody has asked for its hash.
+        put(&mut object, process.unicode_length + 8, &u64::MAX.to_le_bytes());
         put(&mut object, process.unicode_state, &(kind << 2 | 1 << 5).to_le_bytes());
         object.extend(bytes);
         object
@@ -522,6 +577,23 @@ mod tests {
         memory.put(NAME, name);
         memory.put(QUALNAME, qualname);
         memory
+    }
+
+    static PROCESS: LazyLock<PythonProcess> = LazyLock::new(process);
+
+    fn fingerprint(memory: &FakeMemory) -> u64 {
+        let mut object = CodeObject::default();
+        assert!(object.read(&Foreign(memory), &PROCESS, ADDRESS));
+        object.fingerprint(&Foreign(memory), &PROCESS)
+    }
+
+    /// What may still be the code object that [`record`] is a copy of.
+    fn live(memory: &FakeMemory) -> Live<'_> {
+        Live {
+            memory,
+            process: &PROCESS,
+            fingerprint: fingerprint(&original()),
+        }
     }
 
     /// What the kernel side sends: `copied` characters at most of each string, and the table or not.
@@ -630,7 +702,7 @@ mod tests {
         );
         assert_eq!(cut.line_at(ADDRESS, instruction(8)), None);
 
-        let (_, read) = Code::from_record(&record(3, false), format, Some((&original(), &process()))).unwrap();
+        let (_, read) = Code::from_record(&record(3, false), format, Some(live(&original()))).unwrap();
         assert_eq!(
             (&*read.filename, &*read.name, read.display_name()),
             ("file.py", "name", "q.na")
@@ -641,12 +713,25 @@ mod tests {
     #[test]
     fn nothing_of_another_code_object_at_the_same_address_is_mixed_in() {
         // Other text goes on differently …
-        let (_, code) = Code::from_record(&record(3, false), layout().format, Some((&memory(), &process()))).unwrap();
+        let (_, code) = Code::from_record(&record(3, false), layout().format, Some(live(&memory()))).unwrap();
         assert_eq!((&*code.filename, code.display_name()), ("fil…", "q.n…"));
         // … and a name that was copied whole must be the same, even if only the line table is missing.
         let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
-        let (_, code) = Code::from_record(&record(100, false), layout().format, Some((&other, &process()))).unwrap();
+        let (_, code) = Code::from_record(&record(100, false), layout().format, Some(live(&other))).unwrap();
         assert_eq!((&*code.name, code.line_at(ADDRESS, instruction(8))), ("name", None));
+    }
+
+    #[test]
+    fn what_is_there_now_is_read_only_if_it_is_what_was_sampled() {
+        let (format, original) = (layout().format, original());
+        assert_eq!(&*live(&original).code(ADDRESS, format).unwrap().name, "name");
+        let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
+        let changed = Err(CodeError::Changed { address: ADDRESS });
+        assert_eq!(live(&other).code(ADDRESS, format), changed);
+        // A cut name goes on as it did, but it is of another object: not even its end may be added.
+        let longer = memory_with([string(1, 7, b"file.py"), string(1, 5, b"names"), string(1, 4, b"q.na")]);
+        let (_, code) = Code::from_record(&record(3, true), format, Some(live(&longer))).unwrap();
+        assert_eq!(&*code.name, "nam…");
     }
 
     #[test]
@@ -716,7 +801,7 @@ mod tests {
                     *old = byte;
                 }
             }
-            if let Ok((address, code)) = Code::from_record(&record, format, Some((&memory(), &process()))) {
+            if let Ok((address, code)) = Code::from_record(&record, format, Some(live(&memory()))) {
                 let _ = code.line_at(address, instruction(8));
                 let _ = code.is_incomplete(address, u64::MAX, false);
             }

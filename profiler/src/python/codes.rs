@@ -21,6 +21,13 @@ impl Codes {
         CodeId(self.codes.insert_full(code).0 as u32)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (CodeId, &Code)> {
+        self.codes
+            .iter()
+            .enumerate()
+            .map(|(id, code)| (CodeId(id as u32), code))
+    }
+
     pub fn get(&self, id: CodeId) -> &Code {
         &self.codes[id.0 as usize]
     }

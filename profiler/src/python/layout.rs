@@ -43,6 +43,18 @@ pub struct Layout {
     /// What `PyCode_Type.tp_basicsize` must be. It is `sizeof(PyCodeObject)` (176) up to 3.10 and
     /// `offsetof(PyCodeObject, co_code_adaptive)` from 3.11 on.
     pub code_basic_size: u16,
+    pub interpreter: InterpreterLayout,
+}
+
+/// Where to begin to look for objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterpreterLayout {
+    /// `_PyRuntime.interpreters.head`.
+    pub head: u32,
+    /// `PyInterpreterState.next`.
+    pub next: u32,
+    /// `PyInterpreterState.modules`, from 3.12 on `.imports.modules`.
+    pub modules: u32,
 }
 
 /// Why there is no layout for a version.
@@ -117,7 +129,8 @@ impl Layout {
 
 /// From `co_firstlineno` to the word that ends with `co_version` (with `co_nfreevars` before it), 3.12.1 and 3.13.0 by
 /// `offsetof`. The debug offsets do not name it; 3.14 and 3.15 declare the same fields in the same order
-/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be noticed late.
+/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be taken for what it
+/// was.
 const CODE_VERSION_AFTER_FIRST_LINE: u16 = 20;
 
 /// `PyObject`, `PyBytesObject` and the code object's strings as they are in 3.8 – 3.10.
@@ -156,7 +169,10 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     bytes_data: 32,
     code_bytes: 128,
     code_version: 0,
-    reserved: [0; 3],
+    thread_interpreter: 16,
+    reserved: [0; 2],
+    generation: 0,
+    runtime: [0; 2],
     chain_gaps: [ChainGap::NONE; CHAIN_GAPS],
 };
 
@@ -173,6 +189,11 @@ const HEAP_FRAMES_3_8: Layout = Layout {
     },
     auto_tss_key: Some(1392),
     code_basic_size: 176,
+    interpreter: InterpreterLayout {
+        head: 32,
+        next: 0,
+        modules: 56,
+    },
 };
 
 /// 3.9.18, `offsetof`.
@@ -183,6 +204,11 @@ const HEAP_FRAMES_3_9: Layout = Layout {
         ..HEAP_FRAMES
     },
     auto_tss_key: Some(584),
+    interpreter: InterpreterLayout {
+        head: 32,
+        next: 0,
+        modules: 856,
+    },
     ..HEAP_FRAMES_3_8
 };
 
@@ -230,6 +256,11 @@ const INTERPRETER_FRAMES_3_11: Layout = Layout {
     },
     auto_tss_key: Some(592),
     code_basic_size: 184,
+    interpreter: InterpreterLayout {
+        head: 40,
+        next: 0,
+        modules: 888,
+    },
 };
 
 /// 3.12.1, `offsetof`. Strings lose `wstr` here (PEP 623), so their characters start earlier.
@@ -257,6 +288,11 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
     },
     auto_tss_key: Some(1544),
     code_basic_size: 192,
+    interpreter: InterpreterLayout {
+        head: 40,
+        next: 0,
+        modules: 944,
+    },
 };
 
 /// `_Py_Debug_Cookie` (`Include/internal/pycore_debug_offsets.h`, 3.13.0; still the same in 3.15.2).
@@ -273,6 +309,9 @@ const FIRST_TRACEABLE_BEFORE_ADAPTIVE: u16 = 16;
 /// `PyCompactUnicodeObject` is `PyASCIIObject` and two words more (3.12.1, 3.13.0: `offsetof`). 3.15 says it itself.
 const COMPACT_AFTER_ASCII: u64 = 16;
 
+/// No field of an interpreter's state lies farther in (3.14.10 has 225,864 bytes).
+const MAX_INTERPRETER: u64 = 1 << 24;
+
 /// No field of an object, string or bytes header lies farther in (the farthest known is at 32, `ob_sval`).
 const MAX_OBJECT_OFFSET: u64 = 512;
 
@@ -282,7 +321,12 @@ struct Positions {
     /// `sizeof(_Py_DebugOffsets)`.
     size: usize,
     interpreters_head: usize,
+    interpreter_next: usize,
+    interpreter_modules: usize,
     thread_size: usize,
+    thread_interpreter: usize,
+    /// From 3.14 on.
+    code_object_generation: Option<usize>,
     current_frame: usize,
     thread_id: usize,
     frame_size: usize,
@@ -310,7 +354,11 @@ struct Positions {
 const POSITIONS_3_13: Positions = Positions {
     size: 584,
     interpreters_head: 40,
+    interpreter_next: 64,
+    interpreter_modules: 88,
     thread_size: 152,
+    thread_interpreter: 176,
+    code_object_generation: None,
     current_frame: 184,
     thread_id: 192,
     frame_size: 224,
@@ -337,7 +385,11 @@ const POSITIONS_3_13: Positions = Positions {
 const POSITIONS_3_14: Positions = Positions {
     size: 760,
     interpreters_head: 40,
+    interpreter_next: 64,
+    interpreter_modules: 96,
     thread_size: 176,
+    thread_interpreter: 200,
+    code_object_generation: Some(160),
     current_frame: 208,
     thread_id: 216,
     frame_size: 248,
@@ -364,7 +416,11 @@ const POSITIONS_3_14: Positions = Positions {
 const POSITIONS_3_15: Positions = Positions {
     size: 888,
     interpreters_head: 40,
+    interpreter_next: 64,
+    interpreter_modules: 96,
     thread_size: 176,
+    thread_interpreter: 200,
+    code_object_generation: Some(160),
     current_frame: 208,
     thread_id: 240,
     frame_size: 312,
@@ -394,6 +450,11 @@ impl Positions {
         let thread = thread.min(MAX_THREAD_STATE_BYTES as u64);
         let thread_frame = block.field("thread_state.current_frame", self.current_frame, 8, thread)?;
         let thread_id = block.field("thread_state.thread_id", self.thread_id, 8, thread)?;
+        let thread_interpreter = block.field("thread_state.interp", self.thread_interpreter, 8, thread)?;
+        let generation = match self.code_object_generation {
+            Some(position) => block.at_most("interpreter_state.code_object_generation", position, MAX_INTERPRETER)?,
+            None => 0,
+        };
 
         let frame = block.at_most("interpreter_frame.size", self.frame_size, u64::from(u16::MAX))?;
         let frame = frame.min(MAX_FRAME_BYTES as u64);
@@ -442,9 +503,14 @@ impl Positions {
             None => ascii + COMPACT_AFTER_ASCII,
         };
 
+        let head = block.at_most("runtime_state.interpreters_head", self.interpreters_head, 1 << 14)?;
+        let interpreter = InterpreterLayout {
+            head: head as u32,
+            next: block.at_most("interpreter_state.next", self.interpreter_next, 1 << 20)? as u32,
+            modules: block.at_most("interpreter_state.imports_modules", self.interpreter_modules, 1 << 20)? as u32,
+        };
         // From 3.15 on the thread state is in a thread-local variable and there is no key.
         let auto_tss_key = if version.minor < 15 {
-            let head = block.at_most("runtime_state.interpreters_head", self.interpreters_head, 1 << 14)?;
             Some((head + KEY_AFTER_INTERPRETERS_HEAD) as u16)
         } else {
             None
@@ -473,7 +539,8 @@ impl Positions {
                 code_first_traceable,
                 code_bytes,
                 code_version: code_first_line + CODE_VERSION_AFTER_FIRST_LINE,
-                reserved: [0; 3],
+                thread_interpreter,
+                generation,
                 unicode_length: block.field("unicode_object.length", self.unicode_length, 8, ascii)?,
                 unicode_state: block.field("unicode_object.state", self.unicode_state, 4, ascii)?,
                 unicode_ascii_data: ascii as u16,
@@ -488,6 +555,7 @@ impl Positions {
             },
             auto_tss_key,
             code_basic_size: code_adaptive,
+            interpreter,
         })
     }
 }
@@ -558,6 +626,7 @@ mod tests {
                 format,
                 auto_tss_key,
                 code_basic_size,
+                interpreter,
             } = Layout::from_debug_offsets(version, &block).unwrap();
             let (owner, frame_bytes, adaptive, key, thread_id, flags) = match version.minor {
                 13 => (70, 72, 200, Some(2160), 152, 0),
@@ -582,7 +651,12 @@ mod tests {
                 code_first_traceable: adaptive - 16,
                 code_bytes: adaptive - 8,
                 code_version: 88,
-                reserved: [0; 3],
+                thread_interpreter: 16,
+                generation: match version.minor {
+                    13 => 0,
+                    14 => 7992,
+                    _ => 7944,
+                },
                 unicode_length: 16,
                 unicode_state: 32,
                 unicode_ascii_data: 40,
@@ -599,6 +673,13 @@ mod tests {
                 }
             );
             assert_eq!(auto_tss_key, key);
+            // As `remote2.py` finds them in live processes.
+            let (head, next, modules) = match version.minor {
+                13 => (632, 7264, 7656),
+                14 => (808, 7272, 7688),
+                _ => (936, 7264, 7592),
+            };
+            assert_eq!(interpreter, InterpreterLayout { head, next, modules });
             assert_eq!(code_basic_size, adaptive);
         }
     }

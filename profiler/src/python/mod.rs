@@ -10,13 +10,16 @@ pub mod bytecode;
 pub mod calls;
 pub mod chain_gaps;
 pub mod code;
+pub mod code_numbers;
 pub mod codes;
 pub mod eval_loop;
 pub mod image;
 pub mod layout;
 pub mod linetable;
 pub mod memory;
+pub mod object;
 pub mod thread_lookup;
+pub mod thread_names;
 pub mod version;
 
 #[cfg(test)]

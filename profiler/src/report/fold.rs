@@ -8,8 +8,8 @@ use std::hash::BuildHasherDefault;
 use indexmap::{IndexMap, map::Entry};
 use rustc_hash::FxHasher;
 
-use super::{View, label};
-use crate::profile::{Frame, FrameKind, Profile, StackId};
+use super::{View, label, machinery::Machinery, workers::Workers};
+use crate::profile::{FrameKind, Profile};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,10 @@ pub(super) struct Line {
 /// Folds the value `view.value` of every sample; samples that count nothing of it are left out.
 pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
     let mut names = Names::default();
-    let mut frames = vec![None; profile.frames().len()];
+    let mut frames: Vec<Option<u32>> = vec![None; profile.frames().len()];
+    let workers = Workers::new(profile, view);
+    let mut machinery = Machinery::new(profile, view.interpreter);
+    let mut shown = Vec::new();
     let mut sums: FxIndexMap<Vec<u32>, i64> = FxIndexMap::default();
 
     for (key, values) in profile.samples() {
@@ -47,12 +50,24 @@ pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
         }
         let mut line = Vec::with_capacity(profile.stack(key.stack).len() + 2);
         if view.process {
-            line.push(names.intern(label::process(profile, &key.labels), Part::Root));
+            line.push(names.intern(workers.process(profile, &key.labels).1, Part::Root));
         }
         if view.thread {
-            line.push(names.intern(label::thread(profile, &key.labels), Part::Root));
+            line.push(names.intern(workers.thread(profile, &key.labels).1, Part::Root));
         }
-        push_stack(profile, view, key.stack, &mut frames, &mut names, &mut line);
+        let stack = profile.stack(key.stack);
+        if stack.is_empty() {
+            // A source marks what it could not walk; this is for a file written by somebody else.
+            line.push(names.intern("[no frames]".to_owned(), Part::Code(FrameKind::Marker)));
+        }
+        shown.clear();
+        machinery.push_shown(stack, &mut shown);
+        line.extend(shown.iter().map(|id| {
+            *frames[id.index()].get_or_insert_with(|| {
+                let frame = profile.frame(*id);
+                names.intern(label::frame(profile, frame), Part::Code(frame.kind))
+            })
+        }));
         let sum = sums.entry(line).or_insert(0);
         *sum = sum.saturating_add(value);
     }
@@ -70,43 +85,6 @@ pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
 }
 
 type FxIndexMap<K, V> = IndexMap<K, V, BuildHasherDefault<FxHasher>>;
-
-fn push_stack(
-    profile: &Profile,
-    view: &View,
-    stack: StackId,
-    frames: &mut [Option<u32>],
-    names: &mut Names,
-    line: &mut Vec<u32>,
-) {
-    let stack = profile.stack(stack);
-    if stack.is_empty() {
-        // A source marks what it could not walk; this is for a file written by somebody else.
-        line.push(names.intern("[no frames]".to_owned(), Part::Code(FrameKind::Marker)));
-    }
-    let has_python = stack.iter().any(|id| profile.frame(*id).kind == FrameKind::Python);
-    for id in stack.iter().rev() {
-        if view.without_interpreter && has_python && is_interpreter(profile, profile.frame(*id)) {
-            continue;
-        }
-        let name = *frames[id.index()].get_or_insert_with(|| {
-            let frame = profile.frame(*id);
-            names.intern(label::frame(profile, frame), Part::Code(frame.kind))
-        });
-        line.push(name);
-    }
-}
-
-/// Whether it is code of CPython's executable or library.
-fn is_interpreter(profile: &Profile, frame: &Frame) -> bool {
-    let Some(mapping) = frame.mapping.filter(|_| frame.kind == FrameKind::Native) else {
-        return false;
-    };
-    let path = profile.string(profile.mapping(mapping).path);
-    let file = path.rsplit('/').next().unwrap_or(path);
-    let version = file.strip_prefix("libpython").or_else(|| file.strip_prefix("python"));
-    version.is_some_and(|version| version.is_empty() || version.starts_with(|c: char| c.is_ascii_digit()))
-}
 
 /// Names in the order in which they were met.
 #[derive(Default)]

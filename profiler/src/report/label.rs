@@ -2,7 +2,7 @@
 //!
 //! | frame | reads |
 //! |---|---|
-//! | Python | `Session.get (requests/__init__.py:12)` |
+//! | Python | `Session.get (requests/sessions.py:12)`, its file as [`path::short`] has it |
 //! | native | `PyObject_Call (libpython3.11.so.1.0)`, without a symbol `[libfoo.so+0x1234]` |
 //! | generated code | `JS:*fib /x.js:3:14 ([JIT])` by its perf map, without one `[anonymous]` |
 //! | kernel | `do_sys_open_[k]`, without a symbol `[0xffffffff81000000]_[k]` |
@@ -14,6 +14,7 @@
 
 use std::borrow::Cow;
 
+use super::{cython, path};
 use crate::profile::{Frame, FrameKind, Labels, Profile};
 
 /// The text of one frame. Never empty, and free of `;` and control characters.
@@ -30,54 +31,80 @@ pub fn frame(profile: &Profile, frame: &Frame) -> String {
     clean(label)
 }
 
-/// The root of a process's stacks: `process 4242:"gunicorn"`.
+/// The root of a process's stacks: `gunicorn shop.wsgi [shop.service] (process 4242)`.
 pub fn process(profile: &Profile, labels: &Labels) -> String {
-    clean(format!("process {}:\"{}\"", labels.pid, profile.string(labels.comm)))
+    clean(format!("{} (process {})", process_name(profile, labels), labels.pid))
 }
 
-/// The root of a thread's stacks: `thread 4243:"worker-1"`.
+/// The root of equal workers' stacks: `gunicorn shop.wsgi [shop.service] (12 processes)`.
+pub fn processes(profile: &Profile, labels: &Labels, number: usize) -> String {
+    clean(format!("{} ({number} processes)", process_name(profile, labels)))
+}
+
+/// The root of the stacks of their threads of one name: `worker-1 (threads)`.
+pub fn threads(profile: &Profile, labels: &Labels) -> String {
+    clean(format!("{} (threads)", thread_name(profile, labels)))
+}
+
+/// The root of a thread's stacks: `worker-1 (thread 4243)`.
 pub fn thread(profile: &Profile, labels: &Labels) -> String {
-    clean(format!("thread {}:\"{}\"", labels.tid, profile.string(labels.thread)))
+    clean(format!("{} (thread {})", thread_name(profile, labels), labels.tid))
+}
+
+fn thread_name<'a>(profile: &'a Profile, labels: &Labels) -> &'a str {
+    match profile.string(labels.thread) {
+        "" => "[unknown]",
+        name => name,
+    }
+}
+
+/// What tells a process from others, without its number: what it runs, and where.
+pub fn process_name(profile: &Profile, labels: &Labels) -> String {
+    let name = match (profile.string(labels.command), profile.string(labels.comm)) {
+        ("", "") => "[unknown]",
+        ("", comm) => comm,
+        (command, _) => command,
+    };
+    match place(profile.string(labels.cgroup), profile.string(labels.container)) {
+        Some(place) => format!("{name} [{place}]"),
+        None => name.to_owned(),
+    }
+}
+
+/// The container, by as much of its id as their managers show, or the service that a process belongs to.
+fn place<'a>(cgroup: &'a str, container: &'a str) -> Option<&'a str> {
+    const SHOWN_OF_ID: usize = 12;
+    let is_id = container.len() >= 32 && container.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    match container {
+        "" => cgroup.rsplit('/').find(|part| {
+            // `user@1000.service` is a login.
+            part.ends_with(".service") && !part.starts_with("user@")
+        }),
+        id if is_id => id.get(..SHOWN_OF_ID),
+        name => Some(name),
+    }
 }
 
 fn python(function: &str, file: &str, line: u32) -> String {
     let function = if function.is_empty() { "<unknown>" } else { function };
     match (file, line) {
         ("", _) => format!("{function} (<unknown>)"),
-        (_, 0) => format!("{function} ({})", python_file(file)),
-        _ => format!("{function} ({}:{line})", python_file(file)),
-    }
-}
-
-/// The part of a source file's path that tells it from others at a glance.
-fn python_file(path: &str) -> &str {
-    // `<frozen importlib._bootstrap>`, `<string>`, `<ipython-input-1-…>`: names, not paths.
-    if path.starts_with('<') {
-        return path;
-    }
-    let Some((folder, name)) = path.rsplit_once('/') else {
-        return path;
-    };
-    match name {
-        "" => path,
-        // Half of all packages have these two, so the name alone says nothing.
-        "__init__.py" | "__main__.py" => match folder.rsplit_once('/') {
-            Some((above, _)) => &path[above.len() + 1..],
-            None if folder.is_empty() => name,
-            None => path,
-        },
-        _ => name,
+        (_, 0) => format!("{function} ({})", path::short(file)),
+        _ => format!("{function} ({}:{line})", path::short(file)),
     }
 }
 
 fn native(function: &str, path: Option<&str>, address: u64) -> String {
-    match (function, path.map(file_name)) {
+    match (function, path.map(path::file_name)) {
         // `[vdso]` is already in brackets.
         ("", Some(file)) => format!("[{}+{address:#x}]", file.trim_start_matches('[').trim_end_matches(']')),
         ("", None) => format!("[{address:#x}]"),
         // A function that is only known by where it begins, `[libfoo.so+0x1230]`, or not at all, `[anonymous]`.
         _ if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
-        (_, Some(file)) => format!("{function} ({file})"),
+        (_, Some(file)) => match cython::readable(function, path::extension(file)) {
+            Some(readable) => format!("{readable} ({file})"),
+            None => format!("{function} ({file})"),
+        },
         // perf's word.
         (_, None) => format!("{function} ([unknown])"),
     }
@@ -88,17 +115,10 @@ fn mapping_path<'a>(profile: &'a Profile, frame: &Frame) -> Option<&'a str> {
     (!path.is_empty()).then_some(path)
 }
 
-fn file_name(path: &str) -> &str {
-    match path.rsplit_once('/') {
-        Some((_, name)) if !name.is_empty() => name,
-        _ => path,
-    }
-}
-
 /// Makes a label safe wherever it goes: `;` separates frames of folded text and a newline ends its stack; spaces at its
 /// ends do not survive its readers, which also take a line that starts with `# ` for a comment (inferno 0.12.8,
 /// `flamegraph::from_lines`); and XML 1.0 has no way to write most control characters, nor U+FFFE and U+FFFF.
-fn clean(label: String) -> String {
+pub(crate) fn clean(label: String) -> String {
     let trimmed = label.trim();
     let mut clean = if trimmed.chars().any(|c| replacement(c).is_some()) {
         Cow::Owned(trimmed.chars().map(|c| replacement(c).unwrap_or(c)).collect())
@@ -136,38 +156,40 @@ mod tests {
 
     #[test]
     fn a_python_frame_names_function_file_and_line() {
-        assert_eq!(python("App.run", "/srv/app/main.py", 12), "App.run (main.py:12)");
+        assert_eq!(
+            python("App.run", "/srv/app/main.py", 12),
+            "App.run (srv/app/main.py:12)"
+        );
         assert_eq!(python("f", "main.py", 1), "f (main.py:1)");
-        assert_eq!(python("f", "/srv/größe.py", 1), "f (größe.py:1)");
-    }
-
-    #[test]
-    fn a_package_file_is_told_by_its_folder() {
-        assert_eq!(python_file("/lib/json/__init__.py"), "json/__init__.py");
-        assert_eq!(python_file("json/__main__.py"), "json/__main__.py");
-        assert_eq!(python_file("/__init__.py"), "__init__.py");
-        assert_eq!(python_file("__init__.py"), "__init__.py");
+        assert_eq!(
+            python(
+                "get",
+                "/v/lib/python3.12/site-packages/django/core/handlers/base.py",
+                142
+            ),
+            "get (django/core/handlers/base.py:142)"
+        );
+        assert_eq!(python("f", "/srv/a/größe.py", 1), "f (srv/a/größe.py:1)");
     }
 
     #[test]
     fn what_is_unknown_is_left_out() {
-        assert_eq!(python("f", "/srv/main.py", 0), "f (main.py)");
+        assert_eq!(python("f", "/srv/main.py", 0), "f (/srv/main.py)");
         assert_eq!(python("f", "", 7), "f (<unknown>)");
-        assert_eq!(python("", "/srv/main.py", 7), "<unknown> (main.py:7)");
-    }
-
-    #[test]
-    fn a_name_that_is_not_a_path_stays_whole() {
-        assert_eq!(
-            python_file("<frozen importlib._bootstrap>"),
-            "<frozen importlib._bootstrap>"
-        );
-        assert_eq!(python_file("<doctest a/b[0]>"), "<doctest a/b[0]>");
+        assert_eq!(python("", "/srv/main.py", 7), "<unknown> (/srv/main.py:7)");
     }
 
     #[test]
     fn native_code_names_its_file_or_its_address() {
         assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
+        assert_eq!(
+            native(
+                "__pyx_f_6uvloop_4loop_4Loop__run",
+                Some("/x/loop.cpython-312-x86_64-linux-gnu.so"),
+                1
+            ),
+            "uvloop.loop.Loop._run (loop.cpython-312-x86_64-linux-gnu.so)"
+        );
         assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
         assert_eq!(
             native("JS:*fib /x.js:1:13", Some("[JIT]"), 0),
@@ -181,6 +203,27 @@ mod tests {
         );
         assert_eq!(native("", Some("[vdso]"), 0x12), "[vdso+0x12]");
         assert_eq!(native("", None, 0x7f00_0000_1000), "[0x7f0000001000]");
+    }
+
+    #[test]
+    fn a_process_is_told_by_its_container_or_else_its_service() {
+        let id = "3c2f1a0b9d8e7f6a5b4c3d2e1f0a9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a";
+        let docker = format!("/system.slice/docker-{id}.scope");
+        assert_eq!(place(&docker, id), Some("3c2f1a0b9d8e"));
+        assert_eq!(place("/lxc/web", "web"), Some("web"));
+        assert_eq!(place("/system.slice/shop.service/worker", ""), Some("shop.service"));
+        assert_eq!(
+            place("/user.slice/user@1000.service/app.slice/mail.service", ""),
+            Some("mail.service")
+        );
+        for nowhere in [
+            "",
+            "/",
+            "/user.slice/user@1000.service/init.scope",
+            "/user.slice/session-3.scope",
+        ] {
+            assert_eq!(place(nowhere, ""), None, "{nowhere}");
+        }
     }
 
     #[test]

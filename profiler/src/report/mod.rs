@@ -11,14 +11,20 @@ use anyhow::Context as _;
 use crate::profile::{Profile, ValueType};
 
 pub mod calls;
+mod cython;
 pub mod flamegraph;
 mod fold;
 pub mod folded;
+pub mod hottest;
 pub mod label;
 mod layout;
+mod machinery;
 pub mod memory;
+pub(crate) mod owner;
+pub(crate) mod path;
 pub mod pprof;
 pub mod speedscope;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -31,19 +37,32 @@ pub trait Writer {
 /// What to show of a profile, and how to head it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Stacks start at `process 4242:"comm"`.
+    /// Stacks start at `gunicorn shop.wsgi (process 4242)`.
     pub process: bool,
-    /// Stacks start at `thread 4243:"name"`, below the process if that is shown too.
+    /// Stacks start at `name (thread 4243)`, below the process if that is shown too.
     pub thread: bool,
+    /// Equal workers are one process.
+    pub merge_workers: bool,
     /// Headline of formats that have one.
     pub title: String,
     /// The line below it; may be empty.
     pub subtitle: String,
     /// Index of the sample type that formats with one value show.
     pub value: usize,
-    /// Leave out the machine code of CPython itself: between two Python frames it says nothing to who looks for memory,
-    /// and fills a screen.
-    pub without_interpreter: bool,
+    /// How much of CPython's machine code formats with one value show.
+    pub interpreter: Interpreter,
+}
+
+/// How much of CPython's own machine code is shown of stacks with Python frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpreter {
+    /// All of it.
+    #[default]
+    Full,
+    /// What does work, and not how calls get from one Python function to the next (`machinery`).
+    Work,
+    /// Nothing: it says nothing to who looks for memory.
+    Hidden,
 }
 
 impl View {

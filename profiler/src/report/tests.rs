@@ -40,7 +40,7 @@ mod golden {
 
     #[test]
     fn a_flame_graph_shows_kinds_and_names() {
-        for (name, view) in [VIEWS[0], VIEWS[2]] {
+        for (name, view) in [VIEWS[0], VIEWS[3]] {
             check(
                 &format!("mixed/{name}.svg"),
                 &without_script(&written(Format::Svg, &mixed(), &view())),
@@ -109,8 +109,11 @@ mod golden {
         let end = svg.find("</script>").unwrap();
         assert!(svg[start..end].contains("function search("));
         assert!(svg[start..end].contains("function zoom("));
+        // Ours has a file of its own.
+        let ours = svg.rfind("<script").unwrap();
+        assert!(ours > end && svg.ends_with("]]></script></svg>"));
         // One element per line, so that a difference can be read.
-        format!("{}{}", &svg[..start], &svg[end + "</script>".len()..]).replace("><", ">\n<")
+        format!("{}{}</svg>", &svg[..start], &svg[end + "</script>".len()..ours]).replace("><", ">\n<")
     }
 }
 
@@ -270,6 +273,42 @@ fn hostile_names_break_no_format() {
 }
 
 #[test]
+fn equal_workers_are_one() {
+    let mut profile = Profile::new(vec![SAMPLES], None);
+    let function = Code::python("f", "a.py", 1, 1).intern(&mut profile);
+    let stack = profile.intern_stack(&[function]);
+    for (pid, comm, container) in [(7, "web", ""), (8, "web", ""), (9, "web", "other"), (10, "db", "")] {
+        let labels = Labels {
+            pid,
+            tid: pid,
+            comm: profile.intern_string(comm),
+            command: Profile::EMPTY,
+            thread: profile.intern_string("main"),
+            cgroup: Profile::EMPTY,
+            container: profile.intern_string(container),
+        };
+        profile.add(SampleKey { stack, labels }, &[1]);
+    }
+    let view = View {
+        process: true,
+        thread: true,
+        merge_workers: true,
+        ..View::default()
+    };
+    assert_eq!(
+        written(Format::Folded, &profile, &view),
+        concat!(
+            "2 processes \"web\";threads \"main\";f (a.py:1) 2\n",
+            "process 10:\"db\";thread 10:\"main\";f (a.py:1) 1\n",
+            "process 9:\"web\";thread 9:\"main\";f (a.py:1) 1\n",
+        )
+    );
+    let speedscope: Value = serde_json::from_str(&written(Format::Speedscope, &profile, &view)).unwrap();
+    assert_eq!(speedscope["profiles"].as_array().unwrap().len(), 3);
+    assert_eq!(speedscope["profiles"][0]["endValue"], 2);
+}
+
+#[test]
 fn a_value_that_is_not_there_is_an_error() {
     let view = View {
         value: 2,
@@ -344,8 +383,14 @@ proptest! {
 
 type MakeView = fn() -> View;
 
-const VIEWS: [(&str, MakeView); 3] = [
+const VIEWS: [(&str, MakeView); 4] = [
     ("plain", || heading(View::default())),
+    ("work", || {
+        heading(View {
+            interpreter: Interpreter::Work,
+            ..View::default()
+        })
+    }),
     ("process", || {
         heading(View {
             process: true,
@@ -391,11 +436,12 @@ fn contents(profile: &Profile) -> String {
             pid,
             tid,
             comm,
+            command,
             thread,
             cgroup,
             container,
         } = key.labels;
-        let words = [comm, thread, cgroup, container].map(|id| profile.string(id));
+        let words = [comm, command, thread, cgroup, container].map(|id| profile.string(id));
         let mut sample = format!("{pid} {tid} {words:?}\n");
         for id in profile.stack(key.stack) {
             let Frame {
@@ -546,6 +592,7 @@ fn add(profile: &mut Profile, leaf_first: &[FrameId], values: &[i64]) {
         pid: 1,
         tid: 1,
         comm: Profile::EMPTY,
+        command: Profile::EMPTY,
         thread: Profile::EMPTY,
         cgroup: Profile::EMPTY,
         container: Profile::EMPTY,
@@ -675,6 +722,11 @@ fn mixed() -> Profile {
             pid,
             tid,
             comm: profile.intern_string(comm),
+            command: profile.intern_string(if comm == "python3" {
+                "shop/manage.py runserver"
+            } else {
+                ""
+            }),
             thread: profile.intern_string(thread),
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,

@@ -1,5 +1,7 @@
 //! Counting calls: probes on the evaluation loop, in windows and within a budget, and what becomes of the counts.
 
+mod late;
+mod names;
 mod watch;
 
 use std::{
@@ -19,21 +21,23 @@ use profiler_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::watch::Watching;
+use self::{late::Late, watch::Watching};
 use super::content::Content;
 use crate::{
     bpf::{CallPlace, Kernel},
     calls::{Counted, Main, Pattern, Timing, WindowCount, report},
     config::{CallsConfig, Config, Target},
+    cost::monotonic_ns,
     governor::{self, Governor, Hits, TrapCost, cpu_time_ns, stepped},
     process::files::{File, FileId},
     python::{
         binary::PythonBinary,
         calls::{self, CallProbes, Event},
+        code::Code,
         codes::CodeId,
         layout::{CodeFormat, Instruction},
     },
-    recording::{ExpectedIn, Recording},
+    recording::{Ended, Recording},
     summary::CallsSummary,
 };
 
@@ -55,7 +59,9 @@ pub struct Calls {
     files: FxHashMap<FileId, Option<Rc<Places>>>,
     /// Processes whose calls are counted.
     probed: Vec<Probed>,
-    attached: FxHashSet<(FileId, Option<u32>)>,
+    /// Files with probes, of one process or of all, and since when all are in place (CLOCK_MONOTONIC).
+    attached: FxHashMap<(FileId, Option<u32>), u64>,
+    late: Late,
     governor: Option<Governor>,
     watching: Watching,
     window: Window,
@@ -75,6 +81,8 @@ pub struct Calls {
     warnings: Vec<String>,
     /// Counting stopped because of what it cost.
     spent: bool,
+    /// Calls that could not be counted.
+    lost: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +103,8 @@ struct Places {
     places: Vec<CallPlace>,
     /// `co_code_adaptive`.
     code_adaptive: u32,
+    /// In cookies. 0: there are too many files, or probes are beyond what a cookie can tell.
+    number: u8,
 }
 
 impl Places {
@@ -128,7 +138,8 @@ impl Calls {
             by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
             files: FxHashMap::default(),
             probed: Vec::new(),
-            attached: FxHashSet::default(),
+            attached: FxHashMap::default(),
+            late: Late::default(),
             governor: None,
             watching: Watching::new(wanted),
             window: Window::Open { since: Instant::now() },
@@ -146,6 +157,7 @@ impl Calls {
             sampled: Duration::ZERO,
             warnings: Vec::new(),
             spent: false,
+            lost: 0,
         }
     }
 
@@ -177,44 +189,56 @@ impl Calls {
             return;
         };
         let facts = found.facts(python.bias);
-        let counted = self
-            .count(kernel, id, &path, &found, pid, facts)
-            // With all probes in place, not between two of them.
-            .and_then(|counting| {
-                if counting {
-                    kernel.set_call_facts(pid, &facts)
-                } else {
-                    Ok(())
+        let scope = self.by_process.then_some(pid);
+        let counted = self.attach(kernel, id, &path, &found, scope).and_then(|attached| {
+            self.know(recording, pid, id, attached, &found);
+            match attached {
+                // With all probes in place, not between two of them.
+                Some(_) => {
+                    kernel.set_call_facts(pid, &facts)?;
+                    Self::foresee(kernel, &found, &python.binary)
                 }
-            });
+                None => Ok(()),
+            }
+        });
         if let Err(error) = counted {
-            self.warn(pid, &error);
+            self.warnings
+                .push(format!("process {pid}: {error:#}; its calls are not counted"));
         }
     }
 
-    /// A process is about to run a CPython: its calls are counted from the first one on, before user space has seen it
-    /// begin.
-    pub fn expect(&mut self, kernel: &mut Kernel, recording: &Recording, expected: &ExpectedIn) {
-        let &ExpectedIn {
-            pid, instance, file, ..
-        } = expected;
-        let Some((found, path)) = self.places(file, recording.files.get(file), &expected.binary) else {
+    /// A file's CPython is going to be run: by the command, or by children as it was before. Calls are counted from the
+    /// first one on, before user space has seen the process.
+    pub fn expect(&mut self, kernel: &mut Kernel, recording: &Recording, file: FileId) {
+        let known = recording.files.get(file);
+        let Some(binary) = known.cpython() else { return };
+        let Some((found, path)) = self.places(file, known, binary) else {
             return;
         };
-        let facts = found.facts(0);
-        let expected = ExpectedPython {
-            process: expected.binary.process(0, instance),
-            calls: facts,
-        };
-        let counted = self.count(kernel, file, &path, &found, pid, facts);
-        if let Err(error) = counted.and_then(|_| kernel.expect_calls(pid, &expected)) {
-            self.warn(pid, &error);
+        let counted = self
+            .attach(kernel, file, &path, &found, None)
+            .and_then(|attached| match attached {
+                Some(_) => Self::foresee(kernel, &found, binary),
+                None => Ok(()),
+            });
+        if let Err(error) = counted {
+            let path = known.path.display();
+            self.warnings
+                .push(format!("{path}: {error:#}; its calls are not counted"));
         }
     }
 
-    fn warn(&mut self, pid: u32, error: &anyhow::Error) {
-        let warning = format!("process {pid}: {error:#}; its calls are not counted");
-        self.warnings.push(warning);
+    /// Tells the kernel side how to see calls in processes that begin to run a file with probes.
+    fn foresee(kernel: &mut Kernel, found: &Places, binary: &PythonBinary) -> anyhow::Result<()> {
+        if found.number == 0 {
+            return Ok(());
+        }
+        // The kernel side gives the instance.
+        let expected = ExpectedPython {
+            process: binary.process(0, 0),
+            calls: found.facts(0),
+        };
+        kernel.expect_calls(found.number, &expected)
     }
 
     /// Where calls can be seen in a file, and a path to it.
@@ -222,15 +246,19 @@ impl Calls {
         let opened = file.opened.as_ref()?;
         let timed = !self.patterns.is_empty();
         let warnings = &mut self.warnings;
+        let next = u8::try_from(self.files.len() + 1).unwrap_or(0);
         let found = self.files.entry(id).or_insert_with(|| {
             let bytes = opened.map().ok()?;
             match calls::inspect(&bytes, binary) {
                 Ok(found) => {
                     warnings.extend(shortcomings(file, &found, timed));
+                    let far = found.calls.iter().any(|probe| probe.place.address >> 32 != 0);
+                    let number = if far { 0 } else { next };
                     Some(Rc::new(Places {
-                        places: places(&found, timed),
+                        places: places(&found, timed, number),
                         code_adaptive: code_adaptive(binary),
                         found,
+                        number,
                     }))
                 }
                 Err(error) => {
@@ -242,40 +270,84 @@ impl Calls {
         Some((found.clone()?, opened.path_to_open()))
     }
 
-    /// Whether calls are counted now, with probes in place.
-    fn count(
+    /// Puts the probes of a file in place, if calls are counted now and if they are not there. Returns since when they are.
+    fn attach(
         &mut self,
         kernel: &mut Kernel,
         file: FileId,
         path: &Path,
         found: &Places,
-        pid: u32,
-        facts: CallFacts,
-    ) -> anyhow::Result<bool> {
+        scope: Option<u32>,
+    ) -> anyhow::Result<Option<u64>> {
         self.measure(kernel)?;
         if let (true, Some(governor)) = (found.is_stepped(), &mut self.governor) {
             governor.expect_stepped(kernel)?;
+        }
+        if !matches!(self.window, Window::Open { .. }) {
+            return Ok(None);
+        }
+        if let Some(&since) = self.attached.get(&(file, scope)) {
+            return Ok(Some(since));
+        }
+        for place in &found.places {
+            kernel.attach_calls(path, place, scope)?;
+        }
+        let since = monotonic_ns();
+        self.attached.insert((file, scope), since);
+        Ok(Some(since))
+    }
+
+    /// A process is counted, since `attached` or since its own beginning, or will be when a window opens.
+    fn know(&mut self, recording: &Recording, pid: u32, file: FileId, attached: Option<u64>, found: &Places) {
+        let facts = match recording.python(pid) {
+            Some((python, _)) => found.facts(python.bias),
+            None => return,
+        };
+        let began = recording.began_ns(pid);
+        // Of a process that the kernel side cannot take up by itself, calls were missed until now.
+        let since = match attached {
+            Some(_) if found.number == 0 => Some(monotonic_ns()),
+            attached => attached,
+        };
+        if let (None, Some(since), Some(began)) = (self.wanted.duty, since, began) {
+            self.late.began(pid, began, since);
         }
         match self.probed.iter_mut().find(|probed| probed.pid == pid) {
             // After an exec.
             Some(probed) => (probed.file, probed.facts) = (file, facts),
             None => {
                 self.probed.push(Probed { pid, file, facts });
-                if let Some(governor) = &mut self.governor {
+                let from_the_first = began.is_some_and(|began| since.is_some_and(|since| began >= since));
+                if let (false, Some(governor)) = (from_the_first, &mut self.governor) {
                     governor.leave_out(cpu_time_ns(pid));
                 }
             }
         }
-        if !matches!(self.window, Window::Open { .. }) {
-            return Ok(false);
-        }
-        let scope = self.by_process.then_some(pid);
-        if self.attached.insert((file, scope)) {
-            for place in &found.places {
-                kernel.attach_calls(path, place, scope)?;
+    }
+
+    /// Processes that have ended: some before their calls could be counted.
+    fn follow_ended(&mut self, kernel: &mut Kernel, recording: &mut Recording) {
+        for Ended {
+            pid,
+            file,
+            began_ns,
+            ended_ns,
+        } in recording.drain_ended()
+        {
+            if self.by_process || self.wanted.duty.is_some() || !matches!(self.window, Window::Open { .. }) {
+                continue;
+            }
+            let since = self.attached.get(&(file, None)).copied();
+            if since.is_none() {
+                // For the next one that runs it.
+                self.expect(kernel, recording, file);
+            }
+            match began_ns {
+                Some(_) if since.is_none_or(|since| ended_ns < since) => self.late.missed(),
+                Some(began) => self.late.began(pid, began, since.unwrap_or(ended_ns)),
+                None => {}
             }
         }
-        Ok(true)
     }
 
     /// What an instance was started as.
@@ -330,6 +402,7 @@ impl Calls {
             let timing = self.timing.entry(code).or_default();
             timing.add(call.took_ns, caller, own);
         }
+        self.follow_ended(kernel, recording);
         self.follow_windows(kernel, recording)?;
         self.follow_watches(kernel, recording)
     }
@@ -377,9 +450,7 @@ impl Calls {
         let Window::Open { since } = self.window else {
             return Ok(());
         };
-        for probed in &self.probed {
-            kernel.remove_call_facts(probed.pid);
-        }
+        kernel.remove_all_call_facts();
         self.observed += now.duration_since(since);
         self.watching.forget_all(kernel);
         self.detach(kernel);
@@ -445,19 +516,33 @@ impl Calls {
             }
         }
         self.warn_of_missing(kernel, recording);
-        for (pattern, typed) in self.patterns.iter().zip(&self.wanted.functions) {
-            let codes = &recording.ledger.codes;
-            let matches = |(key, code): (&CodeKey, &CodeId)| {
-                let main = self.mains.get(&key.anyone().instance).and_then(Option::as_ref);
-                pattern.matches(codes.get(*code), main)
-            };
-            if !self.codes.iter().any(matches) {
-                self.warnings.push(format!(
-                    "no call of `{typed}` was seen; functions are named MODULE:NAME, as in app.db:Session.execute, \
-                     FILE:NAME or __main__:NAME"
-                ));
-            }
-        }
+        self.lost = kernel.counter(Counter::LostCalls).unwrap_or_default();
+        self.explain_missing(recording);
+    }
+
+    /// Says why functions that were named have no calls.
+    fn explain_missing(&mut self, recording: &Recording) {
+        let called: Vec<CodeId> = self
+            .counted
+            .iter()
+            .filter_map(|(key, _)| self.codes.get(key).copied())
+            .collect::<FxHashSet<_>>()
+            .into_iter()
+            .collect();
+        let codes: Vec<(CodeId, &Code)> = recording.ledger.codes.iter().collect();
+        let mains: Vec<&Main> = self.mains.values().flatten().chain(&self.command).collect();
+        let mut kinds = self.files.values().flatten().flat_map(|places| &places.found.calls);
+        let seen = names::Seen {
+            called: &called,
+            codes: &codes,
+            mains: &mains,
+            observed: self.observed,
+            spent: self.spent && self.wanted.duty.is_none(),
+            counts_ends: kinds.any(|probe| matches!(probe.event, Event::Exit | Event::InnerExit)),
+        };
+        let named = self.patterns.iter().zip(&self.wanted.functions);
+        let absent = named.filter_map(|(pattern, typed)| names::absence(pattern, typed, &seen));
+        self.warnings.extend(absent.collect::<Vec<_>>());
     }
 
     /// Why nothing could be counted, if so: no process had a CPython that is understood.
@@ -486,6 +571,8 @@ impl Calls {
         let slow_down = self.governor.as_ref().map(Governor::slow_down);
         let counted = Counted {
             undisturbed: self.undisturbed(),
+            beginning: self.late.told(),
+            lost: self.lost,
             counts: &self.counted,
             codes: &self.codes,
             chosen: &self.chosen,
@@ -565,7 +652,7 @@ fn shortcomings(file: &File, found: &CallProbes, timed: bool) -> Vec<String> {
 }
 
 /// The probes of a file. `timed`: those that see calls begin, too.
-fn places(found: &CallProbes, timed: bool) -> Vec<CallPlace> {
+fn places(found: &CallProbes, timed: bool, file: u8) -> Vec<CallPlace> {
     let mut places = Vec::new();
     let mut has_loop_entry = false;
     for probe in &found.calls {
@@ -592,6 +679,7 @@ fn places(found: &CallProbes, timed: bool) -> Vec<CallPlace> {
                 event | stepped(&probe.place),
                 probe.frame.0.into(),
                 code_flags,
+                file,
                 probe.place.address,
             ),
         });
@@ -605,6 +693,7 @@ fn places(found: &CallProbes, timed: bool) -> Vec<CallPlace> {
                 CALL_BEGIN | stepped(&entry.place),
                 entry.frame.0.into(),
                 0,
+                file,
                 entry.place.address,
             ),
         }));

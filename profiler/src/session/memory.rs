@@ -1,8 +1,12 @@
 //! What a recording of memory does besides: following it, probing pymalloc, and writing its reports.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use profiler_common::{
     python::{ARENAS_STATIC, PoolFacts},
     stats::{COUNTERS, Counter},
@@ -15,7 +19,7 @@ use super::{
 };
 use crate::{
     bpf::Kernel,
-    config::{Config, MemoryConfig, MemoryFormat, Target, Wanted},
+    config::{Config, MemoryConfig, MemoryFormat, OutputChoice, Target, Wanted},
     cost,
     humanize::bytes,
     memory::{blocks::Blocks, report, watch::Watch},
@@ -32,7 +36,7 @@ use crate::{
     recording::Recording,
     report::{
         View,
-        memory::{MemoryReport, Shown, curve, difference, export, table},
+        memory::{MemoryReport, Shown, curve, difference, export, nothing_came, table},
         pprof,
     },
     summary::{ExactSummary, MemoryProcess, MemorySummary, many},
@@ -65,22 +69,13 @@ pub struct Memory {
     native: bool,
     /// What went wrong, once each.
     warnings: Vec<String>,
+    /// Whether the table is on standard output, next to the summary.
+    shows_table: bool,
 }
 
 impl Memory {
     pub fn new(config: &Config, wanted: &MemoryConfig, command_pid: Option<u32>) -> anyhow::Result<Self> {
         let base = wanted.base.as_ref().map(read_base).transpose()?;
-        if let Some(curve) = &wanted.curve
-            && !matches!(
-                curve.extension().and_then(|ending| ending.to_str()),
-                Some("csv" | "json")
-            )
-        {
-            bail!(
-                "the ending of {} names no format for a curve: use .csv or .json",
-                curve.display()
-            );
-        }
         let lasting = match &config.target {
             Target::Pids(pids) => pids.clone(),
             Target::Command(_) => command_pid.into_iter().collect(),
@@ -98,6 +93,9 @@ impl Memory {
             native: config.native_stacks,
             exact: wanted.exact.map(|exact| Exact::new(exact, by_process)),
             warnings: Vec::new(),
+            shows_table: config.output == OutputChoice::Stdout
+                && wanted.format == MemoryFormat::Text
+                && wanted.base.is_none(),
         })
     }
 
@@ -213,6 +211,8 @@ impl Memory {
         MemorySummary {
             lines: crate::report::memory::lines(report)
                 .into_iter()
+                // The table says so itself.
+                .filter(|line| !self.shows_table || *line != nothing_came(report))
                 .chain(self.pool_line())
                 .collect(),
             processes: report
@@ -284,20 +284,18 @@ impl Memory {
         })
     }
 
-    /// Writes the snapshots, if they are wanted as a file.
-    pub fn write_curve(&self, content: &Content) -> anyhow::Result<()> {
-        let (Some(path), Content::Memory(report, _)) = (&self.wanted.curve, content) else {
+    /// Writes the snapshots as the file at `path`.
+    pub fn write_curve(&self, content: &Content, path: &Path, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        let Content::Memory(report, _) = content else {
             return Ok(());
         };
         let Some(curve) = &report.curve else { return Ok(()) };
         let table = table::Table::new(report, self.wanted.by);
         let series = curve::series(curve, &table, self.wanted.top);
-        let mut bytes = Vec::new();
         match path.extension().and_then(|ending| ending.to_str()) {
-            Some("json") => curve::write_json(&series, &mut bytes)?,
-            _ => curve::write_csv(&series, &mut bytes)?,
+            Some("json") => curve::write_json(&series, out),
+            _ => curve::write_csv(&series, out),
         }
-        fs::write(path, bytes).with_context(|| format!("failed to write the curve to {}", path.display()))
     }
 }
 

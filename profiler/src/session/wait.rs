@@ -1,20 +1,25 @@
 //! What a recording waits for: its time, its command, the kernel's buffers, and signals.
 
 use std::{
-    io,
+    io::{self, Write as _},
     os::fd::{BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use anyhow::Context as _;
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     time::sleep_until,
 };
 
 use crate::{
     exit,
     launch::{self, Running},
+    output,
 };
 
 /// Registers a copy of a file descriptor, so that its owner can go on using it.
@@ -63,6 +68,84 @@ pub(super) async fn wait(child: &mut Running, signals: &mut Signals) -> anyhow::
                     child.signal(received).context("failed to forward a signal to the command")?;
                 }
             }
+        }
+    }
+}
+
+/// Set while a pipe has no reader: nothing is lost that anybody waits for.
+static WAITS_FOR_READER: AtomicBool = AtomicBool::new(false);
+
+/// Runs `work` in which the signals are only looked after by us.
+pub(super) fn waits_for_reader<T>(work: impl FnOnce() -> T) -> T {
+    WAITS_FOR_READER.store(true, Ordering::Relaxed);
+    let result = work();
+    WAITS_FOR_READER.store(false, Ordering::Relaxed);
+    result
+}
+
+/// Does the last part of a recording, which computes and writes, while another thread looks after signals: what blocks,
+/// or takes long, can be given up. The first Ctrl-C may have been meant for the recording, and only the second ends it;
+/// where a pipe has no reader, the first one does.
+pub(super) fn finishing<T>(
+    runtime: &Runtime,
+    signals: Option<&mut Signals>,
+    child: Option<&Running>,
+    work: impl FnOnce() -> T,
+) -> T {
+    let Some(signals) = signals else { return work() };
+    // While a command runs, a signal is its affair.
+    let child = child.filter(|child| !child.has_ended());
+    let done = Notify::new();
+    /// Also if the work panics: the thread is waited for.
+    struct Done<'a>(&'a Notify);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    thread::scope(|scope| {
+        let look = || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = done.notified() => {}
+                    () = until_given_up(signals, child) => {
+                        output::remove_partial();
+                        let _ = writeln!(io::stderr(), "error: given up before everything was written");
+                        std::process::exit(exit::FAILURE.into());
+                    }
+                }
+            });
+        };
+        // Without the thread, signals wait until all is written.
+        let _ = thread::Builder::new().spawn_scoped(scope, look);
+        let _done = Done(&done);
+        work()
+    })
+}
+
+async fn until_given_up(signals: &mut Signals, child: Option<&Running>) {
+    let mut asked = false;
+    loop {
+        let received = signals.next().await;
+        if let Some(child) = child
+            && launch::must_forward(received)
+        {
+            // One that is gone needs none.
+            let _ = child.signal(received);
+        }
+        if !matches!(received, libc::SIGINT | libc::SIGTERM | libc::SIGHUP) {
+            continue;
+        }
+        let waits = WAITS_FOR_READER.load(Ordering::Relaxed);
+        if waits || (asked && child.is_none()) {
+            return;
+        }
+        if child.is_none() {
+            let _ = writeln!(
+                io::stderr(),
+                "the recording is over and is being written; once more gives it up"
+            );
+            asked = true;
         }
     }
 }

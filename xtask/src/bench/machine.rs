@@ -146,7 +146,8 @@ fn processes() -> Vec<Process> {
         .filter_map(|entry| {
             let pid = entry.ok()?.file_name().into_string().ok()?.parse().ok()?;
             // Gone since it was listed: nothing to tell.
-            process(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+            process(pid, &String::from_utf8_lossy(&stat))
         })
         .collect()
 }

@@ -3,7 +3,10 @@
 use perf_event_open_sys::bindings as abi;
 
 use super::{
-    super::maps::{MapEntry, MapName},
+    super::{
+        comm,
+        maps::{MapEntry, MapName},
+    },
     SidebandEvent, SidebandKind,
 };
 
@@ -50,7 +53,7 @@ fn parse_record(kind: u32, misc: u16, body: &[u8]) -> Option<SidebandEvent> {
         abi::PERF_RECORD_MMAP2 => parse_mmap2(misc, fields)?,
         abi::PERF_RECORD_COMM => {
             let (pid, tid) = (fields.u32()?, fields.u32()?);
-            let comm = String::from_utf8_lossy(fields.text()).into_owned();
+            let comm = comm::shown(fields.text());
             if misc & abi::PERF_RECORD_MISC_COMM_EXEC != 0 {
                 SidebandKind::Exec { pid, comm }
             } else {

@@ -121,7 +121,11 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
             .map(|stop| u64::try_from(stop.as_nanos()).unwrap_or(u64::MAX)),
         ncalls: total.calls.all,
         primitive_calls: total.calls.primitive,
-        calls_exact: total.calls.exact,
+        calls_exact: total.calls.exact && report.has_every_call(),
+        late_processes: report.beginning.late,
+        late_s: report.beginning.most.as_secs_f64(),
+        missed_processes: report.beginning.missed,
+        lost_calls: report.lost,
         calls_error: report.scaled.map_or(total.calls.error, |scaled| scaled.error),
         calls_per_s: report.per_second(total.calls.all),
         percentile_error: Histogram::ERROR,
@@ -155,6 +159,12 @@ struct File<'a> {
     ncalls: u64,
     primitive_calls: Option<u64>,
     calls_exact: bool,
+    /// Processes that were counted only from some time after they began on, the longest such time, and how many were not
+    /// counted at all.
+    late_processes: u64,
+    late_s: f64,
+    missed_processes: u64,
+    lost_calls: u64,
     calls_error: u64,
     calls_per_s: f64,
     /// Of `p50_ns`, `p95_ns` and `p99_ns`, as a share of them.

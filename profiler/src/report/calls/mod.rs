@@ -47,6 +47,12 @@ pub struct CallsReport {
     pub scaled: Option<Scaled>,
     /// How many times longer the program ran for being counted.
     pub slow_down: Option<f64>,
+    /// Whether processes that began in the recording are counted from their beginning.
+    pub beginning: Beginning,
+    /// Calls that were seen and could not be counted.
+    pub lost: u64,
+    /// How many threads used CPU time.
+    pub threads: u64,
     /// Of CPU time, in Python functions.
     pub samples: u64,
     /// How much CPU time one sample stands for.
@@ -54,6 +60,24 @@ pub struct CallsReport {
     /// Calls were timed by breakpoints: what a stop at one takes. So much was taken off each time, and about as much a time
     /// can be wrong.
     pub stop: Option<Duration>,
+}
+
+/// Processes that were not counted from their first call on, of those that began in the recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// In so many counting began after the interpreter had started, …
+    pub late: u64,
+    /// … at most so long after.
+    pub most: Duration,
+    /// So many had ended before counting could begin.
+    pub missed: u64,
+}
+
+impl Beginning {
+    /// Every process is counted from its first call on, or was there before the recording.
+    pub fn is_whole(self) -> bool {
+        self.late == 0 && self.missed == 0
+    }
 }
 
 /// What is known of counts that are estimates.
@@ -146,6 +170,11 @@ impl CallsReport {
         ratio(calls as f64, self.counted().as_secs_f64())
     }
 
+    /// Whether no call that ended in the time observed is missing.
+    pub fn has_every_call(&self) -> bool {
+        self.beginning.is_whole() && self.lost == 0
+    }
+
     /// What that many samples say of the time counted.
     pub fn estimate(&self, samples: u64) -> Time {
         let sampled = self.sampled.as_secs_f64();
@@ -156,8 +185,10 @@ impl CallsReport {
             1.0
         };
         let sample = self.period_ns as f64 / 1e9 * scale;
+        // A sample more or less than the time has room for is no time that anybody spent.
+        let most = self.counted().as_secs_f64() * self.threads.max(1) as f64;
         Time {
-            seconds: samples as f64 * sample,
+            seconds: (samples as f64 * sample).min(most),
             // Samples of a clock that a function is rarely hit by are as good as independent.
             error: Some(1.96 * (samples as f64).sqrt() * sample),
         }
@@ -170,7 +201,10 @@ impl CallsReport {
 
     /// Time in a function itself.
     pub fn tottime(&self, function: &Function) -> Time {
-        self.estimate(function.own_samples)
+        let Time { seconds, error } = self.estimate(function.own_samples);
+        // It is a part of the other, which may be known better.
+        let seconds = seconds.min(self.cumtime(function).seconds);
+        Time { seconds, error }
     }
 
     /// Time in a function and what it called: measured if its calls were timed, or else by samples.
@@ -179,16 +213,27 @@ impl CallsReport {
             return self.estimate(function.cumulative_samples);
         };
         let seconds = timed.outermost_ns() as f64 / 1e9;
+        let sampled = self.estimate(function.cumulative_samples);
         match self.scaled {
+            // Calls that were under way when counting began or ended were not timed, and have most of the time.
+            _ if sampled.seconds - 1.5 * sampled.error.unwrap_or(0.0) > self.counted_seconds(seconds) => sampled,
             None => Time { seconds, error: None },
             Some(_) => {
-                let seconds = ratio(seconds * self.length.as_secs_f64(), self.observed.as_secs_f64());
+                let seconds = self.counted_seconds(seconds);
                 let count = function.calls.unwrap_or_default();
                 Time {
                     seconds,
                     error: Some(seconds * ratio(count.error as f64, count.all as f64)),
                 }
             }
+        }
+    }
+
+    /// What was measured in the time observed, for the time that counts are of.
+    fn counted_seconds(&self, seconds: f64) -> f64 {
+        match self.scaled {
+            None => seconds,
+            Some(_) => ratio(seconds * self.length.as_secs_f64(), self.observed.as_secs_f64()),
         }
     }
 

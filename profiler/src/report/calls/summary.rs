@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CallsReport, Count, Function, Scaled, Time, ratio,
+    Beginning, CallsReport, Count, Function, Scaled, Time, ratio,
     table::{Sort, Table, count_of, mark, rate, seconds},
 };
 use crate::{
@@ -33,10 +33,12 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let length = span(report.counted());
     if all == 0 {
         let observed = span(report.observed);
-        return vec![match report.chosen {
-            true => format!("None of the functions named returned from a call in {observed}."),
+        let mut lines = vec![match report.chosen {
+            true => format!("No call of the functions named was counted in {observed}."),
             false => format!("No Python function returned from a call in {observed}."),
         }];
+        lines.extend(beginning(report));
+        return lines;
     }
     let primitive = match primitive {
         Some(primitive) if primitive != all => format!(" ({} primitive)", count(primitive)),
@@ -77,6 +79,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
         }
         None => {
             let every = match (exact, report.chosen) {
+                (true, _) if !report.has_every_call() => "Not every call was counted",
                 (true, false) => "Every call was counted",
                 (true, true) => "Every call of the functions named was counted",
                 (false, _) => "Calls were counted, some functions' by estimate",
@@ -103,6 +106,36 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
         _ => {}
     }
     lines.push(how);
+    lines.extend(beginning(report));
+    lines
+}
+
+/// Which calls are missing, if some are.
+fn beginning(report: &CallsReport) -> Vec<String> {
+    let Beginning { late, most, missed } = report.beginning;
+    let mut lines = Vec::new();
+    match late {
+        0 => {}
+        1 => lines.push(format!(
+            "Counting began {} after the interpreter started: what it called before is missing.",
+            span(most)
+        )),
+        late => lines.push(format!(
+            "In {late} processes counting began up to {} after the interpreter started: what they called before is missing.",
+            span(most)
+        )),
+    }
+    match missed {
+        0 => {}
+        1 => lines.push("One process had ended before counting could begin: its calls are missing.".to_owned()),
+        missed => lines.push(format!(
+            "{} processes had ended before counting could begin: their calls are missing.",
+            count(missed)
+        )),
+    }
+    if report.lost > 0 {
+        lines.push(format!("{} could not be counted.", count_of(report.lost, "call")));
+    }
     lines
 }
 

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     humanize::{count, duration},
-    report::layout::{Grid, Last},
+    report::{
+        layout::{Grid, Last},
+        path,
+    },
 };
 
 /// How many functions are shown where the user does not say.
@@ -227,7 +230,10 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
     grid.column(
         1,
         "tottime",
-        cells(&|function| own(function.own_samples), &|rest| own(rest.own_samples)),
+        cells(
+            &|function| by_samples(function.own_samples, report.tottime(function)),
+            &|rest| own(rest.own_samples),
+        ),
     );
     let per_call = |time: Option<f64>, measured: bool| match time {
         Some(time) => format!("{}{}", mark(measured), duration(to_duration(time))),
@@ -280,9 +286,9 @@ fn by_samples(samples: u64, time: Time) -> String {
     }
 }
 
-/// `shop/models.py:12(Order.total)`: the file's last two parts tell it from others nearly always, also `__init__.py`.
+/// `shop/models.py:12(Order.total)`.
 pub(super) fn place(function: &Function) -> String {
-    place_in(function, last_parts(&function.file, 2))
+    place_in(function, path::short(&function.file))
 }
 
 /// The places of functions that are shown together. Those of several interpreters can have the same last parts, and the
@@ -300,7 +306,7 @@ fn places(functions: &[Function]) -> Vec<Last> {
         },
         _ => Last {
             text: place.clone(),
-            shorter: Some(place_in(function, last_parts(&function.file, 1))),
+            shorter: Some(place_in(function, last_parts(&function.file, 2))),
             ..Last::default()
         },
     };

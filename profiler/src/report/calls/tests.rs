@@ -175,7 +175,7 @@ fn the_error_of_a_time_shrinks_with_the_root_of_its_samples() {
 
 #[test]
 fn a_timed_function_has_the_time_that_was_measured() {
-    let mut f = function("a.py", 1, "f", 3, (400, 400));
+    let mut f = function("a.py", 1, "f", 3, (1, 1));
     f.timed = Some(Timed {
         nested: 1,
         nested_ns: 300,
@@ -190,6 +190,46 @@ fn a_timed_function_has_the_time_that_was_measured() {
         }
     );
     assert_eq!(report.percall(&f), Some(450e-9));
+    // Of which the part that it spent itself is no more, whatever one sample stands for.
+    assert_eq!(report.tottime(&f).seconds, 900e-9);
+}
+
+#[test]
+fn a_call_that_was_under_way_all_the_time_is_in_the_time_of_its_function() {
+    let mut f = function("a.py", 1, "f", 3, (400, 400));
+    f.timed = Some(timed([300, 400, 500]));
+    assert_eq!(shop().cumtime(&f), shop().estimate(400));
+}
+
+#[test]
+fn no_time_is_longer_than_the_time_that_was_counted() {
+    let report = CallsReport {
+        observed: Duration::from_millis(600),
+        sampled: Duration::from_millis(600),
+        ..shop()
+    };
+    assert_eq!(report.estimate(61).seconds, 0.6);
+    assert_eq!(CallsReport { threads: 2, ..report }.estimate(61).seconds, 0.61);
+}
+
+#[test]
+fn what_began_before_it_was_counted_is_told_and_not_every_call_was_counted() {
+    let beginning = Beginning {
+        late: 1,
+        most: Duration::from_millis(41),
+        missed: 2,
+    };
+    let report = CallsReport { beginning, ..shop() };
+    let said = lines(&report).join(" ");
+    for words in [
+        "began 41.0 ms after",
+        "2 processes had ended before",
+        "Not every call was counted",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("Every call"), "{said}");
+    assert!(lines(&shop()).join(" ").contains("Every call was counted."));
 }
 
 #[test]

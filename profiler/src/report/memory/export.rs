@@ -110,6 +110,7 @@ struct File<'a> {
 struct Process<'a> {
     pid: u32,
     comm: &'a str,
+    command: &'a str,
     rss_before: u64,
     rss_after: u64,
     anonymous_before: u64,
@@ -157,6 +158,7 @@ impl<'a> Process<'a> {
         let ProcessMemory {
             pid,
             comm,
+            command,
             before,
             after,
             explained,
@@ -167,6 +169,7 @@ impl<'a> Process<'a> {
         Self {
             pid: *pid,
             comm,
+            command,
             rss_before: before.rss,
             rss_after: after.rss,
             anonymous_before: before.anonymous,

@@ -6,14 +6,14 @@ use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Serialize;
 
-use super::{
-    Detail, HEAP, MemoryReport, error,
-    owner::{Owner, Owners},
-    path,
-};
+use super::{Detail, HEAP, MemoryReport, error};
 use crate::{
     profile::{Frame, FrameId, FrameKind, Labels, Profile},
-    report::label,
+    report::{
+        label,
+        owner::{Owner, Owners},
+        path,
+    },
 };
 
 /// What a row of the table stands for.
@@ -321,27 +321,27 @@ impl<'a> Places<'a> {
     }
 
     fn process(&self, labels: &Labels) -> Place {
-        let comm = clean(self.profile.string(labels.comm));
+        let name = clean(&label::process_name(self.profile, labels));
         match self.ids {
-            Ids::Dropped => named(&comm),
+            Ids::Dropped => named(&name),
             Ids::Kept => Place {
                 pid: labels.pid,
-                ..named(&format!("{} {comm}", labels.pid))
+                ..named(&format!("{name} ({})", labels.pid))
             },
         }
     }
 
     fn thread(&self, labels: &Labels) -> Place {
-        let comm = clean(self.profile.string(labels.comm));
+        let process = clean(&label::process_name(self.profile, labels));
         let thread = clean(self.profile.string(labels.thread));
         match self.ids {
-            Ids::Dropped => named(&format!("{thread} of {comm}")),
+            Ids::Dropped => named(&format!("{thread} of {process}")),
             Ids::Kept => Place {
                 pid: labels.pid,
                 tid: labels.tid,
                 ..named(&match labels.pid == labels.tid {
-                    true => format!("{} {comm} (main thread)", labels.pid),
-                    false => format!("{} {thread} of {} {comm}", labels.tid, labels.pid),
+                    true => format!("main thread of {process} ({})", labels.pid),
+                    false => format!("{thread} ({}) of {process} ({})", labels.tid, labels.pid),
                 })
             },
         }

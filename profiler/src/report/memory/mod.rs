@@ -23,15 +23,13 @@ pub mod difference;
 pub mod export;
 pub mod group;
 mod merged;
-mod owner;
-mod path;
 pub mod summary;
 pub mod table;
 
 #[cfg(test)]
 mod tests;
 
-pub use owner::Functions;
+pub use super::owner::Functions;
 pub use summary::lines;
 
 /// Leaves of stacks of pages that are not just the process's own memory.
@@ -189,6 +187,8 @@ pub enum MemoryKind {
 pub struct ProcessMemory {
     pub pid: u32,
     pub comm: String,
+    /// What it runs, in a few words.
+    pub command: String,
     /// When the recording began to watch it; nothing if it started later.
     pub before: Resident,
     /// At the end, or when it was last seen.
@@ -244,7 +244,7 @@ pub struct Curve {
 }
 
 /// What to say where nothing was seen to come, although perhaps it did.
-fn nothing_came(report: &MemoryReport) -> String {
+pub fn nothing_came(report: &MemoryReport) -> String {
     /// What a process that only idles changes by.
     const LEAST: i64 = 1 << 20;
     let length = layout::span(report.length);

@@ -382,9 +382,9 @@ fn is_unread_since(process: &ProcessMemory) -> bool {
             .is_some_and(|share| !(0.95..=1.05).contains(&share))
 }
 
-/// `4242 python3`, and what happened to it.
+/// `gunicorn shop.wsgi (4242)`, and what happened to it.
 fn name(process: &ProcessMemory) -> String {
-    let name = super::group::clean(&format!("{} {}", process.pid, process.comm));
+    let name = super::group::clean(&format!("{} ({})", process.command, process.pid));
     match (process.started, process.exited) {
         (false, false) => name,
         (true, false) => format!("{name} (started)"),

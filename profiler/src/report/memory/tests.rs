@@ -118,7 +118,8 @@ mod golden {
         let svg = written(|out| Format::Svg.writer().write(&report.profile, &view, out));
         // inferno's JavaScript is not ours to keep a copy of.
         let (before, after) = (svg.find("<script").unwrap(), svg.find("</script>").unwrap());
-        let svg = format!("{}{}", &svg[..before], &svg[after + "</script>".len()..]);
+        let ours = svg.rfind("<script").unwrap();
+        let svg = format!("{}{}</svg>", &svg[..before], &svg[after + "</script>".len()..ours]);
         check("flame.svg", &svg.replace("><", ">\n<"));
     }
 

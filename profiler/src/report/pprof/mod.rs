@@ -14,8 +14,8 @@
 //!   It does not go looking for symbols in mappings whose name starts with `[` (`profile.Mapping.Unsymbolizable`).
 //! - Functions inlined into one another are the lines of one location.
 //! - Names are plain (`read`, not `read_[k]`): pprof shows file and line by itself.
-//! - Labels `pid` and `tid` are numbers, `comm`, `thread`, `cgroup` and `container` strings, the last two only where there
-//!   is one.
+//! - Labels `pid` and `tid` are numbers, `comm`, `thread`, `command`, `cgroup` and `container` strings, the last three only
+//!   where there is one.
 
 #[cfg(test)]
 mod dump;
@@ -40,6 +40,7 @@ const KERNEL_START: u64 = 1 << 63;
 const PID: &str = "pid";
 const TID: &str = "tid";
 const COMM: &str = "comm";
+const COMMAND: &str = "command";
 const THREAD: &str = "thread";
 const CGROUP: &str = "cgroup";
 const CONTAINER: &str = "container";

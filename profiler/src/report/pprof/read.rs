@@ -12,7 +12,7 @@ use flate2::read::MultiGzDecoder;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
 
-use super::{CGROUP, COMM, CONTAINER, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
+use super::{CGROUP, COMM, COMMAND, CONTAINER, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
 use crate::profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, ValueType};
 
 /// Reads a pprof file, compressed or not.
@@ -174,6 +174,7 @@ impl<'a> Reader<'a> {
             pid: 0,
             tid: 0,
             comm: Profile::EMPTY,
+            command: Profile::EMPTY,
             thread: Profile::EMPTY,
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,
@@ -183,6 +184,7 @@ impl<'a> Reader<'a> {
                 PID => found.pid = number(label.num)?,
                 TID => found.tid = number(label.num)?,
                 COMM => found.comm = self.profile.intern_string(string(self.strings, label.str)?),
+                COMMAND => found.command = self.profile.intern_string(string(self.strings, label.str)?),
                 CGROUP => found.cgroup = self.profile.intern_string(string(self.strings, label.str)?),
                 CONTAINER => found.container = self.profile.intern_string(string(self.strings, label.str)?),
                 THREAD => found.thread = self.profile.intern_string(string(self.strings, label.str)?),

@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use prost::Message as _;
 use rustc_hash::FxBuildHasher;
 
-use super::{CGROUP, COMM, CONTAINER, KERNEL, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
+use super::{CGROUP, COMM, COMMAND, CONTAINER, KERNEL, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
 use crate::{
     profile::{Frame, FrameId, FrameKind, Labels, Profile, StringId, ValueType},
     report::{View, Writer},
@@ -142,6 +142,7 @@ impl<'a> Tables<'a> {
             pid,
             tid,
             comm,
+            command,
             thread,
             cgroup,
             container,
@@ -168,7 +169,7 @@ impl<'a> Tables<'a> {
                 num: 0,
             },
         ];
-        for (key, value) in [(CGROUP, *cgroup), (CONTAINER, *container)] {
+        for (key, value) in [(COMMAND, *command), (CGROUP, *cgroup), (CONTAINER, *container)] {
             if value != Profile::EMPTY {
                 labels.push(proto::Label {
                     key: self.string(key),

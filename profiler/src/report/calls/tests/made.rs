@@ -102,6 +102,9 @@ pub(super) fn shop() -> CallsReport {
         sampled: Duration::from_secs(5),
         scaled: None,
         slow_down: Some(1.31),
+        beginning: Beginning::default(),
+        lost: 0,
+        threads: 1,
         samples: 488,
         period_ns: 10 * MS,
         stop: None,
@@ -216,10 +219,16 @@ prop_compose! {
         [length, observed, sampled] in [any_duration(), any_duration(), any_duration()],
         scaled in prop::option::of((any::<u64>(), 0.0..10.0_f64).prop_map(|(error, slowed)| Scaled { error, slowed })),
         slow_down in prop::option::of(any::<f64>()),
+        (late, most, missed) in (any::<u64>(), any_duration(), any::<u64>()),
+        (lost, threads) in (any::<u64>(), any::<u64>()),
         samples in any_time(),
         period_ns in any_time(),
         stop in prop::option::of(any_duration()),
     ) -> CallsReport {
-        CallsReport { functions, chosen, length, observed, sampled, scaled, slow_down, samples, period_ns, stop }
+        let beginning = Beginning { late, most, missed };
+        CallsReport {
+            functions, chosen, length, observed, sampled, scaled, slow_down, beginning, lost, threads, samples,
+            period_ns, stop,
+        }
     }
 }

@@ -62,6 +62,11 @@ impl Sites<'_> {
             comm: self
                 .profile
                 .intern_string(if pid == 4242 || pid == 9 { "python3" } else { "server" }),
+            command: self.profile.intern_string(if pid == 4242 || pid == 9 {
+                "gunicorn shop.wsgi"
+            } else {
+                ""
+            }),
             thread: self
                 .profile
                 .intern_string(if pid == tid { "python3" } else { "loader" }),
@@ -178,6 +183,7 @@ pub(super) fn process(pid: u32, growth: u64) -> ProcessMemory {
     ProcessMemory {
         pid,
         comm: if pid == 4242 { "python3" } else { "worker" }.to_owned(),
+        command: if pid == 4242 { "gunicorn shop.wsgi" } else { "worker" }.to_owned(),
         before: Resident {
             rss: 412 * MIB,
             anonymous: 400 * MIB,

@@ -1,17 +1,25 @@
-//! What of a source file's path is worth a column.
+//! What of a source file's path is worth a column: the shortest part that tells it from others.
+//!
+//! It is made of the path alone, never of what else a recording has seen, so that one file reads the same in every
+//! recording and two of them can be compared. `django/core/handlers/base.py` is what one would import; of a program's own
+//! files nobody says where imports start, and the last three parts tell them apart nearly always.
 
 use std::borrow::Cow;
 
 /// Folders below which a path is what one would import.
 const ROOTS: [&str; 2] = ["site-packages", "dist-packages"];
 
-/// The path from the folder on that imports start at; elsewhere its last three parts.
-pub(super) fn short(path: &str) -> &str {
+/// The path from the folder on that imports start at; elsewhere its last three parts, or all of a relative path.
+pub(crate) fn short(path: &str) -> &str {
+    // `<frozen importlib._bootstrap>`, `<string>`, `<ipython-input-1-…>`: names, not paths.
     if path.starts_with('<') {
         return path;
     }
     if let Some(start) = imported(path) {
         return &path[start..];
+    }
+    if !path.starts_with('/') {
+        return path;
     }
     let parts = path.rmatch_indices('/').map(|(at, _)| at).nth(2);
     match parts {
@@ -22,7 +30,7 @@ pub(super) fn short(path: &str) -> &str {
 
 /// The module's dotted name if its folder is one that imports start at, else the last part of it, which is all that
 /// can be known without the process's `sys.path`.
-pub(super) fn module(path: &str) -> Cow<'_, str> {
+pub(crate) fn module(path: &str) -> Cow<'_, str> {
     // `<frozen importlib._bootstrap>`: the module is in the name. `<string>`, `<stdin>`: there is none.
     if let Some(frozen) = path.strip_prefix("<frozen ").and_then(|rest| rest.strip_suffix('>')) {
         return frozen.into();
@@ -49,7 +57,7 @@ pub(super) fn module(path: &str) -> Cow<'_, str> {
 }
 
 /// The name of a mapped file.
-pub(super) fn file_name(path: &str) -> &str {
+pub(crate) fn file_name(path: &str) -> &str {
     match path.rsplit_once('/') {
         Some((_, name)) if !name.is_empty() => name,
         _ => path,
@@ -57,7 +65,7 @@ pub(super) fn file_name(path: &str) -> &str {
 }
 
 /// `_multiarray_umath` of `/…/_multiarray_umath.cpython-312-x86_64-linux-gnu.so`.
-pub(super) fn extension(path: &str) -> &str {
+pub(crate) fn extension(path: &str) -> &str {
     let name = file_name(path);
     match name.split_once('.') {
         Some((stem, _)) if !stem.is_empty() => stem,
@@ -66,8 +74,14 @@ pub(super) fn extension(path: &str) -> &str {
 }
 
 /// Whether it lies where packages and the standard library are installed.
-pub(super) fn is_installed(path: &str) -> bool {
+pub(crate) fn is_installed(path: &str) -> bool {
     imported(path).is_some()
+}
+
+/// Whether it is what pip writes for a command of a package: `/venv/bin/gunicorn`.
+pub(crate) fn is_launcher(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    (folder == "bin" || folder.ends_with("/bin")) && !name.contains('.')
 }
 
 /// Where the part that one would import begins.
@@ -90,8 +104,22 @@ fn imported(path: &str) -> Option<usize> {
 
 /// `python3` or `python3.12`, perhaps with a letter behind (`python3.13t`).
 fn is_python(part: &str) -> bool {
-    part.strip_prefix("python3")
+    ["python3", "pypy3"]
+        .iter()
+        .find_map(|name| part.strip_prefix(name))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a mapped file is CPython's executable or library: `python3.12`, `libpython3.12.so.1.0`.
+pub(crate) fn is_interpreter(path: &str) -> bool {
+    let file = file_name(path);
+    let version = file.strip_prefix("libpython").or_else(|| file.strip_prefix("python"));
+    // `python3.13t` and `python3.12d` are builds of it, `python3-config` is not.
+    version.is_some_and(|version| {
+        let version = version.split(".so").next().unwrap_or(version);
+        let version = version.trim_end_matches(['t', 'd', 'm', 'u']);
+        version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    })
 }
 
 fn without_ending(path: &str) -> &str {
@@ -116,6 +144,11 @@ mod tests {
         assert_eq!(short("/home/me/src/shop/app/cache.py"), "shop/app/cache.py");
         assert_eq!(short("/srv/app.py"), "/srv/app.py");
         assert_eq!(short("app.py"), "app.py");
+        assert_eq!(short("shop/api/v1/views.py"), "shop/api/v1/views.py");
+        assert_eq!(
+            short("/venv/lib/pypy3.9/site-packages/django/core/handlers/base.py"),
+            "django/core/handlers/base.py"
+        );
         assert_eq!(short("<frozen importlib._bootstrap>"), "<frozen importlib._bootstrap>");
         assert_eq!(short(""), "");
         assert_eq!(short("////"), "//");
@@ -134,6 +167,29 @@ mod tests {
         assert_eq!(module("<frozen importlib._bootstrap>"), "importlib._bootstrap");
         assert_eq!(module("<string>"), "<string>");
         assert_eq!(module("/srv/.py"), "/srv/.py");
+    }
+
+    #[test]
+    fn an_interpreter_is_told_by_its_file() {
+        for path in [
+            "/usr/bin/python3.12",
+            "/x/python",
+            "/usr/bin/python3",
+            "/usr/bin/python3.13t",
+            "/usr/lib/libpython3.12.so.1.0",
+            "/usr/lib/libpython3.7m.so.1.0",
+        ] {
+            assert!(is_interpreter(path), "{path}");
+        }
+        for path in [
+            "/usr/bin/python3-config",
+            "/srv/pythonic.so",
+            "/x/libpythonnet.so",
+            "",
+            "[vdso]",
+        ] {
+            assert!(!is_interpreter(path), "{path}");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@
 
 use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId, StringId};
 
-use super::path::{extension, file_name, is_installed};
+use super::{
+    memory,
+    path::{self, extension, file_name, is_installed, is_interpreter},
+};
 
 /// Who a stack's memory is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +27,7 @@ pub(super) struct Owner {
 }
 
 /// Markers that are leaves of stacks whose pages are not just the process's own memory.
-pub(super) const SORTS: [&str; 3] = [super::PAGES_OF_FILES, super::SHARED_MEMORY, super::COPIES];
+pub(super) const SORTS: [&str; 3] = [memory::PAGES_OF_FILES, memory::SHARED_MEMORY, memory::COPIES];
 
 /// Finds owners, and remembers what it learnt of each frame.
 pub(super) struct Owners<'a> {
@@ -117,6 +120,11 @@ impl<'a> Owners<'a> {
         }
     }
 
+    /// Whether it is a frame of the program's own Python.
+    pub(super) fn is_own(&mut self, id: FrameId) -> bool {
+        self.role(id) == Role::Python
+    }
+
     fn role(&mut self, id: FrameId) -> Role {
         let profile = self.profile;
         *self.roles[id.index()].get_or_insert_with(|| role(profile, profile.frame(id)))
@@ -128,7 +136,8 @@ fn role(profile: &Profile, frame: &Frame) -> Role {
         FrameKind::Python => {
             let file = profile.string(frame.file);
             // `<string>` and `<stdin>` are the program's; `<frozen importlib._bootstrap>` is CPython's.
-            if is_installed(file) || file.starts_with("<frozen ") {
+            let is_launcher = profile.string(frame.function) == "<module>" && path::is_launcher(file);
+            if is_installed(file) || file.starts_with("<frozen ") || is_launcher {
                 Role::Library
             } else {
                 Role::Python
@@ -166,10 +175,9 @@ fn native(function: &str, path: &str) -> Role {
     if GLUE.contains(&library) {
         return Role::Glue;
     }
-    let interpreter = library.strip_prefix("lib").unwrap_or(library).strip_prefix("python");
-    match interpreter {
-        Some(version) if version.chars().all(|c| c.is_ascii_digit()) => Role::Interpreter,
-        _ => Role::Code,
+    match is_interpreter(path) {
+        true => Role::Interpreter,
+        false => Role::Code,
     }
 }
 

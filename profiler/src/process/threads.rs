@@ -1,0 +1,144 @@
+//! The threads of a process that were met in samples, and when to ask what the program calls them.
+//!
+//! A program names its threads as it likes, and later another way. Asking costs some microseconds per thread, so it is
+//! done soon after a new one is met, and then ever more rarely.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use profiler_common::limits::COMM_BYTES;
+use rustc_hash::FxHashMap;
+
+use super::perf_map::Status;
+
+/// A thread under one of the kernel's names, as a number that is never used twice in a recording.
+pub type ThreadId = u32;
+
+/// After a new thread was met, and at most.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Threads {
+    /// By number and by the kernel's name, which can change.
+    met: BTreeMap<(u32, [u8; COMM_BYTES]), ThreadId>,
+    /// When to ask next, by our clock.
+    next_ns: u64,
+    wait: Duration,
+    /// Whether its numbers are others inside, in a pid namespace of its own; none if nobody has looked.
+    is_nested: Option<bool>,
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self {
+            met: BTreeMap::new(),
+            next_ns: 0,
+            wait: SHORTEST_WAIT,
+            is_nested: None,
+        }
+    }
+}
+
+impl Threads {
+    /// Which one a sample is of; `new` numbers one that was not met before.
+    pub fn meet(&mut self, tid: u32, comm: [u8; COMM_BYTES], new: impl FnOnce() -> ThreadId) -> ThreadId {
+        *self.met.entry((tid, comm)).or_insert_with(|| {
+            self.next_ns = 0;
+            self.wait = SHORTEST_WAIT;
+            new()
+        })
+    }
+
+    /// A thread has ended. Its number may come back as another's.
+    pub fn end(&mut self, tid: u32) {
+        let every_name = (tid, [0; COMM_BYTES])..=(tid, [u8::MAX; COMM_BYTES]);
+        let gone: Vec<_> = self.met.range(every_name).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.met.remove(&key);
+        }
+    }
+
+    /// Whether it is time to ask.
+    pub fn is_due(&self, now_ns: u64) -> bool {
+        !self.met.is_empty() && now_ns >= self.next_ns
+    }
+
+    /// It was asked.
+    pub fn asked(&mut self, now_ns: u64) {
+        self.next_ns = now_ns.saturating_add(u64::try_from(self.wait.as_nanos()).unwrap_or(u64::MAX));
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+    }
+
+    /// Those that live, by the number that each has inside.
+    pub fn inside(&mut self, pid: u32) -> FxHashMap<u32, Vec<ThreadId>> {
+        let inside = |path: String| Status::parse(&fs::read(path).ok()?)?.pid_inside;
+        let is_nested = *self
+            .is_nested
+            .get_or_insert_with(|| inside(format!("/proc/{pid}/status")).is_some_and(|inside| inside != pid));
+        let mut threads: FxHashMap<u32, Vec<ThreadId>> = FxHashMap::default();
+        let mut last = None;
+        for (&(tid, _), &thread) in &self.met {
+            let number = match last {
+                Some((same, number)) if same == tid => number,
+                _ if is_nested => inside(format!("/proc/{pid}/task/{tid}/status")),
+                _ => Some(tid),
+            };
+            last = Some((tid, number));
+            if let Some(number) = number {
+                threads.entry(number).or_default().push(thread);
+            }
+        }
+        threads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comm(name: &str) -> [u8; COMM_BYTES] {
+        let mut comm = [0; COMM_BYTES];
+        comm[..name.len()].copy_from_slice(name.as_bytes());
+        comm
+    }
+
+    #[test]
+    fn a_thread_is_the_same_until_it_ends_or_is_called_something_else() {
+        let mut threads = Threads::default();
+        let mut last = 0;
+        let mut meet = |threads: &mut Threads, tid, name| {
+            threads.meet(tid, comm(name), || {
+                last += 1;
+                last
+            })
+        };
+        assert_eq!(meet(&mut threads, 7, "a"), 1);
+        assert_eq!(meet(&mut threads, 7, "b"), 2);
+        assert_eq!(meet(&mut threads, 8, "a"), 3);
+        assert_eq!(meet(&mut threads, 7, "a"), 1);
+        let mine = std::process::id();
+        let mut inside = threads.inside(mine);
+        inside.values_mut().for_each(|threads| threads.sort_unstable());
+        assert_eq!(inside, FxHashMap::from_iter([(7, vec![1, 2]), (8, vec![3])]));
+        threads.end(7);
+        assert_eq!(meet(&mut threads, 8, "a"), 3);
+        assert_eq!(meet(&mut threads, 7, "a"), 4);
+    }
+
+    #[test]
+    fn one_is_asked_about_soon_and_then_ever_more_rarely() {
+        let mut threads = Threads::default();
+        assert!(!threads.is_due(0), "nobody was met");
+        threads.meet(7, comm("a"), || 0);
+        let mut asked = 0;
+        for now_ms in 0..600_000 {
+            if threads.is_due(now_ms * 1_000_000) {
+                threads.asked(now_ms * 1_000_000);
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, 20, "in ten minutes");
+        threads.meet(8, comm("a"), || 1);
+        assert!(threads.is_due(600_000 * 1_000_000), "a new one");
+    }
+}

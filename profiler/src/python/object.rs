@@ -1,0 +1,341 @@
+//! Objects of a live CPython, read from outside: as much of dicts, ints, strings and instances as it takes to find
+//! something by its name.
+//!
+//! The program goes on while it is read, so any word may be torn or stale. Whatever is read is bounded, types are
+//! checked by the type's own flags, and where something does not add up there is no answer.
+//!
+//! Offsets were printed from DWARF and headers of each series and compared with what live processes of 3.8.18, 3.9.18,
+//! 3.10.13, 3.11.7, Debian's 3.11.2, 3.12.1, 3.13.0, 3.13.18, 3.14.10 and 3.15.2 say of themselves.
+
+use std::cell::Cell;
+
+use profiler_common::python::PythonProcess;
+
+use super::{code, memory::ReadMemory, version::Version};
+
+/// `PyTypeObject`: public, and the same in all series here.
+const TP_BASICSIZE: u64 = 32;
+const TP_FLAGS: u64 = 168;
+const TP_DICTOFFSET: u64 = 288;
+const FLAG_INLINE_VALUES: u64 = 1 << 2;
+const FLAG_MANAGED_DICT: u64 = 1 << 4;
+const FLAG_READY: u64 = 1 << 12;
+const FLAG_LONG: u64 = 1 << 24;
+const FLAG_UNICODE: u64 = 1 << 28;
+const FLAG_DICT: u64 = 1 << 29;
+
+/// `PyModuleObject.md_dict`.
+const MODULE_DICT: u64 = 16;
+const DICT_KEYS: u64 = 32;
+const DICT_VALUES: u64 = 40;
+
+/// More modules than any program imports, and attributes than any object has. Of a larger dict the beginning is read.
+const MOST_ENTRIES: u64 = 1 << 16;
+const MOST_ATTRIBUTES: u64 = 256;
+
+/// What differs between the series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectLayout {
+    /// `PyHeapTypeObject.ht_cached_keys`.
+    cached_keys: u64,
+    keys: Keys,
+    attributes: Attributes,
+    /// Where the values of a dict that shares its keys begin.
+    values: u64,
+    int: Int,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    /// Sizes are words (up to 3.10).
+    Words,
+    /// Sizes are logarithms, and entries of strings have no hash (3.11 on).
+    Logarithms,
+}
+
+/// Where an instance has its attributes, if not in a dict at `tp_dictoffset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attributes {
+    /// Always there.
+    Dict,
+    /// Dict and values, before the object (3.11).
+    Apart,
+    /// One of the two, told apart by the lowest bit (3.12).
+    Tagged,
+    /// In the object itself, until there is a dict (3.13 on).
+    Inline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Int {
+    /// `ob_size` has the number of digits and the sign.
+    Signed,
+    /// `lv_tag`, three bits above (3.12 on).
+    Tagged,
+}
+
+impl ObjectLayout {
+    /// None of a series that nobody has looked at.
+    pub fn of(version: Version) -> Option<Self> {
+        let (3, minor) = version.series() else { return None };
+        let cached_keys = match minor {
+            8 | 10 | 11 => 872,
+            9 => 864,
+            12..=14 => 880,
+            15 => 888,
+            _ => return None,
+        };
+        Some(Self {
+            cached_keys,
+            keys: if minor <= 10 { Keys::Words } else { Keys::Logarithms },
+            attributes: match minor {
+                ..=10 => Attributes::Dict,
+                11 => Attributes::Apart,
+                12 => Attributes::Tagged,
+                _ => Attributes::Inline,
+            },
+            values: if minor >= 13 { 8 } else { 0 },
+            int: if minor >= 12 { Int::Tagged } else { Int::Signed },
+        })
+    }
+}
+
+/// The objects of one process. What may be read of them is limited: after `reads` there are no more answers.
+pub struct Objects<'a> {
+    memory: &'a dyn ReadMemory,
+    process: &'a PythonProcess,
+    layout: ObjectLayout,
+    reads: Cell<u32>,
+}
+
+/// An entry of a dict; addresses of objects, neither 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: u64,
+    pub value: u64,
+}
+
+impl<'a> Objects<'a> {
+    pub fn new(memory: &'a dyn ReadMemory, process: &'a PythonProcess, layout: ObjectLayout, reads: u32) -> Self {
+        Self {
+            memory,
+            process,
+            layout,
+            reads: Cell::new(reads),
+        }
+    }
+
+    /// The word at an address and an offset from there.
+    pub fn word(&self, address: u64, offset: u64) -> Option<u64> {
+        Some(u64::from_le_bytes(self.fixed(address.checked_add(offset)?)?))
+    }
+
+    /// Whether an object is a dict.
+    pub fn is_dict(&self, object: u64) -> bool {
+        self.has_flag(object, FLAG_DICT)
+    }
+
+    /// A small int that is not negative.
+    pub fn int(&self, object: u64) -> Option<u64> {
+        const SIZE: u64 = 16;
+        const DIGITS: u64 = 24;
+        const DIGIT_BITS: u32 = 30;
+        if !self.has_flag(object, FLAG_LONG) {
+            return None;
+        }
+        let size = self.word(object, SIZE)?;
+        let digits = match self.layout.int {
+            Int::Signed => size,
+            // 0: positive, 1: zero, 2: negative.
+            Int::Tagged if size & 3 == 2 => return None,
+            Int::Tagged => size >> 3,
+        };
+        match digits {
+            0 => Some(0),
+            1 | 2 => {
+                let digit = |at: u64| {
+                    Some(u64::from(u32::from_le_bytes(
+                        self.fixed(object.checked_add(DIGITS + 4 * at)?)?,
+                    )))
+                };
+                let high = if digits == 2 { digit(1)? } else { 0 };
+                Some(high << DIGIT_BITS | digit(0)?)
+            }
+            // Negative, or larger than anything here.
+            _ => None,
+        }
+    }
+
+    /// A string, of which at most so many characters are read.
+    pub fn text(&self, object: u64, most_characters: u64) -> Option<Box<str>> {
+        if !self.has_flag(object, FLAG_UNICODE) {
+            return None;
+        }
+        self.spend(3)?;
+        let text = code::read_text(self.memory, object, self.process, most_characters)?;
+        Some(text.into_marked())
+    }
+
+    /// Whether an object is this string, of ASCII characters.
+    pub fn is_text(&self, object: u64, text: &str) -> bool {
+        const COMPACT_ASCII: u8 = 0x60;
+        let (length, state) = (
+            usize::from(self.process.unicode_length),
+            usize::from(self.process.unicode_state),
+        );
+        let data = usize::from(self.process.unicode_ascii_data);
+        // In one read: there are thousands of names to go through.
+        let Some(bytes) = self.bytes(object, data + text.len()) else {
+            return false;
+        };
+        let said = bytes.get(length..).and_then(<[u8]>::first_chunk);
+        said.is_some_and(|said| u64::from_le_bytes(*said) == text.len() as u64)
+            && bytes[data..] == *text.as_bytes()
+            && bytes
+                .get(state)
+                .is_some_and(|state| state & COMPACT_ASCII == COMPACT_ASCII)
+            && self.has_flag(object, FLAG_UNICODE)
+    }
+
+    /// What is in a dict, or its beginning if it is very large.
+    pub fn entries(&self, dict: u64) -> Option<Vec<Entry>> {
+        if !self.is_dict(dict) {
+            return None;
+        }
+        self.dict(dict, MOST_ENTRIES)
+    }
+
+    fn dict(&self, dict: u64, most: u64) -> Option<Vec<Entry>> {
+        let keys = self.word(dict, DICT_KEYS)?;
+        let values = self.word(dict, DICT_VALUES)?;
+        self.table(keys, values, most)
+    }
+
+    /// What a dict has under a name.
+    pub fn get(&self, dict: u64, name: &str) -> Option<u64> {
+        let entries = self.entries(dict)?;
+        Some(entries.into_iter().find(|entry| self.is_text(entry.key, name))?.value)
+    }
+
+    /// The dict of a module.
+    pub fn module_dict(&self, module: u64) -> Option<u64> {
+        self.word(module, MODULE_DICT)
+    }
+
+    /// The attributes of an instance, as it has them itself.
+    pub fn attributes(&self, object: u64) -> Option<Vec<Entry>> {
+        let kind = self.word(object, self.process.object_type.into())?;
+        let flags = self.flags(kind)?;
+        let before = |bytes: u64| self.word(object.checked_sub(bytes)?, 0);
+        let (dict, values) = match self.layout.attributes {
+            Attributes::Apart if flags & FLAG_MANAGED_DICT != 0 => (before(24)?, before(32)?),
+            Attributes::Tagged if flags & FLAG_MANAGED_DICT != 0 => match before(24)? {
+                values if values & 1 != 0 => (0, values.checked_add(1)?),
+                dict => (dict, 0),
+            },
+            Attributes::Inline if flags & FLAG_MANAGED_DICT != 0 => match before(24)? {
+                0 if flags & FLAG_INLINE_VALUES != 0 => {
+                    const VALID: u64 = 3;
+                    let size = self.word(kind, TP_BASICSIZE)?;
+                    let values = object.checked_add(size)?;
+                    let [valid] = self.fixed(values.checked_add(VALID)?)?;
+                    (0, if valid == 0 { 0 } else { values })
+                }
+                dict => (dict, 0),
+            },
+            _ => {
+                // Negative where the size of instances differs.
+                let offset = self.word(kind, TP_DICTOFFSET)?.cast_signed();
+                let offset = u64::try_from(offset).ok().filter(|&offset| offset > 0)?;
+                (self.word(object, offset)?, 0)
+            }
+        };
+        match (dict, values) {
+            (0, 0) => None,
+            (0, values) => self.table(self.word(kind, self.layout.cached_keys)?, values, MOST_ATTRIBUTES),
+            (dict, _) if self.is_dict(dict) => self.dict(dict, MOST_ATTRIBUTES),
+            _ => None,
+        }
+    }
+
+    /// The entries of a dict by its keys and, if those are shared, its values.
+    fn table(&self, keys: u64, values: u64, most: u64) -> Option<Vec<Entry>> {
+        let header: [u8; 40] = self.fixed(keys)?;
+        let word = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let (used, start, with_hash) = match self.layout.keys {
+            Keys::Words => {
+                let (size, used) = (word(8), word(32));
+                let index_bytes = match size {
+                    0..=0xff => 1,
+                    0x100..=0xffff => 2,
+                    0x1_0000..=0xffff_ffff => 4,
+                    _ => return None,
+                };
+                if !size.is_power_of_two() || used > size {
+                    return None;
+                }
+                (used, 40 + size * index_bytes, true)
+            }
+            Keys::Logarithms => {
+                let ([size, index_bytes, kind], used) = ([header[8], header[9], header[10]], word(24));
+                if size > 32 || index_bytes > 35 || kind > 2 || used > 1 << size {
+                    return None;
+                }
+                (used, 32 + (1 << index_bytes), kind == 0)
+            }
+        };
+        let used = used.min(most) as usize;
+        let stride = if with_hash { 24 } else { 16 };
+        let entries = self.bytes(keys.checked_add(start)?, used * stride)?;
+        let shared = match values {
+            0 => None,
+            values => Some(self.bytes(values.checked_add(self.layout.values)?, used * 8)?),
+        };
+        let words = |bytes: &[u8]| {
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|word| u64::from_le_bytes(*word))
+                .collect::<Vec<_>>()
+        };
+        let shared = shared.map(|values| words(&values));
+        let entries = entries.chunks_exact(stride).enumerate().filter_map(|(at, entry)| {
+            let [.., key, value] = words(entry)[..] else {
+                return None;
+            };
+            let value = match &shared {
+                Some(values) => *values.get(at)?,
+                None => value,
+            };
+            (key != 0 && value != 0).then_some(Entry { key, value })
+        });
+        Some(entries.collect())
+    }
+
+    fn has_flag(&self, object: u64, flag: u64) -> bool {
+        let kind = self.word(object, self.process.object_type.into());
+        kind.and_then(|kind| self.flags(kind))
+            .is_some_and(|flags| flags & flag != 0)
+    }
+
+    fn flags(&self, kind: u64) -> Option<u64> {
+        self.word(kind, TP_FLAGS).filter(|flags| flags & FLAG_READY != 0)
+    }
+
+    fn fixed<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        self.spend(1)?;
+        let mut bytes = [0; N];
+        self.memory.read(address, &mut bytes).then_some(bytes)
+    }
+
+    fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>> {
+        self.spend(1 + (len / 4096) as u32)?;
+        self.memory.read_vec(address, len)
+    }
+
+    fn spend(&self, reads: u32) -> Option<()> {
+        self.reads.set(self.reads.get().checked_sub(reads)?);
+        Some(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Counting begins with a program's first call, or it is said when it began; and what was not counted is not said to have
+//! been: functions that were named, and times beyond the time that was counted.
+
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use profiler_tests::{
+    calls::{self, Calls, Taken, WITHOUT_END},
+    python::{self, Python},
+    serial::serial,
+    workload::Workload,
+};
+
+/// Programs that become the one behind them.
+const WRAPPERS: [&[&str]; 7] = [
+    &["env", "A=1"],
+    &["nice"],
+    &["setsid"],
+    &["taskset", "1"],
+    &["nohup"],
+    &["stdbuf", "-o0"],
+    &["setpriv", "--no-new-privs"],
+];
+
+fn at(python: &Python, script: &str, directory: &Path) -> [String; 2] {
+    let script = directory.join(script);
+    [python.executable.display().to_string(), script.display().to_string()]
+}
+
+fn init_steps(command: &[&str]) -> Result<(Option<u64>, bool, Taken)> {
+    let taken = Calls::record(&["--function", "init_step"])?
+        .args(WITHOUT_END)
+        .arg("--")
+        .args(command)
+        .run()?
+        .success()?;
+    let report = taken.report()?;
+    let found = report.function("first.py", "init_step").ok().and_then(|f| f.calls);
+    let is_exact = report.whole["calls_exact"] == true;
+    Ok((found, is_exact, taken))
+}
+
+#[test]
+fn the_first_calls_are_counted_behind_programs_that_become_the_interpreter() -> Result<()> {
+    let _serial = serial();
+    let mut pythons = python::all()?;
+    pythons.retain(|python| python.root.is_none());
+    for (turn, python) in pythons.iter().enumerate() {
+        let directory = calls::copy(python)?;
+        let [executable, script] = at(python, "first.py", directory.path());
+        let shell = format!("exec {executable} -S {script}");
+        // Each wrapper with one interpreter: it is not they who decide.
+        let wrapper = WRAPPERS[turn % WRAPPERS.len()];
+        let wrapped: Vec<&str> = wrapper.iter().copied().chain([&*executable, "-S", &*script]).collect();
+        for command in [&["sh", "-c", &*shell][..], &wrapped] {
+            let (found, is_exact, taken) = init_steps(command)?;
+            ensure!(
+                found == Some(3000) && is_exact,
+                "{command:?}: {found:?} calls, exact: {is_exact}\n{}",
+                taken.outcome.stderr
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A program that decides for itself what it runs, as pyenv's shims do.
+#[test]
+fn a_beginning_that_was_missed_is_told_with_the_time() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let directory = calls::copy(&python)?;
+    let [executable, script] = at(&python, "first.py", directory.path());
+    let shim = directory.path().join("shim");
+    let (bin, name) = executable.rsplit_once('/').context("no directory")?;
+    std::fs::write(&shim, format!("#!/bin/sh\nbin={bin}\nexec $bin/{name} {script}\n"))?;
+    std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755))?;
+    let (_, is_exact, taken) = init_steps(&[&shim.display().to_string()])?;
+    ensure!(!is_exact, "exact: {}", taken.outcome.stderr);
+    taken.outcome.line("after the interpreter started")?;
+    ensure!(
+        !taken.outcome.stderr.to_lowercase().contains("every call of"),
+        "{}",
+        taken.outcome.stderr
+    );
+    let late = taken.report()?.number("late_s")?;
+    ensure!(late > 0.0 && late < 5.0, "late by {late} s");
+    Ok(())
+}
+
+#[test]
+fn calls_of_children_are_counted_from_their_first_on() -> Result<()> {
+    let _serial = serial();
+    let mut pythons = python::all()?;
+    pythons.retain(|python| python.root.is_none());
+    python::each_of(&pythons, |python| {
+        let directory = calls::copy(python)?;
+        let [executable, script] = at(python, "children.py", directory.path());
+        let taken = Calls::record(&["-s", "--function", "child_fn"])?
+            .args(WITHOUT_END)
+            .args(["--", &executable, "-S", &script, &executable, "4"])
+            .run()?
+            .success()?;
+        let report = taken.report()?;
+        let child = report.function("<string>", "child_fn")?;
+        ensure!(
+            child.calls == Some(20_000) && report.whole["calls_exact"] == true,
+            "{:?} calls\n{}",
+            child.calls,
+            taken.outcome.stderr
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_function_that_was_not_reached_is_told_from_one_that_is_not_there() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let directory = calls::copy(&python)?;
+    let [executable, script] = at(&python, "imports_first.py", directory.path());
+    let run = |options: &[&str]| {
+        Calls::record(options)?
+            .args(["--", &executable, &script])
+            .run()?
+            .success()
+    };
+    let taken = run(&["--function", "business", "--max-overhead", "1.01"])?;
+    let line = taken.outcome.line("business")?;
+    ensure!(line.contains("before the budget was spent"), "{line}");
+
+    let taken = run(&["--function", "busines", "--function", "zzyzx", "--max-overhead", "1000"])?;
+    let line = taken.outcome.line("`busines`")?;
+    ensure!(line.contains("imports_first.py:business"), "{line}");
+    let line = taken.outcome.line("`zzyzx`")?;
+    ensure!(line.contains("no call of") && !line.contains("budget"), "{line}");
+    Ok(())
+}
+
+#[test]
+fn no_time_is_longer_than_what_was_counted_and_none_longer_than_the_whole() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let directory = calls::copy(&python)?;
+    let mut command = Command::new(&python.executable);
+    command.arg(directory.path().join("burn.py"));
+    let workload = Workload::command(command, None)?;
+    let pid = workload.pid.to_string();
+    for options in [&[][..], &["--function", "hot"]] {
+        let taken = Calls::record(&["-p", &pid, "-d", "600ms"])?
+            .args(options)
+            .run()?
+            .success()?;
+        let report = taken.report()?;
+        let observed = report.number("observed_s")?;
+        let rows = report.whole["functions"].as_array().context("no functions")?;
+        let row = rows.iter().find(|row| row["function"] == "hot").context("no row")?;
+        let number = |name: &str| row[name].as_f64().with_context(|| format!("no {name} in {row}"));
+        let (own, cumulative) = (number("tottime_s")?, number("cumtime_s")?);
+        ensure!(
+            own <= observed && cumulative <= 1.001 * observed && own <= cumulative,
+            "{own} s of {cumulative} s in {observed} s"
+        );
+        if options.is_empty() {
+            continue;
+        }
+        // A function that runs and does not return is no function that is not there.
+        let taken = Calls::record(&["-p", &pid, "-d", "300ms", "--function", "burn.py:<module>"])?
+            .run()?
+            .success()?;
+        let line = taken.outcome.line("burn.py:<module>")?;
+        ensure!(line.contains("ran, but no call of it"), "{line}");
+    }
+    Ok(())
+}
