@@ -221,23 +221,21 @@ pub fn report(
 fn certain(parts: &[Apart], stacks: &FxHashMap<SiteId, StackId>, profile: &Profile) -> FxHashMap<SiteId, u64> {
     let mut functions = Functions::new(profile);
     let mut function = |site: &SiteId| functions.of(*stacks.get(site)?);
-    let mut blocks: FxHashMap<(u32, u64), (bool, Vec<(SiteId, u64)>)> = FxHashMap::default();
+    let mut parts_of: FxHashMap<(u32, u64), Vec<&Apart>> = FxHashMap::default();
     for part in parts {
-        let by = function(&part.mapper);
-        let is_own = by.is_some() && function(&part.site) == by;
-        let (own, parts) = blocks
-            .entry((part.pid, part.mapping))
-            .or_insert_with(|| (true, Vec::new()));
-        *own &= is_own;
-        parts.push((part.site, part.bytes));
+        parts_of.entry((part.pid, part.mapping)).or_default().push(part);
     }
     let mut certain: FxHashMap<SiteId, u64> = FxHashMap::default();
-    for (site, bytes) in blocks
-        .into_values()
-        .filter(|(own, _)| *own)
-        .flat_map(|(_, parts)| parts)
-    {
-        *certain.entry(site).or_default() += bytes;
+    for parts in parts_of.into_values() {
+        let is_own = |part: &&Apart| {
+            let by = function(&part.mapper);
+            by.is_some() && function(&part.site) == by
+        };
+        if parts.iter().all(is_own) {
+            for part in parts {
+                *certain.entry(part.site).or_default() += part.bytes;
+            }
+        }
     }
     certain
 }

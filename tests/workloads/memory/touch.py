@@ -105,8 +105,9 @@ def populated_in_name():
 
 def populated_by_advice():
     memory = kept["advice"] = region()
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for _ in range(3):
-        advise(memory, MADV_POPULATE_WRITE)  # populated by advice
+        assert libc.madvise(start, SIZE, MADV_POPULATE_WRITE) == 0  # populated by advice
     tell(bytes=SIZE)
 
 
