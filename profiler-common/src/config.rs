@@ -50,10 +50,23 @@ pub struct Config {
     pub pid_namespace: u32,
     /// Offset of `task_struct.pagefault_disabled`, from the kernel's BTF.
     pub task_pagefault_disabled_offset: u32,
+    /// Offsets that lead from a task to the file behind a descriptor, and to what it is: `task_struct.files`,
+    /// `files_struct.fdt`, `fdtable.max_fds`, `fdtable.fd`, `file.f_inode`, `inode.i_ino`, `inode.i_sb`,
+    /// `super_block.s_dev`, `super_block.s_magic`.
+    pub task_files_offset: u32,
+    pub files_table_offset: u32,
+    pub table_size_offset: u32,
+    pub table_files_offset: u32,
+    pub file_inode_offset: u32,
+    pub inode_number_offset: u32,
+    pub inode_super_offset: u32,
+    pub super_device_offset: u32,
+    pub super_magic_offset: u32,
     /// The profiler's own pid: it is never sampled.
     pub own_pid: u32,
     /// Depth of the wanted cgroup below the root (the root is 0).
     pub cgroup_level: u32,
+    pub reserved: u32,
     /// The wanted cgroup's id (the inode of its directory).
     pub cgroup_id: u64,
     /// The wanted thread name, NUL padded, as two words.
@@ -64,7 +77,7 @@ pub struct Config {
     pub gate_stretch: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 112);
+const _: () = assert!(size_of::<Config>() == 152);
 
 #[cfg(feature = "user")]
 // SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).

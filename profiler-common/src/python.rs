@@ -26,6 +26,12 @@ pub const LAYOUT_GIL_HOLDER: u32 = 1 << 4;
 /// (`base_frame`, 3.15).
 pub const LAYOUT_BASE_FRAME: u32 = 1 << 5;
 
+/// [`PythonProcess::generation`] is the number of the next code object (3.12, 3.13), 32 bits wide and 0 when all are used
+/// up; otherwise it counts those that are gone (3.14+).
+pub const LAYOUT_GENERATION_IS_VERSION: u32 = 1 << 6;
+/// [`PythonProcess::generation`] is an address, and all interpreters have one number (3.12).
+pub const LAYOUT_GENERATION_IS_GLOBAL: u32 = 1 << 7;
+
 /// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
 /// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the
 /// chain begins with is not filled in. The sampled instruction tells, exactly, and what to do instead is said here.
@@ -133,16 +139,24 @@ pub struct PythonProcess {
     pub bytes_data: u16,
     /// Bytes to read of a code object to have all of its fields.
     pub code_bytes: u16,
-    /// A word that no two code objects share: the one with `co_version` (3.12+), or 0 where the version has none.
+    /// A word in whose upper half is `co_version`, which no two code objects of an interpreter share (3.12+), or 0 where
+    /// the version has none.
     pub code_version: u16,
-    pub reserved: [u16; 3],
+    /// `PyThreadState.interp`.
+    pub thread_interpreter: u16,
+    pub reserved: [u16; 2],
+    /// A word that changes whenever a code object is made, or whenever one goes: in `PyInterpreterState`, or, with
+    /// [`LAYOUT_GENERATION_IS_GLOBAL`], in memory. 0 if there is none, or none was found.
+    pub generation: u64,
+    /// `_PyRuntime`, start and end: the process's first interpreter is in it (3.12+), and is never freed.
+    pub runtime: [u64; 2],
 
     /// In the order in which they are searched: those not in use come last.
     pub chain_gaps: [ChainGap; CHAIN_GAPS],
 }
 
 const _: () = assert!(size_of::<ChainGap>() == 8);
-const _: () = assert!(size_of::<PythonProcess>() == 72 + 28 * 2 + CHAIN_GAPS * 8);
+const _: () = assert!(size_of::<PythonProcess>() == 96 + 28 * 2 + CHAIN_GAPS * 8);
 
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,
@@ -154,8 +168,8 @@ unsafe impl aya::Pod for PythonProcess {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeKey {
     pub address: u64,
-    /// [`PythonProcess::instance`]; in the upper half the code's identity where calls are counted: an address can come to
-    /// hold the code of another function.
+    /// [`PythonProcess::instance`]; in the upper half what tells the code from others that come to lie at the address:
+    /// where calls are counted, which function it is, and where code is sent, half of its fingerprint.
     pub instance: u64,
 }
 
@@ -310,11 +324,34 @@ pub struct Start {
     pub identities: u64,
     /// Not 0: it was seen to begin, and counted, where its bytecode was read.
     pub watched: u64,
+    /// What its thread had paid then.
+    pub paid: Toll,
 }
 
 #[cfg(feature = "user")]
-// SAFETY: five u64, no padding.
+// SAFETY: five u64 and a `Toll`, no padding.
 unsafe impl aya::Pod for Start {}
+
+/// What a thread has been stopped for by us.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Toll {
+    /// Hits of probes on instructions that the kernel emulates, and on those that it steps.
+    pub emulated: u32,
+    pub stepped: u32,
+    /// Hits of return probes.
+    pub returns: u32,
+    /// Hits of hardware breakpoints.
+    pub watches: u32,
+    /// That our programs took, as they measured themselves.
+    pub program_ns: u64,
+}
+
+const _: () = assert!(size_of::<Toll>() == 24);
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, made of integers, no padding (asserted above).
+unsafe impl aya::Pod for Toll {}
 
 /// Key of the map `WATCHES`: a byte of a process's memory.
 #[repr(C)]

@@ -1,6 +1,9 @@
 //! Records in the ring buffer, in the order in which the kernel side wrote them.
 
-use crate::limits::{ADDRESS_SLOTS, COMM_BYTES, MAX_CODE_BYTES, MAX_PYTHON_FRAMES};
+use crate::{
+    limits::{COMM_BYTES, MAX_CODE_BYTES, MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
+    python::Toll,
+};
 
 /// A sample whose stack was sent before: a [`SampleHeader`] alone.
 pub const RECORD_SAMPLE: u32 = 1;
@@ -81,6 +84,44 @@ pub struct StackKey {
 // SAFETY: two u64, no padding.
 unsafe impl aya::Pod for StackKey {}
 
+/// Value of the map `STACKS`: what was sent of a stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownStack {
+    /// What the fingerprints of its code came to.
+    pub fingerprint: u64,
+    /// The interpreter's generation when they were taken; 0 if it has none.
+    pub generation: u64,
+    /// Ties the words together: where entries make room for others, one can be read while it is written anew.
+    check: u64,
+}
+
+impl KnownStack {
+    #[inline]
+    pub const fn new(place: StackKey, fingerprint: u64, generation: u64) -> Self {
+        Self {
+            fingerprint,
+            generation,
+            check: Self::check(place, fingerprint, generation),
+        }
+    }
+
+    /// Whether this is what was kept of the stack at `place`.
+    #[inline]
+    pub const fn is_of(&self, place: StackKey) -> bool {
+        self.check == Self::check(place, self.fingerprint, self.generation)
+    }
+
+    #[inline]
+    const fn check(place: StackKey, fingerprint: u64, generation: u64) -> u64 {
+        place.hash[0] ^ fingerprint ^ generation.rotate_left(32)
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: three u64, no padding.
+unsafe impl aya::Pod for KnownStack {}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SampleHeader {
@@ -110,6 +151,8 @@ pub struct PythonFrame {
     pub code: u64,
     /// `f_lasti` or the address of the instruction in the low 56 bits, `FRAME_…` bits above.
     pub instruction: u64,
+    /// What tells the code object from others that come to lie at the same address; 0 if it could not be told.
+    pub fingerprint: u64,
 }
 
 pub const INSTRUCTION_MASK: u64 = (1 << 56) - 1;
@@ -146,25 +189,27 @@ pub struct StackRecord {
     /// `NATIVE_…`: why the native stack ends where it does.
     pub native_status: u32,
     pub reserved: u32,
-    /// Without gaps, each leaf first: kernel addresses, native addresses, and Python frames of two words each (as
+    /// What the kernel side knows the stack by: `header.stack` without the fingerprints of its code.
+    pub place: StackKey,
+    /// Without gaps, each leaf first: kernel addresses, native addresses, and Python frames of three words each (as
     /// [`PythonFrame`]). Cut after the last.
     pub words: [u64; STACK_WORDS],
 }
 
 /// Words of the largest stack.
-pub const STACK_WORDS: usize = ADDRESS_SLOTS + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
+pub const STACK_WORDS: usize = MAX_KERNEL_ADDRESSES + MAX_NATIVE_ADDRESSES + PYTHON_FRAME_WORDS * MAX_PYTHON_FRAMES;
 
 /// Words of a [`PythonFrame`].
-pub const PYTHON_FRAME_WORDS: usize = 2;
+pub const PYTHON_FRAME_WORDS: usize = 3;
 
 const _: () = assert!(size_of::<PythonFrame>() == 8 * PYTHON_FRAME_WORDS);
-const _: () = assert!(size_of::<StackRecord>() == 64 + 24 + 8 * STACK_WORDS);
+const _: () = assert!(size_of::<StackRecord>() == 64 + 40 + 8 * STACK_WORDS);
 
 /// A page was touched that was not there, or not writable. `address`; `flags`: `FAULT_…`.
 pub const MEMORY_FAULT: u32 = 1;
 /// pymalloc is about to take a pool. `address`: the pool, or 0; `length`: bytes of its objects; `other`: bytes of the pool.
 pub const MEMORY_POOL: u32 = 2;
-/// mmap. `address`, `length`; `flags`: `MAP_…`.
+/// mmap. `address`, `length`; `flags`: `MAP_…`; of a file `device`, `other`: its inode, and `old_length`: where in it.
 pub const MEMORY_MAP: u32 = 3;
 /// munmap. `address`, `length`.
 pub const MEMORY_UNMAP: u32 = 4;
@@ -188,6 +233,12 @@ pub const MAP_ANONYMOUS: u32 = 1 << 0;
 pub const MAP_SHARED: u32 = 1 << 1;
 /// [`MEMORY_MAP`]: all of it is there at once, without a fault (`MAP_POPULATE`, `MAP_LOCKED`).
 pub const MAP_POPULATED: u32 = 1 << 2;
+/// [`MEMORY_MAP`]: it may be written.
+pub const MAP_WRITABLE: u32 = 1 << 3;
+/// [`MEMORY_MAP`]: address space that nobody may touch so far (`PROT_NONE`).
+pub const MAP_RESERVED: u32 = 1 << 4;
+/// [`MEMORY_MAP`]: of a file that lies in memory only (tmpfs, `/dev/shm`, memfd).
+pub const MAP_TMPFS: u32 = 1 << 5;
 
 /// What happened to the memory of the thread's process.
 #[repr(C)]
@@ -198,7 +249,8 @@ pub struct MemoryEvent {
     /// How many of its kind it stands for.
     pub weight: u32,
     pub flags: u32,
-    pub reserved: u32,
+    /// Of the file that is mapped, as the kernel numbers it: `major << 20 | minor`.
+    pub device: u32,
     pub address: u64,
     pub length: u64,
     pub other: u64,
@@ -258,9 +310,11 @@ pub struct CallRecord {
     /// Which code it is that lies there ([`crate::python::CodeKey`]).
     pub identity: u32,
     pub caller_identity: u32,
+    /// What its thread was stopped for by us while it was under way: that is in `took_ns`.
+    pub paid: Toll,
 }
 
-const _: () = assert!(size_of::<CallRecord>() == 48);
+const _: () = assert!(size_of::<CallRecord>() == 72);
 
 /// A process has hit the first probe in a file whose CPython is known, before user space had told of the process.
 #[repr(C)]
@@ -310,6 +364,8 @@ pub struct CodeRecord {
     pub first_line: i32,
     /// Address of the code object.
     pub address: u64,
+    /// What tells it from others at this address, as in [`PythonFrame`].
+    pub fingerprint: u64,
     pub time_ns: u64,
     /// Address of the line table's first byte, for the part that was not copied.
     pub line_table_address: u64,
@@ -325,4 +381,4 @@ pub struct CodeRecord {
     pub body: [u8; MAX_CODE_BYTES],
 }
 
-const _: () = assert!(size_of::<CodeRecord>() == 16 + 24 + 16 + 16 * STRINGS + MAX_CODE_BYTES);
+const _: () = assert!(size_of::<CodeRecord>() == 16 + 32 + 16 + 16 * STRINGS + MAX_CODE_BYTES);

@@ -35,8 +35,8 @@ counters! {
     CodesRetried = 6, "code objects retried: ring buffer full";
     /// A code object could not be read; user space tries.
     CodesUnreadable = 7, "code objects not readable in the kernel";
-    /// A code object at a known address had changed.
-    CodesReplaced = 8, "code objects replaced by others at the same address";
+    /// A stack was met again where a known one was, with other code at the same addresses.
+    CodesReplaced = 8, "stacks of known addresses at which other code had come to lie";
     /// A fork of a target could not be followed because the table of targets was full.
     ForksNotFollowed = 9, "child processes not followed: table full";
     /// The kernel's stack could not be read.
@@ -83,6 +83,8 @@ counters! {
     SteppedHits = 31, "hits of probes on instructions that are stepped";
     /// Reads, and writes, of bytecode that is watched.
     WatchHits = 32, "hits of hardware breakpoints";
+    /// Hits of probes in processes that nobody asked for, which run the same interpreter.
+    OtherHits = 33, "hits of probes in other processes";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

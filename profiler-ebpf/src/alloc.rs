@@ -258,7 +258,6 @@ fn site(context: Context, task: Task) -> Result<u32, Counter> {
     };
     // SAFETY: copied out at once.
     if let Some(&site) = unsafe { SITES.get(key) } {
-        sample::check_known(context);
         return Ok(site);
     }
     let last = LAST_SITE.get_ptr_mut(0).ok_or(Counter::LostNoScratch)?;

@@ -15,7 +15,7 @@ use profiler_common::{
     python::{
         ALWAYS_BEGUN, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD,
         CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, FIRST_BEGUN, LAYOUT_ENTRY_FLAG,
-        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PythonProcess, Start, StartKey,
+        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PROBE_STEPPED, PythonProcess, Start, StartKey, Toll,
     },
     record::{BeganRecord, CallRecord, RECORD_BEGAN, RECORD_CALL},
     stats::Counter,
@@ -24,12 +24,13 @@ use profiler_ebpf::memory::ReadMemory as _;
 
 use crate::{
     atomic, context,
-    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, CODES, EXPECTED, PYTHONS, STARTS},
+    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, EXPECTED, PYTHONS, STARTS},
     output,
     registers::register,
     sample,
     stats::{add, count, count_hit},
     task::{self, Task, config},
+    toll::{self, Stop},
     user_memory::UserMemory,
 };
 
@@ -196,9 +197,22 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: plain helper calls.
     let (started_ns, cookie) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
     let Some(task) = task::current().filter(|&task| task::is_of_wanted_process(task)) else {
+        count(Counter::OtherHits);
         return Ok(());
     };
     count_hit(cookie);
+    let seen = see(ctx, task, cookie, started_ns);
+    let stop = if cookie as u32 & PROBE_STEPPED != 0 {
+        Stop::Stepped
+    } else {
+        Stop::Emulated
+    };
+    end(task, stop, started_ns);
+    seen
+}
+
+#[inline(always)]
+fn see(ctx: &ProbeContext, task: Task, cookie: u64, started_ns: u64) -> Result<(), Counter> {
     let Some(facts) = facts(task, instruction_pointer(ctx), cookie) else {
         return Ok(());
     };
@@ -219,7 +233,6 @@ pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     if config::has(FEATURE_TIME_CALLS) && unsafe { CHOSEN.get(key) }.copied() != Some(NOT_CHOSEN) {
         timed(ctx, task, &facts, event, frame, key, started_ns)?;
     }
-    spent(started_ns);
     Ok(())
 }
 
@@ -232,6 +245,13 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
         return Ok(());
     };
     count(Counter::ReturnHits);
+    let seen = see_return(ctx, task, started_ns);
+    end(task, Stop::Return, started_ns);
+    seen
+}
+
+#[inline(always)]
+fn see_return(ctx: &ProbeContext, task: Task, started_ns: u64) -> Result<(), Counter> {
     // The return address has been taken off the stack.
     let place = stack_pointer(ctx).wrapping_sub(8);
     // SAFETY: copied out at once.
@@ -247,12 +267,10 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
             instance,
             started_ns,
             started_ns.wrapping_sub(start.time_ns),
-            start.code,
-            start.caller,
-            start.identities,
+            &start,
+            toll::since(task, &start.paid),
         )?;
     }
-    spent(started_ns);
     Ok(())
 }
 
@@ -310,8 +328,6 @@ fn count_call(
         },
     };
     CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
-    // Whatever was sent from this address: under this identity it was not.
-    let _ = CODES.remove(key.anyone());
     let comm = task::comm();
     context::in_uprobe(ctx, |context| {
         // Not sent: user space reads it from the process, if it is still there.
@@ -424,8 +440,8 @@ fn timed(
     let (at, own) = (code.address, code.instance >> 32);
     match event {
         // It ends where the loop returns.
-        CALL_ENTRY | CALL_LOOP_ENTRY => begin(facts, start_key(task, stack_pointer(ctx)), frame, at, own, now_ns),
-        CALL_BEGIN => begin(facts, start_key(task, frame), frame, at, own, now_ns),
+        CALL_ENTRY | CALL_LOOP_ENTRY => begin(facts, task, stack_pointer(ctx), frame, at, own, now_ns),
+        CALL_BEGIN => begin(facts, task, frame, frame, at, own, now_ns),
         _ => {
             let key = start_key(task, frame);
             // SAFETY: copied out at once.
@@ -433,17 +449,28 @@ fn timed(
                 Some(start) if start.code == at => {
                     let _ = STARTS.remove(key);
                     let took_ns = now_ns.wrapping_sub(start.time_ns).max(1);
-                    tell(facts.instance, now_ns, took_ns, at, start.caller, start.identities)
+                    tell(facts.instance, now_ns, took_ns, &start, toll::since(task, &start.paid))
                 }
                 // It began before the probes came.
-                _ => tell(facts.instance, now_ns, 0, at, 0, own),
+                _ => {
+                    let unknown = Start {
+                        time_ns: 0,
+                        code: at,
+                        caller: 0,
+                        identities: own,
+                        watched: 0,
+                        paid: Toll::default(),
+                    };
+                    tell(facts.instance, now_ns, 0, &unknown, Toll::default())
+                }
             }
         }
     }
 }
 
 #[inline(always)]
-fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, own: u64, time_ns: u64) -> Result<(), Counter> {
+fn begin(facts: &Facts, task: Task, place: u64, frame: u64, code: u64, own: u64, time_ns: u64) -> Result<(), Counter> {
+    let key = start_key(task, place);
     // When code is first run its beginning may be seen twice: the earlier one is the right one.
     // SAFETY: copied out at once.
     if unsafe { STARTS.get(key) }
@@ -452,7 +479,9 @@ fn begin(facts: &Facts, key: StartKey, frame: u64, code: u64, own: u64, time_ns:
         return Ok(());
     }
     let caller = UserMemory.read_u64(frame + facts.frame_previous).unwrap_or(0);
-    begin_anew(facts, key, caller, code, own, time_ns, 0)
+    // The stop that is going on is not in it: half of its trap, and all that our program does from here on, is in the time
+    // of the call, and so is half of the trap that ends it.
+    begin_anew(facts, key, caller, code, own, time_ns, 0, toll::so_far(task))
 }
 
 /// `caller`: its frame, or 0.
@@ -465,6 +494,7 @@ pub fn begin_anew(
     own: u64,
     time_ns: u64,
     watched: u64,
+    paid: Toll,
 ) -> Result<(), Counter> {
     let caller = if caller == 0 { None } else { code_of(facts, caller) };
     let caller = caller.unwrap_or(0);
@@ -475,6 +505,7 @@ pub fn begin_anew(
         caller,
         identities: own | u64::from(of_caller) << 32,
         watched,
+        paid,
     };
     STARTS.insert(key, start, 0).map_err(|_| Counter::LostTimes)
 }
@@ -486,16 +517,17 @@ pub fn is_loop_entry(facts: &Facts, frame: u64) -> bool {
 }
 
 #[inline(always)]
-pub fn tell(instance: u32, time_ns: u64, took_ns: u64, code: u64, caller: u64, identities: u64) -> Result<(), Counter> {
+pub fn tell(instance: u32, time_ns: u64, took_ns: u64, call: &Start, paid: Toll) -> Result<(), Counter> {
     let record = CallRecord {
         kind: RECORD_CALL,
         instance,
         time_ns,
         took_ns,
-        code,
-        caller,
-        identity: identities as u32,
-        caller_identity: (identities >> 32) as u32,
+        code: call.code,
+        caller: call.caller,
+        identity: call.identities as u32,
+        caller_identity: (call.identities >> 32) as u32,
+        paid,
     };
     if output::send_call(&record) {
         Ok(())
@@ -537,11 +569,13 @@ fn stack_pointer(ctx: &ProbeContext) -> u64 {
     unsafe { *ctx.as_ptr().cast::<u64>().add(STACK_POINTER) }
 }
 
+/// A stop is over but for the way out.
 #[inline(always)]
-pub fn spent(started_ns: u64) {
+pub fn end(task: Task, stop: Stop, started_ns: u64) {
     // SAFETY: a plain helper call.
-    add(
-        Counter::RunTimeNs,
-        unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns),
-    );
+    let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns);
+    add(Counter::RunTimeNs, took_ns);
+    if config::has(FEATURE_TIME_CALLS) {
+        toll::pay(task, stop, took_ns);
+    }
 }

@@ -23,7 +23,7 @@ use profiler_common::{limits::CONTEXTS, stats::Counter};
 
 use crate::atomic;
 
-/// Index of a program's working memory. A plain integer, because global functions (`walk::walk_some`, `code::check`)
+/// Index of a program's working memory. A plain integer, because global functions (`walk::walk_some`, `code::copy`)
 /// take no other arguments.
 pub type Context = u32;
 

@@ -22,7 +22,7 @@ pub fn mix(key: &mut StackKey, word: u64) {
 /// from frame to frame. Each lane joins them in its own way, so that frames which agree in one do not in the other.
 #[inline(always)]
 pub fn mix_frame(key: &mut StackKey, frame: PythonFrame) {
-    let PythonFrame { code, instruction } = frame;
+    let PythonFrame { code, instruction, .. } = frame;
     let mut a = (key.hash[0] ^ code.wrapping_add(instruction.rotate_left(32))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     a ^= a >> 32;
     let joined = code.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ instruction;
@@ -31,7 +31,7 @@ pub fn mix_frame(key: &mut StackKey, frame: PythonFrame) {
     key.hash = [a, b.rotate_left(23)];
 }
 
-/// Takes one word into a code object's fingerprint, which tells it from others that come to lie at the same address.
+/// Takes the fingerprint of one more code object into what those of a stack come to.
 #[inline(always)]
 pub fn mix_fingerprint(fingerprint: &mut u64, word: u64) {
     let mixed = (*fingerprint ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -67,6 +67,7 @@ mod tests {
                     PythonFrame {
                         code,
                         instruction: code + 0xc8 + instruction * 2,
+                        fingerprint: 0,
                     },
                 );
                 a.insert(key.hash[0]);

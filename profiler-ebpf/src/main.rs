@@ -37,6 +37,7 @@ mod fault;
 #[cfg(target_arch = "bpf")]
 mod ids;
 #[cfg(target_arch = "bpf")]
+mod mapped_file;
 mod mapping;
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -58,6 +59,8 @@ mod sample;
 mod stats;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod toll;
 #[cfg(target_arch = "bpf")]
 mod user_memory;
 #[cfg(target_arch = "bpf")]

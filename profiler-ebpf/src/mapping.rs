@@ -8,14 +8,14 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use profiler_common::{
     record::{
-        MAP_ANONYMOUS, MAP_POPULATED, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_MAP, MEMORY_REMAP, MEMORY_UNMAP,
-        MemoryEvent,
+        MAP_ANONYMOUS, MAP_POPULATED, MAP_RESERVED, MAP_SHARED, MAP_TMPFS, MAP_WRITABLE, MEMORY_ADVISE, MEMORY_BREAK,
+        MEMORY_MAP, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
     },
     stats::Counter,
     unwind::REGISTER_CS,
 };
 
-use crate::{context, native::USER_CODE_64_BIT, sample, stats::count, task};
+use crate::{context, mapped_file, native::USER_CODE_64_BIT, sample, stats::count, task};
 
 /// Smaller mappings are told, but not whose they are: each start of a program makes some thirty.
 const WITH_STACK_BYTES: u64 = 64 * 1024;
@@ -26,6 +26,8 @@ const DI: usize = 14;
 const SI: usize = 13;
 const DX: usize = 12;
 const R10: usize = 7;
+const R9: usize = 8;
+const R8: usize = 9;
 
 /// System calls by their numbers (arch/x86/entry/syscalls/syscall_64.tbl).
 const MMAP: u64 = 9;
@@ -73,12 +75,18 @@ fn event(number: u64, result: u64, read: impl Fn(usize) -> u64) -> Option<(Memor
     /// `MAP_SHARED` and `MAP_ANONYMOUS` as they are passed (include/uapi/asm-generic/mman-common.h).
     const SHARED: u64 = 0x01;
     const ANONYMOUS: u64 = 0x20;
-    /// `MAP_LOCKED` and `MAP_POPULATE`.
+    /// `MAP_LOCKED`, `MAP_POPULATE`, and `MAP_NONBLOCK`, with which the latter does nothing (`do_mmap`, mm/mmap.c).
     const LOCKED: u64 = 0x2000;
     const POPULATE: u64 = 0x8000;
-    /// `MADV_DONTNEED`, `_FREE`, `_REMOVE`, `_HUGEPAGE`, `_NOHUGEPAGE` (the same file): those that give memory back, and
-    /// those that say how large its pages may be.
-    const TOLD: u64 = 1 << 4 | 1 << 8 | 1 << 9 | 1 << 14 | 1 << 15;
+    const NONBLOCK: u64 = 0x1_0000;
+    const PROT_WRITE: u64 = 0x2;
+    /// `MADV_DONTNEED`, `_FREE`, `_REMOVE`, `_HUGEPAGE`, `_NOHUGEPAGE`, `_DONTNEED_LOCKED` (the same file): those that give
+    /// memory back, and those that say how large its pages may be.
+    const TOLD: u64 = 1 << 4 | 1 << 8 | 1 << 9 | 1 << 14 | 1 << 15 | 1 << 24;
+    /// `MADV_POPULATE_READ` and `_WRITE`: pages come without a fault, and are the caller's.
+    const POPULATES: u64 = 1 << 22 | 1 << 23;
+    /// `MADV_GUARD_INSTALL` (6.13): what was there is gone, and touching it is an error.
+    const GUARD_INSTALL: u64 = 102;
 
     let mut event = MemoryEvent {
         weight: 1,
@@ -90,19 +98,31 @@ fn event(number: u64, result: u64, read: impl Fn(usize) -> u64) -> Option<(Memor
     }
     match number {
         MMAP => {
-            let flags = read(R10);
+            let (flags, access) = (read(R10), read(DX));
             event.what = MEMORY_MAP;
             event.address = result;
             event.length = read(SI);
+            with_stack = event.length >= WITH_STACK_BYTES;
             if flags & ANONYMOUS != 0 {
                 event.flags |= MAP_ANONYMOUS;
-                with_stack = event.length >= WITH_STACK_BYTES;
+            } else if let Some(file) = mapped_file::of(read(R8)) {
+                event.device = file.device;
+                event.other = file.inode;
+                event.old_length = read(R9);
+                if file.in_memory {
+                    event.flags |= MAP_TMPFS;
+                }
             }
             if flags & SHARED != 0 {
                 event.flags |= MAP_SHARED;
             }
-            if flags & (POPULATE | LOCKED) != 0 {
+            if access == 0 {
+                event.flags |= MAP_RESERVED;
+            } else if flags & LOCKED != 0 || flags & (POPULATE | NONBLOCK) == POPULATE {
                 event.flags |= MAP_POPULATED;
+            }
+            if access & PROT_WRITE != 0 {
+                event.flags |= MAP_WRITABLE;
             }
         }
         MUNMAP => {
@@ -111,10 +131,15 @@ fn event(number: u64, result: u64, read: impl Fn(usize) -> u64) -> Option<(Memor
             event.length = read(SI);
         }
         MADVISE => {
-            let advice = read(DX);
-            if advice > 15 || TOLD >> advice & 1 == 0 {
+            let advice = read(DX) & 0xffff_ffff;
+            let (told, populates) = match advice {
+                0..64 => (TOLD >> advice & 1 != 0, POPULATES >> advice & 1 != 0),
+                _ => (advice == GUARD_INSTALL, false),
+            };
+            if !told && !populates {
                 return None;
             }
+            with_stack = populates;
             event.what = MEMORY_ADVISE;
             event.address = read(DI);
             event.length = read(SI);

@@ -8,9 +8,9 @@ use aya_ebpf::{
 use profiler_common::{
     limits::CONTEXTS,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Toll, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::COUNTERS,
     unwind::{MAX_RULES, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule},
 };
@@ -30,13 +30,13 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 #[map]
 pub static PYTHONS: HashMap<u32, PythonProcess> = HashMap::with_max_entries(16 * 1024, 0);
 
-/// Kernel only: code objects sent, with their fingerprint. Losing an entry costs one more copy.
+/// Kernel only: code objects sent, by address and fingerprint. Losing an entry costs one more copy.
 #[map]
-pub static CODES: LruHashMap<CodeKey, u64> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static CODES: LruHashMap<CodeKey, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
 
-/// Kernel only: stacks sent. Losing an entry costs one more copy.
+/// Kernel only: stacks sent, by the addresses they consist of. Losing an entry costs one more copy.
 #[map]
-pub static STACKS: LruHashMap<StackKey, u32> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static STACKS: LruHashMap<StackKey, KnownStack> = LruHashMap::with_max_entries(64 * 1024, 0);
 
 /// Kernel → user: counters, read at the end.
 #[map]
@@ -82,6 +82,10 @@ pub static CHOSEN: HashMap<CodeKey, u32> = HashMap::with_max_entries(64 * 1024, 
 /// Kernel only: calls of those that are under way.
 #[map]
 pub static STARTS: LruHashMap<StartKey, Start> = LruHashMap::with_max_entries(64 * 1024, 0);
+
+/// Kernel only: what each thread has been stopped for, by its number.
+#[map]
+pub static TOLLS: LruHashMap<u32, Toll> = LruHashMap::with_max_entries(16 * 1024, 0);
 
 /// User → kernel: bytes of bytecode that are watched. A processor has four registers for them, and processes that were
 /// forked from one have them at the same addresses.
@@ -172,7 +176,7 @@ static CODE_SCRATCH: PerCpuArray<CodeScratch> = PerCpuArray::with_max_entries(CO
 /// The working memory of `context`.
 ///
 /// Whoever calls this ends what was borrowed before: a reference must not be used after a call that makes its own (the
-/// global functions `walk_some`, `send_some` and `check` do). Holding one across such a call is not only unsound on
+/// global functions `walk_some`, `identify_some` and `send_some` do). Holding one across such a call is not only unsound on
 /// paper; LLVM dropped stores that only the callee read.
 #[inline(always)]
 pub fn scratch(context: Context) -> Option<&'static mut Scratch> {

@@ -10,7 +10,8 @@ use profiler_common::{
     limits::COMM_BYTES,
     python::PythonProcess,
     record::{
-        MemoryEvent, PYTHON_NONE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK, SampleHeader, StackKey,
+        KnownStack, MemoryEvent, PYTHON_NONE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE, RECORD_STACK,
+        SampleHeader, StackKey,
     },
     stats::Counter,
 };
@@ -94,13 +95,8 @@ pub fn send_code(context: Context, task: Task, comm: [u64; 2], code: u64, identi
         (*frame).code = code;
         (*frame).instruction = 0;
     }
+    code::identify(context);
     code::send_missing(context)
-}
-
-/// Looks whether the code of the stack in the working memory, which is known, is still the same.
-#[inline(always)]
-pub fn check_known(context: Context) {
-    code::check_some(context);
 }
 
 /// Leaves the stack of `task` in the working memory, hashed; when it began.
@@ -113,6 +109,7 @@ pub fn stack(event: Option<*mut c_void>, context: Context, task: Task, comm: [u6
     find_python(scratch, task);
     native::capture(event, context)?;
     python(context)?;
+    name(context)?;
     Ok(started_ns)
 }
 
@@ -144,6 +141,8 @@ fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
     scratch.record.python_len = 0;
     scratch.record.python_flags = 0;
     scratch.identity = 0;
+    scratch.fingerprint = 0;
+    scratch.generation = 0;
 }
 
 /// Looks up whether the process is known to be a CPython.
@@ -171,6 +170,53 @@ fn python(context: Context) -> Result<(), Counter> {
     Ok(())
 }
 
+/// Names the stack by what it is, and finds out whether user space has it.
+///
+/// Where the stack is (its addresses) does not say what it is: an address can come to hold another code object. So the
+/// fingerprints of the code are part of the name. They need not be taken while the interpreter's generation is the same
+/// as when they were taken last: since then no code object was made, or none has gone.
+#[inline(always)]
+fn name(context: Context) -> Result<(), Counter> {
+    let working = scratch(context).ok_or(Counter::LostNoScratch)?;
+    working.known = 0;
+    let place = working.record.header.stack;
+    working.place = place;
+    let generation = working.generation;
+    if working.record.header.instance == 0 || working.record.python_len == 0 {
+        // SAFETY: the value is not kept.
+        working.known = u32::from(unsafe { STACKS.get(place) }.is_some());
+        return Ok(());
+    }
+    // SAFETY: copied out at once.
+    let known = unsafe { STACKS.get(place) }.copied().filter(|known| known.is_of(place));
+    let fingerprint = match known {
+        Some(known) if generation != 0 && known.generation == generation => {
+            working.known = 1;
+            known.fingerprint
+        }
+        _ => {
+            code::identify(context);
+            let working = scratch(context).ok_or(Counter::LostNoScratch)?;
+            let fingerprint = working.fingerprint;
+            if let Some(known) = known {
+                if known.fingerprint == fingerprint {
+                    working.known = 1;
+                    if generation != 0 {
+                        let _ = STACKS.insert(place, KnownStack::new(place, fingerprint, generation), 0);
+                    }
+                } else {
+                    count(Counter::CodesReplaced);
+                }
+            }
+            fingerprint
+        }
+    };
+    let working = scratch(context).ok_or(Counter::LostNoScratch)?;
+    working.fingerprint = fingerprint;
+    mix(&mut working.record.header.stack, fingerprint);
+    Ok(())
+}
+
 /// Copies word by word: `memcpy` is a loop over bytes in BPF.
 #[inline(always)]
 fn copy(from: &PythonProcess, to: &mut PythonProcess) {
@@ -190,10 +236,9 @@ const _: () = assert!(size_of::<PythonProcess>() % 8 == 0 && align_of::<PythonPr
 
 #[inline(always)]
 fn send(context: Context) -> Result<(), Counter> {
-    let key = scratch(context).ok_or(Counter::LostNoScratch)?.record.header.stack;
-    if is_known(key) {
-        code::check_some(context);
-        let header = &mut scratch(context).ok_or(Counter::LostNoScratch)?.record.header;
+    let working = scratch(context).ok_or(Counter::LostNoScratch)?;
+    if working.known != 0 {
+        let header = &mut working.record.header;
         header.kind = RECORD_SAMPLE;
         return if output::send_sample(header) {
             Ok(())
@@ -201,32 +246,25 @@ fn send(context: Context) -> Result<(), Counter> {
             Err(Counter::LostRingFull)
         };
     }
-    send_whole(context, key, RECORD_STACK)
+    send_whole(context, RECORD_STACK)
 }
 
 /// Sees to it that user space has the stack.
 #[inline(always)]
 fn define(context: Context) -> Result<(), Counter> {
-    let key = scratch(context).ok_or(Counter::LostNoScratch)?.record.header.stack;
-    if is_known(key) {
-        code::check_some(context);
+    if scratch(context).ok_or(Counter::LostNoScratch)?.known != 0 {
         return Ok(());
     }
-    send_whole(context, key, RECORD_DEFINITION)
+    send_whole(context, RECORD_DEFINITION)
 }
 
 #[inline(always)]
-fn is_known(key: StackKey) -> bool {
-    // SAFETY: the value is not kept.
-    unsafe { STACKS.get(key) }.is_some()
-}
-
-#[inline(always)]
-fn send_whole(context: Context, key: StackKey, kind: u32) -> Result<(), Counter> {
+fn send_whole(context: Context, kind: u32) -> Result<(), Counter> {
     // Code objects first: when user space reads the stack, it has their names.
     let complete = code::send_missing(context);
     let scratch = scratch(context).ok_or(Counter::LostNoScratch)?;
     scratch.record.header.kind = kind;
+    scratch.record.place = scratch.place;
     // The process may be gone soon, and what is missing with it.
     if !output::send_stack(scratch, !complete) {
         return Err(Counter::LostRingFull);
@@ -235,7 +273,8 @@ fn send_whole(context: Context, key: StackKey, kind: u32) -> Result<(), Counter>
     // Known only when nothing of it is missing: otherwise the next sample of this stack brings more of its code.
     if complete {
         // A failure means that it is sent once more.
-        let _ = STACKS.insert(key, 1, 0);
+        let (place, fingerprint) = (scratch.place, scratch.fingerprint);
+        let _ = STACKS.insert(place, KnownStack::new(place, fingerprint, scratch.generation), 0);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use core::ptr::read_volatile;
 use profiler_common::{
     limits::{ADDRESS_SLOTS, MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
     python::PythonProcess,
-    record::{MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, StackRecord},
+    record::{MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, StackKey, StackRecord},
 };
 
 use crate::unwind::Unwind;
@@ -37,11 +37,16 @@ pub struct Scratch {
     pub window_len: u64,
     /// Where in `window` the current frame starts. Kept in memory to be re-read: see the crate's documentation.
     pub window_at: u64,
-    /// Index of the next code object to check when the stack was seen before.
-    pub rotation: u64,
-    /// Samples of stacks seen before.
-    pub tick: u64,
-    /// Frames whose code objects were looked at, of a stack that is new.
+    /// What the stack is known by without the fingerprints of its code.
+    pub place: StackKey,
+    /// What the fingerprints of its code come to together.
+    pub fingerprint: u64,
+    /// A word that changes when code objects of the thread's interpreter come or go; 0 if there is none.
+    pub generation: u64,
+    /// User space has the stack.
+    pub known: u32,
+    pub reserved: u32,
+    /// Frames whose code objects were looked at.
     pub codes_checked: u32,
     /// Code objects sent (or tried) for it.
     pub codes_sent: u32,

@@ -36,8 +36,18 @@ static CONFIG: Config = Config {
     namespace_inum_offset: 0,
     pid_namespace: 0,
     task_pagefault_disabled_offset: 0,
+    task_files_offset: 0,
+    files_table_offset: 0,
+    table_size_offset: 0,
+    table_files_offset: 0,
+    file_inode_offset: 0,
+    inode_number_offset: 0,
+    inode_super_offset: 0,
+    super_device_offset: 0,
+    super_magic_offset: 0,
     own_pid: 0,
     cgroup_level: 0,
+    reserved: 0,
     cgroup_id: 0,
     comm: [0; 2],
     hash_seed: [0; 2],
@@ -73,6 +83,15 @@ pub mod config {
         namespace_inum_offset: u32,
         pid_namespace: u32,
         task_pagefault_disabled_offset: u32,
+        task_files_offset: u32,
+        files_table_offset: u32,
+        table_size_offset: u32,
+        table_files_offset: u32,
+        file_inode_offset: u32,
+        inode_number_offset: u32,
+        inode_super_offset: u32,
+        super_device_offset: u32,
+        super_magic_offset: u32,
         own_pid: u32,
         cgroup_level: u32,
         cgroup_id: u64,
@@ -150,6 +169,13 @@ pub fn fs_base() -> u64 {
 #[inline(always)]
 pub fn page_faults_disabled() -> bool {
     field::<u32>(config::task_pagefault_disabled_offset()) != 0
+}
+
+/// Where the running task's pointer to its open files is.
+#[inline(always)]
+pub fn files() -> u64 {
+    // SAFETY: a plain helper call. Its result is only read by address, through the helper that checks it.
+    unsafe { bpf_get_current_task() }.wrapping_add(config::task_files_offset().into())
 }
 
 /// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER | PF_EXITING` (include/linux/sched.h, 6.18): threads of the kernel's own,

@@ -14,7 +14,9 @@ use aya_ebpf::{
     EbpfContext as _, bindings::bpf_perf_event_data, helpers::generated::bpf_ktime_get_ns, programs::PerfEventContext,
 };
 use profiler_common::{
-    python::{BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, WATCH_ENTRY, Watch, WatchKey},
+    python::{
+        BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, Toll, WATCH_ENTRY, Watch, WatchKey,
+    },
     record::PYTHON_COMPLETE,
     stats::Counter,
     unwind::REGISTER_PC,
@@ -28,6 +30,7 @@ use crate::{
     sample,
     stats::count,
     task::{self, Task},
+    toll::{self, Stop},
     user_memory::UserMemory,
 };
 
@@ -43,6 +46,13 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
     let Some(task) = task::current() else { return Ok(()) };
     // SAFETY: the context of this type of program is a `bpf_perf_event_data`.
     let address = unsafe { (*ctx.as_ptr().cast::<bpf_perf_event_data>()).addr };
+    let seen = see(task, address, started_ns);
+    calls::end(task, Stop::Watch, started_ns);
+    seen
+}
+
+#[inline(always)]
+fn see(task: Task, address: u64, started_ns: u64) -> Result<(), Counter> {
     let key = WatchKey {
         address,
         pid: task.pid.into(),
@@ -65,11 +75,10 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
         }
     } else if is_own && is_at_first(&facts, innermost, address)? {
         let caller = UserMemory.read_u64(innermost + facts.frame_previous).unwrap_or(0);
-        begins(task, &facts, innermost, caller, watch.code)?;
+        begins(task, &facts, innermost, caller, watch.code, started_ns)?;
     } else if let Some(frame) = frame_to_be(&facts, watch.code, innermost, address)? {
-        begins(task, &facts, frame, innermost, watch.code)?;
+        begins(task, &facts, frame, innermost, watch.code, started_ns)?;
     }
-    calls::spent(started_ns);
     Ok(())
 }
 
@@ -166,9 +175,10 @@ fn is_specializing(pc: u64, address: u64) -> bool {
 }
 
 #[inline(always)]
-fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64) -> Result<(), Counter> {
+fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64, started_ns: u64) -> Result<(), Counter> {
     let key = CodeKey::identified(code, facts.instance, calls::identity(facts, code));
     calls::count_watched(facts, key, caller)?;
+    let paid = toll::so_far(task);
     // What we have done here is not the call's.
     // SAFETY: a plain helper call.
     let now_ns = unsafe { bpf_ktime_get_ns() };
@@ -180,6 +190,12 @@ fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64) -> Resu
         key.instance >> 32,
         now_ns,
         1,
+        // Nor is this stop, which is taken off at the end: what is paid from now on begins with it.
+        Toll {
+            watches: paid.watches.wrapping_add(1),
+            program_ns: paid.program_ns.wrapping_add(now_ns.wrapping_sub(started_ns)),
+            ..paid
+        },
     )
 }
 
@@ -218,8 +234,7 @@ fn returns(task: Task, facts: &Facts, frame: u64, watch: Watch, now_ns: u64) -> 
         facts.instance,
         ended_ns,
         took_ns,
-        start.code,
-        start.caller,
-        start.identities,
+        &start,
+        toll::since(task, &start.paid),
     )
 }

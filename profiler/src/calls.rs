@@ -7,11 +7,15 @@ use profiler_common::python::{CALLS_UNLINKED, CallCount, CodeKey};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{
+    governor::HIT_ERROR,
     python::{code::Code, codes::CodeId},
     recording::Recording,
-    report::calls::{Beginning, Caller, CallsReport, Count, Function, Histogram, Scaled, Timed},
+    report::calls::{Beginning, Caller, CallsReport, Cost, Count, Function, Histogram, Scaled, Timed},
     resolve::Location,
 };
+
+/// No CPython calls faster. (30 ns on 3.13.0, measured on calls that do next to nothing.)
+pub const FASTEST_CALL_NS: u64 = 15;
 
 /// Which functions are meant by what was typed: `execute`, `Session.execute`, `app.db:Session.execute`,
 /// `db.py:Session.execute`, `__main__:execute`.
@@ -172,21 +176,28 @@ impl Pattern {
 #[derive(Clone, Debug, Default)]
 pub struct Timing {
     pub count: u64,
-    pub total_ns: u64,
+    /// With all that was ours.
+    pub took_ns: f64,
+    /// That was ours.
+    pub paid_ns: f64,
     pub min_ns: u64,
     pub max_ns: u64,
     pub histogram: Histogram,
+    /// Times if less was ours than is thought.
+    pub at_most: Histogram,
     pub missed_entries: u64,
     /// Calls by a function of itself, directly.
     pub nested: u64,
-    pub nested_ns: u64,
+    pub nested_ns: f64,
+    /// Calls whose times were forgotten.
+    pub left_out: u64,
     /// By where their code is: their names may come later.
     pub callers: FxHashMap<CodeKey, u64>,
 }
 
 impl Timing {
-    /// A call has ended; `took_ns` is 0 if it was not seen to begin.
-    pub fn add(&mut self, took_ns: u64, caller: Option<CodeKey>, own: CodeKey) {
+    /// A call has ended; `took_ns` is 0 if it was not seen to begin. `paid_ns`: how much of it was ours.
+    pub fn add(&mut self, took_ns: u64, paid_ns: f64, caller: Option<CodeKey>, own: CodeKey) {
         if let Some(caller) = caller {
             *self.callers.entry(caller).or_default() += 1;
         }
@@ -194,19 +205,39 @@ impl Timing {
             self.missed_entries += 1;
             return;
         }
+        let took = took_ns as f64;
         if caller == Some(own) {
             self.nested += 1;
-            self.nested_ns = self.nested_ns.saturating_add(took_ns);
+            self.nested_ns += took - paid_ns;
         }
+        self.took_ns += took;
+        self.paid_ns += paid_ns;
+        let own_ns = ((took - paid_ns) as u64).max(FASTEST_CALL_NS.min(took_ns));
         self.min_ns = if self.count == 0 {
-            took_ns
+            own_ns
         } else {
-            self.min_ns.min(took_ns)
+            self.min_ns.min(own_ns)
         };
-        self.max_ns = self.max_ns.max(took_ns);
+        self.max_ns = self.max_ns.max(own_ns);
         self.count += 1;
-        self.total_ns = self.total_ns.saturating_add(took_ns);
-        self.histogram.add(took_ns);
+        self.histogram.add(own_ns);
+        self.at_most
+            .add(((took - paid_ns * (1.0 - HIT_ERROR)) as u64).max(own_ns));
+    }
+
+    /// Whether what was ours is known too badly for what is left to be told within a tenth.
+    pub fn is_mostly_ours(&self) -> bool {
+        self.paid_ns * HIT_ERROR > 0.1 * (self.took_ns - self.paid_ns)
+    }
+
+    /// From now on calls are timed better: what there is of times is forgotten.
+    pub fn leave_out(&mut self) {
+        *self = Self {
+            left_out: self.left_out + self.count,
+            missed_entries: self.missed_entries,
+            callers: std::mem::take(&mut self.callers),
+            ..Self::default()
+        };
     }
 }
 
@@ -228,7 +259,7 @@ pub struct Counted<'a> {
     pub lost: u64,
     pub sampled: Duration,
     pub length: Duration,
-    pub slow_down: Option<f64>,
+    pub cost: Option<Cost>,
     /// What a stop at a breakpoint takes, if calls were timed by them.
     pub stop: Option<Duration>,
     pub period: Duration,
@@ -327,7 +358,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
             error: error(all),
             slowed,
         }),
-        slow_down: counted.slow_down,
+        cost: counted.cost,
         beginning: counted.beginning,
         lost: counted.lost,
         threads: most_threads,
@@ -419,13 +450,17 @@ fn add_callers(counted: &Counted<'_>, functions: &mut Functions) {
 fn timed(timing: &Timing) -> Timed {
     Timed {
         count: timing.count,
-        total_ns: timing.total_ns,
+        total_ns: (timing.took_ns - timing.paid_ns).max(0.0) as u64,
         min_ns: timing.min_ns,
         max_ns: timing.max_ns,
         histogram: timing.histogram.clone(),
         missed_entries: timing.missed_entries,
         nested: timing.nested,
-        nested_ns: timing.nested_ns,
+        nested_ns: timing.nested_ns.max(0.0) as u64,
+        taken_off_ns: timing.paid_ns as u64,
+        error_ns: (timing.paid_ns * HIT_ERROR) as u64,
+        at_most: timing.at_most.clone(),
+        left_out: timing.left_out,
     }
 }
 

@@ -1,14 +1,11 @@
 //! What can be typed. Here text becomes numbers and lists, and nothing is looked up: no /proc, no clock, no defaults
 //! that are not quoted from [`config`](crate::config), which decides what the words mean together.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    path::PathBuf,
-    time::Duration,
-};
+pub mod completions;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
@@ -102,10 +99,14 @@ pub struct Record {
         long,
         value_name = "WHICH",
         default_value = "work",
-        overrides_with = "no_native",
+        overrides_with_all = ["no_native", "native"],
         help_heading = "Output"
     )]
     pub native: NativeFrames,
+
+    /// Show equal workers (processes of one name in one container) as one process
+    #[arg(long, help_heading = "Output")]
+    pub merge_workers: bool,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
@@ -387,14 +388,6 @@ pub fn parse() -> Cli {
     Cli::parse()
 }
 
-/// Writes the completion script of `shell`.
-pub fn write_completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
-    // clap_complete panics when its writer fails, and the reader of a pipe may leave at any time.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "profiler", &mut script);
-    out.write_all(&script)
-}
-
 fn parse_process(text: &str) -> Result<ProcessWord, String> {
     match parse_pid(text) {
         Ok(pid) => Ok(ProcessWord::Pid(pid)),
@@ -562,7 +555,7 @@ fn split_number(text: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
+    use clap::{CommandFactory as _, error::ErrorKind};
     use proptest::prelude::*;
 
     use super::*;
@@ -619,6 +612,7 @@ mod tests {
         assert_eq!(said(""), (NativeFrames::Work, false));
         assert_eq!(said("--native full"), (NativeFrames::Full, false));
         assert_eq!(said("--no-native --native full"), (NativeFrames::Full, false));
+        assert_eq!(said("--native full --native work"), (NativeFrames::Work, false));
         assert!(said("--native full --no-native").1);
     }
 
@@ -751,15 +745,6 @@ mod tests {
     fn a_subcommand_may_be_cut_short() {
         assert!(Cli::try_parse_from(["profiler", "rec", "-a"]).is_ok());
         assert!(Cli::try_parse_from(["profiler", "comp", "bash"]).is_ok());
-    }
-
-    #[test]
-    fn every_shell_gets_a_script_that_knows_record() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
-            let mut script = Vec::new();
-            write_completions(shell, &mut script).unwrap();
-            assert!(String::from_utf8(script).unwrap().contains("record"), "{shell}");
-        }
     }
 
     proptest! {

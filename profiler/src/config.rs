@@ -102,8 +102,10 @@ pub struct Exact {
 /// How calls of chosen functions are seen.
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Via {
-    /// Probes on the interpreter: every call of any function hits them
+    /// Probes, and breakpoints as soon as probes are seen to cost more
     #[default]
+    Auto,
+    /// Probes on the interpreter: every call of any function hits them
     Probes,
     /// Hardware breakpoints on the functions' bytecode: only their own calls hit them
     Breakpoints,
@@ -231,6 +233,8 @@ pub struct Config {
     pub calls: Option<CallsConfig>,
     /// Split stacks by thread.
     pub threads: bool,
+    /// Show equal workers as one.
+    pub merge_workers: bool,
     pub verbosity: Verbosity,
     /// Where the closing summary goes as JSON, besides standard error.
     pub summary_json: Option<PathBuf>,
@@ -364,6 +368,7 @@ impl Config {
             rate,
             no_kernel,
             native,
+            merge_workers,
             probe,
             format,
         } = typed;
@@ -382,6 +387,7 @@ impl Config {
             period_ns: period_ns(rate_hz),
             kernel_stacks: !no_kernel,
             native_frames: native,
+            merge_workers,
             probe,
             format,
             ..config
@@ -613,6 +619,7 @@ impl Config {
             memory: None,
             calls: None,
             threads,
+            merge_workers: false,
             summary_json,
             verbosity: match (quiet, verbose) {
                 (true, _) => Verbosity::Quiet,
@@ -843,6 +850,7 @@ mod tests {
             memory: None,
             calls: None,
             threads: false,
+            merge_workers: false,
             verbosity: Verbosity::Normal,
             summary_json: None,
         };

@@ -10,7 +10,7 @@ use profiler_common::{
     record::{
         BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame,
         RECORD_BEGAN, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE,
-        RECORD_STACK, SampleHeader, StackRecord,
+        RECORD_STACK, SampleHeader, StackKey, StackRecord,
     },
 };
 use thiserror::Error;
@@ -63,6 +63,8 @@ pub struct RawStack {
     pub python_flags: u32,
     /// `PYTHON_…`: how the Python stack was read.
     pub python_status: u32,
+    /// What the kernel side keeps it under.
+    pub place: StackKey,
 }
 
 impl RawStack {
@@ -80,6 +82,8 @@ pub struct RawCode<'a> {
     /// What its calls are counted under, if it was sent because it was called.
     pub identity: Option<NonZeroU32>,
     pub time_ns: u64,
+    /// What tells it from others at the same address.
+    pub fingerprint: u64,
     pub bytes: &'a [u8],
 }
 
@@ -118,6 +122,8 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
                 instance: word(offset_of!(CodeRecord, instance))?,
                 identity: NonZeroU32::new(word(offset_of!(CodeRecord, identity))?),
                 time_ns,
+                fingerprint: u64_at(bytes, offset_of!(CodeRecord, fingerprint))
+                    .ok_or(DecodeError::Short(bytes.len()))?,
                 bytes,
             }))
         }
@@ -159,6 +165,7 @@ fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
     let len = |at: usize, most: usize| Some((u32_at(bytes, at)? as usize).min(most));
     let kernel_len = len(offset_of!(StackRecord, kernel_len), MAX_KERNEL_ADDRESSES)?;
     let native_len = len(offset_of!(StackRecord, native_len), MAX_NATIVE_ADDRESSES)?;
+    let place = u64_at(bytes, offset_of!(StackRecord, place))?;
     let python_len = len(offset_of!(StackRecord, python_len), MAX_PYTHON_FRAMES)?;
     let mut words = bytes
         .get(offset_of!(StackRecord, words)..)?
@@ -173,7 +180,11 @@ fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
         .as_chunks()
         .0
         .iter()
-        .map(|&[code, instruction]| PythonFrame { code, instruction })
+        .map(|&[code, instruction, fingerprint]| PythonFrame {
+            code,
+            instruction,
+            fingerprint,
+        })
         .collect();
     Some(RawStack {
         kernel,
@@ -182,6 +193,9 @@ fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
         python,
         python_flags: u32_at(bytes, offset_of!(StackRecord, python_flags))?,
         python_status,
+        place: StackKey {
+            hash: [place, u64_at(bytes, offset_of!(StackRecord, place) + 8)?],
+        },
     })
 }
 

@@ -12,7 +12,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use profiler_common::python::PROBE_STEPPED;
+use profiler_common::python::{PROBE_STEPPED, Toll};
+use serde::Serialize;
 
 use crate::{bpf::Kernel, process::maps, python::allocator::place::Place};
 
@@ -59,6 +60,15 @@ impl TrapCost {
             stepped_ns: None,
             return_ns: entry_ns * RETURN_OVER_ENTRY,
         })
+    }
+
+    /// Of what a thread was stopped for, our programs' time included. `watch_ns`: of a hardware breakpoint.
+    pub fn of_toll(&self, toll: &Toll, watch_ns: f64) -> f64 {
+        f64::from(toll.emulated) * self.entry_ns
+            + f64::from(toll.stepped) * self.stepped_ns.unwrap_or(self.entry_ns)
+            + f64::from(toll.returns) * self.return_ns
+            + f64::from(toll.watches) * watch_ns
+            + toll.program_ns as f64
     }
 
     /// Of all hits together.
@@ -146,6 +156,54 @@ pub struct Hits {
     pub watch_ns: f64,
 }
 
+/// How many times as long a program took for us, and what it can be at least and at most: of the time that it took, what we
+/// have spent is known within [`HIT_ERROR`], so where that is most of it, what would have been is not known well.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SlowDown {
+    pub factor: f64,
+    pub least: f64,
+    pub most: f64,
+}
+
+impl SlowDown {
+    pub const NONE: Self = Self {
+        factor: 1.0,
+        least: 1.0,
+        most: 1.0,
+    };
+
+    /// Of `used` time, `spent` was ours; the program itself needed `floor` at the very least.
+    pub fn of(used: f64, spent: f64, floor: f64) -> Self {
+        if spent <= 0.0 || used <= 0.0 {
+            return Self::NONE;
+        }
+        let of = |spent: f64| used / (used - spent).max(floor).max(used / MOST_THINKABLE);
+        let (least, most) = (of(spent * (1.0 - HIT_ERROR)), of(spent * (1.0 + HIT_ERROR)));
+        let factor = if used - spent > spent * HIT_ERROR {
+            of(spent)
+        } else {
+            (least * most).sqrt()
+        };
+        Self {
+            factor: factor.max(1.0),
+            least: least.max(1.0),
+            most: most.max(1.0),
+        }
+    }
+
+    /// The larger of how far the ends are from the factor, as a part of it.
+    pub fn error(&self) -> f64 {
+        (1.0 - self.least / self.factor).max(self.most / self.factor - 1.0)
+    }
+}
+
+/// How far what a hit costs in a program is from what the yardstick says, at most: what a probe pushes out of the caches is
+/// brought back by the program. 0.95 to 1.16 times, measured on CPython 3.8, 3.11 and 3.12 with calls and nothing else.
+pub const HIT_ERROR: f64 = 0.15;
+
+/// No call costs a program more: 200 times as long was measured where each call is stepped (3.12.1), 30 ns become 10 µs.
+const MOST_THINKABLE: f64 = 1_000.0;
+
 /// Watches over a budget.
 #[derive(Clone, Debug)]
 pub struct Governor {
@@ -156,6 +214,7 @@ pub struct Governor {
     cpu_before_ns: u64,
     spent_ns: f64,
     trap_ns: f64,
+    used_ns: u64,
     slow_down: f64,
 }
 
@@ -174,6 +233,7 @@ impl Governor {
             cpu_before_ns,
             spent_ns: 0.0,
             trap_ns: trap.entry_ns,
+            used_ns: 0,
             slow_down: 1.0,
         }
     }
@@ -195,6 +255,7 @@ impl Governor {
     pub fn look(&mut self, hits: Hits, cpu_ns: u64) -> bool {
         let used_ns = cpu_ns.saturating_sub(self.cpu_before_ns);
         let traps_ns = self.trap.of(hits);
+        self.used_ns = used_ns;
         self.spent_ns = traps_ns + hits.watch_ns + hits.program_ns as f64;
         self.trap_ns = match hits.entries + hits.returns {
             0 => self.trap.entry_ns,
@@ -211,6 +272,15 @@ impl Governor {
     /// How many times slower the program has been so far.
     pub fn slow_down(&self) -> f64 {
         self.slow_down
+    }
+
+    /// CPU time of the program since the probes came.
+    pub fn used_ns(&self) -> u64 {
+        self.used_ns
+    }
+
+    pub fn trap(&self) -> &TrapCost {
+        &self.trap
     }
 
     /// CPU time that the program has spent in probes.

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod closest;
 pub mod config;
 pub mod cost;
+pub mod cpu_use;
 pub mod decode;
 pub mod exit;
 pub mod governor;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use profiler::{
-    cli::{self, Command},
+    cli::{self, Command, completions},
     config::Config,
     exit, session,
 };
@@ -26,7 +26,7 @@ fn run() -> anyhow::Result<u8> {
         Command::Calls(typed) => session::record(&Config::from_calls_cli(typed)?),
         Command::Completions { shell } => {
             // A reader that leaves early has what it wanted.
-            match cli::write_completions(shell, &mut std::io::stdout().lock()) {
+            match completions::write(shell, &mut std::io::stdout().lock()) {
                 Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
                 _ => Ok(exit::SUCCESS),
             }

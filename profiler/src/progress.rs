@@ -105,7 +105,8 @@ fn line(elapsed: Duration, samples: u64, processes: usize) -> String {
     )
 }
 
-fn stderr_columns() -> usize {
+/// How wide standard error is.
+pub fn stderr_columns() -> usize {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: TIOCGWINSZ writes one `winsize`, which `size` has room for; the descriptor outlives the call.
     let answer = unsafe { libc::ioctl(io::stderr().as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) };

@@ -34,11 +34,11 @@ use crate::{
         files::{FileId, Files, PythonFile},
         offspring::Offspring,
         sideband::{SidebandEvent, SidebandKind},
-        table::{Process, PythonIn, Table},
+        table::{CodeAt, Process, PythonIn, Table},
         threads::ThreadId,
     },
     python::{
-        code::Code,
+        code::{Code, Live},
         codes::{CodeId, Codes},
         memory::ProcessMemory,
     },
@@ -160,6 +160,20 @@ pub struct Ledger {
     pub tally: Tally,
 }
 
+/// What came in while raw stacks were being forgotten.
+#[derive(Debug, Default)]
+struct Kept {
+    stacks: FxHashSet<StackKey>,
+    codes: FxHashSet<CodeAt>,
+}
+
+/// What the kernel side must send anew.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    pub stacks: Vec<StackKey>,
+    pub codes: Vec<CodeKey>,
+}
+
 /// What a thread is called; both to be looked up with [`Ledger::name`].
 #[derive(Clone, Copy, Debug)]
 struct ThreadName {
@@ -183,8 +197,8 @@ pub struct Recording {
     pub files: Files,
     table: Table,
     pub ledger: Ledger,
-    /// While raw stacks are being forgotten: those that came in since the kernel side has forgotten them.
-    kept: Option<FxHashSet<StackKey>>,
+    /// While raw stacks are being forgotten: what came in since the kernel side has forgotten them.
+    kept: Option<Kept>,
     /// Pids that samples were taken of.
     sampled_pids: FxHashSet<u32>,
     facts: Vec<Fact>,
@@ -412,24 +426,35 @@ impl Recording {
     /// are never met again, and they would fill the memory: from time to time all are forgotten, on both sides. Their
     /// samples are resolved before, and stay.
     ///
-    /// Call this after everything that waited was taken in. Returns the stacks that the kernel side must forget.
-    pub fn forget_stacks(&mut self) -> Vec<StackKey> {
+    /// The same goes for code objects: a program that makes and drops them in a loop has new ones in each sample.
+    ///
+    /// Call this after everything that waited was taken in. Returns what the kernel side must forget.
+    pub fn forget_stacks(&mut self) -> Forgotten {
         match self.kept.take() {
             // Those that the kernel side has numbered are referred to for good; there are no more than it has numbers.
             None if self.ledger.stack_bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
-                self.kept = Some(FxHashSet::default());
-                self.ledger.stacks.keys().copied().collect()
+                self.kept = Some(Kept::default());
+                Forgotten {
+                    stacks: self.ledger.stacks.values().map(|stack| stack.place).collect(),
+                    codes: self.table.iter().flat_map(Process::code_keys).collect(),
+                }
             }
-            None => Vec::new(),
+            None => Forgotten::default(),
             // Samples that referred to them were on their way when the kernel side forgot them, and have arrived.
             Some(kept) => {
                 for process in self.table.iter_mut() {
                     self.ledger.seal(process);
                 }
-                self.ledger.stacks.retain(|key, _| kept.contains(key));
+                self.ledger.stacks.retain(|key, _| kept.stacks.contains(key));
+                let frames = self.ledger.stacks.values().flat_map(|stack| &*stack.python);
+                let mut codes = kept.codes;
+                codes.extend(frames.map(CodeAt::from));
+                for process in self.table.iter_mut() {
+                    process.keep_codes(&codes);
+                }
                 self.ledger.stacks.shrink_to_fit();
                 self.ledger.stack_bytes = self.ledger.stacks.values().map(RawStack::bytes).sum();
-                Vec::new()
+                Forgotten::default()
             }
         }
     }
@@ -569,17 +594,25 @@ impl Recording {
             return; // Of the program that this process was before its exec.
         }
         let memory = ProcessMemory { pid: raw.pid };
-        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some((&memory, &python.facts)));
+        let live = Live {
+            memory: &memory,
+            process: &python.facts,
+            fingerprint: raw.fingerprint,
+        };
+        let decoded = Code::from_record(raw.bytes, python.binary.format(), Some(live));
         let Ok((address, code)) = decoded else {
             self.ledger.tally.malformed += 1;
             return;
         };
         let code = self.ledger.codes.intern(code);
-        if process.has_other_code(address, code) {
-            // What was counted so far was counted of the other one.
-            self.ledger.seal(process);
+        let at = CodeAt {
+            address,
+            fingerprint: raw.fingerprint,
+        };
+        process.set_code(at, code);
+        if let Some(kept) = &mut self.kept {
+            kept.codes.insert(at);
         }
-        process.set_code(address, code);
         if let (true, Some(identity)) = (self.follows_calls, raw.identity) {
             let key = CodeKey::identified(address, raw.instance, identity.get());
             self.new_codes.push((key, code));
@@ -589,16 +622,11 @@ impl Recording {
     /// Reads a code object that the kernel side could not send, from the process that is this instance, if it lives.
     pub fn read_code(&mut self, key: CodeKey) -> Option<CodeId> {
         let pid = self.pid_of(key.anyone().instance)?;
-        let process = self.table.get_mut(pid)?;
-        if let Some(code) = process.code(key.address) {
-            return Some(code);
-        }
-        let python = process.python.clone()?;
+        let process = self.table.get(pid)?;
+        let python = process.python.as_ref()?;
         let memory = ProcessMemory { pid: process.pid };
         let code = Code::from_memory(&memory, key.address, &python.facts, python.binary.format()).ok()?;
-        let code = self.ledger.codes.intern(code);
-        process.set_code(key.address, code);
-        Some(code)
+        Some(self.ledger.codes.intern(code))
     }
 
     /// Asks programs what they call their threads, while they live: those of which a new one was met, and the others now
@@ -636,7 +664,7 @@ impl Recording {
     fn take_stack(&mut self, header: &SampleHeader, stack: RawStack) {
         self.read_missing_codes(header, &stack);
         if let Some(kept) = &mut self.kept {
-            kept.insert(header.stack);
+            kept.stacks.insert(header.stack);
         }
         match self.ledger.stacks.get_mut(&header.stack) {
             Some(known) if *known == stack => {}
@@ -656,8 +684,8 @@ impl Recording {
         }
     }
 
-    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves;
-    /// the kernel side will send them with later samples all the same, which corrects us if they have changed.
+    /// The kernel side copies a few code objects per sample. While the process lives we can read the others ourselves, as
+    /// long as they are still the ones that were sampled.
     fn read_missing_codes(&mut self, header: &SampleHeader, stack: &RawStack) {
         let Some(process) = self.table.get_mut(header.pid) else {
             return;
@@ -665,13 +693,19 @@ impl Recording {
         let Some(python) = process.python.clone() else { return };
         let memory = ProcessMemory { pid: header.pid };
         for frame in &stack.python {
-            if process.code(frame.code).is_some() || process.unreadable_codes.contains(&frame.code) {
+            let at = CodeAt::from(frame);
+            if at.fingerprint == 0 || process.code(at).is_some() || process.unreadable_codes.contains(&at) {
                 continue;
             }
-            match Code::from_memory(&memory, frame.code, &python.facts, python.binary.format()) {
-                Ok(code) => process.set_code(frame.code, self.ledger.codes.intern(code)),
+            let live = Live {
+                memory: &memory,
+                process: &python.facts,
+                fingerprint: at.fingerprint,
+            };
+            match live.code(at.address, python.binary.format()) {
+                Ok(code) => process.set_code(at, self.ledger.codes.intern(code)),
                 Err(_) => {
-                    process.unreadable_codes.insert(frame.code);
+                    process.unreadable_codes.insert(at);
                 }
             }
         }
@@ -944,6 +978,7 @@ mod tests {
             python: Box::default(),
             python_flags: 0,
             python_status: PYTHON_NONE,
+            place: StackKey { hash: [number, 0] },
         }
     }
 
@@ -957,7 +992,7 @@ mod tests {
     fn raw_stacks_are_forgotten_when_there_are_too_many_and_their_samples_stay() {
         let mut recording = Recording::new(Scope::All, true);
         let mut stacks = 0;
-        while recording.forget_stacks().is_empty() {
+        while recording.forget_stacks().stacks.is_empty() {
             assert!(recording.ledger.stack_bytes <= MOST_STACK_BYTES);
             recording.take(RawRecord::Stack(header(stacks), stack(stacks)));
             stacks += 1;
@@ -965,7 +1000,7 @@ mod tests {
         // What was on its way when the kernel side forgot: one stack by its key, and one that it sends again.
         recording.take(RawRecord::Sample(header(0)));
         recording.take(RawRecord::Stack(header(1), stack(1)));
-        assert!(recording.forget_stacks().is_empty());
+        assert!(recording.forget_stacks().stacks.is_empty());
         assert!(recording.ledger.stack_bytes < MOST_STACK_BYTES / 100);
 
         recording.take(RawRecord::Sample(header(1)));

@@ -252,16 +252,17 @@ impl Resolved {
 
     fn resolve_python(&mut self, process: &Process, codes: &Codes, raw: &RawStack) -> u32 {
         let mut unknown = 0;
-        for &PythonFrame {
-            code: address,
-            instruction,
-        } in &raw.python
-        {
+        for frame in &raw.python {
+            let &PythonFrame {
+                code: address,
+                instruction,
+                ..
+            } = frame;
             let entry = instruction & FRAME_ENTRY != 0;
             let is_generator = instruction & FRAME_GENERATOR != 0;
             let frameless = instruction >> FRAME_FRAMELESS_SHIFT;
             let instruction = instruction & INSTRUCTION_MASK;
-            let location = match process.code(address).map(|id| (id, codes.get(id))) {
+            let location = match process.code(frame.into()).map(|id| (id, codes.get(id))) {
                 Some((_, code)) if code.is_incomplete(address, instruction, is_generator) => None,
                 Some((id, code)) => {
                     let line = code.line_at(address, instruction).unwrap_or(0);

@@ -41,16 +41,19 @@ use self::{
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
     config::{Config, MemoryConfig, NativeFrames, OutputTarget, Target, Verbosity, Via},
-    cost, exit, humanize,
+    cost,
+    cpu_use::{self, Clock, CpuUse, Whose},
+    exit, humanize,
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
     name,
     output::{self, Output},
     preflight::{self, Findings, Roots},
-    process::{ancestry, file::FileKey, maps, offspring::Offspring},
-    progress::Progress,
+    process::{ancestry, comm, file::FileKey, maps, offspring::Offspring},
+    profile::Profile,
+    progress::{self, Progress},
     recording::{Fact, Recording, Sampled, Scope},
-    report::{Format, Interpreter, View},
+    report::{Format, Interpreter, View, hottest, label},
     source::{self, Event, Source},
     summary::{self, Children, Cost, Summary},
     truncated,
@@ -156,6 +159,8 @@ struct Recorded {
     /// What there was to say of `--comm` when it began.
     unmatched_name: Option<String>,
     stopped_by: StoppedBy,
+    /// What the kernel's clock said of the only target before and after.
+    clocks: Option<(Clock, Clock)>,
 }
 
 /// Why a recording ended.
@@ -230,6 +235,8 @@ async fn run(
         let pids = probed(config, command_pid);
         source.kernel.attach_probe(probe, &pids)?;
     }
+    let clocked = clocked(config);
+    let clock = clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid));
     if let (Scope::Pids { pids, children: false }, true) = (&scope, config.tids.is_empty()) {
         recording.offspring = Some(Offspring::of(Path::new("/proc"), pids.iter().copied()));
     }
@@ -265,6 +272,7 @@ async fn run(
     let mut cpus_followed = Instant::now();
 
     let stopped_by = loop {
+        let soon = calls.as_ref().and_then(Calls::look_soon);
         tokio::select! {
             ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
             ready = sideband.readable() => {
@@ -273,6 +281,7 @@ async fn run(
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
+            () = sleep(soon.unwrap_or_default()), if soon.is_some() => {}
             () = sleep(LOOK_FOR_TABLES), if unwinder.waiting() > 0 => {}
             () = until(deadline) => break StoppedBy::Duration,
             ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
@@ -324,6 +333,7 @@ async fn run(
         memory.stop(&mut source.kernel, &recording);
     }
     let length = started.elapsed();
+    let clocks = clock.zip(clocked.and_then(|pid| Clock::read(Path::new("/proc"), pid)));
     // Before a command is waited for: what it knew of its children goes with it.
     let children = recording
         .offspring
@@ -393,6 +403,7 @@ async fn run(
         children,
         unmatched_name,
         stopped_by,
+        clocks,
     })
 }
 
@@ -411,6 +422,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         children,
         unmatched_name,
         stopped_by,
+        clocks,
     } = recorded;
     recording.finish();
     let counters = source.kernel.counters()?;
@@ -454,12 +466,15 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
             Some(_) => crate::report::calls::lines(report),
             None => Vec::new(),
         };
-        summary.calls = Some(calls.summary(lines, &counters));
+        summary.calls = Some(calls.summary(lines, &counters, length));
         summary.warnings.extend(calls.warnings());
     }
     summary.warnings.extend(unopened(&recording));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
+    if let Content::Profile(_) = &content {
+        summary.cpu = Some(cpu_use(config, &recording, &summary, length, clocks));
+    }
     let lines = summary.lines();
     if let Some(profile) = content.profile_mut() {
         profile.started_at_ns = started_at
@@ -469,14 +484,15 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
     }
 
-    let view = view(config, &recording, &lines);
+    let view = view(config, &recording, &summary, &lines);
     let connect = |output: Output| waits_for_reader(|| output.connect(|path| waiting(config, path)));
     let writing = Instant::now();
     let written = connect(outputs.profile).and_then(|output| output.write(|out| content.write(config, &view, out)));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
-    for line in &lines {
-        say!("{line}");
+    match &content {
+        Content::Profile(profile) => say!("{}", screen(config, &summary, profile)),
+        Content::Memory(..) | Content::Calls(_) => lines.iter().for_each(|line| say!("{line}")),
     }
     let written = written?;
     if let (Some(memory), Some(output)) = (&memory, outputs.curve) {
@@ -524,7 +540,7 @@ fn take_in(
         calls.take_in(&mut source.kernel, recording)?;
     }
     let forgotten = recording.forget_stacks();
-    source.kernel.forget_stacks(&forgotten);
+    source.kernel.forget(&forgotten.stacks, &forgotten.codes);
     tell(&mut source.kernel, unwinder, recording, memory, calls)?;
     unwinder.install(None);
     Ok(())
@@ -571,6 +587,106 @@ fn tell(
     Ok(())
 }
 
+/// The process whose clock says what the target used: if it is one, and all of it.
+fn clocked(config: &Config) -> Option<u32> {
+    let all = !config.subprocesses && config.tids.is_empty() && config.comm.is_none() && config.cgroup.is_none();
+    match &config.target {
+        Target::Pids(pids) if all && config.memory.is_none() && config.calls.is_none() => match pids[..] {
+            [pid] => Some(pid),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What was used while `recording` was made: by the kernel's clock if it was asked, else by samples.
+fn cpu_use(
+    config: &Config,
+    recording: &Recording,
+    summary: &Summary,
+    length: Duration,
+    clocks: Option<(Clock, Clock)>,
+) -> CpuUse {
+    let period_s = config.period_ns as f64 / 1e9;
+    let mut by_process: FxHashMap<u32, (u32, u64)> = FxHashMap::default();
+    for (sampled, count) in &recording.ledger.samples {
+        by_process.entry(sampled.pid).or_insert((sampled.comm, 0)).1 += count;
+    }
+    let mut by_process: Vec<_> = by_process.into_iter().collect();
+    by_process.sort_unstable_by_key(|&(pid, (_, count))| (std::cmp::Reverse(count), pid));
+    let named = |pid: u32, comm: &str| label::clean(format!("{comm} ({pid})"));
+    let busiest: Vec<(String, f64)> = by_process
+        .iter()
+        .map(|&(pid, (comm, count))| (named(pid, recording.ledger.name(comm)), count as f64 * period_s))
+        .collect();
+    let filtered = !config.tids.is_empty() || config.comm.is_some() || config.cgroup.is_some();
+    let one = match &config.target {
+        Target::Pids(pids) if pids.len() == 1 => Some(pids[0]),
+        _ => None,
+    };
+    let whose = match &config.target {
+        Target::All if !filtered => Whose::Machine,
+        Target::All => Whose::Several,
+        _ if filtered || busiest.len() > 1 => Whose::Several,
+        Target::Pids(pids) if pids.len() > 1 => Whose::Several,
+        Target::Pids(_) | Target::Command(_) => Whose::Process,
+    };
+    let samples = match whose {
+        // Whatever ran, also what is not recorded.
+        Whose::Machine => summary.ticks,
+        Whose::Several | Whose::Process => summary.samples,
+    };
+    let subject = match (&whose, busiest.first(), one) {
+        (Whose::Process, Some((name, _)), _) => name.clone(),
+        (Whose::Process, None, Some(pid)) => match comm::of(Path::new("/proc"), pid).as_str() {
+            "" => format!("process {pid}"),
+            comm => named(pid, comm),
+        },
+        (Whose::Process, None, None) => "the command".to_owned(),
+        _ => summary::many(busiest.len() as u64, "process"),
+    };
+    let mut used = CpuUse {
+        busiest: match whose {
+            Whose::Process => Vec::new(),
+            Whose::Several | Whose::Machine => busiest,
+        },
+        whose,
+        subject,
+        length_s: length.as_secs_f64(),
+        cpu_s: samples as f64 * period_s,
+        // Of no sample at all it is likely that less than three were due: e⁻³ is 5 %.
+        error_s: cpu_use::error_of(samples).max(if samples == 0 { 3.0 } else { 0.0 }) * period_s,
+        at_least: !summary.lost.is_empty(),
+        threads: None,
+        ready_s: None,
+        cpus: source::online_cpus().map_or(1, |cpus| cpus.len()),
+    };
+    if let Some((before, after)) = &clocks {
+        used.by_clock(before, after);
+    }
+    used
+}
+
+/// What is said at the end of a recording of CPU time: what was used, where, and what is to be known of the numbers.
+fn screen(config: &Config, summary: &Summary, profile: &Profile) -> String {
+    let (mut lines, rest) = summary.brief();
+    if config.verbosity != Verbosity::Quiet {
+        let table = hottest::text(profile, 0, progress::stderr_columns());
+        if !table.is_empty() {
+            lines.extend([String::new(), table]);
+        }
+    }
+    match config.verbosity {
+        Verbosity::Verbose | Verbosity::Debug => {
+            // The first lines are there already.
+            let told = lines.len().min(2);
+            lines.extend(summary.lines().into_iter().skip(told));
+        }
+        Verbosity::Quiet | Verbosity::Normal => lines.extend(rest),
+    }
+    lines.join("\n")
+}
+
 /// Names may be missing, or wrong, of files that were cut short while they were read.
 fn shrunk() -> Option<String> {
     let pages = truncated::pages();
@@ -605,7 +721,10 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
     feature(findings.task_pointers, FEATURE_TASK_POINTERS);
     let timed = config.calls.as_ref().is_some_and(|calls| !calls.functions.is_empty());
     feature(timed, FEATURE_TIME_CALLS);
-    let watched = config.calls.as_ref().is_some_and(|calls| calls.via == Via::Breakpoints);
+    let watched = config
+        .calls
+        .as_ref()
+        .is_some_and(|calls| calls.via != Via::Probes && !calls.functions.is_empty());
     feature(watched, FEATURE_WATCH_CALLS);
     feature(findings.pid_namespace.is_some(), FEATURE_PID_NAMESPACE);
     kernel.pid_namespace = findings.pid_namespace.unwrap_or_default();
@@ -764,7 +883,7 @@ fn unopened(recording: &Recording) -> Option<String> {
     ))
 }
 
-fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
+fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[String]) -> View {
     let sites = recording.ledger.sites.iter().flatten();
     let sampled: Vec<&Sampled> = recording.ledger.samples.keys().chain(sites).collect();
     let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
@@ -781,11 +900,16 @@ fn view(config: &Config, recording: &Recording, lines: &[String]) -> View {
     View {
         process: !one,
         thread: config.threads,
+        merge_workers: config.merge_workers,
         title: match &config.memory {
             None => format!("CPU time of {subject}"),
             Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
         },
-        subtitle: lines.first().cloned().unwrap_or_default(),
+        // Of CPU time, how many samples there are, and what was used.
+        subtitle: match (&summary.cpu, lines) {
+            (Some(cpu), [_, samples, ..]) => format!("{samples} · {}", cpu.short()),
+            (_, lines) => lines.first().cloned().unwrap_or_default(),
+        },
         value: config.memory.as_ref().map_or(0, memory::value),
         interpreter: match (&config.memory, config.native_frames) {
             // A heap's files for other programs keep all frames.

@@ -17,7 +17,8 @@ use serde::Serialize;
 
 pub use self::children::Children;
 use crate::{
-    governor::MOST_TOLD,
+    cpu_use::{CpuUse, error_of_shares},
+    governor::{MOST_TOLD, SlowDown},
     humanize::{bytes, count, duration, percent},
     recording::{Recording, Tally},
     session::StoppedBy,
@@ -45,6 +46,9 @@ pub struct Summary {
     pub refused: Vec<Reason>,
     pub warnings: Vec<String>,
     pub cost: Cost,
+    /// How much CPU time was used, of recordings of CPU time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuUse>,
     /// Clock ticks at which something ran, before any filter.
     pub ticks: u64,
     /// Clock ticks, or what else is recorded, of processes outside the profiler's pid namespace.
@@ -68,8 +72,9 @@ pub struct CallsSummary {
     pub lines: Vec<String>,
     /// In which calls were counted.
     pub observed_s: f64,
-    /// The `--max-overhead` at which counting stopped, if it did.
-    pub stopped_at: Option<f64>,
+    /// The `--max-overhead` for which calls were counted in windows only, if they were.
+    pub in_windows_for: Option<f64>,
+    pub windows: u64,
     pub entry_hits: u64,
     pub return_hits: u64,
     pub trap_ns: f64,
@@ -80,7 +85,13 @@ pub struct CallsSummary {
     pub watched_s: f64,
     /// Calls under way when counting changed hands: they may be missed, or counted twice.
     pub under_way: u64,
-    pub slow_down: f64,
+    /// How many times as long the program took for us: over the whole recording, and while calls were counted.
+    pub slow_down: SlowDown,
+    pub slow_down_counting: SlowDown,
+    /// The program waits nearly all the time.
+    pub idle: bool,
+    /// Hits of probes in processes that nobody asked for.
+    pub other_hits: u64,
     /// Calls that are in no count.
     pub lost_calls: u64,
     /// Calls of chosen functions without a time.
@@ -147,6 +158,8 @@ pub struct MemoryProcess {
     pub anonymous_after: u64,
     pub file_before: u64,
     pub file_after: u64,
+    pub shared_before: u64,
+    pub shared_after: u64,
     pub explained_bytes: i64,
     pub explained_error_bytes: u64,
     /// Of the change of RSS; none where that is less than a MiB.
@@ -297,14 +310,27 @@ impl Summary {
             },
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
+            cpu: None,
             children: None,
             memory: None,
             calls: None,
         }
     }
 
-    /// The summary as people read it.
+    /// The summary as people read it, all of it.
     pub fn lines(&self) -> Vec<String> {
+        self.told(true)
+    }
+
+    /// What is told of a recording of CPU time without being asked: losses and refusals, but not what is as it should be,
+    /// and the cost in short. What comes first is in a place of its own, so that the hottest lines can follow it.
+    pub fn brief(&self) -> (Vec<String>, Vec<String>) {
+        let mut lines = self.told(false);
+        let rest = lines.split_off(lines.len().min(1 + usize::from(self.cpu.is_some())));
+        (lines, rest)
+    }
+
+    fn told(&self, full: bool) -> Vec<String> {
         let length = Duration::from_secs_f64(self.duration_s);
         let reason = match self.stopped_by {
             StoppedBy::Duration | StoppedBy::Signal => "",
@@ -315,12 +341,16 @@ impl Summary {
         let mut lines = match &self.memory {
             Some(memory) => memory.lines(length, reason),
             None => vec![format!(
-                "{} in {} from {}{reason}",
+                "{} in {} from {}{reason}{}",
                 many(self.samples, "sample"),
                 duration(length),
                 many(self.processes, "process"),
+                self.error_line(),
             )],
         };
+        if let Some(cpu) = &self.cpu {
+            lines.insert(0, cpu.line());
+        }
         if let Some(calls) = &self.calls {
             lines.splice(0..0, calls.lines());
         }
@@ -332,9 +362,19 @@ impl Summary {
                 self.what_ran()
             ));
         }
-        lines.extend(self.python.line());
+        let PythonStacks {
+            samples,
+            complete,
+            unnamed,
+            ..
+        } = self.python;
+        if full || complete < samples || unnamed > 0 {
+            lines.extend(self.python.line());
+        }
         lines.extend(list("without Python stacks", &self.without_python));
-        lines.extend(self.native_line());
+        if full || self.native_complete < self.native {
+            lines.extend(self.native_line());
+        }
         lines.extend(list("lost", &self.lost));
         if self.outside > 0 {
             // What is counted is whatever wakes our programs: page faults and system calls, hits of probes, or the clock.
@@ -357,11 +397,23 @@ impl Summary {
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
             None if self.calls.is_some() => self.cost.line(length, "hit"),
+            None if !full => self.cost.short_line(length),
             None => self.cost.line(length, "sample"),
             Some(None) => self.cost.line(length, "stack"),
             Some(Some(_)) => self.cost.line(length, "hit"),
         });
         lines
+    }
+
+    /// How far off shares can be, where there are too few samples not to tell.
+    pub fn error_line(&self) -> String {
+        const ENOUGH: u64 = 1000;
+        match self.cpu {
+            Some(_) if (1..ENOUGH).contains(&self.samples) => {
+                format!(": shares are ± {:.0} % at most", 100.0 * error_of_shares(self.samples))
+            }
+            _ => String::new(),
+        }
     }
 
     /// What children did that were not recorded, where it is worth a line.
@@ -440,12 +492,19 @@ impl CallsSummary {
             // Of nothing there is no cost to tell, and the quotient for it is one of accidents.
             0 => format!("no probe was hit in the {observed} in which calls were counted"),
             hits => format!(
-                "{} of probes, {:.2} µs each; while calls were counted, {observed}, the program took {} times as long",
+                "{} of probes in {observed}, {:.2} µs each besides what our program does there",
                 many(hits, "hit"),
                 self.trap_ns / 1e3,
-                times(self.slow_down),
             ),
         });
+        if self.other_hits > 0 {
+            lines.push(format!(
+                "{} of probes in processes that were not asked for, which run the same interpreter: they took some {} for \
+                 it",
+                many(self.other_hits, "hit"),
+                duration(Duration::from_nanos((self.other_hits as f64 * self.trap_ns) as u64)),
+            ));
+        }
         if self.watched_s > 0.0 {
             let watched = duration(Duration::try_from_secs_f64(self.watched_s).unwrap_or_default());
             lines.push(format!(
@@ -456,9 +515,11 @@ impl CallsSummary {
                 self.under_way,
             ));
         }
-        if let Some(most) = self.stopped_at {
+        if let Some(most) = self.in_windows_for {
             lines.push(format!(
-                "counting stopped after {observed}: it made the program take more than {most} times as long (--max-overhead)",
+                "calls were counted in {} only: all the time, the program would have taken more than {most} times as long \
+                 (--max-overhead)",
+                many(self.windows, "window"),
             ));
         }
         let lost = [
@@ -545,6 +606,17 @@ impl PythonStacks {
 }
 
 impl Cost {
+    /// What it cost the machine.
+    fn short_line(&self, length: Duration) -> String {
+        let seconds = length.as_secs_f64().max(1e-9);
+        format!(
+            "cost: {} of a CPU in the kernel, {} in the profiler, {} (-v tells more)",
+            percent(self.bpf_cpu_share),
+            percent(self.recording_cpu_s / seconds),
+            bytes(self.peak_bytes.saturating_add(self.map_bytes)),
+        )
+    }
+
     fn line(&self, length: Duration, what: &str) -> String {
         let seconds = length.as_secs_f64().max(1e-9);
         let longest = match self.bpf_longest_ns {

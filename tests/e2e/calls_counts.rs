@@ -88,7 +88,11 @@ fn recursion_of_chosen_functions_is_told_apart_as_cprofile_does() -> Result<()> 
     ];
     python::each(|python| {
         let truth = truth(python)?;
-        let arguments: Vec<&str> = CHOSEN.iter().flat_map(|(given, _)| ["--function", given]).collect();
+        let arguments: Vec<&str> = CHOSEN
+            .iter()
+            .flat_map(|(given, _)| ["--function", given])
+            .chain(["--via", "probes"])
+            .collect();
         let taken = counted(python, &arguments)?;
         let report = taken.report()?;
         let mut known = truth;
@@ -121,7 +125,7 @@ fn a_method_can_be_chosen_by_the_name_of_its_class() -> Result<()> {
         } else {
             "__init__"
         };
-        let taken = counted(python, &["--function", given])?;
+        let taken = counted(python, &["--function", given, "--via", "probes"])?;
         let mut known = truth;
         known.0.retain(|place, _| place.name == "__init__");
         if python.version >= (3, 11) {

@@ -74,7 +74,14 @@ fn pstats_reads_the_times_and_the_recursion_of_chosen_functions() -> Result<()> 
     let mut workload = calls::run(&python, "counted.py", &[&ROUNDS.to_string()])?;
     let attached = Calls::to(
         "calls.pstats",
-        &["-p", &workload.pid.to_string(), "--function", "factorial"],
+        &[
+            "-p",
+            &workload.pid.to_string(),
+            "--function",
+            "factorial",
+            "--via",
+            "probes",
+        ],
     )?
     .args(WITHOUT_END)
     .start()?;

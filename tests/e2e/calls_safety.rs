@@ -133,7 +133,7 @@ fn probes_come_and_go_while_the_target_is_busy() -> Result<()> {
 }
 
 #[test]
-fn a_budget_that_is_spent_ends_the_counting_and_not_the_target() -> Result<()> {
+fn calls_are_counted_in_short_windows_where_all_the_time_would_cost_too_much() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let mut workload = calls::run(python, "busy.py", &[])?;
@@ -141,20 +141,20 @@ fn a_budget_that_is_spent_ends_the_counting_and_not_the_target() -> Result<()> {
         // Calls and little else, so there is no way to stay below for long: some 15 million of them.
         workload.tell("200000")?;
         let said = workload.value()?;
-        ensure!(changed_code(workload.pid)? == 0, "the probes are still there");
         let taken = attached.stop()?;
+        ensure!(changed_code(workload.pid)? == 0, "the probes are still there");
         taken.outcome.line("--max-overhead")?;
         let report = taken.report()?;
         let (observed, length) = (report.number("observed_s")?, report.number("length_s")?);
         ensure!(
-            observed < 0.9 * length,
+            observed < 0.5 * length && report.whole["scaled"] == true,
             "counted in {observed} s of {length} s: {}",
             taken.outcome.stderr
         );
-        let (found, known) = (report.function("busy.py", "one")?.calls, known(&said, "one")?);
+        let found = report.function("busy.py", "one")?.calls;
         ensure!(
-            found > Some(0) && found < Some(known),
-            "{found:?} calls of {known}: {}",
+            found > Some(0) && known(&said, "one")? > 0,
+            "{found:?} calls: {}",
             taken.outcome.stderr
         );
         ensure!(

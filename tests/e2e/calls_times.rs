@@ -67,6 +67,7 @@ fn timed(python: &Python) -> Result<(Value, Taken)> {
     let attached = Calls::record(&["-p", &workload.pid.to_string()])?
         .args(WITHOUT_END)
         .args(chosen.iter().flat_map(|name| ["--function", name]))
+        .args(["--via", "probes"])
         .start()?;
     workload.tell("go")?;
     let said = workload.value()?;
@@ -175,9 +176,16 @@ fn a_tail_is_seen_in_the_percentiles_and_in_the_table() -> Result<()> {
     );
 
     let mut workload = calls::run(&python, "timed.py", &["20"])?;
-    let attached = Calls::new(&["-p", &workload.pid.to_string(), "--function", "timed.py:uneven"])?
-        .args(WITHOUT_END)
-        .start()?;
+    let attached = Calls::new(&[
+        "-p",
+        &workload.pid.to_string(),
+        "--function",
+        "timed.py:uneven",
+        "--via",
+        "probes",
+    ])?
+    .args(WITHOUT_END)
+    .start()?;
     workload.tell("go")?;
     workload.value()?;
     let taken = attached.stop()?;

@@ -248,9 +248,9 @@ fn a_function_that_is_made_while_others_are_watched_is_warned_of() -> Result<()>
     Ok(())
 }
 
-/// As without the option: no breakpoint is set.
+/// Breakpoints take over by themselves where probes are seen to cost more, and not before.
 #[test]
-fn probes_are_the_default() -> Result<()> {
+fn probes_stay_where_they_cost_little() -> Result<()> {
     let _serial = serial();
     let python = python::any()?;
     let mut workload = calls::run(&python, SCRIPT, &[])?;

@@ -27,6 +27,7 @@ fn chains_are_exact_to_the_line() -> Result<()> {
         let (workload, chains) = start(python)?;
         let pid = workload.pid.to_string();
         let arguments = [
+            "-v",
             "-p",
             &pid,
             "-d",

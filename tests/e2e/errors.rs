@@ -11,11 +11,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     folded::Folded,
+    process,
     profiler::{Outcome, Profiler, binary},
     python,
     serial::serial,
     skip::skip,
-    workload::Workload,
+    workload::{self, Workload},
 };
 use tempfile::TempDir;
 
@@ -83,7 +84,7 @@ fn a_pid_that_is_not_there_is_named() -> Result<()> {
 fn a_rate_that_cannot_be_is_answered_with_those_that_can() -> Result<()> {
     let _serial = serial();
     for rate in ["0", "99999999", "99999999999999999999999", "0hz"] {
-        refused(Profiler::record(&["-a", "-r", rate, "-d", "1"]), 1, &["20000"])?;
+        refused(Profiler::record(&["-a", "-r", rate, "-d", "1"]), 2, &["20000"])?;
     }
     for rate in ["x", "-1", "1.5", ""] {
         refused(
@@ -115,7 +116,25 @@ fn usage_errors_end_with_2() -> Result<()> {
         &["flame.png", ".svg", ".pb.gz", "-f"],
     )?;
     refused(Profiler::record(&["-a", "-q", "-v"]), 2, &["cannot be used with"])?;
+    refused(
+        Profiler::record(&["-a", "-o", "-", "--summary-json", "-"]),
+        2,
+        &["standard output"],
+    )?;
+    refused(
+        memory(&["-a", "--every", "1s", "--curve", "curve.png"]),
+        2,
+        &["curve.png", ".csv or .json"],
+    )?;
     Ok(())
+}
+
+fn memory(arguments: &[&str]) -> Profiler {
+    Profiler::bare().arg("memory").args(arguments)
+}
+
+fn calls(arguments: &[&str]) -> Profiler {
+    Profiler::bare().arg("calls").args(arguments)
 }
 
 #[test]
@@ -141,6 +160,16 @@ fn an_output_that_cannot_be_written_is_refused_before_recording() -> Result<()> 
         &["is a directory", "-o"],
     )?;
     refused(record(Path::new("/proc/out.svg")), 1, &["/proc", "-o"])?;
+    // What is written besides is looked at as early.
+    let missing = directory.path().join("missing/x.json");
+    let curve = ["--every", "1s", "-d", "1h", "--curve"];
+    refused(memory(&["-a"]).args(curve).arg(&missing), 1, &["missing", "--curve"])?;
+    let summary = ["-a", "-d", "1h", "-f", "svg", "-o", "/dev/null", "--summary-json"];
+    refused(
+        Profiler::record(&summary).arg(&missing),
+        1,
+        &["missing", "--summary-json"],
+    )?;
     let left: Vec<_> = fs::read_dir(directory.path())?
         .flatten()
         .map(|entry| entry.file_name())
@@ -393,4 +422,123 @@ fn gone_pid() -> Result<String> {
     let mut child = Command::new("true").spawn()?;
     child.wait()?;
     Ok(child.id().to_string())
+}
+
+#[test]
+fn what_nothing_can_come_of_is_refused_at_once_and_by_name() -> Result<()> {
+    let _serial = serial();
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo READY; exec sleep 1000"]);
+    let workload = Workload::command(command, None)?;
+    let pid = workload.pid.to_string();
+    let until_exec = || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    process::until(Duration::from_secs(10), "sleep", until_exec)?;
+    // Recordings of an hour: only who is refused comes back.
+    let named = format!("process {pid} (sleep) runs no CPython");
+    refused(calls(&["-p", &pid, "-d", "1h"]), 1, &[&named])?;
+    refused(memory(&["--exact", "-p", &pid, "-d", "1h"]), 1, &[&named])?;
+    refused(memory(&["--source", "pools", "-p", &pid, "-d", "1h"]), 1, &[&named])?;
+    // What can be recorded, and comes to nothing, is said once.
+    let outcome = memory(&["-p", &pid, "-d", "300ms"]).succeed()?;
+    let said = String::from_utf8_lossy(&outcome.stdout).into_owned() + &outcome.stderr;
+    ensure!(said.matches("Nothing grew").count() == 1, "{said}");
+    // Its flags say so (PF_KTHREAD).
+    if fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == "kthreadd\n") {
+        refused(calls(&["-p", "2", "-d", "1h"]), 1, &["process 2 (kthreadd)", "kernel"])?;
+        refused(memory(&["-p", "2", "-d", "1h"]), 1, &["process 2 (kthreadd)", "kernel"])?;
+    }
+    let Some(old) = python::pyenv("3.7") else {
+        skip("pyenv has no CPython 3.7");
+        return Ok(());
+    };
+    let mut command = Command::new(&old);
+    command.arg(workload::sources().join("two.py"));
+    let workload = Workload::command(command, None)?;
+    let pid = workload.pid.to_string();
+    refused(
+        calls(&["-p", &pid, "-d", "1h"]),
+        1,
+        &[&pid, "CPython 3.7", "not supported"],
+    )?;
+    let script = workload::sources().join("two.py");
+    let command = calls(&["-d", "1h", "--"]).arg(&old).arg(script);
+    refused(command, 1, &["CPython 3.7", "not supported"])?;
+    Ok(())
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_can_be_given_up() -> Result<()> {
+    let _serial = serial();
+    let workload = Workload::python(&python::any()?, "spin.py", &[])?;
+    let pid = workload.pid.to_string();
+    let directory = tempfile::tempdir()?;
+    let fifo = directory.path().join("fifo");
+    ensure!(Command::new("mkfifo").arg(&fifo).status()?.success(), "no fifo");
+    let record = || Profiler::record(&["-p", &pid, "-d", "300ms", "-f", "folded", "-o"]).arg(&fifo);
+    let recording = record().start_until("nobody reads")?;
+    recording.signal(libc::SIGINT)?;
+    let outcome = recording.finish()?;
+    ensure!(outcome.code() == 1, "ended with {}: {}", outcome.code(), outcome.stderr);
+    outcome.line("error: given up")?;
+    // And a reader that comes late gets everything.
+    let recording = record().start_until("nobody reads")?;
+    let text = fs::read_to_string(&fifo)?;
+    recording.finish()?.success()?;
+    ensure!(Folded::parse(&text)?.total() > 3, "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_limit_on_what_may_be_written_or_opened_is_an_error_that_names_it() -> Result<()> {
+    let _serial = serial();
+    let workload = Workload::python(&python::any()?, "spin.py", &[])?;
+    let directory = tempfile::tempdir()?;
+    let limited = |limit: &str, rest: &str| -> Result<Outcome> {
+        let script = format!("{limit}; exec \"$0\" record -p {} -d 300ms -r 467 {rest}", workload.pid);
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .arg(binary())
+            .current_dir(directory.path())
+            .output()?;
+        Ok(Outcome {
+            status: output.status,
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    };
+    // In KiB.
+    let outcome = limited("ulimit -f 4", "-f svg -o out.svg")?;
+    ensure!(outcome.code() == 1, "ended with {}: {}", outcome.code(), outcome.stderr);
+    let error = outcome.line("error: ")?;
+    ensure!(error.contains("out.svg") && error.contains("ulimit -f"), "{error}");
+    let left = fs::read_dir(directory.path())?.count();
+    ensure!(left == 0, "{left} files left behind");
+    for limit in [10, 40] {
+        let outcome = limited(&format!("ulimit -n {limit}"), "-f svg -o out.svg")?;
+        is_refusal(&outcome, 1, &["ulimit -n"]).with_context(|| format!("{limit} files"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_summary_for_standard_output_goes_there() -> Result<()> {
+    let _serial = serial();
+    let directory = tempfile::tempdir()?;
+    let outcome = Profiler::record(&[
+        "-a",
+        "-d",
+        "300ms",
+        "-f",
+        "svg",
+        "-o",
+        "/dev/null",
+        "--summary-json",
+        "-",
+    ])
+    .current_dir(directory.path())
+    .succeed()?;
+    let summary: serde_json::Value = serde_json::from_slice(&outcome.stdout)?;
+    ensure!(summary["samples"].is_u64(), "{summary}");
+    ensure!(fs::read_dir(directory.path())?.count() == 0, "a file was made");
+    Ok(())
 }

@@ -169,6 +169,19 @@ fn memory_that_is_mapped_with_its_pages_is_who_mapped_it_s() -> Result<()> {
 }
 
 #[test]
+fn memory_that_is_populated_in_name_only_does_not_come_and_by_advice_once() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let touched = touch(
+        &mut start(&python)?,
+        &[],
+        &["populated_in_name", "populated_by_advice"],
+        "# populated by advice",
+    )?;
+    ensure_known(&touched, 0.05)
+}
+
+#[test]
 fn memory_that_is_mapped_with_its_pages_goes_with_its_mapping() -> Result<()> {
     let _serial = serial();
     python::each(|python| {

@@ -115,11 +115,26 @@ fn a_python_stack_has_its_native_and_kernel_leaf() -> Result<()> {
         let workload = Workload::python(python, "reading.py", &[])?;
         let pid = workload.pid.to_string();
         let arguments = ["-p", &pid, "-d", "1", "-r", RATE, "-f", "folded", "-o", "-"];
-        let folded = Profiler::record(&arguments).succeed()?.folded()?;
+        // As a user has it: what the interpreter does to get from call to call is not shown, what works is.
+        let folded = Profiler::record(&["--native", "work"])
+            .args(arguments)
+            .succeed()?
+            .folded()?;
+        let begins = folded.share(|stack| stack[0].starts_with("<module> (reading.py:"));
+        ensure!(begins > 0.99, "{:.1} % begin with Python\n{folded}", begins * 100.0);
+        let machinery = [
+            "_start",
+            "Py_RunMain",
+            "PyObject_Vectorcall",
+            "_PyEval_EvalFrameDefault",
+            "_PyFunction_Vectorcall",
+        ];
+        ensure!(machinery.iter().all(|name| folded.count_of(name) == 0), "{folded}");
         let whole = folded.share(|stack| {
             let python = stack.iter().position(|frame| *frame == line);
+            let libc = stack.iter().position(|frame| frame.contains("(libc"));
             let kernel = stack.iter().position(|frame| frame.ends_with("_[k]"));
-            matches!((python, kernel), (Some(python), Some(kernel)) if python < kernel)
+            matches!((python, libc, kernel), (Some(python), Some(libc), Some(kernel)) if python < libc && libc < kernel)
         });
         ensure!(whole > 0.8, "{:.1} % have both\n{folded}", whole * 100.0);
         Ok(())

@@ -1,6 +1,7 @@
 //! How many stacks are whole in programs as they are: built by distributions, wheels and other languages' compilers.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -8,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    folded::{has, has_chain},
+    folded::{Folded, has, has_chain, is},
     pattern::is_native,
     python::{self, Python},
     serial::serial,
@@ -44,9 +45,7 @@ fn stacks_of_numpy_are_complete() -> Result<()> {
     let Some((python, interpreter)) = with_packages(&["numpy"])? else {
         return Ok(());
     };
-    let mut command = Command::new(interpreter);
-    command.arg(whole("numpy_work.py"));
-    let workload = Workload::command(command, None)?;
+    let workload = numpy(&interpreter, None)?;
     let recorded = record(workload.pid, 3.0, RATE)?;
     recorded.ensure_complete(LEAST, &python.executable)?;
     // Python as well, not only the native part: who called the library is known.
@@ -58,6 +57,87 @@ fn stacks_of_numpy_are_complete() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// OpenBLAS has kernels for each kind of processor. Those of some are written in assembler, and have no unwind
+/// information.
+#[test]
+fn stacks_of_numpy_are_complete_and_right_whatever_the_processor() -> Result<()> {
+    let _serial = serial();
+    let Some((python, interpreter)) = with_packages(&["numpy"])? else {
+        return Ok(());
+    };
+    let flags = processor_flags()?;
+    for (core, needed) in CORES {
+        if !needed.iter().all(|flag| flags.contains(*flag)) {
+            // Not a skip that fails a strict run: nothing can be installed to change it.
+            println!("this processor cannot run OpenBLAS' kernels for {core}");
+            continue;
+        }
+        let workload = numpy(&interpreter, Some(core))?;
+        let recorded = record(workload.pid, 1.0, RATE)?;
+        recorded
+            .ensure_complete(LEAST, &python.executable)
+            .with_context(|| format!("with kernels for {core}"))?;
+        ensure_kernels_are_called(&recorded.folded, core)?;
+    }
+    Ok(())
+}
+
+/// Values of OPENBLAS_CORETYPE, and what the processor must be able to do, as /proc/cpuinfo has it.
+const CORES: [(&str, &[&str]); 5] = [
+    ("PRESCOTT", &["pni"]),
+    ("NEHALEM", &["sse4_2"]),
+    ("SANDYBRIDGE", &["avx"]),
+    ("HASWELL", &["avx2", "fma"]),
+    ("SKYLAKEX", &["avx512f", "avx512bw", "avx512dq", "avx512vl"]),
+];
+
+/// The kernels of this core have run, and were called by what calls kernels, by order of numpy and of Python.
+fn ensure_kernels_are_called(folded: &Folded, core: &str) -> Result<()> {
+    let suffix = format!("_{core}");
+    let is_kernel = |frame: &String| frame.split(' ').next().is_some_and(|name| name.ends_with(&suffix));
+    let kernels = folded.only(|stack| stack.iter().any(is_kernel));
+    let is_called = |stack: &[String]| {
+        let Some(kernel) = stack.iter().position(is_kernel) else {
+            return false;
+        };
+        let callers = &stack[..kernel];
+        let by_blas = |caller: &String| {
+            ["dgemm_nn", "inner_thread", "scipy_cblas_dgemm64_"]
+                .iter()
+                .any(|name| is(caller, name))
+        };
+        // Some of the work is done by threads of OpenBLAS' own.
+        let ordered =
+            has_chain(callers, &["products"]) && callers.iter().any(|frame| frame.starts_with("DOUBLE_matmul"));
+        callers.last().is_some_and(by_blas) && (ordered || has(callers, "blas_thread_server"))
+    };
+    ensure!(
+        kernels.total() > 10 && kernels.share(is_called) == 1.0,
+        "{} samples in kernels for {core}; not called as they are: {}",
+        kernels.total(),
+        kernels.only(|stack| !is_called(stack))
+    );
+    Ok(())
+}
+
+fn numpy(interpreter: &Path, core: Option<&str>) -> Result<Workload> {
+    let mut command = Command::new(interpreter);
+    command.arg(whole("numpy_work.py"));
+    if let Some(core) = core {
+        command.env("OPENBLAS_CORETYPE", core);
+    }
+    Workload::command(command, None)
+}
+
+fn processor_flags() -> Result<BTreeSet<String>> {
+    let text = fs::read_to_string("/proc/cpuinfo")?;
+    let flags = text
+        .lines()
+        .find_map(|line| line.strip_prefix("flags"))
+        .context("no flags")?;
+    Ok(flags.split_whitespace().map(str::to_owned).collect())
 }
 
 #[test]

@@ -99,7 +99,13 @@ impl fmt::Display for Folded {
 fn file_by_name(frame: &str) -> String {
     match frame.rsplit_once(" (") {
         Some((function, place)) if is_python(frame) && !place.starts_with('<') => {
-            let name = place.rsplit('/').next().unwrap_or(place);
+            // `__init__.py` alone is none.
+            let parts = if place.contains("/__") { 2 } else { 1 };
+            let start = place
+                .rmatch_indices('/')
+                .nth(parts - 1)
+                .map_or(0, |(slash, _)| slash + 1);
+            let name = &place[start..];
             format!("{function} ({name}")
         }
         _ => frame.to_owned(),

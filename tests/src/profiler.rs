@@ -81,11 +81,16 @@ impl Profiler {
 
     /// Starts it and waits until it says that it is sampling.
     pub fn start(self) -> Result<Recording> {
+        self.start_until("sampling ")
+    }
+
+    /// Starts it and waits until it says this.
+    pub fn start_until(self, words: &str) -> Result<Recording> {
         let mut recording = self.spawn()?;
         let Some(stderr) = &mut recording.early else {
             bail!("no standard error")
         };
-        recording.said = read_until(stderr, Duration::from_secs(30), "sampling ")?;
+        recording.said = read_until(stderr, Duration::from_secs(30), words)?;
         recording.listen();
         Ok(recording)
     }

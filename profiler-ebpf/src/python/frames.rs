@@ -88,7 +88,14 @@ pub fn step<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> bool {
         if previous != 0 || flags & LAYOUT_BASE_FRAME == 0 {
             mark_entry(scratch);
         }
-    } else if !push(scratch, PythonFrame { code, instruction }) {
+    } else if !push(
+        scratch,
+        PythonFrame {
+            code,
+            instruction,
+            fingerprint: 0,
+        },
+    ) {
         scratch.record.header.python = PYTHON_TRUNCATED;
         return false;
     }
@@ -391,7 +398,7 @@ mod tests {
         while step(&memory, &mut scratch) {}
         assert_eq!(scratch.record.python_len, 1);
         // SAFETY: the slot was written by the walk.
-        let PythonFrame { code, instruction } = unsafe { *scratch.python_frame(0) };
+        let PythonFrame { code, instruction, .. } = unsafe { *scratch.python_frame(0) };
         assert_eq!((code, instruction), (5, u64::from(u32::MAX) | FRAME_ENTRY));
     }
 

@@ -1,4 +1,5 @@
 //! Reading CPython's stacks from outside.
 
+pub mod fingerprint;
 pub mod frames;
 pub mod thread;

@@ -10,8 +10,8 @@ use profiler_common::{
     limits::MAX_THREAD_STATE_BYTES,
     python::{
         CHAIN_GAPS, ChainGap, GAP_FRAMELESS, GAP_IN_CHAIN, GAP_NOWHERE, GAP_READ, GAP_READ_CFRAME, GAP_REGISTER,
-        LAYOUT_CFRAME, LAYOUT_GIL_HOLDER, PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY,
-        THREAD_BY_STATIC_TLS,
+        LAYOUT_CFRAME, LAYOUT_GENERATION_IS_GLOBAL, LAYOUT_GENERATION_IS_VERSION, LAYOUT_GIL_HOLDER, PythonProcess,
+        THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS,
     },
     record::{
         PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_FRAMELESS, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
@@ -66,6 +66,7 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
         return PYTHON_NO_THREAD_STATE;
     }
 
+    scratch.generation = generation(memory, scratch);
     let gap = find_gap(scratch);
     if gap.place & GAP_FRAMELESS != 0 {
         scratch.record.python_flags = scratch.record.python_flags.wrapping_add(PYTHON_FRAMELESS);
@@ -80,6 +81,38 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
         Err(reason) => return reason,
     }
     PYTHON_COMPLETE
+}
+
+/// What changes when code objects of the interpreter come or go whose thread state was read last; 0 if there is no such
+/// word.
+#[inline(always)]
+fn generation<M: ReadMemory>(memory: &M, scratch: &Scratch) -> u64 {
+    let PythonProcess {
+        generation,
+        thread_interpreter,
+        runtime,
+        flags,
+        ..
+    } = scratch.process;
+    if generation == 0 {
+        return 0;
+    }
+    let mut address = generation;
+    if flags & LAYOUT_GENERATION_IS_GLOBAL == 0 {
+        let at = field(thread_interpreter);
+        // SAFETY: `field` keeps `at` below MAX_THREAD_STATE_BYTES, and `thread` is twice as long and a word.
+        let interpreter = unsafe { load::<u64>(scratch.thread.as_ptr(), at) };
+        // Another interpreter can have come to lie where one was, and count as far.
+        if interpreter < runtime[0] || interpreter >= runtime[1] {
+            return 0;
+        }
+        address = address.wrapping_add(interpreter);
+    }
+    match memory.read_u64(address) {
+        None => 0,
+        Some(word) if flags & LAYOUT_GENERATION_IS_VERSION != 0 => word & 0xffff_ffff,
+        Some(word) => word.wrapping_add(1),
+    }
 }
 
 /// What the thread state that was read last calls its innermost frame.
@@ -427,6 +460,38 @@ mod tests {
         // Another thread owns the lock: our own state it is.
         put_state(&mut memory, OTHER_STATE, FS_BASE + 64, 0xbeef);
         assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xf00));
+    }
+
+    #[test]
+    fn the_generation_is_the_first_interpreters() {
+        let (mut memory, mut process) = process(3);
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, STATE);
+        memory.put_u64(STATE + 16, RUNTIME + 0x200);
+        memory.put_u64(RUNTIME + 0x200 + 0x40, 0x1_0000_0007);
+        process.thread_interpreter = 16;
+        process.generation = 0x40;
+        process.runtime = [RUNTIME, RUNTIME + 0x1000];
+        let generation = |memory: &Memory, process: PythonProcess| {
+            let mut scratch = zeroed();
+            scratch.process = process;
+            assert_eq!(find_frames(memory, FS_BASE, &mut scratch), PYTHON_COMPLETE);
+            scratch.generation
+        };
+        // None has gone so far is not the same as not known.
+        assert_eq!(generation(&memory, process), 0x1_0000_0008);
+        process.flags = LAYOUT_GENERATION_IS_VERSION;
+        assert_eq!(generation(&memory, process), 7, "32 bits are the number");
+        memory.put_u64(RUNTIME + 0x200 + 0x40, 0x1_0000_0000);
+        assert_eq!(generation(&memory, process), 0, "all numbers are used up");
+        process.flags = 0;
+        process.runtime[1] = RUNTIME + 0x200;
+        assert_eq!(generation(&memory, process), 0, "another interpreter");
+        process.runtime[1] = RUNTIME + 0x1000;
+        process.flags = LAYOUT_GENERATION_IS_GLOBAL;
+        process.generation = RUNTIME + 0x240;
+        assert_eq!(generation(&memory, process), 0x1_0000_0001, "of all interpreters");
+        process.generation = 0;
+        assert_eq!(generation(&memory, process), 0, "a version without one");
     }
 
     #[test]

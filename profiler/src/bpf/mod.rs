@@ -3,6 +3,7 @@
 mod attach;
 pub mod btf;
 mod log;
+mod multi;
 mod shared;
 mod tables;
 mod watch;
@@ -12,7 +13,7 @@ use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -31,10 +32,11 @@ use profiler_common::{
         CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
         StartKey, Watch, WatchKey,
     },
-    record::StackKey,
+    record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
+use self::multi::Multi;
 pub use self::{tables::Tables, watch::WatchLink};
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
@@ -122,7 +124,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, PythonProcess>,
-    stacks: HashMap<MapData, StackKey, u32>,
+    stacks: HashMap<MapData, StackKey, KnownStack>,
+    codes: HashMap<MapData, CodeKey, u32>,
     target_pids: HashMap<MapData, u32, u32>,
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
@@ -141,6 +144,11 @@ pub struct Kernel {
     watches: HashMap<MapData, WatchKey, Watch>,
     /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
+    /// How several probes are put in at once, where that is possible, and those that were.
+    multi: Option<[Multi; 2]>,
+    together: Vec<OwnedFd>,
+    /// Probes that are being taken away.
+    leaving: Vec<JoinHandle<()>>,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
     map_bytes: u64,
 }
@@ -152,7 +160,7 @@ impl Kernel {
                 "this binary was built without its eBPF object; build it with `cargo xtask build`"
             ));
         }
-        let config = with_offsets(options.config)?;
+        let config = with_offsets(options.config, options.event == Event::Memory)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
         let clock = matches!(options.event, Event::Clock { .. });
@@ -198,6 +206,7 @@ impl Kernel {
             loader.map_max_entries(names::MAP_WATCHES, 1);
         }
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
+        let mut multi = None;
 
         match options.event {
             Event::Memory => load_memory(&mut ebpf)?,
@@ -209,15 +218,24 @@ impl Kernel {
             Event::Clock { .. } => load_clock(&mut ebpf)?,
             Event::Calls { .. } => {
                 load_clock(&mut ebpf)?;
+                // Before the maps are taken from it.
+                multi = Multi::load(OBJECT, &ebpf, [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN])
+                    .unwrap_or_else(|error| {
+                        // One by one they work as well.
+                        if options.log {
+                            eprintln!("probes cannot be put in together: {error:#}");
+                        }
+                        None
+                    });
                 if watched {
                     load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
                 }
-                for name in [
-                    names::PROGRAM_CALL_PROBE,
-                    names::PROGRAM_CALL_RETURN,
-                    names::PROGRAM_NOTHING,
-                ] {
-                    load_probe(&mut ebpf, name)?;
+                load_probe(&mut ebpf, names::PROGRAM_NOTHING)?;
+                // Not both: a map of programs takes those of one kind of link only.
+                if multi.is_none() {
+                    for name in [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN] {
+                        load_probe(&mut ebpf, name)?;
+                    }
                 }
             }
         }
@@ -235,6 +253,7 @@ impl Kernel {
             ring: RingBuf::try_from(take_map(&mut ebpf, names::MAP_EVENTS)?)?,
             pythons: HashMap::try_from(take_map(&mut ebpf, names::MAP_PYTHONS)?)?,
             stacks: HashMap::try_from(take_map(&mut ebpf, names::MAP_STACKS)?)?,
+            codes: HashMap::try_from(take_map(&mut ebpf, names::MAP_CODES)?)?,
             target_pids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_PIDS)?)?,
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
@@ -250,6 +269,9 @@ impl Kernel {
             starts: HashMap::try_from(take_map(&mut ebpf, names::MAP_STARTS)?)?,
             watches: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHES)?)?,
             probes: Vec::new(),
+            multi,
+            together: Vec::new(),
+            leaving: Vec::new(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
         })
@@ -305,7 +327,21 @@ impl Kernel {
     }
 
     /// Starts to look at calls of Python functions: in one process, or in all that run the file.
-    pub fn attach_calls(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
+    pub fn attach_calls(&mut self, file: &Path, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
+        let Some([probe, on_return]) = &self.multi else {
+            return places.iter().try_for_each(|place| self.attach_call(file, place, pid));
+        };
+        for (program, returns) in [(on_return, true), (probe, false)] {
+            let these = places.iter().filter(|place| place.returns == returns);
+            let these: Vec<_> = these.map(|place| (place.offset, place.cookie)).collect();
+            if !these.is_empty() {
+                self.together.push(program.attach(file, &these, pid)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_call(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
         let name = if place.returns {
             names::PROGRAM_CALL_RETURN
         } else {
@@ -395,16 +431,29 @@ impl Kernel {
         self.events.clear();
         self.memory.clear();
         self.detach_probes();
+        for leaving in self.leaving.drain(..) {
+            let _ = leaving.join();
+        }
     }
 
-    /// Takes away what stops processes at instructions.
+    /// Takes away what stops processes at instructions. They stop no more when this returns, or soon after. Each then waits
+    /// until no CPU is inside its probe (120 ms on Linux 6.18, one after the other), which nobody else has to.
     pub fn detach_probes(&mut self) {
-        // Each waits until no CPU is inside its probe (120 ms on Linux 6.18). They can wait at the same time.
-        thread::scope(|scope| {
-            for probe in self.probes.drain(..) {
-                scope.spawn(|| drop(probe));
-            }
-        });
+        for link in self.together.drain(..) {
+            self.leaving
+                .extend(thread::Builder::new().spawn(move || drop(link)).ok());
+        }
+        for probe in self.probes.drain(..) {
+            // Where there are no more threads to be had, it is dropped here.
+            self.leaving
+                .extend(thread::Builder::new().spawn(move || drop(probe)).ok());
+        }
+    }
+
+    /// Whether all have gone that were taken away. Until then none can be put in without waiting.
+    pub fn probes_are_gone(&mut self) -> bool {
+        self.leaving.retain(|leaving| !leaving.is_finished());
+        self.leaving.is_empty()
     }
 
     /// Tells the programs how to walk a process's Python stacks.
@@ -420,11 +469,14 @@ impl Kernel {
         let _ = self.pythons.remove(&pid);
     }
 
-    /// Forgets stacks: the next sample of each brings it again.
-    pub fn forget_stacks(&mut self, stacks: &[StackKey]) {
+    /// Forgets stacks and code objects: the next sample of each brings it again.
+    pub fn forget(&mut self, stacks: &[StackKey], codes: &[CodeKey]) {
+        // The kernel side may have forgotten some before us.
         for stack in stacks {
-            // The kernel side may have forgotten it before us.
             let _ = self.stacks.remove(stack);
+        }
+        for code in codes {
+            let _ = self.codes.remove(code);
         }
     }
 
@@ -606,8 +658,8 @@ fn verifier_error(error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// Fills in where this kernel keeps what the programs read.
-fn with_offsets(config: Config) -> anyhow::Result<Config> {
+/// Fills in where this kernel keeps what the programs read; what mappings are of (`files`) only where they are followed.
+fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
     let bytes = fs::read(KERNEL_BTF).with_context(|| {
         format!("failed to read {KERNEL_BTF}; the profiler needs a kernel built with CONFIG_DEBUG_INFO_BTF")
     })?;
@@ -615,6 +667,10 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
     let in_namespace = |structure, path| match config.features & FEATURE_PID_NAMESPACE {
         0 => Ok(0),
         _ => field_offset(&btf, structure, path),
+    };
+    let of_files = |structure, path| match files {
+        false => Ok(0),
+        true => field_offset(&btf, structure, path),
     };
     Ok(Config {
         task_thread_pid_offset: in_namespace("task_struct", "thread_pid")?,
@@ -629,6 +685,15 @@ fn with_offsets(config: Config) -> anyhow::Result<Config> {
         task_flags_offset: field_offset(&btf, "task_struct", "flags")?,
         task_stack_offset: field_offset(&btf, "task_struct", "stack")?,
         task_pagefault_disabled_offset: field_offset(&btf, "task_struct", "pagefault_disabled")?,
+        task_files_offset: of_files("task_struct", "files")?,
+        files_table_offset: of_files("files_struct", "fdt")?,
+        table_size_offset: of_files("fdtable", "max_fds")?,
+        table_files_offset: of_files("fdtable", "fd")?,
+        file_inode_offset: of_files("file", "f_inode")?,
+        inode_number_offset: of_files("inode", "i_ino")?,
+        inode_super_offset: of_files("inode", "i_sb")?,
+        super_device_offset: of_files("super_block", "s_dev")?,
+        super_magic_offset: of_files("super_block", "s_magic")?,
         ..config
     })
 }

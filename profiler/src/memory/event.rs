@@ -1,8 +1,8 @@
 //! What happens to memory, whoever saw it: the one language of the sources (faults, pools, mappings, exact calls).
 
 use profiler_common::record::{
-    FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_POPULATED, MAP_SHARED, MEMORY_ADVISE, MEMORY_BREAK, MEMORY_FAULT,
-    MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
+    FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_POPULATED, MAP_RESERVED, MAP_SHARED, MAP_TMPFS, MAP_WRITABLE,
+    MEMORY_ADVISE, MEMORY_BREAK, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
 };
 
 /// A stack of a thread of a process, as the recording interns them: who it was that got the memory.
@@ -19,12 +19,42 @@ pub enum MapKind {
     Shared,
 }
 
+/// What a mapping is of, other than the process's own memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// Which file, the same number for the same file in all processes; 0 if that is not known.
+    pub object: u64,
+    /// What of the file lies at address 0, so to speak: `offset - start`, wrapping. So it is the same for all of a mapping.
+    pub base: u64,
+    /// RSS counts it as shared memory: tmpfs, memfd, System V, or shared without a file.
+    pub in_memory: bool,
+}
+
+impl Mapped {
+    /// By the kernel's numbers. `start`: where `offset` of the file is mapped.
+    pub fn new(device: u32, inode: u64, offset: u64, start: u64, in_memory: bool) -> Self {
+        Self {
+            // Device numbers have 32 bits of which few are in use, and inodes count up.
+            object: inode ^ u64::from(device).rotate_right(24),
+            base: offset.wrapping_sub(start),
+            in_memory,
+        }
+    }
+}
+
 /// One thing that happened, in order of time (`time_ns` is CLOCK_MONOTONIC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     pub pid: u32,
     pub time_ns: u64,
     pub what: What,
+}
+
+/// How pages came that had no fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Populated {
+    Read,
+    Written,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,19 +85,24 @@ pub enum What {
         start: u64,
         bytes: u64,
         kind: MapKind,
-        /// All of it is there at once, without a fault.
-        populated: bool,
+        mapped: Mapped,
+        /// All of it is there at once, without a fault: as if it had been written, or only read.
+        populated: Option<Populated>,
+        /// It is address space that nobody may touch so far.
+        reserved: bool,
         site: SiteId,
     },
     Unmap {
         start: u64,
         bytes: u64,
     },
-    /// madvise: `advice` as the kernel numbers it (4 = MADV_DONTNEED, 8 = FREE, 9 = REMOVE, 14 = HUGEPAGE, 15 = NOHUGEPAGE).
+    /// madvise: `advice` as the kernel numbers it.
     Advise {
         start: u64,
         bytes: u64,
         advice: i32,
+        /// Whose the pages are that it brings, if it does.
+        site: SiteId,
     },
     /// mremap.
     Remap {
@@ -139,7 +174,20 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
                 (false, true) => MapKind::Anonymous,
                 (false, false) => MapKind::PrivateFile,
             },
-            populated: flags & MAP_POPULATED != 0,
+            mapped: match flags & MAP_ANONYMOUS != 0 {
+                true => Mapped {
+                    in_memory: flags & MAP_SHARED != 0,
+                    ..Mapped::default()
+                },
+                false => Mapped::new(event.device, other, old_length, address, flags & MAP_TMPFS != 0),
+            },
+            populated: match (flags & MAP_POPULATED != 0, flags & (MAP_WRITABLE | MAP_SHARED)) {
+                (false, _) => None,
+                // `populate_vma_page_range` (mm/gup.c): what is private is written, if it may be; what is shared is read.
+                (true, MAP_WRITABLE) => Some(Populated::Written),
+                (true, _) => Some(Populated::Read),
+            },
+            reserved: flags & MAP_RESERVED != 0,
             site,
         },
         MEMORY_UNMAP => What::Unmap {
@@ -150,6 +198,7 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
             start: address,
             bytes: length,
             advice: i32::try_from(flags).ok()?,
+            site,
         },
         MEMORY_REMAP => What::Remap {
             old: other,

@@ -5,6 +5,7 @@
 //! comes after `account` knows nothing of what comes before.
 
 pub mod account;
+mod apart;
 pub mod blocks;
 pub mod event;
 mod loan;

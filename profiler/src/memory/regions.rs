@@ -1,4 +1,4 @@
-//! Big blocks: what is mapped without a file, and how far the heap is extended, by whom.
+//! Big blocks: what is mapped, and how far the heap is extended, by whom.
 //!
 //! Address space, not memory: it becomes memory as it is touched. So nothing here is ever added to resident pages.
 
@@ -17,6 +17,8 @@ struct Region {
     end: u64,
     site: SiteId,
     born_ns: u64,
+    /// It is one block, as far as can be told.
+    block: bool,
 }
 
 /// What a process has mapped in the recording, by its first address.
@@ -48,13 +50,15 @@ impl Regions {
                 start,
                 bytes,
                 kind,
+                reserved,
                 site,
                 ..
             } => {
                 let range = start..start.saturating_add(bytes);
                 self.unmap(pid, range.clone(), time_ns);
-                if kind == MapKind::Anonymous && site != NO_SITE {
-                    self.map(pid, range, site, time_ns);
+                if site != NO_SITE {
+                    let block = kind == MapKind::Anonymous && !reserved && is_block(bytes);
+                    self.map(pid, range, site, block, time_ns);
                 }
             }
             What::Unmap { start, bytes } => self.unmap(pid, start..start.saturating_add(bytes), time_ns),
@@ -67,13 +71,15 @@ impl Regions {
             } => {
                 self.unmap(pid, old..old.saturating_add(old_bytes), time_ns);
                 self.unmap(pid, new..new.saturating_add(new_bytes), time_ns);
-                self.map(pid, new..new.saturating_add(new_bytes), site, time_ns);
+                // Arenas are never moved.
+                let block = is_block(new_bytes);
+                self.map(pid, new..new.saturating_add(new_bytes), site, block, time_ns);
             }
             What::Break { end, site } => {
                 let space = self.spaces.entry(pid).or_default();
                 let before = std::mem::replace(&mut space.heap_end, end);
                 if before != 0 && end > before {
-                    self.map(pid, before..end, site, time_ns);
+                    self.map(pid, before..end, site, false, time_ns);
                 } else if end < before {
                     self.unmap(pid, end..before, time_ns);
                 }
@@ -88,7 +94,21 @@ impl Regions {
         }
     }
 
-    fn map(&mut self, pid: u32, range: Range<u64>, site: SiteId, born_ns: u64) {
+    /// Blocks that have any of the addresses, and who mapped them.
+    pub fn blocks(&self, pid: u32, addresses: &Range<u64>) -> impl Iterator<Item = (Range<u64>, SiteId)> {
+        let regions = self.spaces.get(&pid).map(|space| &space.regions);
+        let addresses = addresses.clone();
+        let before = regions.and_then(|regions| regions.range(..addresses.start).next_back());
+        let before = before.filter(|(_, region)| region.end > addresses.start);
+        let inside = regions.map(|regions| regions.range(addresses));
+        before
+            .into_iter()
+            .chain(inside.into_iter().flatten())
+            .filter(|(_, region)| region.block)
+            .map(|(&start, region)| (start..region.end, region.site))
+    }
+
+    fn map(&mut self, pid: u32, range: Range<u64>, site: SiteId, block: bool, born_ns: u64) {
         let bytes = range.end.saturating_sub(range.start);
         if bytes == 0 {
             return;
@@ -103,6 +123,7 @@ impl Regions {
             end: range.end,
             site,
             born_ns,
+            block,
         };
         self.spaces.entry(pid).or_default().regions.insert(range.start, region);
     }
@@ -125,7 +146,12 @@ impl Regions {
         for (start, region) in touched {
             space.regions.remove(&start);
             self.count -= 1;
-            let Region { end, site, born_ns } = region;
+            let Region {
+                end,
+                site,
+                born_ns,
+                block,
+            } = region;
             let gone = end.min(range.end) - start.max(range.start);
             // A block that is cut counts as one as long as a part of it is there.
             let mut parts = 0;
@@ -133,7 +159,13 @@ impl Regions {
                 if start < end {
                     parts += 1;
                     self.count += 1;
-                    space.regions.insert(start, Region { end, site, born_ns });
+                    let part = Region {
+                        end,
+                        site,
+                        born_ns,
+                        block,
+                    };
+                    space.regions.insert(start, part);
                 }
             }
             self.accounts
@@ -147,8 +179,18 @@ impl Regions {
     }
 }
 
+/// Whether a mapping of this length may be one block: glibc maps those of 128 KiB or more by themselves (`M_MMAP_THRESHOLD`),
+/// with a header, and arenas of pymalloc have just these two lengths (`ARENA_SIZE`, before and from 3.10 on). Of others, the
+/// pools that are in them tell. glibc's own arenas are mapped without access.
+fn is_block(bytes: u64) -> bool {
+    const LEAST: u64 = 128 << 10;
+    const ARENAS: [u64; 2] = [256 << 10, 1 << 20];
+    bytes >= LEAST && !ARENAS.contains(&bytes)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::event::Mapped;
     use super::*;
 
     fn event(time_ns: u64, what: What) -> Event {
@@ -160,7 +202,9 @@ mod tests {
             start,
             bytes,
             kind: MapKind::Anonymous,
-            populated: false,
+            mapped: Mapped::default(),
+            populated: None,
+            reserved: false,
             site,
         }
     }
@@ -183,6 +227,16 @@ mod tests {
         assert_eq!(regions.accounts.totals(6).live.bytes, 0x3000);
         regions.take(&event(4, What::Exit));
         assert_eq!((regions.accounts.live().bytes, regions.count), (0, 0));
+    }
+
+    #[test]
+    fn a_large_block_has_a_mapping_of_its_own_and_an_arena_is_none() {
+        let mut regions = Regions::default();
+        regions.take(&event(1, map(0x10_0000, 200 << 10, 5)));
+        regions.take(&event(2, map(0x1000_0000, 1 << 20, 6)));
+        regions.take(&event(3, map(0x2000_0000, 64 << 10, 7)));
+        let blocks: Vec<_> = regions.blocks(7, &(0x10_1000..0x3000_0000)).collect();
+        assert_eq!(blocks, [(0x10_0000..0x10_0000 + (200 << 10), 5)]);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{
     account::{Amount, Totals},
+    apart::{Apart, apart},
     event::SiteId,
     pools::PoolTotals,
-    space::Aged,
+    space::{Aged, Pot},
     watch::{FREE_POOLS, Known, Watch},
 };
 use crate::{
@@ -17,7 +18,10 @@ use crate::{
     name,
     profile::{Frame, FrameKind, Labels, Profile, SampleKey, StackId, StringId},
     recording::Recording,
-    report::memory::{Curve, Detail, MemoryKind, MemoryReport, ProcessMemory, Resident, Shown, heap_profile},
+    report::memory::{
+        COPIES, Curve, Detail, Functions, MemoryKind, MemoryReport, PAGES_OF_FILES, ProcessMemory, Resident,
+        SHARED_MEMORY, Shown, Source, heap_profile,
+    },
 };
 
 const PAGE: u32 = 4096;
@@ -79,6 +83,8 @@ pub fn report(
     totals.sort_unstable_by_key(|&(site, _)| site);
     let mut entries: IndexMap<SampleKey, Entry, FxBuildHasher> = IndexMap::default();
     let mut entry_of: FxHashMap<SiteId, usize> = FxHashMap::default();
+    // What sites have in use, and of that what lives at the end.
+    let mut held: Vec<(SiteId, u64, u64)> = Vec::new();
     for (site, totals) in totals {
         let kind = match site {
             _ if exact => MemoryKind::Blocks,
@@ -91,7 +97,7 @@ pub fn report(
         entry.detail.kind = kind;
         entry.allocated += totals.allocated;
         let aged = aged.get(&site);
-        entry.in_use += match wanted {
+        let in_use = match wanted {
             Wanted::Live | Wanted::Allocated => totals.live,
             Wanted::Leaks { .. } => aged.map_or(Amount::default(), |aged| aged.amount),
             Wanted::Peak => totals.at_peak,
@@ -100,6 +106,10 @@ pub fn report(
                 None => totals.temporary,
             },
         };
+        entry.in_use += in_use;
+        if kind == MemoryKind::Anonymous {
+            held.push((site, in_use.bytes, totals.live.bytes));
+        }
         if let (Some(aged), Wanted::Live | Wanted::Allocated | Wanted::Leaks { .. }, true) =
             (aged, wanted, source == MemorySource::Resident)
         {
@@ -108,18 +118,53 @@ pub fn report(
     }
     let with_files = source == MemorySource::Resident;
     for (_, known) in watch.processes().filter(|_| with_files) {
-        for &(site, bytes) in &known.files {
-            let entry = entries.entry(names.file_key(site)).or_default();
-            entry.detail.kind = MemoryKind::File;
-            entry.detail.estimated = true;
+        let files = known.files.iter().map(|(pot, share)| {
+            let (sort, kind) = match pot {
+                Pot::File => (PAGES_OF_FILES, MemoryKind::File),
+                Pot::Memory => (SHARED_MEMORY, MemoryKind::Shared),
+            };
             let amount = Amount {
-                bytes,
-                count: bytes / u64::from(PAGE),
+                bytes: share.bytes,
+                count: share.bytes / u64::from(PAGE),
                 variance: 0.0,
             };
+            (share.site, amount, sort, kind)
+        });
+        let copies = known
+            .copies
+            .iter()
+            .map(|&(site, amount)| (site, amount, COPIES, MemoryKind::Copies));
+        for (site, amount, sort, kind) in files.chain(copies).filter(|(_, amount, ..)| amount.bytes > 0) {
+            let entry = entries.entry(names.sorted_key(site, sort)).or_default();
+            entry.detail.kind = kind;
+            entry.detail.estimated = kind != MemoryKind::Copies;
             entry.allocated += amount;
             if matches!(wanted, Wanted::Live | Wanted::Allocated | Wanted::Peak) {
                 entry.in_use += amount;
+            }
+        }
+    }
+    let again = watch.processes().flat_map(|(_, known)| &known.files);
+    let shared_again = again.map(|(_, share)| share.again).fold(0, u64::saturating_add);
+
+    // Who only touched memory that is gone, or mapped it, did so for certain.
+    if !exact && source != MemorySource::Mapped && matches!(wanted, Wanted::Live | Wanted::Leaks { .. } | Wanted::Peak)
+    {
+        let certain = match source {
+            MemorySource::Resident => {
+                let parts = apart(watch.growth(), &watch.regions);
+                let sites = parts.iter().flat_map(|part| [part.mapper, part.site]);
+                let stacks = sites.map(|site| (site, names.key(site).stack)).collect();
+                certain(&parts, &stacks, &profile)
+            }
+            MemorySource::Pools | MemorySource::Mapped => FxHashMap::default(),
+        };
+        for (site, in_use, live) in held {
+            let certain = certain.get(&site).map_or(0, |&certain| certain.min(live));
+            // Of what was there at the peak, or is old, the same share is.
+            let share = certain as f64 / live.max(1) as f64;
+            if let Some((_, entry)) = entry_of.get(&site).and_then(|&at| entries.get_index_mut(at)) {
+                entry.detail.uncertain_bytes += in_use - (in_use as f64 * share) as u64;
             }
         }
     }
@@ -152,6 +197,13 @@ pub fn report(
         shown,
         // Objects of these are no pages.
         exact: exact || source != MemorySource::Resident,
+        source: match source {
+            _ if exact => Source::Blocks,
+            MemorySource::Resident => Source::Pages,
+            MemorySource::Pools => Source::Pools,
+            MemorySource::Mapped => Source::Mapped,
+        },
+        shared_again,
         // The profiler's own pages are not followed: as a row of the whole machine's it would be one that nothing explains.
         processes: watch
             .processes()
@@ -162,6 +214,30 @@ pub fn report(
         length,
     };
     (report, warnings)
+}
+
+/// What of each site lies where nobody else's objects can: in blocks of their own, which the function that mapped them
+/// also touched, and no other.
+fn certain(parts: &[Apart], stacks: &FxHashMap<SiteId, StackId>, profile: &Profile) -> FxHashMap<SiteId, u64> {
+    let mut functions = Functions::new(profile);
+    let mut function = |site: &SiteId| functions.of(*stacks.get(site)?);
+    let mut parts_of: FxHashMap<(u32, u64), Vec<&Apart>> = FxHashMap::default();
+    for part in parts {
+        parts_of.entry((part.pid, part.mapping)).or_default().push(part);
+    }
+    let mut certain: FxHashMap<SiteId, u64> = FxHashMap::default();
+    for parts in parts_of.into_values() {
+        let is_own = |part: &&Apart| {
+            let by = function(&part.mapper);
+            by.is_some() && function(&part.site) == by
+        };
+        if parts.iter().all(is_own) {
+            for part in parts {
+                *certain.entry(part.site).or_default() += part.bytes;
+            }
+        }
+    }
+    certain
 }
 
 /// Births of pools, and the objects that are in them at the end.
@@ -189,9 +265,15 @@ fn process(pid: u32, known: &Known) -> ProcessMemory {
     let resident = |resident: &super::rss::Resident| Resident {
         rss: resident.rss,
         anonymous: resident.anonymous,
-        file: resident.file().saturating_add(resident.shared),
+        file: resident.file(),
+        shared: resident.shared,
+        private: resident.private,
     };
-    let files: u64 = known.files.iter().map(|&(_, bytes)| bytes).sum();
+    let files = known
+        .files
+        .iter()
+        .map(|(_, share)| share.bytes.saturating_add(share.again));
+    let files = files.fold(0, u64::saturating_add);
     ProcessMemory {
         pid,
         comm: known.comm.clone(),
@@ -249,10 +331,10 @@ impl Names<'_> {
         }
     }
 
-    /// Of pages of files: they are told apart from the process's own by their leaf.
-    fn file_key(&mut self, site: SiteId) -> SampleKey {
+    /// Of pages that are not just the process's own: they are told apart by their leaf.
+    fn sorted_key(&mut self, site: SiteId, sort: &str) -> SampleKey {
         let key = self.key(site);
-        let mut frames = vec![self.marker("[pages of files]")];
+        let mut frames = vec![self.marker(sort)];
         frames.extend_from_slice(self.profile.stack(key.stack));
         SampleKey {
             stack: self.profile.intern_stack(&frames),

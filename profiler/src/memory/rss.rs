@@ -21,6 +21,8 @@ pub struct Resident {
     pub shared: u64,
     /// Of `anonymous`, what the process has given up (MADV_FREE) and the kernel has not fetched yet. 0 if not said.
     pub lazy_free: u64,
+    /// What no other process has. 0 if not said.
+    pub private: u64,
     /// Not resident but swapped out: still the process's.
     pub swap: u64,
 }
@@ -31,7 +33,8 @@ impl Resident {
         self.rss.saturating_sub(self.anonymous).saturating_sub(self.shared)
     }
 
-    /// Of process `pid`, now, at a cost that does not depend on its size; without `anonymous_huge` and `lazy_free`. A
+    /// Of process `pid`, now, at a cost that does not depend on its size; without `anonymous_huge`, `lazy_free` and
+    /// `private`. A
     /// kernel thread, and a process that is about to be gone, have nothing.
     ///
     /// # Errors
@@ -69,6 +72,9 @@ pub fn parse_rollup(bytes: &[u8]) -> Option<Resident> {
         anonymous_huge: kib(bytes, b"AnonHugePages:").unwrap_or(0),
         shared: 0,
         lazy_free: kib(bytes, b"LazyFree:").unwrap_or(0),
+        private: kib(bytes, b"Private_Clean:")
+            .unwrap_or(0)
+            .saturating_add(kib(bytes, b"Private_Dirty:").unwrap_or(0)),
         swap: kib(bytes, b"Swap:").unwrap_or(0),
     })
 }
@@ -81,6 +87,7 @@ pub fn parse_status(bytes: &[u8]) -> Option<Resident> {
         anonymous_huge: 0,
         shared: kib(bytes, b"RssShmem:").unwrap_or(0),
         lazy_free: 0,
+        private: 0,
         swap: kib(bytes, b"VmSwap:").unwrap_or(0),
     })
 }
@@ -127,6 +134,8 @@ Pss:                 427 kB
 Pss_Anon:            112 kB
 Anonymous:           112 kB
 LazyFree:             12 kB
+Private_Clean:        24 kB
+Private_Dirty:       100 kB
 AnonHugePages:         4 kB
 Swap:                  8 kB
 SwapPss:               9 kB
@@ -149,6 +158,7 @@ VmSwap:\t       4 kB
             anonymous_huge: 4 << 10,
             shared: 0,
             lazy_free: 12 << 10,
+            private: 124 << 10,
             swap: 8 << 10,
         };
         assert_eq!(resident, expected);

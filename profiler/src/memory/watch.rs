@@ -7,11 +7,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     account::{Accounts, Amount},
     blocks::Blocks,
-    event::{Event, MapKind, SiteId, What},
+    event::{Event, SiteId, What},
     pools::ProcessPools,
     regions::Regions,
     rss::Resident,
-    space::{Growth, KernelPages, Limits, Lost, Thp, parse_mappings},
+    space::{FileShare, Growth, KernelPages, Limits, Lost, Pot, Thp, in_memory, look_before, parse_mappings},
 };
 use crate::{
     cost,
@@ -37,8 +37,10 @@ pub struct Known {
     pub exited: bool,
     /// What came in the recording and was there at its end, or when the process ended.
     pub live: Amount,
-    /// File pages by site, worked out.
-    pub files: Vec<(SiteId, u64)>,
+    /// Pages of files and of shared memory by site, worked out.
+    pub files: Vec<(Pot, FileShare)>,
+    /// Copies of what it shared since a fork, by site: no part of what it is resident with more.
+    pub copies: Vec<(SiteId, Amount)>,
 }
 
 impl Known {
@@ -126,14 +128,20 @@ impl Watch {
         let told = if self.is_chosen(pid) { "smaps" } else { "maps" };
         let mappings = fs::read(format!("/proc/{pid}/{told}"))
             .or_else(|_| fs::read(format!("/proc/{pid}/maps")))
-            .map(|text| parse_mappings(&text))
+            .map(|text| {
+                let mounts = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+                parse_mappings(&text, &in_memory(&mounts))
+            })
             .unwrap_or_default();
         let before = self.resident(pid).unwrap_or_default();
         self.begin(pid, comm.to_owned(), command::of(pid), before, false);
+        self.growth.adopt(pid, &mappings);
+        if self.is_chosen(pid) && self.blocks.is_none() {
+            self.growth.set_before(pid, &look_before(pid, &mappings));
+        }
         if let Some(known) = self.known.get_mut(&pid) {
             known.since_ns = cost::monotonic_ns();
         }
-        self.growth.adopt(pid, &mappings);
     }
 
     /// Whether the recording is about this process, and not about all.
@@ -161,6 +169,7 @@ impl Watch {
             exited: false,
             live: Amount::default(),
             files: Vec::new(),
+            copies: Vec::new(),
         };
         if self.known.insert(pid, known).is_none() {
             self.order.push(pid);
@@ -203,41 +212,7 @@ impl Watch {
                 _ => {}
             }
             self.growth.take(event, &mut self.accounts);
-            self.populate(event);
             self.regions.take(event);
-        }
-    }
-
-    /// Memory that is mapped with all its pages has no faults: they are made up, as if each page had been touched at once.
-    fn populate(&mut self, event: &Event) {
-        /// A GiB; whoever maps more at once keeps it long enough for the growth to be seen otherwise.
-        const MOST_PAGES: u64 = 1 << 18;
-        const PAGE: u64 = 4096;
-        let What::Map {
-            start,
-            bytes,
-            kind: MapKind::Anonymous,
-            populated: true,
-            site,
-        } = event.what
-        else {
-            return;
-        };
-        for page in 0..bytes.div_ceil(PAGE).min(MOST_PAGES) {
-            let touched = What::Fault {
-                address: start + page * PAGE,
-                write: true,
-                present: false,
-                weight: 1,
-                site,
-            };
-            self.growth.take(
-                &Event {
-                    what: touched,
-                    ..*event
-                },
-                &mut self.accounts,
-            );
         }
     }
 
@@ -255,6 +230,7 @@ impl Watch {
             known.exited = true;
             if !stays {
                 known.files.clear();
+                known.copies.clear();
             }
         }
     }
@@ -300,11 +276,16 @@ impl Watch {
         if let Some(process) = self.growth.process(pid) {
             known.live = process.live;
         }
-        let grown = known.after.file().saturating_add(known.after.shared);
-        let grown = grown.saturating_sub(known.before.file().saturating_add(known.before.shared));
-        if let Some(pages) = self.growth.file_pages(pid, grown) {
-            known.files = pages.sites;
-        }
+        known.copies = self.growth.copies(pid);
+        let grown = |of: fn(&Resident) -> u64| of(&known.after).saturating_sub(of(&known.before));
+        known.files = [
+            (Pot::File, grown(Resident::file)),
+            (Pot::Memory, grown(|resident| resident.shared)),
+        ]
+        .into_iter()
+        .filter_map(|(pot, grown)| Some((pot, self.growth.file_pages(pid, pot, grown)?)))
+        .flat_map(|(pot, pages)| pages.sites.into_iter().map(move |share| (pot, share)))
+        .collect();
     }
 
     /// The recording is over: looks at what the processes have now. Of what is still on its way, only what happened before

@@ -92,6 +92,7 @@ fn config(target: Target) -> Config {
         output: OutputChoice::Stdout,
         format: Format::Folded,
         threads: false,
+        merge_workers: false,
         verbosity: Verbosity::Quiet,
         summary_json: None,
     }

@@ -3,7 +3,8 @@
 use std::{mem, ops::Range, path::Path, rc::Rc};
 
 use profiler_common::{
-    python::{LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    record::PythonFrame,
     unwind::{NO_FILE, UnwindMapping},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -23,6 +24,23 @@ use crate::{
     recording::SampleOf,
     unwind,
 };
+
+/// A code object in a process: where it is, and which of those that come to lie there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeAt {
+    pub address: u64,
+    /// As in [`PythonFrame`]; 0 is none.
+    pub fingerprint: u64,
+}
+
+impl From<&PythonFrame> for CodeAt {
+    fn from(frame: &PythonFrame) -> Self {
+        Self {
+            address: frame.code,
+            fingerprint: frame.fingerprint,
+        }
+    }
+}
 
 /// One process, from its exec (or our first sight of it) to its next exec or its exit.
 #[derive(Debug)]
@@ -56,10 +74,10 @@ pub struct Process {
     /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
     /// other greenlets below those of the running one.
     pub has_greenlets: bool,
-    /// Its code objects by address.
-    codes: FxHashMap<u64, CodeId>,
-    /// Addresses at which user space found no code object either.
-    pub unreadable_codes: FxHashSet<u64>,
+    /// Its code objects.
+    codes: FxHashMap<CodeAt, CodeId>,
+    /// Those that user space did not find there either.
+    pub unreadable_codes: FxHashSet<CodeAt>,
     pub threads: Threads,
     /// What was counted since it was last resolved.
     pub counts: FxHashMap<SampleOf, u64>,
@@ -245,23 +263,31 @@ impl Process {
         self.mappings.iter().filter_map(|mapping| mapping.file)
     }
 
-    pub fn code(&self, address: u64) -> Option<CodeId> {
-        self.codes.get(&address).copied()
+    pub fn code(&self, at: CodeAt) -> Option<CodeId> {
+        self.codes.get(&at).copied()
     }
 
     /// Code objects that are known, and where they are.
     pub fn codes(&self) -> impl Iterator<Item = (u64, CodeId)> {
-        self.codes.iter().map(|(&address, &code)| (address, code))
+        self.codes.iter().map(|(at, &code)| (at.address, code))
     }
 
-    /// Whether there is another code object at the address already: then the stacks counted so far are its.
-    pub fn has_other_code(&self, address: u64, code: CodeId) -> bool {
-        self.code(address).is_some_and(|known| known != code)
+    /// What the kernel side has its code objects under.
+    pub fn code_keys(&self) -> impl Iterator<Item = CodeKey> {
+        let key = |at: &CodeAt| CodeKey::identified(at.address, self.instance, (at.fingerprint >> 32) as u32);
+        self.codes.keys().map(key)
     }
 
-    pub fn set_code(&mut self, address: u64, code: CodeId) {
-        self.unreadable_codes.remove(&address);
-        self.codes.insert(address, code);
+    /// Forgets all code objects but these.
+    pub fn keep_codes(&mut self, kept: &FxHashSet<CodeAt>) {
+        self.codes.retain(|at, _| kept.contains(at));
+        self.codes.shrink_to_fit();
+        self.unreadable_codes.clear();
+    }
+
+    pub fn set_code(&mut self, at: CodeAt, code: CodeId) {
+        self.unreadable_codes.remove(&at);
+        self.codes.insert(at, code);
     }
 
     /// Whether its CPython has an entry frame for each evaluation loop (3.12 on).

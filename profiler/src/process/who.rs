@@ -31,7 +31,8 @@ pub fn threads(proc: &Path, pid: u32) -> Vec<String> {
 pub fn offer(proc: &Path, typed: &str) -> String {
     let mut found = named(proc, typed, |part, typed| part == typed);
     let exact = !found.is_empty();
-    if !exact {
+    // Fewer letters are in everything.
+    if !exact && typed.chars().count() >= 3 {
         found = named(proc, typed, |part, typed| part.contains(typed));
     }
     if found.is_empty() {
@@ -116,11 +117,13 @@ fn names<'a>(words: &'a [Cow<'a, str>]) -> impl Iterator<Item = &'a str> {
     let mut rest = words.iter().skip(1);
     let mut second = None;
     while let Some(word) = rest.next() {
-        if *word == "-m" {
+        // Options of CPython that take a word.
+        if *word == "-X" || *word == "-W" {
+            rest.next();
+        } else if *word == "-m" {
             second = rest.next().map(|module| module.as_ref());
             break;
-        }
-        if !word.starts_with('-') {
+        } else if !word.starts_with('-') {
             second = Some(file_name(word));
             break;
         }

@@ -6,9 +6,10 @@
 use std::{cmp::Reverse, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
-use profiler_common::python::{ChainGap, PythonProcess};
+use profiler_common::python::{ChainGap, LAYOUT_GENERATION_IS_GLOBAL, LAYOUT_GENERATION_IS_VERSION, PythonProcess};
 
 use super::chain_gaps::{self, EvalCode};
+use super::code_numbers::{self, NextNumber};
 use super::eval_loop::{self, NoEvalLoop};
 use super::image::{Image, Symbol};
 use super::layout::{CodeFormat, Layout, NoLayout};
@@ -24,6 +25,8 @@ pub struct PythonBinary {
     pub position_independent: bool,
     /// `_PyRuntime`.
     pub runtime: u64,
+    /// Its bytes.
+    pub runtime_bytes: u64,
     /// `PyCode_Type`.
     pub code_type: u64,
     pub thread_lookup: ThreadLookup,
@@ -38,6 +41,8 @@ pub struct PythonBinary {
     pub eval_frame: u64,
     /// Where in it the chain of frames does not begin with the loop's own.
     pub chain_gaps: Vec<ChainGap>,
+    /// The number of the next code object (3.12, 3.13). Without it every frame's code is looked at, which costs more.
+    pub next_number: Option<NextNumber>,
 }
 
 /// Why a file's Python stacks are not walked.
@@ -62,6 +67,9 @@ pub enum Refusal {
     #[error("CPython {version} has an unknown layout: {what}")]
     UnknownLayout { version: Version, what: String },
 }
+
+/// Where in the word that [`PythonProcess::code_version`] is of the version stands.
+const CODE_VERSION_IN_WORD: u16 = 4;
 
 /// Which CPython `elf`, the bytes of an ELF file, is.
 pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
@@ -107,12 +115,17 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         pieces: &eval_loop,
         tail_calls: !eval_handlers.is_empty(),
     };
+    let next_number = match version.minor {
+        12 | 13 => code_numbers::find(&image, layout.process.code_version + CODE_VERSION_IN_WORD),
+        _ => None,
+    };
     let chain_gaps = chain_gaps::find(&image, &eval_code, &layout.process);
     Ok(PythonBinary {
         version,
         layout,
         position_independent: image.is_position_independent(),
         runtime: runtime.address,
+        runtime_bytes: runtime.size,
         code_type: code_type.address,
         thread_lookup,
         eval_loop,
@@ -120,6 +133,7 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         no_eval_loop,
         eval_frame: eval_frame.address,
         chain_gaps,
+        next_number,
     })
 }
 
@@ -131,6 +145,19 @@ impl PythonBinary {
         process.instance = instance;
         process.code_type = self.code_type.wrapping_add(bias);
         self.thread_lookup.fill(&mut process, bias);
+        let runtime = self.runtime.wrapping_add(bias);
+        match self.next_number {
+            Some(NextNumber::Variable { address }) => {
+                process.generation = address.wrapping_add(bias);
+                process.flags |= LAYOUT_GENERATION_IS_VERSION | LAYOUT_GENERATION_IS_GLOBAL;
+            }
+            Some(NextNumber::InInterpreter { offset }) => {
+                process.generation = offset;
+                process.flags |= LAYOUT_GENERATION_IS_VERSION;
+            }
+            None => {}
+        }
+        process.runtime = [runtime, runtime.wrapping_add(self.runtime_bytes)];
         // The longest, where most samples fall. What does not fit is only not merged in the kernel.
         let mut ranges: Vec<&Range<u64>> = self.eval_loop.iter().chain(&self.eval_handlers).collect();
         ranges.sort_unstable_by_key(|range| Reverse(range.end - range.start));

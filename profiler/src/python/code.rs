@@ -1,6 +1,6 @@
 //! What a code object says: its file, its function's name, the line of each instruction.
 
-use std::mem::offset_of;
+use std::{mem::offset_of, slice};
 
 use profiler_common::limits::MAX_CODE_OBJECT_BYTES;
 use profiler_common::python::PythonProcess;
@@ -8,6 +8,8 @@ use profiler_common::record::{
     CodeRecord, INSTRUCTION_MASK, RECORD_CODE, RawString, SAME_AS_NAME, STRING_FILENAME, STRING_NAME, STRING_QUALNAME,
     STRINGS,
 };
+
+use profiler_ebpf::python::fingerprint::CodeObject;
 
 use super::layout::{CodeFormat, Instruction};
 use super::linetable;
@@ -56,13 +58,9 @@ pub enum CodeError {
 impl Code {
     /// Decodes a [`CodeRecord`], cut after its last byte, into the code object's address and what it says.
     ///
-    /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from
-    /// `memory`, if the same code object is still there.
-    pub fn from_record(
-        record: &[u8],
-        format: CodeFormat,
-        memory: Option<(&dyn ReadMemory, &PythonProcess)>,
-    ) -> Result<(u64, Self), CodeError> {
+    /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from the
+    /// process, if the same code object is still there.
+    pub fn from_record(record: &[u8], format: CodeFormat, live: Option<Live<'_>>) -> Result<(u64, Self), CodeError> {
         let Record {
             address,
             first_line,
@@ -80,8 +78,8 @@ impl Code {
             || !is_whole(&text[STRING_NAME])
             || (has_qualname && !is_whole(&text[STRING_QUALNAME]));
         if (lacks_text || line_table.is_none())
-            && let Some((memory, process)) = memory
-            && let Ok(live) = Raw::from_memory(memory, address, process)
+            && let Some(live) = live
+            && let Ok(live) = live.read(address)
             && live.first_line == first_line
             && text
                 .iter()
@@ -348,6 +346,55 @@ impl Raw {
     }
 }
 
+/// A code object that was seen in a live process, and may have given way to another since.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    pub memory: &'a dyn ReadMemory,
+    pub process: &'a PythonProcess,
+    /// What told it from others at its address.
+    pub fingerprint: u64,
+}
+
+impl Live<'_> {
+    /// Reads it, if it is still there.
+    pub fn code(&self, address: u64, format: CodeFormat) -> Result<Code, CodeError> {
+        let Raw {
+            text,
+            first_line,
+            first_traceable,
+            line_table,
+        } = self.read(address)?;
+        Ok(Code::new(text, first_line, first_traceable, line_table, format))
+    }
+
+    fn read(&self, address: u64) -> Result<Raw, CodeError> {
+        let raw = Raw::from_memory(self.memory, address, self.process)?;
+        // Afterwards: what was there all the time has its fingerprint now.
+        if self.is_there(address) {
+            Ok(raw)
+        } else {
+            Err(CodeError::Changed { address })
+        }
+    }
+
+    fn is_there(&self, address: u64) -> bool {
+        let mut object = CodeObject::default();
+        let memory = Foreign(self.memory);
+        object.read(&memory, self.process, address) && object.fingerprint(&memory, self.process) == self.fingerprint
+    }
+}
+
+/// Memory as the kernel side's logic wants it.
+struct Foreign<'a>(&'a dyn ReadMemory);
+
+impl profiler_ebpf::memory::ReadMemory for Foreign<'_> {
+    unsafe fn read(&self, address: u64, into: *mut u8, len: u32) -> bool {
+        // SAFETY: `into` is valid for writes of `len` bytes by contract, and holds integers.
+        self.0
+            .read(address, unsafe { slice::from_raw_parts_mut(into, len as usize) })
+    }
+}
+
 /// The fields of a `PyCodeObject` that are used; pointers as numbers.
 #[derive(PartialEq, Eq)]
 struct Object {
@@ -458,6 +505,7 @@ mod tests {
     use super::super::memory::FakeMemory;
     use super::super::version::Version;
     use super::*;
+    use std::sync::LazyLock;
 
     const ADDRESS: u64 = 0x10_0000;
     const FILENAME: u64 = 0x20_0000;
@@ -489,6 +537,8 @@ mod tests {
         let process = process();
         let mut object = vec![0; usize::from(process.unicode_compact_data)];
         put(&mut object, process.unicode_length, &characters.to_le_bytes());
+        // Nobody has asked for its hash.
+        put(&mut object, process.unicode_length + 8, &u64::MAX.to_le_bytes());
         put(&mut object, process.unicode_state, &(kind << 2 | 1 << 5).to_le_bytes());
         object.extend(bytes);
         object
@@ -527,6 +577,23 @@ mod tests {
         memory.put(NAME, name);
         memory.put(QUALNAME, qualname);
         memory
+    }
+
+    static PROCESS: LazyLock<PythonProcess> = LazyLock::new(process);
+
+    fn fingerprint(memory: &FakeMemory) -> u64 {
+        let mut object = CodeObject::default();
+        assert!(object.read(&Foreign(memory), &PROCESS, ADDRESS));
+        object.fingerprint(&Foreign(memory), &PROCESS)
+    }
+
+    /// What may still be the code object that [`record`] is a copy of.
+    fn live(memory: &FakeMemory) -> Live<'_> {
+        Live {
+            memory,
+            process: &PROCESS,
+            fingerprint: fingerprint(&original()),
+        }
     }
 
     /// What the kernel side sends: `copied` characters at most of each string, and the table or not.
@@ -635,7 +702,7 @@ mod tests {
         );
         assert_eq!(cut.line_at(ADDRESS, instruction(8)), None);
 
-        let (_, read) = Code::from_record(&record(3, false), format, Some((&original(), &process()))).unwrap();
+        let (_, read) = Code::from_record(&record(3, false), format, Some(live(&original()))).unwrap();
         assert_eq!(
             (&*read.filename, &*read.name, read.display_name()),
             ("file.py", "name", "q.na")
@@ -646,12 +713,25 @@ mod tests {
     #[test]
     fn nothing_of_another_code_object_at_the_same_address_is_mixed_in() {
         // Other text goes on differently …
-        let (_, code) = Code::from_record(&record(3, false), layout().format, Some((&memory(), &process()))).unwrap();
+        let (_, code) = Code::from_record(&record(3, false), layout().format, Some(live(&memory()))).unwrap();
         assert_eq!((&*code.filename, code.display_name()), ("fil…", "q.n…"));
         // … and a name that was copied whole must be the same, even if only the line table is missing.
         let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
-        let (_, code) = Code::from_record(&record(100, false), layout().format, Some((&other, &process()))).unwrap();
+        let (_, code) = Code::from_record(&record(100, false), layout().format, Some(live(&other))).unwrap();
         assert_eq!((&*code.name, code.line_at(ADDRESS, instruction(8))), ("name", None));
+    }
+
+    #[test]
+    fn what_is_there_now_is_read_only_if_it_is_what_was_sampled() {
+        let (format, original) = (layout().format, original());
+        assert_eq!(&*live(&original).code(ADDRESS, format).unwrap().name, "name");
+        let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
+        let changed = Err(CodeError::Changed { address: ADDRESS });
+        assert_eq!(live(&other).code(ADDRESS, format), changed);
+        // A cut name goes on as it did, but it is of another object: not even its end may be added.
+        let longer = memory_with([string(1, 7, b"file.py"), string(1, 5, b"names"), string(1, 4, b"q.na")]);
+        let (_, code) = Code::from_record(&record(3, true), format, Some(live(&longer))).unwrap();
+        assert_eq!(&*code.name, "nam…");
     }
 
     #[test]
@@ -721,7 +801,7 @@ mod tests {
                     *old = byte;
                 }
             }
-            if let Ok((address, code)) = Code::from_record(&record, format, Some((&memory(), &process()))) {
+            if let Ok((address, code)) = Code::from_record(&record, format, Some(live(&memory()))) {
                 let _ = code.line_at(address, instruction(8));
                 let _ = code.is_incomplete(address, u64::MAX, false);
             }

@@ -129,7 +129,8 @@ impl Layout {
 
 /// From `co_firstlineno` to the word that ends with `co_version` (with `co_nfreevars` before it), 3.12.1 and 3.13.0 by
 /// `offsetof`. The debug offsets do not name it; 3.14 and 3.15 declare the same fields in the same order
-/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be noticed late.
+/// (`_PyCode_DEF`, Include/cpython/code.h). If it were another word, code that was replaced could be taken for what it
+/// was.
 const CODE_VERSION_AFTER_FIRST_LINE: u16 = 20;
 
 /// `PyObject`, `PyBytesObject` and the code object's strings as they are in 3.8 – 3.10.
@@ -168,7 +169,10 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     bytes_data: 32,
     code_bytes: 128,
     code_version: 0,
-    reserved: [0; 3],
+    thread_interpreter: 16,
+    reserved: [0; 2],
+    generation: 0,
+    runtime: [0; 2],
     chain_gaps: [ChainGap::NONE; CHAIN_GAPS],
 };
 
@@ -305,6 +309,9 @@ const FIRST_TRACEABLE_BEFORE_ADAPTIVE: u16 = 16;
 /// `PyCompactUnicodeObject` is `PyASCIIObject` and two words more (3.12.1, 3.13.0: `offsetof`). 3.15 says it itself.
 const COMPACT_AFTER_ASCII: u64 = 16;
 
+/// No field of an interpreter's state lies farther in (3.14.10 has 225,864 bytes).
+const MAX_INTERPRETER: u64 = 1 << 24;
+
 /// No field of an object, string or bytes header lies farther in (the farthest known is at 32, `ob_sval`).
 const MAX_OBJECT_OFFSET: u64 = 512;
 
@@ -317,6 +324,9 @@ struct Positions {
     interpreter_next: usize,
     interpreter_modules: usize,
     thread_size: usize,
+    thread_interpreter: usize,
+    /// From 3.14 on.
+    code_object_generation: Option<usize>,
     current_frame: usize,
     thread_id: usize,
     frame_size: usize,
@@ -347,6 +357,8 @@ const POSITIONS_3_13: Positions = Positions {
     interpreter_next: 64,
     interpreter_modules: 88,
     thread_size: 152,
+    thread_interpreter: 176,
+    code_object_generation: None,
     current_frame: 184,
     thread_id: 192,
     frame_size: 224,
@@ -376,6 +388,8 @@ const POSITIONS_3_14: Positions = Positions {
     interpreter_next: 64,
     interpreter_modules: 96,
     thread_size: 176,
+    thread_interpreter: 200,
+    code_object_generation: Some(160),
     current_frame: 208,
     thread_id: 216,
     frame_size: 248,
@@ -405,6 +419,8 @@ const POSITIONS_3_15: Positions = Positions {
     interpreter_next: 64,
     interpreter_modules: 96,
     thread_size: 176,
+    thread_interpreter: 200,
+    code_object_generation: Some(160),
     current_frame: 208,
     thread_id: 240,
     frame_size: 312,
@@ -434,6 +450,11 @@ impl Positions {
         let thread = thread.min(MAX_THREAD_STATE_BYTES as u64);
         let thread_frame = block.field("thread_state.current_frame", self.current_frame, 8, thread)?;
         let thread_id = block.field("thread_state.thread_id", self.thread_id, 8, thread)?;
+        let thread_interpreter = block.field("thread_state.interp", self.thread_interpreter, 8, thread)?;
+        let generation = match self.code_object_generation {
+            Some(position) => block.at_most("interpreter_state.code_object_generation", position, MAX_INTERPRETER)?,
+            None => 0,
+        };
 
         let frame = block.at_most("interpreter_frame.size", self.frame_size, u64::from(u16::MAX))?;
         let frame = frame.min(MAX_FRAME_BYTES as u64);
@@ -518,7 +539,8 @@ impl Positions {
                 code_first_traceable,
                 code_bytes,
                 code_version: code_first_line + CODE_VERSION_AFTER_FIRST_LINE,
-                reserved: [0; 3],
+                thread_interpreter,
+                generation,
                 unicode_length: block.field("unicode_object.length", self.unicode_length, 8, ascii)?,
                 unicode_state: block.field("unicode_object.state", self.unicode_state, 4, ascii)?,
                 unicode_ascii_data: ascii as u16,
@@ -629,7 +651,12 @@ mod tests {
                 code_first_traceable: adaptive - 16,
                 code_bytes: adaptive - 8,
                 code_version: 88,
-                reserved: [0; 3],
+                thread_interpreter: 16,
+                generation: match version.minor {
+                    13 => 0,
+                    14 => 7992,
+                    _ => 7944,
+                },
                 unicode_length: 16,
                 unicode_state: 32,
                 unicode_ascii_data: 40,

@@ -10,6 +10,7 @@ pub mod bytecode;
 pub mod calls;
 pub mod chain_gaps;
 pub mod code;
+pub mod code_numbers;
 pub mod codes;
 pub mod eval_loop;
 pub mod image;

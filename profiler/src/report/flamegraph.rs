@@ -40,6 +40,8 @@ impl Writer for FlameGraph {
     }
 }
 
+/// What inferno's script does not do.
+const SCRIPT: &str = include_str!("flamegraph.js");
 const FONT_SIZE: usize = 12;
 /// Frames below this share of the whole, in percent, are not drawn: an eighth of a pixel, were the image 1200 wide.
 const MIN_WIDTH: f64 = 0.01;
@@ -157,6 +159,7 @@ fn draw(profile: &Profile, view: &View, value_type: ValueType, fold: &Fold) -> a
     if value_type.unit == "bytes" {
         svg = with_binary_units(&svg);
     }
+    svg = with_script(svg);
     // Were inferno to change what it writes, a graph without a legend is better than none (and a test fails).
     Ok(with_legend(&svg, profile, view, &legend(fold, value_type, total)).unwrap_or(svg))
 }
@@ -266,6 +269,17 @@ fn binary_units(described: &str) -> Option<(&str, String, &str)> {
     let bytes = number.replace(',', "").parse().ok()?;
     let after = start + number.len() + UNIT.len() - ", ".len();
     Some((&described[..start], humanize::bytes(bytes), &described[after..]))
+}
+
+/// Adds our script behind everything, so that inferno's has run.
+fn with_script(mut svg: String) -> String {
+    if let Some(end) = svg.rfind("</svg>") {
+        svg.insert_str(
+            end,
+            &format!("<script type=\"text/ecmascript\"><![CDATA[\n{SCRIPT}]]></script>"),
+        );
+    }
+    svg
 }
 
 /// Puts the legend between the subtitle and the line that describes the frame under the pointer, moves the result of a
@@ -410,6 +424,11 @@ mod tests {
             .0,
             "bytes"
         );
+    }
+
+    #[test]
+    fn our_script_ends_no_document() {
+        assert!(!SCRIPT.contains("]]>") && !SCRIPT.contains("</script"));
     }
 
     #[test]

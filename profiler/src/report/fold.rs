@@ -8,7 +8,7 @@ use std::hash::BuildHasherDefault;
 use indexmap::{IndexMap, map::Entry};
 use rustc_hash::FxHasher;
 
-use super::{View, label, machinery::Machinery};
+use super::{View, label, machinery::Machinery, workers::Workers};
 use crate::profile::{FrameKind, Profile};
 
 /// What a name stands for.
@@ -38,6 +38,7 @@ pub(super) struct Line {
 pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
     let mut names = Names::default();
     let mut frames: Vec<Option<u32>> = vec![None; profile.frames().len()];
+    let workers = Workers::new(profile, view);
     let mut machinery = Machinery::new(profile, view.interpreter);
     let mut shown = Vec::new();
     let mut sums: FxIndexMap<Vec<u32>, i64> = FxIndexMap::default();
@@ -49,10 +50,10 @@ pub(super) fn fold(profile: &Profile, view: &View) -> Fold {
         }
         let mut line = Vec::with_capacity(profile.stack(key.stack).len() + 2);
         if view.process {
-            line.push(names.intern(label::process(profile, &key.labels), Part::Root));
+            line.push(names.intern(workers.process(profile, &key.labels).1, Part::Root));
         }
         if view.thread {
-            line.push(names.intern(label::thread(profile, &key.labels), Part::Root));
+            line.push(names.intern(workers.thread(profile, &key.labels).1, Part::Root));
         }
         let stack = profile.stack(key.stack);
         if stack.is_empty() {

@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use super::path;
+use super::{cython, path};
 use crate::profile::{Frame, FrameKind, Labels, Profile};
 
 /// The text of one frame. Never empty, and free of `;` and control characters.
@@ -36,13 +36,26 @@ pub fn process(profile: &Profile, labels: &Labels) -> String {
     clean(format!("{} (process {})", process_name(profile, labels), labels.pid))
 }
 
+/// The root of equal workers' stacks: `gunicorn shop.wsgi [shop.service] (12 processes)`.
+pub fn processes(profile: &Profile, labels: &Labels, number: usize) -> String {
+    clean(format!("{} ({number} processes)", process_name(profile, labels)))
+}
+
+/// The root of the stacks of their threads of one name: `worker-1 (threads)`.
+pub fn threads(profile: &Profile, labels: &Labels) -> String {
+    clean(format!("{} (threads)", thread_name(profile, labels)))
+}
+
 /// The root of a thread's stacks: `worker-1 (thread 4243)`.
 pub fn thread(profile: &Profile, labels: &Labels) -> String {
-    let name = match profile.string(labels.thread) {
+    clean(format!("{} (thread {})", thread_name(profile, labels), labels.tid))
+}
+
+fn thread_name<'a>(profile: &'a Profile, labels: &Labels) -> &'a str {
+    match profile.string(labels.thread) {
         "" => "[unknown]",
         name => name,
-    };
-    clean(format!("{name} (thread {})", labels.tid))
+    }
 }
 
 /// What tells a process from others, without its number: what it runs, and where.
@@ -88,7 +101,10 @@ fn native(function: &str, path: Option<&str>, address: u64) -> String {
         ("", None) => format!("[{address:#x}]"),
         // A function that is only known by where it begins, `[libfoo.so+0x1230]`, or not at all, `[anonymous]`.
         _ if function.starts_with('[') && function.ends_with(']') => function.to_owned(),
-        (_, Some(file)) => format!("{function} ({file})"),
+        (_, Some(file)) => match cython::readable(function, path::extension(file)) {
+            Some(readable) => format!("{readable} ({file})"),
+            None => format!("{function} ({file})"),
+        },
         // perf's word.
         (_, None) => format!("{function} ([unknown])"),
     }
@@ -102,7 +118,7 @@ fn mapping_path<'a>(profile: &'a Profile, frame: &Frame) -> Option<&'a str> {
 /// Makes a label safe wherever it goes: `;` separates frames of folded text and a newline ends its stack; spaces at its
 /// ends do not survive its readers, which also take a line that starts with `# ` for a comment (inferno 0.12.8,
 /// `flamegraph::from_lines`); and XML 1.0 has no way to write most control characters, nor U+FFFE and U+FFFF.
-fn clean(label: String) -> String {
+pub(crate) fn clean(label: String) -> String {
     let trimmed = label.trim();
     let mut clean = if trimmed.chars().any(|c| replacement(c).is_some()) {
         Cow::Owned(trimmed.chars().map(|c| replacement(c).unwrap_or(c)).collect())
@@ -166,6 +182,14 @@ mod tests {
     #[test]
     fn native_code_names_its_file_or_its_address() {
         assert_eq!(native("malloc", Some("/lib/libc.so.6"), 1), "malloc (libc.so.6)");
+        assert_eq!(
+            native(
+                "__pyx_f_6uvloop_4loop_4Loop__run",
+                Some("/x/loop.cpython-312-x86_64-linux-gnu.so"),
+                1
+            ),
+            "uvloop.loop.Loop._run (loop.cpython-312-x86_64-linux-gnu.so)"
+        );
         assert_eq!(native("jit 12", None, 1), "jit 12 ([unknown])");
         assert_eq!(
             native("JS:*fib /x.js:1:13", Some("[JIT]"), 0),

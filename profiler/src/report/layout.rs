@@ -24,7 +24,7 @@ pub(super) struct Column {
     pub(super) dispensable: u8,
 }
 
-/// Text that is cut in its middle, and an addition that is there whole or not at all.
+/// Text that is cut in its middle, and an addition that has a line of its own where there is no room beside it.
 #[derive(Default)]
 pub(super) struct Last {
     pub(super) text: String,
@@ -88,6 +88,14 @@ impl Grid {
                     shown
                 },
             );
+            if !whole && !last.addition.is_empty() {
+                // As far to the right as it fits.
+                let indent = (taken + GAP)
+                    .min(width.saturating_sub(columns(&last.addition)))
+                    .max(GAP);
+                text.extend(std::iter::repeat_n(' ', indent));
+                push_line(&mut text, &cut(&last.addition, width - indent));
+            }
         }
         text
     }
@@ -133,6 +141,27 @@ pub(super) fn clauses(indent: &str, parts: &[String], width: usize) -> String {
         true => line,
         false => format!("{indent}{}\n", parts.join(&format!(",\n{indent}  "))),
     }
+}
+
+/// Words in lines that are no wider than `width`, nor than 80 columns; all but the first begin two columns further in.
+pub(super) fn paragraph(text: &str, width: usize) -> String {
+    let width = width.clamp(NARROWEST, 80);
+    let mut lines = String::new();
+    let mut taken = 0;
+    for word in text.split(' ') {
+        let length = columns(word);
+        if taken > 0 && taken + 1 + length > width {
+            lines.push_str("\n  ");
+            taken = 2;
+        } else if taken > 0 {
+            lines.push(' ');
+            taken += 1;
+        }
+        lines.push_str(word);
+        taken += length;
+    }
+    lines.push('\n');
+    lines
 }
 
 /// The text in `width` columns: what is too long loses its middle, as a name begins and a place ends with what matters.
@@ -298,11 +327,21 @@ mod tests {
         );
         assert_eq!(
             grid().render(52),
-            "   live  pages  where\n1.0 MiB    256  a_function_with_a…ge/module.py:1234)\n"
+            "   live  pages  where\n1.0 MiB    256  a_function_with_a…ge/module.py:1234)\n                 via x\n"
         );
         assert_eq!(
             grid().render(40),
-            "   live  where\n1.0 MiB  a_function_with…module.py:1234)\n"
+            "   live  where\n1.0 MiB  a_function_with…module.py:1234)\n           via x\n"
+        );
+    }
+
+    #[test]
+    fn a_paragraph_breaks_between_words() {
+        let text = "? The line got this memory first, and others' objects may be in it";
+        assert_eq!(paragraph(text, 200), format!("{text}\n"));
+        assert_eq!(
+            paragraph(text, 40),
+            "? The line got this memory first, and\n  others' objects may be in it\n"
         );
     }
 

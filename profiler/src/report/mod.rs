@@ -11,9 +11,11 @@ use anyhow::Context as _;
 use crate::profile::{Profile, ValueType};
 
 pub mod calls;
+mod cython;
 pub mod flamegraph;
 mod fold;
 pub mod folded;
+pub mod hottest;
 pub mod label;
 mod layout;
 mod machinery;
@@ -22,6 +24,7 @@ pub(crate) mod owner;
 pub(crate) mod path;
 pub mod pprof;
 pub mod speedscope;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,8 @@ pub struct View {
     pub process: bool,
     /// Stacks start at `name (thread 4243)`, below the process if that is shown too.
     pub thread: bool,
+    /// Equal workers are one process.
+    pub merge_workers: bool,
     /// Headline of formats that have one.
     pub title: String,
     /// The line below it; may be empty.

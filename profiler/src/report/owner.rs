@@ -6,9 +6,12 @@
 //! Python that is installed (packages, the standard library) mostly allocates for whoever called it: where a frame of
 //! the program's own lies further out, that one is responsible, and the library is told beside it.
 
-use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId};
+use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId, StringId};
 
-use super::path::{extension, file_name, is_installed, is_interpreter};
+use super::{
+    memory,
+    path::{self, extension, file_name, is_installed, is_interpreter},
+};
 
 /// Who a stack's memory is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +22,12 @@ pub(super) struct Owner {
     pub(super) library: Option<FrameId>,
     /// A frame of the extension module that a Python frame had called.
     pub(super) via: Option<FrameId>,
+    /// The leaf that says of what sort the pages are ([`SORTS`]).
+    pub(super) sort: Option<FrameId>,
 }
+
+/// Markers that are leaves of stacks whose pages are not just the process's own memory.
+pub(super) const SORTS: [&str; 3] = [memory::PAGES_OF_FILES, memory::SHARED_MEMORY, memory::COPIES];
 
 /// Finds owners, and remembers what it learnt of each frame.
 pub(super) struct Owners<'a> {
@@ -46,6 +54,25 @@ enum Role {
     Kernel,
 }
 
+/// Which function a stack's memory is told of.
+pub struct Functions<'a>(Owners<'a>);
+
+impl<'a> Functions<'a> {
+    pub fn new(profile: &'a Profile) -> Self {
+        Self(Owners::new(profile))
+    }
+
+    /// Its name and file; none if nothing is known of them.
+    pub fn of(&mut self, stack: StackId) -> Option<(StringId, StringId)> {
+        let frame = self.0.profile.frame(self.0.find(stack).frame?);
+        match frame.kind {
+            FrameKind::Python => Some((frame.function, frame.file)),
+            FrameKind::Native if frame.function != Profile::EMPTY => Some((frame.function, Profile::EMPTY)),
+            FrameKind::Native | FrameKind::Marker | FrameKind::Kernel => None,
+        }
+    }
+}
+
 impl<'a> Owners<'a> {
     pub(super) fn new(profile: &'a Profile) -> Self {
         Self {
@@ -56,6 +83,11 @@ impl<'a> Owners<'a> {
 
     pub(super) fn find(&mut self, stack: StackId) -> Owner {
         let stack = self.profile.stack(stack);
+        let is_sort = |id: &FrameId| {
+            let frame = self.profile.frame(*id);
+            frame.kind == FrameKind::Marker && SORTS.contains(&self.profile.string(frame.function))
+        };
+        let sort = stack.first().copied().filter(is_sort);
         let mut via = None;
         let mut library = None;
         let mut best: Option<(Role, FrameId)> = None;
@@ -64,7 +96,12 @@ impl<'a> Owners<'a> {
             match role {
                 Role::Python => {
                     let frame = Some(*id);
-                    return Owner { frame, library, via };
+                    return Owner {
+                        frame,
+                        library,
+                        via,
+                        sort,
+                    };
                 }
                 Role::Library => library = library.or(Some(*id)),
                 // The last one before the Python frame is what that one called.
@@ -79,7 +116,13 @@ impl<'a> Owners<'a> {
             frame: best.map(|(_, id)| id),
             library: None,
             via: via.filter(|_| library.is_some()),
+            sort,
         }
+    }
+
+    /// Whether it is a frame of the program's own Python.
+    pub(super) fn is_own(&mut self, id: FrameId) -> bool {
+        self.role(id) == Role::Python
     }
 
     fn role(&mut self, id: FrameId) -> Role {
@@ -93,7 +136,8 @@ fn role(profile: &Profile, frame: &Frame) -> Role {
         FrameKind::Python => {
             let file = profile.string(frame.file);
             // `<string>` and `<stdin>` are the program's; `<frozen importlib._bootstrap>` is CPython's.
-            if is_installed(file) || file.starts_with("<frozen ") {
+            let is_launcher = profile.string(frame.function) == "<module>" && path::is_launcher(file);
+            if is_installed(file) || file.starts_with("<frozen ") || is_launcher {
                 Role::Library
             } else {
                 Role::Python

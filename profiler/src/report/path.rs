@@ -78,6 +78,12 @@ pub(crate) fn is_installed(path: &str) -> bool {
     imported(path).is_some()
 }
 
+/// Whether it is what pip writes for a command of a package: `/venv/bin/gunicorn`.
+pub(crate) fn is_launcher(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    (folder == "bin" || folder.ends_with("/bin")) && !name.contains('.')
+}
+
 /// Where the part that one would import begins.
 fn imported(path: &str) -> Option<usize> {
     let mut start = None;

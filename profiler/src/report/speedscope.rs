@@ -11,7 +11,7 @@ use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
-use super::{View, Writer, flamegraph::nothing, label, machinery::Machinery};
+use super::{View, Writer, flamegraph::nothing, label, machinery::Machinery, workers::Workers};
 use crate::profile::{self, FrameId, FrameKind, Labels, Profile, ValueType};
 
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +112,7 @@ struct Group {
 
 fn groups(profile: &Profile, view: &View, value_type: ValueType, frames: &mut Frames) -> Vec<Group> {
     let mut groups: BTreeMap<Key, BTreeMap<Vec<usize>, i64>> = BTreeMap::new();
+    let workers = Workers::new(profile, view);
     let mut machinery = Machinery::new(profile, view.interpreter);
     let mut shown = Vec::new();
     for (key, values) in profile.samples() {
@@ -119,7 +120,9 @@ fn groups(profile: &Profile, view: &View, value_type: ValueType, frames: &mut Fr
         if value == 0 {
             continue;
         }
-        let stacks = groups.entry(Key::new(profile, view, &key.labels)).or_default();
+        let stacks = groups
+            .entry(Key::new(profile, view, &workers, &key.labels))
+            .or_default();
         shown.clear();
         machinery.push_shown(profile.stack(key.stack), &mut shown);
         let sum = stacks.entry(frames.intern_stack(profile, &shown)).or_insert(0);
@@ -154,20 +157,16 @@ struct Key {
 }
 
 impl Key {
-    fn new(profile: &Profile, view: &View, labels: &Labels) -> Self {
-        let process = label::process(profile, labels);
+    fn new(profile: &Profile, view: &View, workers: &Workers, labels: &Labels) -> Self {
+        let (pid, process) = workers.process(profile, labels);
         let (tid, name) = match view.thread {
-            true => (
-                Some(labels.tid),
-                format!("{process} {}", label::thread(profile, labels)),
-            ),
+            true => {
+                let (tid, thread) = workers.thread(profile, labels);
+                (Some(tid), format!("{process} {thread}"))
+            }
             false => (None, process),
         };
-        Self {
-            pid: labels.pid,
-            tid,
-            name,
-        }
+        Self { pid, tid, name }
     }
 }
 

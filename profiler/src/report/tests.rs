@@ -109,8 +109,11 @@ mod golden {
         let end = svg.find("</script>").unwrap();
         assert!(svg[start..end].contains("function search("));
         assert!(svg[start..end].contains("function zoom("));
+        // Ours has a file of its own.
+        let ours = svg.rfind("<script").unwrap();
+        assert!(ours > end && svg.ends_with("]]></script></svg>"));
         // One element per line, so that a difference can be read.
-        format!("{}{}", &svg[..start], &svg[end + "</script>".len()..]).replace("><", ">\n<")
+        format!("{}{}</svg>", &svg[..start], &svg[end + "</script>".len()..ours]).replace("><", ">\n<")
     }
 }
 
@@ -267,6 +270,42 @@ fn hostile_names_break_no_format() {
     serde_json::from_str::<Value>(&written(Format::Speedscope, &profile, &view)).unwrap();
     let read = pprof::read(&bytes(Format::Pprof, &profile, &view)).unwrap();
     assert_eq!(contents(&read), contents(&profile));
+}
+
+#[test]
+fn equal_workers_are_one() {
+    let mut profile = Profile::new(vec![SAMPLES], None);
+    let function = Code::python("f", "a.py", 1, 1).intern(&mut profile);
+    let stack = profile.intern_stack(&[function]);
+    for (pid, comm, container) in [(7, "web", ""), (8, "web", ""), (9, "web", "other"), (10, "db", "")] {
+        let labels = Labels {
+            pid,
+            tid: pid,
+            comm: profile.intern_string(comm),
+            command: Profile::EMPTY,
+            thread: profile.intern_string("main"),
+            cgroup: Profile::EMPTY,
+            container: profile.intern_string(container),
+        };
+        profile.add(SampleKey { stack, labels }, &[1]);
+    }
+    let view = View {
+        process: true,
+        thread: true,
+        merge_workers: true,
+        ..View::default()
+    };
+    assert_eq!(
+        written(Format::Folded, &profile, &view),
+        concat!(
+            "2 processes \"web\";threads \"main\";f (a.py:1) 2\n",
+            "process 10:\"db\";thread 10:\"main\";f (a.py:1) 1\n",
+            "process 9:\"web\";thread 9:\"main\";f (a.py:1) 1\n",
+        )
+    );
+    let speedscope: Value = serde_json::from_str(&written(Format::Speedscope, &profile, &view)).unwrap();
+    assert_eq!(speedscope["profiles"].as_array().unwrap().len(), 3);
+    assert_eq!(speedscope["profiles"][0]["endValue"], 2);
 }
 
 #[test]

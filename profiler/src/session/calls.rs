@@ -3,6 +3,7 @@
 mod late;
 mod names;
 mod watch;
+mod windows;
 
 use std::{
     fs,
@@ -21,14 +22,18 @@ use profiler_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::{late::Late, watch::Watching};
+use self::{
+    late::Late,
+    watch::Watching,
+    windows::{Pace, Window},
+};
 use super::content::Content;
 use crate::{
     bpf::{CallPlace, Kernel},
-    calls::{Counted, Main, Pattern, Timing, WindowCount, report},
+    calls::{Counted, FASTEST_CALL_NS, Main, Pattern, Timing, WindowCount, report},
     config::{CallsConfig, Config, Target},
     cost::monotonic_ns,
-    governor::{self, Governor, Hits, TrapCost, cpu_time_ns, stepped},
+    governor::{self, Governor, HIT_ERROR, TrapCost, cpu_time_ns, stepped},
     process::files::{File, FileId},
     python::{
         binary::PythonBinary,
@@ -38,18 +43,9 @@ use crate::{
         layout::{CodeFormat, Instruction},
     },
     recording::{Ended, Recording},
+    report::calls::Cost,
     summary::CallsSummary,
 };
-
-/// How long calls are counted at a time, with `--duty`.
-const WINDOW: Duration = Duration::from_millis(250);
-/// Probes in a program cost up to so many times what they cost on the yardstick: whatever they push out of the
-/// processor's caches is brought back by the program. 1.16 times, measured on CPython 3.8.18 and Linux 6.18 in a virtual
-/// machine with calls and nothing else (1.55 and 1.33 µs per hit). They can cost less as well: where many are stepped
-/// (3.13.0), hits times the yardstick were more than the time in which they came.
-const PROBES_COST_MORE: f64 = 1.4;
-/// No CPython calls faster. (30 ns on 3.13.0, measured on calls that do next to nothing.)
-const FASTEST_CALL_NS: u64 = 15;
 
 pub struct Calls {
     wanted: CallsConfig,
@@ -65,6 +61,7 @@ pub struct Calls {
     governor: Option<Governor>,
     watching: Watching,
     window: Window,
+    pace: Pace,
     /// Time in which calls were counted, the window that is open not included.
     observed: Duration,
     /// Calls in each window that is closed.
@@ -77,24 +74,14 @@ pub struct Calls {
     command: Option<Main>,
     timing: FxHashMap<CodeId, Timing>,
     counted: Vec<(CodeKey, CallCount)>,
+    /// What was counted before counting began anew.
+    before: FxHashMap<CodeKey, CallCount>,
     sampled: Duration,
     warnings: Vec<String>,
     /// Counting stopped because of what it cost.
     spent: bool,
     /// Calls that could not be counted.
     lost: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Window {
-    Open {
-        since: Instant,
-    },
-    Closed {
-        until: Instant,
-    },
-    /// The budget is spent, or the recording is over.
-    Over,
 }
 
 /// Where the calls of a file's interpreter can be seen.
@@ -143,6 +130,7 @@ impl Calls {
             governor: None,
             watching: Watching::new(wanted),
             window: Window::Open { since: Instant::now() },
+            pace: Pace::new(wanted.max_overhead, config.duration),
             observed: Duration::ZERO,
             windows: Vec::new(),
             codes: FxHashMap::default(),
@@ -154,6 +142,7 @@ impl Calls {
             },
             timing: FxHashMap::default(),
             counted: Vec::new(),
+            before: FxHashMap::default(),
             sampled: Duration::ZERO,
             warnings: Vec::new(),
             spent: false,
@@ -289,9 +278,7 @@ impl Calls {
         if let Some(&since) = self.attached.get(&(file, scope)) {
             return Ok(Some(since));
         }
-        for place in &found.places {
-            kernel.attach_calls(path, place, scope)?;
-        }
+        kernel.attach_calls(path, &found.places, scope)?;
         let since = monotonic_ns();
         self.attached.insert((file, scope), since);
         Ok(Some(since))
@@ -399,99 +386,24 @@ impl Calls {
             let caller = CodeKey::identified(call.caller, call.instance, call.caller_identity);
             let caller = (call.caller != 0).then_some(caller);
             self.watching.note_time(call.took_ns);
+            let trap = self.governor.as_ref().map(Governor::trap);
+            let paid_ns = trap.map_or(0.0, |trap| trap.of_toll(&call.paid, self.watching.trap_ns()));
             let timing = self.timing.entry(code).or_default();
-            timing.add(call.took_ns, caller, own);
+            timing.add(call.took_ns, paid_ns, caller, own);
         }
         self.follow_ended(kernel, recording);
         self.follow_windows(kernel, recording)?;
         self.follow_watches(kernel, recording)
     }
 
-    fn follow_windows(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
-        let now = Instant::now();
-        match self.window {
-            Window::Open { since } => {
-                if self.is_spent(kernel)? {
-                    self.close(kernel, now)?;
-                    self.spent = true;
-                    // The next window waits until the program has made up for this one.
-                    self.window = match self.wanted.duty {
-                        Some(duty) => Window::Closed {
-                            until: since + WINDOW.div_f64(duty),
-                        },
-                        None => Window::Over,
-                    };
-                } else if let Some(duty) = self.wanted.duty
-                    && now.duration_since(since) >= WINDOW
-                {
-                    self.close(kernel, now)?;
-                    self.window = Window::Closed {
-                        until: since + WINDOW.div_f64(duty),
-                    };
-                }
-            }
-            Window::Closed { until } if now >= until => {
-                if self.is_spent(kernel)? {
-                    return Ok(());
-                }
-                self.window = Window::Open { since: Instant::now() };
-                for pid in recording.pids().collect::<Vec<_>>() {
-                    self.probe(kernel, recording, pid);
-                }
-                self.window = Window::Open { since: Instant::now() };
-            }
-            Window::Closed { .. } | Window::Over => {}
-        }
-        Ok(())
-    }
-
-    /// Counts no more: first nothing is counted any longer, then the probes go.
-    fn close(&mut self, kernel: &mut Kernel, now: Instant) -> anyhow::Result<()> {
-        let Window::Open { since } = self.window else {
-            return Ok(());
-        };
-        kernel.remove_all_call_facts();
-        self.observed += now.duration_since(since);
-        self.watching.forget_all(kernel);
-        self.detach(kernel);
-        if self.wanted.duty.is_some() {
-            let all = kernel.calls().iter().map(|(_, count)| count.calls).sum::<u64>();
-            let before = self.windows.iter().map(|window| window.calls).sum::<u64>();
-            self.windows.push(WindowCount {
-                calls: all.saturating_sub(before),
-                length: now.duration_since(since),
-            });
-        }
-        Ok(())
-    }
-
-    fn detach(&mut self, kernel: &mut Kernel) {
-        kernel.detach_probes();
-        self.attached.clear();
-    }
-
-    fn is_spent(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
-        let Some(governor) = &mut self.governor else {
-            return Ok(false);
-        };
-        let hits = Hits {
-            entries: kernel.counter(Counter::EntryHits)?,
-            stepped: kernel.counter(Counter::SteppedHits)?,
-            returns: kernel.counter(Counter::ReturnHits)?,
-            program_ns: kernel.counter(Counter::RunTimeNs)?,
-            watch_ns: self.watching.seen(kernel)? as f64 * self.watching.trap_ns(),
-        };
-        let cpu_ns = self.probed.iter().map(|probed| cpu_time_ns(probed.pid)).sum();
-        Ok(governor.look(hits, cpu_ns))
-    }
-
     /// The recording is over.
     pub fn stop(&mut self, kernel: &mut Kernel, recording: &Recording, recorded: Duration) -> anyhow::Result<()> {
         if let Window::Open { .. } = self.window {
-            self.is_spent(kernel)?;
+            self.look(kernel)?;
             self.look_for_changes(recording);
             self.close(kernel, Instant::now())?;
         }
+        self.look(kernel)?;
         self.window = Window::Over;
         self.sampled = recorded;
         Ok(())
@@ -500,6 +412,13 @@ impl Calls {
     /// Reads the counts, while the processes are still known.
     pub fn finish(&mut self, kernel: &Kernel, recording: &mut Recording) {
         self.counted = kernel.calls();
+        for (key, count) in &mut self.counted {
+            if let Some(before) = self.before.get(key) {
+                count.calls = count.calls.saturating_sub(before.calls);
+                count.nested = count.nested.saturating_sub(before.nested);
+            }
+        }
+        self.counted.retain(|(_, count)| count.calls > 0);
         let callers = self.timing.values().flat_map(|timing| timing.callers.keys().copied());
         let keys: Vec<CodeKey> = self.counted.iter().map(|(key, _)| *key).chain(callers).collect();
         let mut held: FxHashMap<CodeKey, FxHashSet<CodeKey>> = FxHashMap::default();
@@ -568,7 +487,7 @@ impl Calls {
     }
 
     pub fn content(&self, recording: &Recording, length: Duration) -> Content {
-        let slow_down = self.governor.as_ref().map(Governor::slow_down);
+        let cost = self.governor.as_ref().map(|_| self.cost(length));
         let counted = Counted {
             undisturbed: self.undisturbed(),
             beginning: self.late.told(),
@@ -578,36 +497,48 @@ impl Calls {
             chosen: &self.chosen,
             only_chosen: !self.patterns.is_empty(),
             timing: &self.timing,
-            windows: self.wanted.duty.map(|_| &self.windows[..]),
+            windows: (self.wanted.duty.is_some() || self.spent).then_some(&self.windows[..]),
             observed: self.observed,
             sampled: self.sampled,
             length,
-            slow_down,
+            cost,
             stop: self.watching.stop(),
             period: self.period,
         };
         Content::Calls(Box::new(report(recording, &counted)))
     }
 
+    /// What counting cost the program in a recording of that length.
+    fn cost(&self, length: Duration) -> Cost {
+        let floor_ns = (self.all_calls() * FASTEST_CALL_NS) as f64;
+        Cost {
+            over_all: self.pace.over_all(length, floor_ns),
+            within: self.pace.within(floor_ns),
+            spent: self.governor.as_ref().map_or(Duration::ZERO, Governor::spent),
+            idle: self.pace.is_idle(length),
+        }
+    }
+
+    fn all_calls(&self) -> u64 {
+        self.counted.iter().map(|(_, count)| count.calls).sum()
+    }
+
     /// What the program would have run in the time observed, had nobody looked: at least, and at most.
     fn undisturbed(&self) -> Range<Duration> {
-        let spent = self.governor.as_ref().map_or(Duration::ZERO, Governor::spent);
-        let calls: u64 = self.counted.iter().map(|(_, count)| count.calls).sum();
-        let fastest = Duration::from_nanos(calls.saturating_mul(FASTEST_CALL_NS)).min(self.observed);
-        let most = self
-            .observed
-            .saturating_sub(spent.div_f64(PROBES_COST_MORE))
-            .max(fastest);
-        let least = self.observed.saturating_sub(spent.mul_f64(PROBES_COST_MORE));
+        let lost = self.pace.lost(self.observed);
+        let fastest = Duration::from_nanos(self.all_calls().saturating_mul(FASTEST_CALL_NS)).min(self.observed);
+        let most = self.observed.saturating_sub(lost.mul_f64(1.0 - HIT_ERROR)).max(fastest);
+        let least = self.observed.saturating_sub(lost.mul_f64(1.0 + HIT_ERROR));
         least.max(fastest).min(most)..most
     }
 
-    pub fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS]) -> CallsSummary {
+    pub fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS], length: Duration) -> CallsSummary {
         let counter = |counter: Counter| counters[counter as usize];
         CallsSummary {
             lines,
             observed_s: self.observed.as_secs_f64(),
-            stopped_at: (self.spent && self.wanted.duty.is_none()).then_some(self.wanted.max_overhead),
+            in_windows_for: self.spent.then_some(self.wanted.max_overhead),
+            windows: self.windows.len() as u64,
             entry_hits: counter(Counter::EntryHits),
             return_hits: counter(Counter::ReturnHits),
             trap_ns: self.governor.as_ref().map_or(0.0, Governor::trap_ns),
@@ -615,7 +546,10 @@ impl Calls {
             watch_ns: self.watching.trap_ns(),
             watched_s: self.watching.length().as_secs_f64(),
             under_way: self.watching.under_way(),
-            slow_down: self.governor.as_ref().map_or(1.0, Governor::slow_down),
+            slow_down: self.cost(length).over_all,
+            slow_down_counting: self.cost(length).within,
+            idle: self.pace.is_idle(length),
+            other_hits: counter(Counter::OtherHits),
             lost_calls: counter(Counter::LostCalls),
             lost_times: counter(Counter::LostTimes),
         }

@@ -227,6 +227,8 @@ impl Memory {
                     anonymous_after: process.after.anonymous,
                     file_before: process.before.file,
                     file_after: process.after.file,
+                    shared_before: process.before.shared,
+                    shared_after: process.after.shared,
                     explained_bytes: process.explained,
                     explained_error_bytes: (1.96 * process.explained_variance.max(0.0).sqrt()) as u64,
                     explained_share: process.explained_share(),

@@ -4,6 +4,7 @@
 //! recording, and `store` keeps them in the kernel side's memory, with who maps what.
 
 mod builder;
+mod decoded;
 #[cfg(test)]
 mod own_stack;
 mod rule;

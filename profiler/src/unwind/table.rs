@@ -6,11 +6,11 @@
 //! entry is ever in memory, and since no address gets more than one row, the size of the code bounds the table whatever
 //! the entries allege.
 
-mod elf;
+pub(super) mod elf;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod truth;
+pub(super) mod truth;
 
 use std::ops::Range;
 
@@ -23,7 +23,10 @@ use profiler_common::unwind::{
 };
 
 use self::elf::Elf;
-use super::rule::{self, Bytes, Room, Rules};
+use super::{
+    decoded::{self, Decoded},
+    rule::{self, Bytes, Room, Rules},
+};
 
 /// How to unwind the code of one file.
 #[derive(Debug)]
@@ -123,6 +126,11 @@ pub fn build_and(file: &[u8], let_go: &dyn Fn()) -> Result<Table, NoTable> {
     }
     found.sort();
     elf.keeps_frame_pointers |= !elf.is_mostly(found.covered());
+    let decoded = match elf.keeps_frame_pointers {
+        true => Decoded::default(),
+        false => decoded::decode(&elf, &found.ranges()),
+    };
+    let_go();
 
     let mut writer = Writer::new(elf.base);
     let mut context = UnwindContext::<usize, Room>::new_in();
@@ -135,7 +143,7 @@ pub fn build_and(file: &[u8], let_go: &dyn Fn()) -> Result<Table, NoTable> {
             let_go_at = entry.start.saturating_add(LET_GO_EVERY);
         }
         if entry.start > covered {
-            fill_gap(&elf, &mut writer, covered..entry.start);
+            fill_gap(&elf, &decoded, &mut writer, covered..entry.start);
         }
         // An entry ends where the next one starts: who searches the file's own index (.eh_frame_hdr), as the C++ run
         // time does, takes the last entry that starts at or before an address, and no other.
@@ -157,7 +165,7 @@ pub fn build_and(file: &[u8], let_go: &dyn Fn()) -> Result<Table, NoTable> {
             return Err(NoTable::TooLarge);
         }
     }
-    fill_gap(&elf, &mut writer, covered..elf.span);
+    fill_gap(&elf, &decoded, &mut writer, covered..elf.span);
     Ok(writer.finish(unreadable))
 }
 
@@ -233,6 +241,13 @@ impl Found {
         self.entries
             .sort_unstable_by_key(|entry| (entry.start, entry.of, entry.offset));
         self.entries.dedup_by_key(|entry| entry.start);
+    }
+
+    /// What each entry covers, in order. One ends where the next begins.
+    fn ranges(&self) -> Vec<Range<u32>> {
+        let ends = self.entries.iter().skip(1).map(|next| next.start).chain([u32::MAX]);
+        let entries = self.entries.iter().zip(ends);
+        entries.map(|(entry, next)| entry.start..entry.end.min(next)).collect()
     }
 
     /// Bytes of code that the entries are about.
@@ -366,7 +381,7 @@ where
 }
 
 /// Says of addresses without an entry that there is none, except of code that is known without one.
-fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
+fn fill_gap(elf: &Elf<'_>, decoded: &Decoded, writer: &mut Writer, gap: Range<u32>) {
     if !gap.is_empty() && elf.bytes(gap.clone()).is_some_and(is_padding) {
         return;
     }
@@ -378,9 +393,11 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
         }
     }
     known.extend(start_up(elf, &gap).map(|addresses| (addresses, rule::END)));
+    // What was worked out is last in doubt: two that begin together stay in this order.
+    known.extend(decoded.of(&gap).cloned());
     known.sort_by_key(|(addresses, _)| addresses.start);
 
-    let keeps_frame_pointers = elf.keeps_frame_pointers || gap.len() >= MIN_GENERATED_BYTES;
+    let keeps_frame_pointers = elf.keeps_frame_pointers || is_generated(elf, &gap);
     let otherwise = if keeps_frame_pointers {
         rule::FRAME_POINTER
     } else {
@@ -388,7 +405,7 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
     };
     let mut from = gap.start;
     for (addresses, rule) in known {
-        if from < addresses.start {
+        if from < addresses.start && !elf.bytes(from..addresses.start).is_some_and(is_padding) {
             writer.push_rule(from, otherwise);
         }
         // A trampoline right after an entry has that entry's last byte as well. Stubs of several sections cannot
@@ -399,16 +416,31 @@ fn fill_gap(elf: &Elf<'_>, writer: &mut Writer, gap: Range<u32>) {
             from = addresses.end;
         }
     }
-    if from < gap.end {
+    if from < gap.end && !elf.bytes(from..gap.end).is_some_and(is_padding) {
         writer.push_rule(from, otherwise);
     } else if gap.is_empty() {
         writer.push(from, RULE_NONE);
     }
 }
 
-/// So much code without unwind information in a file that has it was not written by hand: a program generated it when
-/// the file was built, as V8 does its builtins (1.4 MB in node 20), and such code keeps frame pointers for its own
-/// walkers.
+/// Whether a program generated this code when the file was built, as V8 does its builtins, and such code keeps frame
+/// pointers for its own walkers: there is much of it, and functions begin with setting them up. node 20.20 has 1,914 such
+/// beginnings in 1.6 MB. What is written by hand has none, though there can be as much of it (OpenBLAS' kernels), nor
+/// have tables.
+fn is_generated(elf: &Elf<'_>, gap: &Range<u32>) -> bool {
+    /// `push %rbp; mov %rsp,%rbp`, whose second instruction assemblers write in two ways.
+    const BEGINNINGS: [[u8; 4]; 2] = [[0x55, 0x48, 0x89, 0xe5], [0x55, 0x48, 0x8b, 0xec]];
+    const MOST_BYTES_PER_BEGINNING: usize = 4096;
+    let Some(bytes) = elf
+        .bytes(gap.clone())
+        .filter(|bytes| bytes.len() >= MIN_GENERATED_BYTES)
+    else {
+        return false;
+    };
+    let beginnings = bytes.array_windows().filter(|bytes| BEGINNINGS.contains(bytes)).count();
+    bytes.len() / MOST_BYTES_PER_BEGINNING <= beginnings
+}
+
 const MIN_GENERATED_BYTES: usize = 64 << 10;
 
 /// The part of these addresses that is the code a process begins with, and its entry point: the dynamic linker has no
@@ -423,7 +455,7 @@ fn start_up(elf: &Elf<'_>, gap: &Range<u32>) -> Option<Range<u32>> {
 /// Whether these bytes only move the next function to a round address. They are never executed, so whatever rule is in
 /// effect before them may stay, which saves most functions two rows: for "none" here, and for what most functions end and
 /// begin with.
-fn is_padding(mut bytes: &[u8]) -> bool {
+pub(super) fn is_padding(mut bytes: &[u8]) -> bool {
     while let [first, rest @ ..] = bytes {
         bytes = match (first, rest) {
             // `nop`, `int3`, nothing; `66` and `2e` are prefixes that make a `nop` longer.

@@ -17,6 +17,8 @@ HUGE = 2 << 20
 SIZE = 16 << 20
 # include/uapi/asm-generic/mman-common.h
 MADV_DONTNEED, MADV_HUGEPAGE = 4, 14
+MADV_POPULATE_WRITE = 23  # Linux 5.14
+MAP_NONBLOCK = 0x10000
 MAP_POPULATE = 0x8000  # mmap.MAP_POPULATE since 3.10
 libc = ctypes.CDLL(None, use_errno=True)
 libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -88,6 +90,24 @@ def populated():
     # The kernel maps all of it within the system call: no page has a fault.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_POPULATE
     kept["populated"] = mmap.mmap(-1, SIZE, flags=flags)  # mapped with its pages
+    tell(bytes=SIZE)
+
+
+def populated_in_name():
+    # What may not be touched is not populated, what may be read only is the page of zeros, and with MAP_NONBLOCK nothing is.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_POPULATE
+    kept["name"] = [
+        mmap.mmap(-1, SIZE, flags=flags, prot=prot) for prot in (0, mmap.PROT_READ)
+    ]  # populated in name
+    kept["name"].append(mmap.mmap(-1, SIZE, flags=flags | MAP_NONBLOCK))
+    tell(bytes=0)
+
+
+def populated_by_advice():
+    memory = kept["advice"] = region()
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for _ in range(3):
+        assert libc.madvise(start, SIZE, MADV_POPULATE_WRITE) == 0  # populated by advice
     tell(bytes=SIZE)
 
 

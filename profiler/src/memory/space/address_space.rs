@@ -5,9 +5,11 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 
 use super::super::account::{Accounts, Amount};
-use super::super::event::{MapKind, SiteId, What};
+use super::super::event::{MapKind, Mapped, Populated, SiteId, What};
 use super::super::loan::Loan;
 use super::super::pools::{Pool, Pools};
+use super::copies::{Before, Copies};
+use super::files::{FilePages, Files, Pot};
 use super::huge::{HugeAdvice, PageSize};
 use super::mappings::{Area, Mapping, Mappings};
 use super::pages::{Birth, HUGE, PAGE, Pages, Run};
@@ -20,7 +22,10 @@ mod advice {
     pub const REMOVE: i32 = 9;
     pub const HUGEPAGE: i32 = 14;
     pub const NOHUGEPAGE: i32 = 15;
+    pub const POPULATE_READ: i32 = 22;
+    pub const POPULATE_WRITE: i32 = 23;
     pub const DONTNEED_LOCKED: i32 = 24;
+    pub const GUARD_INSTALL: i32 = 102;
 }
 
 /// A fault, without where.
@@ -46,8 +51,10 @@ pub(super) struct AddressSpace {
     /// What `Area::shared` says, of addresses of which nothing else is known.
     shared: bool,
     live: Amount,
-    copied: Amount,
-    file_faults: FxHashMap<SiteId, u64>,
+    copies: Copies,
+    files: Files,
+    /// Who has the same pages since a fork, and when that was.
+    partners: FxHashMap<u32, u32>,
 }
 
 impl AddressSpace {
@@ -61,14 +68,15 @@ impl AddressSpace {
             heap_end: None,
             shared,
             live: Amount::default(),
-            copied: Amount::default(),
-            file_faults: FxHashMap::default(),
+            copies: Copies::default(),
+            files: Files::default(),
+            partners: FxHashMap::default(),
         }
     }
 
     pub fn used(&self) -> Used {
         Used {
-            runs: self.pages.entries(),
+            runs: self.pages.entries() + self.copies.entries() + self.files.entries(),
             pools: self.pools.len(),
             mappings: self.mappings.len(),
         }
@@ -77,17 +85,35 @@ impl AddressSpace {
     pub fn totals(&self) -> Process {
         Process {
             live: self.live,
-            copied: self.copied,
-            file_faults: self.file_faults.values().fold(0, |sum, &n| sum.saturating_add(n)),
+            copied: self.copies.total(),
+            file_faults: self.files.faults(),
         }
     }
 
-    pub fn file_faults(&self) -> impl Iterator<Item = (SiteId, u64)> {
-        self.file_faults.iter().map(|(&site, &faults)| (site, faults))
+    pub fn file_pages(&self, common: &Common, pot: Pot, grown_bytes: u64) -> Option<FilePages> {
+        self.files
+            .apportion(&common.claims, self.pid, &self.mappings, pot, grown_bytes)
     }
 
-    pub fn live_runs(&self) -> impl Iterator<Item = Run> {
-        self.pages.iter().map(|(_, run)| run).filter(|run| !run.is_zero())
+    /// Whose copies it has of pages that it shared since a fork.
+    pub fn copies(&self) -> Vec<(SiteId, Amount)> {
+        self.copies.by_site()
+    }
+
+    /// What pages were in the beginning.
+    pub fn set_before(&mut self, common: &Common, first: u64, pages: u64, what: Before) {
+        if self.room(common) {
+            self.copies.set_before(first, pages, what);
+        }
+    }
+
+    /// Runs with the page that each begins at.
+    pub fn live_runs(&self) -> impl Iterator<Item = (u64, Run)> {
+        self.pages.iter().filter(|(_, run)| !run.is_zero())
+    }
+
+    pub fn has_pool(&self, addresses: Range<u64>) -> bool {
+        !self.pools.within(addresses).is_empty()
     }
 
     pub fn pools(&self) -> Vec<(u64, Pool)> {
@@ -99,16 +125,18 @@ impl AddressSpace {
             start,
             end,
             kind,
+            mapped,
             advice,
             heap,
         } = mapping;
         let area = Area {
             end,
             kind,
+            mapped,
             advice,
             // The process may have forked a minute ago, and a server of gigabytes then writes to all of it without
-            // growing. To take a page of zeros from before the recording for a shared one is the lesser mistake. Pages
-            // of files are few, and mostly written to for the first time.
+            // growing. Where it is not known what a page was (`Before`), to take one of zeros for a shared one is the lesser
+            // mistake. Pages of files are few, and mostly written to for the first time.
             shared: kind == MapKind::Anonymous,
         };
         self.map(common, start, area);
@@ -117,14 +145,34 @@ impl AddressSpace {
         }
     }
 
-    pub fn fork(&mut self, child: u32) -> Self {
+    pub fn fork(&mut self, child: u32, now_ms: u32) -> Self {
         self.shared = true;
         self.mappings.share();
+        let mut partners = self.partners.clone();
+        self.partners.insert(child, now_ms);
+        partners.insert(self.pid, now_ms);
         Self {
             mappings: self.mappings.clone(),
             heap_end: self.heap_end,
+            partners,
             ..Self::new(child, true)
         }
+    }
+
+    /// Who has the same pages since a fork, and when that was.
+    pub fn partners(&self) -> &FxHashMap<u32, u32> {
+        &self.partners
+    }
+
+    pub fn partners_mut(&mut self) -> &mut FxHashMap<u32, u32> {
+        &mut self.partners
+    }
+
+    /// Whether it has had a page of its own since then, where it shared one before.
+    pub fn has_copied(&self, address: u64, since_ms: u32) -> bool {
+        self.copies
+            .copied_ms(address / PAGE)
+            .is_some_and(|copied_ms| copied_ms >= since_ms)
     }
 
     /// What is not known to be mapped counts as anonymous.
@@ -133,7 +181,9 @@ impl AddressSpace {
     }
 
     /// Everything that happens within one address space.
-    pub fn take(&mut self, common: &mut Common, time_ns: u64, what: &What, accounts: &mut Accounts) {
+    ///
+    /// `shared`: of a write to a page that is there, whether another process has the same page since a fork.
+    pub fn take(&mut self, common: &mut Common, time_ns: u64, what: &What, shared: bool, accounts: &mut Accounts) {
         match *what {
             What::Fault {
                 address,
@@ -149,7 +199,7 @@ impl AddressSpace {
                     site,
                     time_ns,
                 };
-                self.fault(common, address, touch, accounts);
+                self.fault(common, address, touch, shared, accounts);
             }
             What::Pool {
                 address,
@@ -175,26 +225,57 @@ impl AddressSpace {
                 };
                 self.pool(common, address, pool, time_ns, accounts);
             }
-            What::Map { start, bytes, kind, .. } => {
+            What::Map {
+                start,
+                bytes,
+                kind,
+                mapped,
+                populated,
+                site,
+                ..
+            } => {
                 let range = whole_pages(start, bytes);
                 self.release(common, pages(&range), time_ns, accounts);
-                self.map(common, range.start, Area::new(range.end, kind));
+                let mut area = Area::new(range.end, kind);
+                area.mapped = match kind {
+                    MapKind::Shared if mapped.object == 0 => common.unnamed(range.start, mapped.in_memory),
+                    _ => mapped,
+                };
+                self.map(common, range.start, area);
+                if let Some(how) = populated {
+                    self.populate(common, range, how, site, time_ns, accounts);
+                }
             }
             What::Unmap { start, bytes } => {
                 let range = whole_pages(start, bytes);
                 self.release(common, pages(&range), time_ns, accounts);
                 self.mappings.cut(range.start, range.end, |_, _| {});
             }
-            What::Advise { start, bytes, advice } => {
+            What::Advise {
+                start,
+                bytes,
+                advice,
+                site,
+            } => {
                 let range = whole_pages(start, bytes);
                 match advice {
                     // The kernel frees what is given up with MADV_FREE when it needs memory, or never, and what is
                     // written there before makes it the process's again without a fault. But the process has said that
                     // it does not need it, which is what counts (`Resident::lazy_free` has how much is still there).
-                    advice::DONTNEED | advice::FREE | advice::REMOVE | advice::DONTNEED_LOCKED => {
+                    advice::DONTNEED
+                    | advice::FREE
+                    | advice::REMOVE
+                    | advice::DONTNEED_LOCKED
+                    | advice::GUARD_INSTALL => {
                         self.release(common, pages(&range), time_ns, accounts);
                     }
                     advice::HUGEPAGE => self.mappings.advise(range.start, range.end, HugeAdvice::Wanted),
+                    advice::POPULATE_READ => {
+                        self.populate(common, range, Populated::Read, site, time_ns, accounts);
+                    }
+                    advice::POPULATE_WRITE => {
+                        self.populate(common, range, Populated::Written, site, time_ns, accounts);
+                    }
                     advice::NOHUGEPAGE => self.mappings.advise(range.start, range.end, HugeAdvice::Refused),
                     _ => {}
                 }
@@ -218,20 +299,16 @@ impl AddressSpace {
         }
     }
 
-    fn fault(&mut self, common: &mut Common, address: u64, touch: Touch, accounts: &mut Accounts) {
+    fn fault(&mut self, common: &mut Common, address: u64, touch: Touch, shared_now: bool, accounts: &mut Accounts) {
         let Touch {
-            write,
-            present,
-            weight,
-            site,
-            ..
+            write, present, weight, ..
         } = touch;
         let times = u64::from(weight);
         let page = address / PAGE;
         // The kernel grows a stack downwards, and mappings may have been missed: what is not known is anonymous.
-        let (kind, shared) = match self.mappings.find(address) {
-            Some((_, area)) => (area.kind, area.shared),
-            None => (MapKind::Anonymous, self.shared),
+        let (kind, shared, mapped) = match self.mappings.find(address) {
+            Some((_, area)) => (area.kind, area.shared, Some(area.mapped)),
+            None => (MapKind::Anonymous, self.shared, None),
         };
         let tracked = self.pages.get(page).map(|(_, run)| run);
         let owned = tracked.is_some_and(|run| !run.is_zero());
@@ -239,20 +316,24 @@ impl AddressSpace {
             // A file's pages, or those of memory that has no single owner. Also the first reading of a private mapping.
             (MapKind::Shared, false, _) | (MapKind::PrivateFile, false, false) if !owned => {
                 common.faults.file += times;
-                let faults = self.file_faults.entry(site).or_default();
-                *faults = faults.saturating_add(times);
+                self.touch_file(common, page, touch, mapped.as_ref());
             }
             (MapKind::Shared, ..) | (_, true, false) => common.faults.other += times,
             (_, true, true) => match tracked {
                 Some(run) if run.is_zero() => self.birth(common, page, touch, accounts),
-                // Its owner has it, or, after a fork, gets a copy of it: resident before and after.
+                // After a fork it gets a copy of it, or its child has one: resident before and after.
+                _ if shared && shared_now => self.copy(common, page, touch),
                 Some(_) => common.faults.other += times,
                 // A page of a file gives way to a copy, or one of zeros whose coming was not seen: sampled away, say.
                 None if !shared => self.birth(common, page, touch, accounts),
-                None => {
-                    common.faults.copied += times;
-                    self.copied += Amount::sampled(PAGE, 1, weight);
-                }
+                None => match self.copies.before(page) {
+                    _ if self.copies.copied_ms(page).is_some() => common.faults.other += times,
+                    Some(Before::Shared) => self.copy(common, page, touch),
+                    Some(Before::Zeros) => self.birth(common, page, touch, accounts),
+                    // Nobody shares it any more, so it only becomes writable.
+                    Some(Before::Own) => common.faults.other += times,
+                    None => common.faults.copied += times,
+                },
             },
             (_, false, _) if owned => {
                 common.faults.again += times;
@@ -268,6 +349,114 @@ impl AddressSpace {
                 }
             }
         }
+    }
+
+    fn run(&self, common: &Common, touch: Touch) -> Run {
+        Run {
+            site: touch.site,
+            born_ms: common.ms(touch.time_ns),
+            weight: touch.weight,
+            pages: 1,
+            huge: false,
+        }
+    }
+
+    fn touch_file(&mut self, common: &mut Common, page: u64, touch: Touch, mapped: Option<&Mapped>) {
+        let run = self.run(common, touch);
+        if self.room(common) {
+            self.files.touch(&mut common.claims, self.pid, mapped, page, run);
+        } else {
+            common.lost.memory += run.amount();
+        }
+    }
+
+    fn copy(&mut self, common: &mut Common, page: u64, touch: Touch) {
+        common.faults.copied += u64::from(touch.weight);
+        let run = self.run(common, touch);
+        if self.room(common) {
+            self.copies.put(page, run);
+        } else {
+            common.lost.memory += run.amount();
+        }
+    }
+
+    /// Pages came without a fault, in what was mapped in the recording. Of what was there before it is not known which
+    /// pages there were: memory that is populated again does not come again. By runs, not by pages: asking for a terabyte
+    /// again and again must not cost us more than it costs who asks.
+    fn populate(
+        &mut self,
+        common: &mut Common,
+        range: Range<u64>,
+        how: Populated,
+        site: SiteId,
+        time_ns: u64,
+        accounts: &mut Accounts,
+    ) {
+        /// A GiB; whoever maps more at once keeps it long enough for the growth to be seen otherwise.
+        const MOST_PAGES: u64 = 1 << 18;
+        let range = page(range.start)..page(range.end).min(page(range.start).saturating_add(MOST_PAGES));
+        let mut at = range.start;
+        while at < range.end {
+            let Some((_, area)) = self.mappings.find(at * PAGE) else {
+                return;
+            };
+            let end = page(area.end).min(range.end).min(at + u64::from(u16::MAX));
+            if !common.may_walk(time_ns) {
+                common.lost.memory += Amount::sampled((range.end - at) * PAGE, range.end - at, 1);
+                return;
+            }
+            let touch = Touch {
+                write: how == Populated::Written,
+                present: false,
+                weight: 1,
+                site,
+                time_ns,
+            };
+            match (area.kind, how) {
+                _ if area.shared => at = end,
+                (MapKind::Anonymous, _) | (MapKind::PrivateFile, Populated::Written) => {
+                    at = self.populate_gap(common, at..end, touch, accounts);
+                }
+                (MapKind::Shared | MapKind::PrivateFile, _) => {
+                    // One fault for what the kernel would map around one.
+                    self.touch_file(common, at, touch, Some(&area.mapped));
+                    at = end.min(at + 16);
+                }
+            }
+        }
+    }
+
+    /// The first pages of the range that are not there come, up to the next that are. Returns where it goes on.
+    fn populate_gap(&mut self, common: &mut Common, range: Range<u64>, touch: Touch, accounts: &mut Accounts) -> u64 {
+        let next = self.pages.overlapping(range.clone()).next();
+        let gap = match next {
+            // Zeros stay what they are if they are only read.
+            Some((first, run)) if first <= range.start && (!run.is_zero() || !touch.write) => {
+                return (first + u64::from(run.pages)).min(range.end);
+            }
+            Some((first, run)) if first <= range.start => range.start..(first + u64::from(run.pages)).min(range.end),
+            Some((first, _)) => range.start..first,
+            None => range,
+        };
+        if !self.room(common) {
+            let pages = gap.end - gap.start;
+            common.lost.memory += Amount::sampled(pages * PAGE, pages, 1);
+            return gap.end;
+        }
+        let pages = u16::try_from(gap.end - gap.start).unwrap_or(u16::MAX);
+        self.pages.cut(gap.clone(), |_, _| {});
+        if touch.write {
+            let run = Run {
+                pages,
+                ..self.run(common, touch)
+            };
+            self.pages.put(gap.start, run, Birth::Now);
+            self.live += run.amount();
+            accounts.born_amount(touch.site, run.amount(), touch.time_ns);
+        } else {
+            self.pages.put(gap.start, Run::zero(pages), Birth::Now);
+        }
+        gap.end
     }
 
     /// A page that was not there came; what was there of it are zeros.
@@ -329,7 +518,7 @@ impl AddressSpace {
     }
 
     fn room(&self, common: &Common) -> bool {
-        common.used.runs + self.pages.entries() < common.limits.runs
+        common.used.runs + self.used().runs < common.limits.runs
     }
 
     /// The pages are given back, and what pools were there.
@@ -337,6 +526,8 @@ impl AddressSpace {
         let range = addresses(&pages);
         self.return_loans(common, range.clone(), time_ns, accounts);
         self.pools.release(range);
+        self.copies.release(pages.clone());
+        self.files.release(pages.clone());
         self.give_back(common, pages, time_ns, accounts);
     }
 
@@ -350,7 +541,7 @@ impl AddressSpace {
         });
         // Cutting a run in two takes an entry more. Where there is none, the second half is given up, or a process that
         // gives back every other page could make the recording grow without bound.
-        if common.used.runs + self.pages.entries() > common.limits.runs
+        if common.used.runs + self.used().runs > common.limits.runs
             && let Some((first, run)) = self.pages.get(after)
         {
             let pages = first..first + u64::from(run.pages);
@@ -369,6 +560,8 @@ impl AddressSpace {
         self.pools.clear();
         self.mappings.clear();
         self.live = Amount::default();
+        self.copies = Copies::default();
+        self.files = Files::default();
         self.pages.cut(0..u64::MAX, |_, run| {
             accounts.died_amount(run.site, run.amount(), common.ns(run.born_ms), time_ns);
         });
@@ -394,7 +587,12 @@ impl AddressSpace {
             },
         };
         area.end = new.end;
+        // The same of the file lies there. (Anonymous memory is alike everywhere.)
+        if area.mapped.object != 0 {
+            area.mapped.base = area.mapped.base.wrapping_add(old.start).wrapping_sub(new.start);
+        }
         self.return_loans(common, old.clone(), time_ns, accounts);
+        let files = self.files.take_out(page(old.start)..page(old.start) + kept / PAGE);
         let mut moved = Vec::new();
         self.pages
             .cut(page(old.start)..page(old.start) + kept / PAGE, |first, run| {
@@ -406,6 +604,9 @@ impl AddressSpace {
         for (first, run) in moved {
             let first = first - page(old.start) + page(new.start);
             self.pages.put(first, run, Birth::Earlier);
+        }
+        for (first, run) in files {
+            self.files.put_back(first - page(old.start) + page(new.start), run);
         }
         self.map(common, new.start, area);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::super::event::MapKind;
+use super::super::event::{MapKind, Mapped};
 use super::huge::{HugeAdvice, Thp};
 use super::pages::{HUGE, PAGE};
 use crate::process::maps::{self, MapName};
@@ -15,6 +15,7 @@ pub struct Mapping {
     /// First address after it.
     pub end: u64,
     pub kind: MapKind,
+    pub mapped: Mapped,
     pub advice: HugeAdvice,
     /// The heap that brk moves the end of.
     pub heap: bool,
@@ -25,8 +26,10 @@ pub struct Mapping {
 /// for mappings made before the recording, but the kernel walks the page tables to write it: some 9 ms for each GiB
 /// that is resident, measured on Linux 6.18.
 ///
+/// `in_memory`: the numbers of file systems that lie in memory ([`in_memory`]), which RSS counts as shared memory.
+///
 /// Lines that cannot be read are left out: faults there count as anonymous, as everywhere where nothing is known.
-pub fn parse(bytes: &[u8]) -> Vec<Mapping> {
+pub fn parse(bytes: &[u8], in_memory: &[(u32, u32)]) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for line in bytes.split(|&byte| byte == b'\n') {
         if let Some(flags) = line.strip_prefix(b"VmFlags:") {
@@ -50,9 +53,20 @@ pub fn parse(bytes: &[u8]) -> Vec<Mapping> {
         };
         // Second field, fourth letter: `s` or `p`.
         let shared = line.split(|&byte| byte == b' ').nth(1).and_then(|field| field.get(3)) == Some(&b's');
+        let shmem = shared && entry.inode == 0 || in_memory.contains(&entry.device) || is_kernels_own(entry);
         mappings.push(Mapping {
             start: entry.start,
             end: entry.end,
+            mapped: match entry.inode {
+                0 => Mapped {
+                    in_memory: shmem,
+                    ..Mapped::default()
+                },
+                inode => {
+                    let (major, minor) = entry.device;
+                    Mapped::new(major << 20 | minor, inode, entry.offset, entry.start, shmem)
+                }
+            },
             kind: match (&entry.name, shared) {
                 (_, true) => MapKind::Shared,
                 (MapName::File { .. }, false) => MapKind::PrivateFile,
@@ -66,11 +80,33 @@ pub fn parse(bytes: &[u8]) -> Vec<Mapping> {
     mappings
 }
 
+/// Files of the mount that only the kernel itself uses, which no table of mounts lists: `shmem_file_setup` names them.
+fn is_kernels_own(entry: &maps::MapEntry) -> bool {
+    let Some(path) = entry.path() else { return false };
+    let path = path.as_os_str().as_encoded_bytes();
+    path.starts_with(b"/memfd:") || path.starts_with(b"/SYSV") || path == b"/dev/zero"
+}
+
+/// File systems that lie in memory, by the numbers that `/proc/PID/maps` has of them, from the text of
+/// `/proc/PID/mountinfo` (proc(5)): the third field is the number, and the type follows a lone `-`.
+pub fn in_memory(mountinfo: &[u8]) -> Vec<(u32, u32)> {
+    let number = |digits: &[u8]| str::from_utf8(digits).ok()?.parse::<u32>().ok();
+    let device = |line: &[u8]| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let numbers = fields.nth(2)?;
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        let colon = numbers.iter().position(|&byte| byte == b':')?;
+        (kind == b"tmpfs").then_some((number(&numbers[..colon])?, number(&numbers[colon + 1..])?))
+    };
+    mountinfo.split(|&byte| byte == b'\n').filter_map(device).collect()
+}
+
 /// What is known of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Area {
     pub end: u64,
     pub kind: MapKind,
+    pub mapped: Mapped,
     pub advice: HugeAdvice,
     /// There was a fork since it was mapped: what is there may be the parent's and the child's. A write to a page that
     /// is there but not writable means a copy if it is, and otherwise that the page was a file's or the kernel's zeros.
@@ -83,6 +119,7 @@ impl Area {
         Self {
             end,
             kind,
+            mapped: Mapped::default(),
             advice: HugeAdvice::None,
             shared: false,
         }
@@ -133,7 +170,8 @@ impl Mappings {
         }
         self.cut(start, area.end, |_, _| {});
         let (mut start, mut area) = (start, area);
-        let same = |a: &Area, b: &Area| (a.kind, a.advice, a.shared) == (b.kind, b.advice, b.shared);
+        let same =
+            |a: &Area, b: &Area| (a.kind, a.mapped, a.advice, a.shared) == (b.kind, b.mapped, b.advice, b.shared);
         if let Some(after) = self.areas.get(&area.end)
             && same(after, &area)
         {
@@ -205,7 +243,7 @@ nonsense
 
     #[test]
     fn kinds_and_advice_are_read() {
-        let read: Vec<_> = parse(TEXT)
+        let read: Vec<_> = parse(TEXT, &[])
             .into_iter()
             .map(|mapping| (mapping.kind, mapping.advice, mapping.heap))
             .collect();
@@ -223,8 +261,29 @@ nonsense
     }
 
     #[test]
+    fn what_lies_in_memory_is_told_from_files_by_its_mount_or_name() {
+        let mounts = b"\
+24 1 0:21 / /dev/shm rw,nosuid - tmpfs tmpfs rw
+25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
+26 1 0:x / /run rw - tmpfs
+";
+        assert_eq!(in_memory(mounts), [(0, 21)]);
+        let text = b"\
+7f0000000000-7f0000001000 rw-s 00002000 00:15 7           /dev/shm/block
+7f0001000000-7f0001001000 r--p 00000000 fe:00 8           /usr/lib/libz.so
+7f0002000000-7f0002001000 rw-s 00000000 00:01 9           /memfd:x (deleted)
+7f0003000000-7f0003001000 rw-p 00000000 00:00 0
+";
+        let read = parse(text, &[(0, 21)]);
+        let shared: Vec<_> = read.iter().map(|mapping| mapping.mapped.in_memory).collect();
+        assert_eq!(shared, [true, false, true, false]);
+        assert_ne!(read[0].mapped.object, read[2].mapped.object);
+        assert_eq!(read[0].start.wrapping_add(read[0].mapped.base), 0x2000);
+    }
+
+    #[test]
     fn this_processs_maps_and_smaps_agree() {
-        let read = |name| parse(&std::fs::read(format!("/proc/self/{name}")).expect("own mappings"));
+        let read = |name| parse(&std::fs::read(format!("/proc/self/{name}")).expect("own mappings"), &[]);
         let (maps, smaps) = (read("maps"), read("smaps"));
         assert!(maps.iter().any(|mapping| mapping.heap), "no heap");
         // Reading allocates, and other tests run: what both have is the same.
@@ -267,14 +326,15 @@ nonsense
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            parse(&bytes);
+            parse(&bytes, &[]);
+            in_memory(&bytes);
         }
 
         #[test]
         fn almost_smaps_never_panic(
             text in "(([0-9a-f]{1,4}-[0-9a-f]{1,4} [-rwxps]{0,4} 0 0:0 0|VmFlags:)[ hgna-f]{0,6}\n){0,6}",
         ) {
-            parse(text.as_bytes());
+            parse(text.as_bytes(), &[(0, 0)]);
         }
     }
 }

@@ -4,12 +4,15 @@
 //! site of the pool's birth. It is owned until the process gives it back. No page has two owners, so what the sites
 //! have can be added up, and the sum is what the process grew by, apart from
 //!
-//! - pages of files: an estimate (`Growth::file_pages`), because one fault maps up to 16 of them;
-//! - copies after a fork, which were resident before (`Process::copied`);
+//! - pages of files, and of shared memory: an estimate (`Growth::file_pages`), because one fault maps up to 16 of them;
+//! - copies after a fork, which were resident before (`Growth::copies`);
 //! - pages from before the recording that are given back: they are nobody's, so the process shrinks unseen;
 //! - what the kernel does on its own: it swaps out, and joins small pages to huge ones (khugepaged).
 
 mod address_space;
+mod before;
+mod copies;
+mod files;
 mod huge;
 mod kernel_pages;
 mod mappings;
@@ -20,11 +23,15 @@ mod tests;
 use rustc_hash::FxHashMap;
 
 use self::address_space::AddressSpace;
+pub use self::before::look as look_before;
+pub use self::copies::Before;
+use self::files::Claims;
+pub use self::files::{FilePages, FileShare, Pot};
 pub use self::huge::{HugeAdvice, PageProbe, PageSize, Thp};
 pub use self::kernel_pages::KernelPages;
-pub use self::mappings::{Mapping, parse as parse_mappings};
+pub use self::mappings::{Mapping, in_memory, parse as parse_mappings};
 use super::account::{Accounts, Amount};
-use super::event::{Event, SiteId, What};
+use super::event::{Event, Mapped, SiteId, What};
 use super::loan::{Moved, settle};
 use super::pools::{PoolReader, PoolState, PoolTotals};
 
@@ -90,21 +97,6 @@ pub struct Process {
     pub file_faults: u64,
 }
 
-/// File pages of one process: not counted but apportioned, by the faults.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FilePages {
-    /// Largest first.
-    pub sites: Vec<(SiteId, u64)>,
-    /// How many pages one fault is taken for.
-    pub factor: f64,
-    /// The factor would have to be outside of what can be. So the sum is not what was measured.
-    pub clamped: bool,
-}
-
-/// The kernel maps up to 16 pages around a fault (`fault_around_bytes`, 64 KiB, in mm/memory.c), and of a file that lies in
-/// large folios a folio at a time: 32 pages were seen on Linux 6.18, 512 is the largest (2 MiB).
-const MOST_AROUND: f64 = 512.0;
-
 /// What of a site lives and has a certain age.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Aged {
@@ -112,6 +104,16 @@ pub struct Aged {
     /// When the oldest and the youngest of it came; exact to a second.
     pub oldest_ns: u64,
     pub youngest_ns: u64,
+}
+
+/// Neighbouring pages that came in the recording and are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    pub pid: u32,
+    pub addresses: std::ops::Range<u64>,
+    pub site: SiteId,
+    /// Of these, and what they stand for.
+    pub bytes: u64,
 }
 
 /// The address spaces of all processes in a recording.
@@ -130,9 +132,38 @@ struct Common {
     lost: Lost,
     faults: Faults,
     pools: FxHashMap<SiteId, PoolTotals>,
+    claims: Claims,
+    /// Memory that is shared without a file, so far.
+    unnamed: u64,
+    /// Runs of populated pages that may still be looked at in this second, and when it began.
+    walks: (u32, u64),
 }
 
+/// Runs that may be populated in a second: each costs some hundred nanoseconds.
+const WALKS: u32 = 1 << 18;
+
 impl Common {
+    /// Whether there is time for one run more.
+    fn may_walk(&mut self, time_ns: u64) -> bool {
+        let (left, since) = &mut self.walks;
+        if time_ns.saturating_sub(*since) >= 1_000_000_000 {
+            (*left, *since) = (WALKS, time_ns);
+        }
+        let may = *left > 0;
+        *left = left.saturating_sub(1);
+        may
+    }
+
+    /// What is mapped at `start` and has no file, so nobody else's number. Children have the same mapping.
+    fn unnamed(&mut self, start: u64, in_memory: bool) -> Mapped {
+        self.unnamed += 1;
+        Mapped {
+            object: 1 << 63 | self.unnamed,
+            base: start.wrapping_neg(),
+            in_memory,
+        }
+    }
+
     /// Milliseconds since the recording began: 49 days fit.
     fn ms(&self, time_ns: u64) -> u32 {
         u32::try_from(time_ns.saturating_sub(self.start_ns) / 1_000_000).unwrap_or(u32::MAX)
@@ -165,6 +196,9 @@ impl Growth {
                 lost: Lost::default(),
                 faults: Faults::default(),
                 pools: FxHashMap::default(),
+                claims: Claims::default(),
+                unnamed: 0,
+                walks: (WALKS, 0),
             },
         }
     }
@@ -175,6 +209,15 @@ impl Growth {
         self.change(pid, |space, common| {
             for mapping in mappings {
                 space.adopt(common, mapping);
+            }
+        });
+    }
+
+    /// What pages of a process that is there already were when we looked: runs in order.
+    pub fn set_before(&mut self, pid: u32, runs: &[(u64, u64, Before)]) {
+        self.change(pid, |space, common| {
+            for &(first, pages, what) in runs {
+                space.set_before(common, first, pages, what);
             }
         });
     }
@@ -192,8 +235,33 @@ impl Growth {
             }
             // Of a process that is not known there is nothing to release.
             What::Unmap { .. } | What::Advise { .. } if !self.spaces.contains_key(&pid) => {}
-            _ => self.change(pid, |space, common| space.take(common, time_ns, &what, accounts)),
+            _ => {
+                let shared = self.is_shared(pid, &what);
+                self.change(pid, |space, common| {
+                    space.take(common, time_ns, &what, shared, accounts)
+                });
+            }
         }
+    }
+
+    /// Whether what is written to is a page that another process has as well since a fork: neither has copied it since.
+    fn is_shared(&self, pid: u32, what: &What) -> bool {
+        let &What::Fault {
+            address,
+            write: true,
+            present: true,
+            ..
+        } = what
+        else {
+            return false;
+        };
+        self.spaces.get(&pid).is_some_and(|space| {
+            space.partners().iter().any(|(partner, &since_ms)| {
+                let partner = self.spaces.get(partner);
+                partner.is_some_and(|partner| !partner.has_copied(address, since_ms))
+                    && !space.has_copied(address, since_ms)
+            })
+        })
     }
 
     /// The child has the parent's mappings and none of its pages: what the child is resident with was the parent's
@@ -201,10 +269,11 @@ impl Growth {
     fn fork(&mut self, parent: u32, child: u32, time_ns: u64, accounts: &mut Accounts) {
         self.forget(child, time_ns, accounts);
         let Self { spaces, common } = self;
+        let now_ms = common.ms(time_ns);
         let mut space = match spaces.get_mut(&parent) {
             Some(parent) => {
                 common.used = common.used.without(parent.used());
-                let child = parent.fork(child);
+                let child = parent.fork(child, now_ms);
                 common.used = common.used.with(parent.used());
                 child
             }
@@ -216,6 +285,11 @@ impl Growth {
             space.forget_mappings();
         }
         common.used = common.used.with(space.used());
+        for (partner, since_ms) in space.partners() {
+            if let Some(partner) = spaces.get_mut(partner) {
+                partner.partners_mut().insert(child, *since_ms);
+            }
+        }
         spaces.insert(child, space);
     }
 
@@ -224,6 +298,11 @@ impl Growth {
         self.common.probe.forget(pid);
         if let Some(mut space) = self.spaces.remove(&pid) {
             self.common.used = self.common.used.without(space.used());
+            for partner in space.partners().keys() {
+                if let Some(partner) = self.spaces.get_mut(partner) {
+                    partner.partners_mut().remove(&pid);
+                }
+            }
             space.release_all(&self.common, time_ns, accounts);
         }
     }
@@ -294,7 +373,7 @@ impl Growth {
             aged.youngest_ns = aged.youngest_ns.max(born_ns);
         };
         for space in self.spaces.values() {
-            for run in space.live_runs() {
+            for (_, run) in space.live_runs() {
                 old(run.site, run.born_ms, run.amount(), Moved::default());
             }
             for (address, pool) in space.pools().into_iter().filter(|(_, pool)| pool.lent != 0) {
@@ -308,6 +387,23 @@ impl Growth {
         sites.into_iter().map(|(site, (aged, _))| (site, aged)).collect()
     }
 
+    /// All that lives, in no order of processes.
+    pub fn live(&self) -> impl Iterator<Item = Live> {
+        self.spaces.iter().flat_map(|(&pid, space)| {
+            space.live_runs().map(move |(first, run)| Live {
+                pid,
+                addresses: first * pages::PAGE..(first + u64::from(run.pages)) * pages::PAGE,
+                site: run.site,
+                bytes: run.amount().bytes,
+            })
+        })
+    }
+
+    /// Whether pymalloc has a pool there.
+    pub fn has_pool(&self, pid: u32, addresses: std::ops::Range<u64>) -> bool {
+        self.spaces.get(&pid).is_some_and(|space| space.has_pool(addresses))
+    }
+
     /// A process that has not ended.
     pub fn process(&self, pid: u32) -> Option<Process> {
         self.spaces.get(&pid).map(AddressSpace::totals)
@@ -318,26 +414,15 @@ impl Growth {
         self.spaces.iter().map(|(&pid, space)| (pid, space.totals()))
     }
 
-    /// Apportions `grown_bytes`, by which the file pages of the process are measured to have grown, to the sites that
-    /// touched file pages. None if they have not grown, or nobody touched any.
-    pub fn file_pages(&self, pid: u32, grown_bytes: u64) -> Option<FilePages> {
-        let space = self.spaces.get(&pid)?;
-        let faults = space.totals().file_faults;
-        if faults == 0 || grown_bytes == 0 {
-            return None;
-        }
-        let measured = grown_bytes as f64 / (faults as f64 * pages::PAGE as f64);
-        let factor = measured.clamp(1.0 / MOST_AROUND, MOST_AROUND);
-        let mut sites: Vec<_> = space
-            .file_faults()
-            .map(|(site, faults)| (site, (faults as f64 * pages::PAGE as f64 * factor).round() as u64))
-            .collect();
-        sites.sort_unstable_by_key(|&(site, bytes)| (std::cmp::Reverse(bytes), site));
-        Some(FilePages {
-            sites,
-            factor,
-            clamped: factor != measured,
-        })
+    /// Apportions `grown_bytes`, by which the pages of a pot are measured to have grown in the process, to the sites that
+    /// touched some. None if they have not grown, or nobody touched any.
+    pub fn file_pages(&self, pid: u32, pot: Pot, grown_bytes: u64) -> Option<FilePages> {
+        self.spaces.get(&pid)?.file_pages(&self.common, pot, grown_bytes)
+    }
+
+    /// Whose copies a process has of pages that it shared since a fork.
+    pub fn copies(&self, pid: u32) -> Vec<(SiteId, Amount)> {
+        self.spaces.get(&pid).map(AddressSpace::copies).unwrap_or_default()
     }
 
     /// By site, in no order.

@@ -82,20 +82,61 @@ fn calls(report: &CallsReport, function: &Function) -> String {
 
 fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
     let time = |ns| duration(Duration::from_nanos(ns));
-    let mut sentences = vec![format!(
-        "total {}, mean {}, min {}, max {}",
-        time(timed.total_ns),
-        timed.mean_ns().map(time).unwrap_or_default(),
-        time(timed.min_ns),
-        time(timed.max_ns),
-    )];
-    let percentiles: Vec<_> = PERCENTILES
-        .iter()
-        .filter_map(|(name, share)| Some(format!("{name} {}", time(timed.percentile(*share)?))))
-        .collect();
-    if !percentiles.is_empty() {
-        let error = (Histogram::ERROR * 100.0).round();
-        sentences.push(format!("{} (each ± {error} %)", percentiles.join(", ")));
+    let mut sentences = Vec::new();
+    let percentiles = |of: &dyn Fn(f64) -> Option<u64>| {
+        let known = PERCENTILES
+            .iter()
+            .filter_map(|(name, share)| Some(format!("{name} {}", time(of(*share)?))));
+        known.collect::<Vec<_>>().join(", ")
+    };
+    let taken_off = time(timed.taken_off_ns.checked_div(timed.count).unwrap_or(0));
+    if timed.is_out_of_reach() {
+        let most = timed.most_ns();
+        sentences.push(format!(
+            "at most: total {}, mean {}, {}",
+            time(most),
+            time(most.checked_div(timed.count).unwrap_or(0)),
+            percentiles(&|share| timed.most_percentile(share)),
+        ));
+        sentences.push(format!(
+            "Probes took {taken_off} of each call on average, for what it calls: what is left is too little to be told \
+             better."
+        ));
+    } else {
+        let mean = timed.mean_ns().unwrap_or_default();
+        let error = timed.error_ns.checked_div(timed.count).unwrap_or_default();
+        let (of_total, of_mean) = match timed.is_precise() {
+            true => Default::default(),
+            false => (format!(" ± {}", time(timed.error_ns)), format!(" ± {}", time(error))),
+        };
+        sentences.push(format!(
+            "total {}{of_total}, mean {}{of_mean}, min {}, max {}",
+            time(timed.total_ns),
+            time(mean),
+            time(timed.min_ns),
+            time(timed.max_ns),
+        ));
+        let known = percentiles(&|share| timed.percentile(share));
+        if !known.is_empty() {
+            let relative = PERCENTILES.iter().filter_map(|(_, share)| {
+                let (time, most) = (timed.percentile(*share)?, timed.most_percentile(*share)?);
+                Some(ratio(most.saturating_sub(time) as f64, time as f64))
+            });
+            let error = (relative.fold(Histogram::ERROR, f64::max) * 100.0).round();
+            sentences.push(format!("{known} (each ± {error} %)"));
+        }
+        if !timed.is_precise() {
+            sentences.push(format!(
+                "Probes took {taken_off} of each call on average, for what it calls: that was taken off, and the error is of \
+                 that."
+            ));
+        }
+    }
+    if timed.left_out > 0 {
+        sentences.push(format!(
+            "{} before, timed by probes, left out: probes took most of their time.",
+            count_of(timed.left_out, "call")
+        ));
     }
     if let Some(stop) = report.stop {
         let stop = duration(stop);

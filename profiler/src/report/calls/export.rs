@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{CallsReport, Function, Histogram, PERCENTILES, Timed, pstats, table::Table};
+use crate::governor::SlowDown;
 
 /// The formats of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -113,7 +114,8 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
         sampled_s: report.sampled.as_secs_f64(),
         counted_s: report.counted().as_secs_f64(),
         scaled: report.scaled.is_some(),
-        slow_down: report.slow_down,
+        slow_down: report.cost.map(|cost| cost.over_all.factor),
+        slow_down_counting: report.cost.map(|cost| Within::of(cost.within)),
         samples: report.samples,
         period_ns: report.period_ns,
         times_error_ns: report
@@ -150,7 +152,10 @@ struct File<'a> {
     /// What counts and times are of.
     counted_s: f64,
     scaled: bool,
+    /// Over the whole recording.
     slow_down: Option<f64>,
+    /// While calls were counted.
+    slow_down_counting: Option<Within>,
     samples: u64,
     period_ns: u64,
     /// By how much each measured time can be wrong, if that is known to be more than a bucket of the histogram.
@@ -170,6 +175,19 @@ struct File<'a> {
     /// Of `p50_ns`, `p95_ns` and `p99_ns`, as a share of them.
     percentile_error: f64,
     functions: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Within {
+    factor: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Within {
+    fn of(SlowDown { factor, least, most }: SlowDown) -> Self {
+        Self { factor, least, most }
+    }
 }
 
 #[derive(Serialize)]
@@ -213,6 +231,13 @@ struct Times {
     missed_entries: Option<u64>,
     nested: Option<u64>,
     nested_ns: Option<u64>,
+    /// For what probes cost within the calls, and by how much `total_ns` can be wrong for it.
+    taken_off_ns: Option<u64>,
+    error_ns: Option<u64>,
+    p50_at_most_ns: Option<u64>,
+    p95_at_most_ns: Option<u64>,
+    p99_at_most_ns: Option<u64>,
+    left_out: Option<u64>,
     histogram: Vec<Bucket>,
 }
 
@@ -277,6 +302,8 @@ impl Times {
     fn of(timed: &Timed) -> Self {
         let any = timed.count > 0;
         let [p50_ns, p95_ns, p99_ns] = PERCENTILES.map(|(_, share)| timed.percentile(share).filter(|_| any));
+        let [p50_at_most_ns, p95_at_most_ns, p99_at_most_ns] =
+            PERCENTILES.map(|(_, share)| timed.most_percentile(share).filter(|_| any));
         Self {
             count: Some(timed.count),
             total_ns: Some(timed.total_ns),
@@ -289,6 +316,12 @@ impl Times {
             missed_entries: Some(timed.missed_entries),
             nested: Some(timed.nested),
             nested_ns: Some(timed.nested_ns),
+            taken_off_ns: Some(timed.taken_off_ns),
+            error_ns: Some(timed.error_ns),
+            p50_at_most_ns,
+            p95_at_most_ns,
+            p99_at_most_ns,
+            left_out: Some(timed.left_out),
             histogram: timed
                 .histogram
                 .buckets()

@@ -98,10 +98,14 @@ fn add_times(known: &mut Timed, more: &Timed) {
         (&mut known.missed_entries, more.missed_entries),
         (&mut known.nested, more.nested),
         (&mut known.nested_ns, more.nested_ns),
+        (&mut known.taken_off_ns, more.taken_off_ns),
+        (&mut known.error_ns, more.error_ns),
+        (&mut known.left_out, more.left_out),
     ] {
         *known = known.saturating_add(more);
     }
     known.histogram.merge(&more.histogram);
+    known.at_most.merge(&more.at_most);
 }
 
 /// Gives callers their new indices and those that became one their sum; the first is who calls the most.

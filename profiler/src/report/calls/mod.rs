@@ -16,6 +16,8 @@
 
 use std::time::Duration;
 
+use crate::governor::SlowDown;
+
 pub mod blocks;
 pub mod export;
 pub mod histogram;
@@ -45,8 +47,8 @@ pub struct CallsReport {
     pub sampled: Duration,
     /// Counts are of windows, and were scaled up from `observed` to `length`.
     pub scaled: Option<Scaled>,
-    /// How many times longer the program ran for being counted.
-    pub slow_down: Option<f64>,
+    /// What counting cost the program, if that is known.
+    pub cost: Option<Cost>,
     /// Whether processes that began in the recording are counted from their beginning.
     pub beginning: Beginning,
     /// Calls that were seen and could not be counted.
@@ -60,6 +62,19 @@ pub struct CallsReport {
     /// Calls were timed by breakpoints: what a stop at one takes. So much was taken off each time, and about as much a time
     /// can be wrong.
     pub stop: Option<Duration>,
+}
+
+/// What counting cost the program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// How many times as long it took over the whole recording.
+    pub over_all: SlowDown,
+    /// The same while calls were counted.
+    pub within: SlowDown,
+    /// Of its time.
+    pub spent: Duration,
+    /// It waits nearly all the time, and what was spent is too little to be felt.
+    pub idle: bool,
 }
 
 /// Processes that were not counted from their first call on, of those that began in the recording.
@@ -133,7 +148,7 @@ pub struct Caller {
 }
 
 /// Times from entry to exit, waiting included, in the time observed. Times of calls within calls of the same function
-/// are in both.
+/// are in both. What probes cost within a call has been taken off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timed {
     pub count: u64,
@@ -147,6 +162,14 @@ pub struct Timed {
     pub nested: u64,
     /// Their part of `total_ns`.
     pub nested_ns: u64,
+    /// What was taken off in all.
+    pub taken_off_ns: u64,
+    /// By how much that can be wrong, and `total_ns` with it.
+    pub error_ns: u64,
+    /// The times if it is.
+    pub at_most: Histogram,
+    /// Calls whose time is not among these: it was mostly ours, and other calls were timed better.
+    pub left_out: u64,
 }
 
 /// A time in seconds.
@@ -217,13 +240,18 @@ impl CallsReport {
         match self.scaled {
             // Calls that were under way when counting began or ended were not timed, and have most of the time.
             _ if sampled.seconds - 1.5 * sampled.error.unwrap_or(0.0) > self.counted_seconds(seconds) => sampled,
-            None => Time { seconds, error: None },
+            None => Time {
+                seconds,
+                error: (!timed.is_precise()).then_some(timed.error_ns as f64 / 1e9),
+            },
             Some(_) => {
-                let seconds = self.counted_seconds(seconds);
+                // Of calls that were timed, to all: a window in which the program is slowed down has fewer of them.
                 let count = function.calls.unwrap_or_default();
+                let scale = ratio(count.all as f64, timed.count as f64);
+                let of_count = seconds * ratio(count.error as f64, count.all as f64);
                 Time {
-                    seconds,
-                    error: Some(seconds * ratio(count.error as f64, count.all as f64)),
+                    seconds: seconds * scale,
+                    error: Some(scale * (of_count + timed.error_ns as f64 / 1e9)),
                 }
             }
         }
@@ -274,8 +302,28 @@ impl Timed {
         self.total_ns.saturating_sub(self.nested_ns)
     }
 
+    /// Whether what was taken off leaves the times as good as the histogram has them.
+    pub fn is_precise(&self) -> bool {
+        self.error_ns as f64 <= self.total_ns as f64 * Histogram::ERROR
+    }
+
+    /// Whether so much was taken off that what is left is not known: no more than the most it can be.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.error_ns >= self.total_ns / 2
+    }
+
+    /// The largest that the times' sum can be.
+    pub fn most_ns(&self) -> u64 {
+        self.total_ns.saturating_add(self.error_ns)
+    }
+
     pub fn mean_ns(&self) -> Option<u64> {
         self.total_ns.checked_div(self.count)
+    }
+
+    /// The largest that a percentile can be.
+    pub fn most_percentile(&self, share: f64) -> Option<u64> {
+        self.at_most.percentile(share).max(self.percentile(share))
     }
 
     /// A percentile, given as a share of one, within [`Histogram::ERROR`] of the true one.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    Beginning, CallsReport, Count, Function, Scaled, Time, ratio,
+    Beginning, CallsReport, Cost, Count, Function, Scaled, Time, ratio,
     table::{Sort, Table, count_of, mark, rate, seconds},
 };
 use crate::{
+    governor::SlowDown,
     humanize::{count, duration, percent},
     report::layout::{columns, cut, span},
 };
@@ -97,13 +98,9 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
             }
         }
     };
-    match report.slow_down {
-        // Less than what two runs of a program differ by.
-        Some(..1.01) => how.push_str(" Counting slowed the program down by less than 1 %."),
-        Some(slow_down) if slow_down.is_finite() => {
-            how.push_str(&format!(" The program ran about {slow_down:.2} times as long for it."));
-        }
-        _ => {}
+    if let Some(cost) = &report.cost {
+        how.push(' ');
+        how.push_str(&slowed(report, cost));
     }
     lines.push(how);
     lines.extend(beginning(report));
@@ -137,6 +134,45 @@ fn beginning(report: &CallsReport) -> Vec<String> {
         lines.push(format!("{} could not be counted.", count_of(report.lost, "call")));
     }
     lines
+}
+
+/// What counting did to the program, as its users feel it.
+fn slowed(report: &CallsReport, cost: &Cost) -> String {
+    let Cost {
+        over_all,
+        within,
+        spent,
+        ..
+    } = cost;
+    if cost.idle {
+        return format!(
+            "Counting took {} of the program's time, which it mostly spent waiting.",
+            duration(*spent)
+        );
+    }
+    // Less than what two runs of a program differ by.
+    let whole = match over_all.factor {
+        ..1.01 => "Counting slowed the program down by less than 1 %".to_owned(),
+        _ => format!("The program took {} times as long for it", told(over_all)),
+    };
+    // All of it was one window.
+    if ratio(report.observed.as_secs_f64(), report.length.as_secs_f64()) > 0.95 || within.factor < 1.05 {
+        return format!("{whole}.");
+    }
+    format!("{whole}, and {} times as long while calls were counted.", told(within))
+}
+
+/// A factor, with its range where that matters.
+fn told(of: &SlowDown) -> String {
+    let SlowDown { factor, least, most } = *of;
+    let digits = |factor: f64| match factor {
+        ..10.0 => format!("{factor:.2}"),
+        _ => format!("{factor:.0}"),
+    };
+    match of.error() {
+        ..0.1 => digits(factor),
+        _ => format!("about {} ({} to {})", digits(factor), digits(least), digits(most)),
+    }
 }
 
 /// What the marks in the table mean, and how large errors are.

@@ -12,7 +12,7 @@ use super::{
 };
 
 const COLUMNS: &str = "name,function,file,line,pid,tid,via,inuse_bytes,inuse_error_bytes,estimated_bytes,inuse_objects,\
-                       alloc_bytes,alloc_error_bytes,alloc_objects,share,youngest_s,oldest_s";
+                       alloc_bytes,alloc_error_bytes,alloc_objects,share,youngest_s,oldest_s,uncertain_bytes";
 
 /// All rows as RFC 4180 has it, but with plain newlines. What is unknown is empty; there is no row of sums.
 pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -26,6 +26,7 @@ pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
             pid,
             tid,
             library: _,
+            sort: _,
         } = &row.place;
         let known = |number: &u32| match number {
             0 => String::new(),
@@ -54,6 +55,7 @@ pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
             format!("{:.6}", table.share(sums)).into(),
             time(sums.youngest).into(),
             time(sums.oldest).into(),
+            sums.uncertain_bytes.to_string().into(),
         ];
         writeln!(out, "{}", fields.join(","))?;
     }
@@ -115,6 +117,10 @@ struct Process<'a> {
     anonymous_after: u64,
     file_before: u64,
     file_after: u64,
+    shared_before: u64,
+    shared_after: u64,
+    private_before: u64,
+    private_after: u64,
     growth_bytes: i64,
     explained_bytes: i64,
     explained_error_bytes: u64,
@@ -137,6 +143,7 @@ struct Numbers {
     inuse_bytes: u64,
     inuse_error_bytes: u64,
     estimated_bytes: u64,
+    uncertain_bytes: u64,
     inuse_objects: u64,
     alloc_bytes: u64,
     alloc_error_bytes: u64,
@@ -169,6 +176,10 @@ impl<'a> Process<'a> {
             anonymous_after: after.anonymous,
             file_before: before.file,
             file_after: after.file,
+            shared_before: before.shared,
+            shared_after: after.shared,
+            private_before: before.private,
+            private_after: after.private,
             growth_bytes: process.growth(),
             explained_bytes: *explained,
             explained_error_bytes: super::error(*explained_variance),
@@ -184,6 +195,7 @@ impl Numbers {
             inuse_bytes: sums.inuse_bytes,
             inuse_error_bytes: sums.inuse_error(),
             estimated_bytes: sums.estimated_bytes,
+            uncertain_bytes: sums.uncertain_bytes,
             inuse_objects: sums.inuse_objects,
             alloc_bytes: sums.alloc_bytes,
             alloc_error_bytes: sums.alloc_error(),

@@ -65,6 +65,9 @@ pub struct Place {
     /// The installed code in which it came, where `name` is the program's own that called it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub library: String,
+    /// Of what sort the pages are, if they are not just the process's own memory.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sort: String,
     /// 0 if it is about no line.
     #[serde(skip_serializing_if = "is_zero")]
     pub line: u32,
@@ -97,6 +100,8 @@ pub struct Sums {
     pub alloc_variance: f64,
     /// Of the bytes in use, those that were worked out rather than seen.
     pub estimated_bytes: u64,
+    /// Of the bytes in use, those in memory that others may have filled.
+    pub uncertain_bytes: u64,
     pub oldest: Option<Duration>,
     pub youngest: Option<Duration>,
 }
@@ -133,6 +138,7 @@ impl Sums {
             inuse_variance,
             alloc_variance,
             estimated_bytes,
+            uncertain_bytes,
             oldest,
             youngest,
         } = other;
@@ -142,6 +148,7 @@ impl Sums {
         add(&mut self.alloc_bytes, alloc_bytes);
         add(&mut self.alloc_objects, alloc_objects);
         add(&mut self.estimated_bytes, estimated_bytes);
+        add(&mut self.uncertain_bytes, uncertain_bytes);
         // Sites are sampled independently of one another, so their variances add up.
         self.inuse_variance += inuse_variance;
         self.alloc_variance += alloc_variance;
@@ -162,6 +169,7 @@ impl Sums {
             inuse_variance: variance(detail.variance_inuse),
             alloc_variance: variance(detail.variance_alloc),
             estimated_bytes: if detail.estimated { values.inuse_bytes } else { 0 },
+            uncertain_bytes: detail.uncertain_bytes.min(values.inuse_bytes),
             oldest: detail.oldest,
             youngest: detail.youngest,
         }
@@ -254,7 +262,7 @@ pub(super) fn group_samples(profile: &Profile, details: &[Detail], by: By, ids: 
 /// What tells samples of different places apart, as far as it can be told without making strings.
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
-    Frame(Option<FrameId>, Option<FrameId>),
+    Frame(Owner),
     Thread(Labels),
 }
 
@@ -277,7 +285,7 @@ impl<'a> Places<'a> {
 
     fn key(&self, owner: Owner, labels: &Labels) -> Key {
         match self.by {
-            By::Line | By::Function | By::File | By::Module => Key::Frame(owner.frame, owner.library),
+            By::Line | By::Function | By::File | By::Module => Key::Frame(Owner { via: None, ..owner }),
             By::Thread | By::Process => Key::Thread(labels.clone()),
         }
     }
@@ -290,10 +298,15 @@ impl<'a> Places<'a> {
                 None => named("[no frames]"),
                 Some(id) => {
                     let library = owner.library.map(|id| self.library(self.profile.frame(id)));
-                    Place {
+                    let mut place = Place {
                         library: library.unwrap_or_default(),
                         ..self.frame(self.profile.frame(id))
+                    };
+                    if let Some(sort) = owner.sort.filter(|sort| *sort != id) {
+                        place.sort = self.profile.string(self.profile.frame(sort).function).to_owned();
+                        place.name = format!("{} {}", place.name, place.sort);
                     }
+                    place
                 }
             },
         }

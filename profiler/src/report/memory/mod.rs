@@ -8,7 +8,7 @@
 //! | module | makes |
 //! |---|---|
 //! | [`group`] | rows: which frame of a stack is responsible, and sums |
-//! | [`table`] | the table as text; [`export`] as CSV and JSON |
+//! | [`table`] | the table as text, of lines that are [`merged`]; [`export`] as CSV and JSON |
 //! | [`curve`] | sparklines, and their CSV and JSON |
 //! | [`difference`] | what grew between two recordings |
 //! | [`summary`] | the summary for standard error |
@@ -22,13 +22,20 @@ pub mod curve;
 pub mod difference;
 pub mod export;
 pub mod group;
+mod merged;
 pub mod summary;
 pub mod table;
 
 #[cfg(test)]
 mod tests;
 
+pub use super::owner::Functions;
 pub use summary::lines;
+
+/// Leaves of stacks of pages that are not just the process's own memory.
+pub const PAGES_OF_FILES: &str = "[pages of files]";
+pub const SHARED_MEMORY: &str = "[shared memory]";
+pub const COPIES: &str = "[copies after a fork]";
 
 const ALLOC_OBJECTS: ValueType = ValueType {
     kind: "alloc_objects",
@@ -73,11 +80,27 @@ pub struct MemoryReport {
     pub shown: Shown,
     /// Objects are allocations; otherwise they are pages.
     pub exact: bool,
+    pub source: Source,
+    /// Memory of files, and shared memory, that several of the processes are resident with: it is in the rows once.
+    pub shared_again: u64,
     /// In any order; reports rank them by growth.
     pub processes: Vec<ProcessMemory>,
     pub curve: Option<Curve>,
     /// How long memory was watched.
     pub length: Duration,
+}
+
+/// Of what a report is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Pages, by who touched them first or opened the pool in which they are.
+    Pages,
+    /// pymalloc's pools, by who opened them.
+    Pools,
+    /// Address space, by who mapped it.
+    Mapped,
+    /// Blocks, by who asked for them.
+    Blocks,
 }
 
 /// What "in use" means in a report, and which of its values is the one to look at.
@@ -136,6 +159,8 @@ pub struct Detail {
     pub variance_alloc: f64,
     /// Its bytes are worked out rather than seen, such as pages of files that the kernel maps several at a time.
     pub estimated: bool,
+    /// Of the bytes in use, those in memory that others may have filled.
+    pub uncertain_bytes: u64,
     pub kind: MemoryKind,
 }
 
@@ -147,6 +172,10 @@ pub enum MemoryKind {
     Anonymous,
     /// Pages of mapped files.
     File,
+    /// Memory shared with others.
+    Shared,
+    /// Copies of what the process shared since a fork: resident before and after.
+    Copies,
     /// Free, but kept by the allocator.
     Free,
     /// Blocks that calls of an allocator gave.
@@ -194,8 +223,12 @@ impl ProcessMemory {
 pub struct Resident {
     pub rss: u64,
     pub anonymous: u64,
-    /// Of files and of memory shared with others.
+    /// Of files.
     pub file: u64,
+    /// Shared memory.
+    pub shared: u64,
+    /// What no other process has; 0 if not known.
+    pub private: u64,
 }
 
 /// Memory over time. Lists may be shorter than `times`: what is missing was not measured.
@@ -221,6 +254,9 @@ pub fn nothing_came(report: &MemoryReport) -> String {
         return format!("Nothing grew: no new memory in {length}.");
     }
     let grown = crate::humanize::bytes(grown.unsigned_abs());
+    if report.source == Source::Mapped {
+        return format!("Nothing of 64 KiB or more was mapped in {length}, although RSS grew by {grown}.");
+    }
     if report.exact {
         return format!("No allocation was seen in {length}, although RSS grew by {grown}: see the warnings.");
     }

@@ -47,7 +47,19 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
             bytes(totals.file)
         ));
     }
-    let others = all.estimated_bytes.saturating_sub(totals.file);
+    if totals.shared > 0 {
+        parts.push(format!("{} is shared memory, worked out as well", bytes(totals.shared)));
+    }
+    if totals.copies > 0 {
+        parts.push(format!(
+            "{} is copies of pages that were shared since a fork, which RSS does not show",
+            bytes(totals.copies)
+        ));
+    }
+    let others = all
+        .estimated_bytes
+        .saturating_sub(totals.file)
+        .saturating_sub(totals.shared);
     if others > 0 {
         parts.push(format!(
             "{} is worked out rather than seen (~, error not known)",
@@ -56,6 +68,13 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
     }
     if !parts.is_empty() {
         lines.push(format!("Of the latter, {}.", parts.join("; ")));
+    }
+    if report.shared_again > 0 {
+        lines.push(format!(
+            "{} more of what the processes' RSS grew by is memory that one of the others had touched before: it is there \
+             once, and counted once.",
+            bytes(report.shared_again)
+        ));
     }
     if all.inuse_error() > 0 || all.alloc_error() > 0 {
         lines.push(
@@ -70,6 +89,8 @@ struct Totals {
     all: Sums,
     free: u64,
     file: u64,
+    shared: u64,
+    copies: u64,
 }
 
 impl Totals {
@@ -83,6 +104,8 @@ impl Totals {
             let part = match detail.kind {
                 MemoryKind::Free => &mut totals.free,
                 MemoryKind::File => &mut totals.file,
+                MemoryKind::Shared => &mut totals.shared,
+                MemoryKind::Copies => &mut totals.copies,
                 MemoryKind::Anonymous | MemoryKind::Blocks => continue,
             };
             *part = part.saturating_add(values.inuse_bytes);

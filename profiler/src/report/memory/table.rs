@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 
 use super::{
-    MemoryReport, ProcessMemory, Shown, error,
+    MemoryReport, ProcessMemory, Shown, Source, error,
     group::{By, Groups, Ids, Row, Sums, group},
-    layout::{Grid, Last, ages, clauses, span},
+    layout::{Grid, Last, ages, clauses, paragraph, span},
+    merged::{self, Line},
 };
 use crate::humanize::{bytes, bytes_change, count, percent};
 
@@ -96,30 +97,32 @@ impl Table {
         }
     }
 
-    /// How many rows `top` shows: none that holds nothing.
-    pub(super) fn visible(&self, top: usize) -> usize {
-        let some = self.rows.partition_point(|row| self.bytes(&row.sums) > 0);
+    /// How many of the lines `top` shows: none that holds nothing.
+    pub(super) fn visible(&self, lines: &[Line], top: usize) -> usize {
+        let some = lines.partition_point(|line| self.bytes(&line.sums) > 0);
         // A closing row for a single other is no shorter than that one.
-        if some == top.saturating_add(1) && self.rows.len() == some {
+        if some == top.saturating_add(1) && lines.len() == some {
             some
         } else {
             some.min(top)
         }
     }
 
-    /// What the first `visible` rows leave: with them it adds up to [`Self::total`].
-    pub fn rest(&self, visible: usize) -> Sums {
-        let mut rest = Sums::default();
-        for row in self.rows.iter().skip(visible) {
-            rest.add(&row.sums);
-        }
-        rest
+    /// Whether objects of others may be in most of it.
+    fn is_uncertain(&self, sums: &Sums) -> bool {
+        let asked = !matches!(self.shown, Shown::Allocated | Shown::Temporary) && self.by != By::Process;
+        asked && sums.uncertain_bytes > sums.inuse_bytes / 10
     }
 }
 
 /// The processes, an empty line, and the table.
 pub fn text(report: &MemoryReport, table: &Table, top: usize, width: usize) -> String {
     let mut text = processes(report, top, width);
+    if let (Some(certain), [_]) = (certain_share(report, &table.total), &report.processes[..]) {
+        text.push_str(&format!(
+            "  for {certain:.0} % of what is new it is certain whose objects are in it\n"
+        ));
+    }
     if !text.is_empty() {
         text.push('\n');
     }
@@ -128,9 +131,38 @@ pub fn text(report: &MemoryReport, table: &Table, top: usize, width: usize) -> S
             text.push_str(&words);
             text.push('\n');
         }
-        None => text.push_str(&rows(report, table, top, width)),
+        None => {
+            text.push_str(&rows(report, table, top, width));
+            text.push_str(&legend(report, table, width));
+        }
     }
     text
+}
+
+/// For how much of what is in use it is certain whose it is, in per cent; none where that is no question.
+fn certain_share(report: &MemoryReport, total: &Sums) -> Option<f64> {
+    let asked = report.source == Source::Pages && total.inuse_bytes > 0;
+    let asked = asked && !matches!(report.shown, Shown::Allocated | Shown::Temporary);
+    // Rounded down: what is not certain is never rounded away.
+    asked.then(|| (100.0 * (1.0 - total.uncertain_bytes as f64 / total.inuse_bytes as f64)).floor())
+}
+
+/// What a mark means, and what to do about it.
+fn legend(report: &MemoryReport, table: &Table, width: usize) -> String {
+    if !table.rows.iter().any(|row| table.is_uncertain(&row.sums)) {
+        return String::new();
+    }
+    let target = match &report.processes[..] {
+        [process] if !process.exited => format!("-p {}", process.pid),
+        _ => "-p PID".to_owned(),
+    };
+    let meaning = "? The line got this memory from the system first. Its objects may be gone, and others' be in it: who \
+                   keeps them may be a line further down, or in no row.";
+    let remedy = format!(
+        "Block by block, at several times the run time: profiler memory {target} --exact --max-overhead 10 (dicts, \
+         lists, tuples and floats that CPython uses again stay with their first line there, too)"
+    );
+    format!("\n{}{}", paragraph(meaning, width), paragraph(&remedy, width))
 }
 
 /// What to say instead of a table without rows.
@@ -157,23 +189,26 @@ fn nothing(report: &MemoryReport, total: &Sums) -> Option<String> {
 }
 
 fn rows(report: &MemoryReport, table: &Table, top: usize, width: usize) -> String {
-    let visible = table.visible(top);
-    let mut sums: Vec<&Sums> = table.rows[..visible].iter().map(|row| &row.sums).collect();
-    let mut last: Vec<_> = table.rows[..visible]
+    let lines = merged::lines(table);
+    let visible = table.visible(&lines, top);
+    let (shown, others) = lines.split_at(visible);
+    let mut sums: Vec<&Sums> = shown.iter().map(|line| &line.sums).collect();
+    let mut last: Vec<_> = shown
         .iter()
-        .map(|row| Last {
-            text: row.place.name.clone(),
+        .map(|line| Last {
+            text: line.name.clone(),
             shorter: None,
-            addition: row.via.as_ref().map(|via| format!("via {via}")).unwrap_or_default(),
+            addition: line.addition(table, width),
         })
         .collect();
-    let rest = table.rest(visible);
-    let others = table.rows.len() - visible;
+    let mut rest = Sums::default();
+    others.iter().for_each(|line| rest.add(&line.sums));
+    let others = others.len();
     if others > 0 {
         sums.push(&rest);
         last.push(closing(others));
     }
-    if table.rows.len() > 1 {
+    if lines.len() > 1 {
         sums.push(&table.total);
         last.push(Last {
             text: "total".to_owned(),
@@ -204,6 +239,9 @@ fn rows(report: &MemoryReport, table: &Table, top: usize, width: usize) -> Strin
     );
     grid.column(2, "", errors);
     grid.column(1, "share", cells(&|sums| percent(table.share(sums))));
+    // Where all else goes for want of room, the mark stays.
+    let mark = |line: &Line| if table.is_uncertain(&line.sums) { "?" } else { "" };
+    grid.column(0, "", shown.iter().map(|line| mark(line).to_owned()).collect());
     match table.shown {
         Shown::Allocated => grid.column(3, "live", cells(&|sums| bytes(sums.inuse_bytes))),
         _ => grid.column(3, "allocated", cells(&|sums| bytes(sums.alloc_bytes))),
@@ -269,13 +307,22 @@ fn one_process(report: &MemoryReport, process: &ProcessMemory, width: usize) -> 
         bytes_change(process.growth()),
         span(report.length),
     )];
-    if !report.exact {
+    if !report.exact && (process.growth() != 0 || process.explained != 0) {
         rss.push(explained(process, report.shown));
     }
     let parts = [
         part("anonymous", before.anonymous, after.anonymous),
         part("file-backed", before.file, after.file),
     ];
+    let mut parts = Vec::from(parts);
+    if before.shared.max(after.shared) > 0 {
+        parts.push(part("shared", before.shared, after.shared));
+    }
+    // Copies after a fork: RSS stays as it is.
+    let private = super::change(before.private, after.private);
+    if before.private > 0 && after.private > 0 && private.saturating_sub(process.growth()) >= 1 << 20 {
+        parts.push(part("private", before.private, after.private));
+    }
     clauses("", &rss, width) + &clauses("  ", &parts, width)
 }
 
@@ -288,22 +335,41 @@ fn explained(process: &ProcessMemory, shown: Shown) -> String {
             (true, _) => "; --peak shows what was there before",
             (false, _) => "",
         };
-        return format!("{grown} explained at its end (RSS was last read before it{remedy})");
+        return format!("{grown} accounted for at its end (RSS was last read before it{remedy})");
     }
     match process.explained_share() {
         // Against the trend, a ratio is a riddle.
-        Some(share) if share >= 0.0 => match error {
-            0 => format!("{:.0} % explained", share * 100.0),
+        Some(share) if is_sensible(share) => match error {
+            0 => format!("{:.0} % accounted for", share * 100.0),
             _ => {
                 let error = error as f64 / process.growth().unsigned_abs() as f64;
-                format!("{:.0} % explained (± {:.0} %)", share * 100.0, (error * 100.0).max(1.0))
+                format!(
+                    "{:.0} % accounted for (± {:.0} %)",
+                    share * 100.0,
+                    (error * 100.0).max(1.0)
+                )
             }
         },
+        // More came than it grew by.
+        Some(share) if share > 0.0 && process.growth() > 0 => {
+            let more = process.explained.saturating_sub(process.growth());
+            format!(
+                "{} accounted for: {} more than RSS grew by, as older memory went",
+                bytes_change(process.explained),
+                bytes(more.unsigned_abs())
+            )
+        }
         _ => match error {
-            0 => format!("{} explained", bytes_change(process.explained)),
-            _ => format!("{} explained (± {})", bytes_change(process.explained), bytes(error)),
+            0 => format!("{} accounted for", bytes_change(process.explained)),
+            _ => format!("{} accounted for (± {})", bytes_change(process.explained), bytes(error)),
         },
     }
+}
+
+/// Whether a share of the growth says something: of a process that gave back older memory while new came, it would be
+/// `305 %`.
+fn is_sensible(share: f64) -> bool {
+    (0.0..=1.1).contains(&share)
 }
 
 /// It ended with more, or less, than when its RSS was last read, which can be a tenth of a second before: the account is
@@ -329,7 +395,20 @@ fn name(process: &ProcessMemory) -> String {
 
 /// Processes by growth. One that has ended holds nothing any more, so it comes last, by what it had held.
 fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
-    let mut ranked: Vec<&ProcessMemory> = report.processes.iter().collect();
+    // Threads of the kernel, and who did not touch a page: of a machine with hundreds they are most.
+    let mut ranked: Vec<&ProcessMemory> = report
+        .processes
+        .iter()
+        .filter(|process| process.growth() != 0 || process.explained != 0)
+        .collect();
+    let idle = report
+        .processes
+        .iter()
+        .filter(|process| process.growth() == 0 && process.explained == 0);
+    let idle = idle.filter(|process| process.after.rss > 0).count();
+    if ranked.is_empty() {
+        return format!("{}: none grew.\n", crate::summary::many(idle as u64, "process"));
+    }
     ranked.sort_by_key(|process| (process.exited, Reverse(process.growth()), process.pid));
     let visible = if ranked.len() == top.saturating_add(1) {
         ranked.len()
@@ -386,12 +465,13 @@ fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
     let mut shares: Vec<_> = shown
         .iter()
         .map(|process| match process.explained_share() {
-            Some(share) if share >= 0.0 && !is_unread_since(process) => format!("{:.0} %", share * 100.0),
+            Some(share) if is_sensible(share) && !is_unread_since(process) => format!("{:.0} %", share * 100.0),
+            Some(share) if share > 0.0 && process.growth() > 0 && !is_unread_since(process) => "> 100 %".to_owned(),
             _ => "-".to_owned(),
         })
         .collect();
     shares.resize(shares.len() + usize::from(!others.is_empty()), String::new());
-    grid.column(2, "explained", shares);
+    grid.column(2, "accounted", shares);
     let part = |of: fn(&super::Resident) -> u64| {
         move |process: &ProcessMemory| super::change(of(&process.before), of(&process.after))
     };
@@ -401,5 +481,18 @@ fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
         column(&part(|resident| resident.anonymous), &bytes_change),
     );
     grid.column(4, "file-backed", column(&part(|resident| resident.file), &bytes_change));
-    grid.render(width)
+    let any_shared = shown
+        .iter()
+        .any(|process| process.before.shared.max(process.after.shared) > 0);
+    if any_shared {
+        grid.column(5, "shared", column(&part(|resident| resident.shared), &bytes_change));
+    }
+    let mut text = grid.render(width);
+    if idle > 0 {
+        text.push_str(&format!(
+            "({} did not grow)\n",
+            crate::summary::many(idle as u64, "other process")
+        ));
+    }
+    text
 }

@@ -20,6 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Calls, Window};
 use crate::{
     bpf::{Kernel, WatchLink},
+    calls::Timing,
     config::{CallsConfig, Via},
     governor::watch_cost_ns,
     python::{bytecode, code::Code, codes::CodeId, memory::ProcessMemory},
@@ -29,11 +30,17 @@ use crate::{
 
 /// Debug registers of x86.
 const REGISTERS: usize = 4;
+/// Before so many calls were timed, it is not asked what would be better.
+const CALLS_SEEN: u64 = 1;
+/// Nor before so much was spent, as long as times are good.
+const SPENT_NS: f64 = 5e6;
+/// What a stop at a breakpoint takes, in about: 9 µs in the virtual machine where it was measured.
+const WATCH_NS: f64 = 10_000.0;
 /// How often it is looked whether the functions are still what they were.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Watching {
-    wanted: bool,
+    wanted: Wanted,
     /// Code objects of chosen functions, of all processes.
     chosen: FxHashSet<(CodeKey, CodeId)>,
     processes: FxHashMap<u32, Watched>,
@@ -55,6 +62,14 @@ pub(super) struct Watching {
     checked: Instant,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Never,
+    /// Where probes are seen to cost more.
+    WhereBetter,
+    Always,
+}
+
 struct Watched {
     /// Without code's identities.
     codes: Vec<(CodeKey, CodeId)>,
@@ -64,7 +79,12 @@ struct Watched {
 impl Watching {
     pub fn new(wanted: &CallsConfig) -> Self {
         Self {
-            wanted: wanted.via == Via::Breakpoints,
+            wanted: match wanted.via {
+                Via::Breakpoints => Wanted::Always,
+                // Windows are what was asked for instead.
+                Via::Auto if wanted.duty.is_none() && !wanted.functions.is_empty() => Wanted::WhereBetter,
+                Via::Auto | Via::Probes => Wanted::Never,
+            },
             chosen: FxHashSet::default(),
             processes: FxHashMap::default(),
             refused: FxHashSet::default(),
@@ -82,7 +102,7 @@ impl Watching {
 
     /// A code object of a chosen function is called.
     pub fn choose(&mut self, key: CodeKey, code: CodeId) {
-        if self.wanted {
+        if self.wanted != Wanted::Never {
             self.chosen.insert((key.anyone(), code));
         }
     }
@@ -158,7 +178,7 @@ impl Watching {
 impl Calls {
     /// Looks whether counting should change hands.
     pub(super) fn follow_watches(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
-        if !self.watching.wanted || !matches!(self.window, Window::Open { .. }) {
+        if self.watching.wanted == Wanted::Never || !matches!(self.window, Window::Open { .. }) {
             return Ok(());
         }
         for pid in self.watching.processes.keys().copied().collect::<Vec<_>>() {
@@ -180,18 +200,53 @@ impl Calls {
         if waiting.is_empty() || !waiting.iter().all(is_learned) {
             return Ok(());
         }
+        let unasked = self.watching.wanted == Wanted::WhereBetter;
+        if unasked && !self.probes_cost_more(kernel)? {
+            return Ok(());
+        }
         for pid in waiting {
             if let Err(error) = self.watch(kernel, recording, pid) {
                 self.watching.forget(kernel, pid);
                 self.watching.refused.insert(pid);
-                self.warnings
-                    .push(format!("process {pid}: {error:#}; its calls are counted by probes"));
+                if !unasked {
+                    self.warnings
+                        .push(format!("process {pid}: {error:#}; its calls are counted by probes"));
+                }
             }
+        }
+        if unasked {
+            if !self.watching.refused.is_empty() {
+                // The times of one function are either all good, or none.
+                self.watching.forget_all(kernel);
+                self.watching.wanted = Wanted::Never;
+                for probed in &self.probed {
+                    kernel.set_call_facts(probed.pid, &probed.facts)?;
+                }
+                return Ok(());
+            }
+            for timing in self.timing.values_mut().filter(|timing| timing.is_mostly_ours()) {
+                timing.leave_out();
+            }
+            self.begin_anew(kernel);
         }
         if by_probes.iter().all(|pid| self.watching.processes.contains_key(pid)) {
             self.detach(kernel);
         }
         Ok(())
+    }
+
+    /// Whether probes have cost the program, or the times of the functions that were named, more than breakpoints would have.
+    fn probes_cost_more(&self, kernel: &Kernel) -> anyhow::Result<bool> {
+        let seen = |timing: &Timing| timing.count + timing.missed_entries;
+        let calls: u64 = self.timing.values().map(seen).sum();
+        if calls < CALLS_SEEN {
+            return Ok(false);
+        }
+        let hits = kernel.counter(Counter::EntryHits)? + kernel.counter(Counter::ReturnHits)?;
+        let spoiled = self.timing.values().any(Timing::is_mostly_ours);
+        let by_watches_ns = (2 * calls) as f64 * WATCH_NS;
+        let spent_ns = self.governor.as_ref().map_or(0, |governor| governor.spent().as_nanos()) as f64;
+        Ok(hits > 2 * calls && (spoiled || spent_ns > SPENT_NS) && spent_ns > 2.0 * by_watches_ns)
     }
 
     /// Code of the functions that were named, as far as it was called in the process.
@@ -351,7 +406,7 @@ impl Calls {
         }
         for (code, calls) in calls {
             let timing = self.timing.get(&code);
-            let ended = timing.map_or(0, |timing| timing.count + timing.missed_entries);
+            let ended = timing.map_or(0, |timing| timing.count + timing.missed_entries + timing.left_out);
             if calls > ended {
                 let name = recording.ledger.codes.get(code).display_name();
                 self.warnings.push(format!(

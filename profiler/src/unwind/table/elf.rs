@@ -5,9 +5,12 @@ use std::{borrow::Cow, io::Read as _, ops::Range};
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
 use object::elf::{
     ELFCLASS64, ELFCOMPRESS_ZLIB, ELFDATA2LSB, EM_X86_64, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD,
-    ProgramHeader64, SHF_COMPRESSED, SHF_EXECINSTR,
+    ProgramHeader64, R_X86_64_IRELATIVE, R_X86_64_RELATIVE, SHF_COMPRESSED, SHF_EXECINSTR, SHT_DYNSYM, SHT_SYMTAB,
+    STT_FUNC, STT_GNU_IFUNC,
 };
-use object::read::elf::{CompressionHeader as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+use object::read::elf::{
+    CompressionHeader as _, FileHeader as _, ProgramHeader as _, Rela as _, SectionHeader as _, Sym as _,
+};
 use profiler_common::unwind::PAGE_BITS;
 
 use super::{MAX_SECTION_BYTES, NoTable};
@@ -114,6 +117,24 @@ impl<'a> Elf<'a> {
         Ok(elf)
     }
 
+    /// A file of nothing but code, in order of address.
+    #[cfg(test)]
+    pub fn of_code(code: Vec<Code<'a>>) -> Self {
+        let header = &[0; size_of::<Header>()];
+        Self {
+            file: &[],
+            header: object::pod::from_bytes(header).expect("any bytes are a header").0,
+            segments: &[],
+            base: 0,
+            span: code.last().map_or(0, |code| code.addresses.end),
+            code,
+            stubs: Vec::new(),
+            entry: None,
+            code_bytes: 0,
+            keeps_frame_pointers: false,
+        }
+    }
+
     /// The address relative to the base; addresses past the end of what a table covers are at its end.
     pub fn offset(&self, address: u64) -> Option<u32> {
         Some(u32::try_from(address.checked_sub(self.base)?).unwrap_or(u32::MAX))
@@ -154,6 +175,47 @@ impl<'a> Elf<'a> {
         };
         let at = |back: usize| bytes.get(LONGEST as usize - back).copied();
         at(5) == Some(0xe8) || (2..=7).any(|back| at(back) == Some(0xff))
+    }
+
+    /// Calls `found` with the address, relative to the base, of each function that has a symbol. Pieces of functions that
+    /// compilers put elsewhere, because they are rarely executed, are none.
+    pub fn each_function_symbol(&self, mut found: impl FnMut(u32)) {
+        /// What gcc and clang name them with.
+        const PIECE: &[u8] = b".cold";
+        let Ok(sections) = self.header.sections(ENDIAN, self.file) else {
+            return;
+        };
+        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
+            let Ok(symbols) = sections.symbols(ENDIAN, self.file, kind) else {
+                continue;
+            };
+            symbols
+                .iter()
+                .filter(|symbol| matches!(symbol.st_type(), STT_FUNC | STT_GNU_IFUNC) && !symbol.is_undefined(ENDIAN))
+                .filter(|symbol| {
+                    let name = symbol.name(ENDIAN, symbols.strings()).unwrap_or_default();
+                    !name.windows(PIECE.len()).any(|part| part == PIECE)
+                })
+                .filter_map(|symbol| self.code_range(symbol.st_value(ENDIAN), 1))
+                .for_each(|(start, _)| found(start));
+        }
+    }
+
+    /// Calls `found` with each address, relative to the base, that the loader writes into a table of pointers.
+    pub fn each_pointer(&self, mut found: impl FnMut(u32)) {
+        let Ok(sections) = self.header.sections(ENDIAN, self.file) else {
+            return;
+        };
+        for section in sections.iter() {
+            let Ok(Some((entries, _))) = section.rela(ENDIAN, self.file) else {
+                continue;
+            };
+            entries
+                .iter()
+                .filter(|entry| matches!(entry.r_type(ENDIAN, false), R_X86_64_RELATIVE | R_X86_64_IRELATIVE))
+                .filter_map(|entry| self.code_range(entry.r_addend(ENDIAN).cast_unsigned(), 1))
+                .for_each(|(start, _)| found(start));
+        }
     }
 
     /// The file's bytes at addresses relative to the base.

@@ -30,8 +30,8 @@ struct FakeElf {
 impl FakeElf {
     fn new(code_len: u64) -> Self {
         Self {
-            // `ret`, which is not padding.
-            code: vec![0xc3; code_len.min(1 << 20) as usize],
+            // `hlt`, which is not padding, and nothing comes back from.
+            code: vec![0xf4; code_len.min(1 << 20) as usize],
             code_len,
             sections: Vec::new(),
             segments: Vec::new(),
@@ -283,7 +283,7 @@ fn padding_between_functions_costs_no_rows() {
     ];
     let elf = FakeElf::new(40).with_eh_frame(eh_frame).with_code(CODE + 7, &nops);
     assert_eq!(elf.table().rows, [row(0, 2), row(40, 0)]);
-    let elf = elf.with_code(CODE + 7, &[0xc3]);
+    let elf = elf.with_code(CODE + 7, &[0xf4]);
     assert_eq!(elf.table().rows, [row(0, 2), row(7, 0), row(32, 2), row(40, 0)]);
 }
 
@@ -304,13 +304,25 @@ fn every_page_begins_with_the_rule_in_effect() {
 #[test]
 fn so_much_code_without_entries_is_generated_and_keeps_frame_pointers() {
     let gap = MIN_GENERATED_BYTES as u64;
-    for (gap, expected) in [(gap - 1, rule::NONE), (gap, rule::FRAME_POINTER)] {
+    // push %rbp; mov %rsp,%rbp
+    let prologues = |len: u64| {
+        let mut code = vec![0xf4; len as usize];
+        code.chunks_mut(4096)
+            .for_each(|chunk| chunk[..4].copy_from_slice(b"\x55\x48\x89\xe5"));
+        code
+    };
+    for (gap, code, expected) in [
+        (gap - 1, prologues(gap - 1), rule::NONE),
+        (gap, prologues(gap), rule::FRAME_POINTER),
+        // Written by hand, or tables.
+        (gap, vec![0xf4; gap as usize], rule::NONE),
+    ] {
         let eh_frame = EhFrameBytes::new()
             .fde(CODE..CODE + 16, &[])
             .fde(CODE + 16 + gap..CODE + 32 + gap, &[]);
         let table = FakeElf::new(32 + gap)
             .with_eh_frame(eh_frame)
-            .with_code(CODE + 16, &[0xc3])
+            .with_code(CODE + 16, &code)
             .table();
         assert_eq!(*table.lookup(CODE + 16), expected);
         assert_eq!(*table.lookup(CODE + 15 + gap), expected);
@@ -340,7 +352,7 @@ fn a_process_begins_at_the_entry_point_which_need_not_have_an_entry() {
     let eh_frame = EhFrameBytes::new().fde(CODE..CODE + 32, &[]);
     let elf = FakeElf::new(64)
         .with_eh_frame(eh_frame)
-        .with_code(CODE + 32, &[0xc3; 32]);
+        .with_code(CODE + 32, &[0xf4; 32]);
     let mut bytes = elf.bytes();
     bytes[24..32].copy_from_slice(&(CODE + 40).to_le_bytes());
     let table = build(&bytes).expect("a table");
@@ -390,7 +402,7 @@ fn stubs_without_an_entry_are_known_by_their_section() {
         .fde(CODE..CODE + 8, &[])
         .fde(CODE + 50..CODE + 64, &[]);
     let mut elf = FakeElf::new(64).with_eh_frame(eh_frame);
-    elf.sections.push((".plt", CODE + 16, 6, vec![0xc3; 32]));
+    elf.sections.push((".plt", CODE + 16, 6, vec![0xf4; 32]));
     let expected = [(8, rule::NONE), (16, rule::STUB), (47, rule::STUB), (48, rule::NONE)];
     for (at, rule) in expected {
         assert_eq!(*elf.table().lookup(CODE + at), rule, "{at}");
@@ -405,8 +417,8 @@ fn a_file_most_of_whose_code_has_no_entry_was_built_without_and_keeps_frame_poin
         let eh_frame = EhFrameBytes::new().fde(CODE..CODE + covered, &[]);
         let mut elf = FakeElf::new(64)
             .with_eh_frame(eh_frame)
-            .with_code(CODE + covered, &[0xc3]);
-        elf.sections.push((".text", CODE, 6, vec![0xc3; 64]));
+            .with_code(CODE + covered, &[0xf4]);
+        elf.sections.push((".text", CODE, 6, vec![0xf4; 64]));
         assert_eq!(*elf.table().lookup(CODE + 40), expected);
     }
 }
@@ -555,7 +567,7 @@ fn a_file_without_a_table_says_why() {
     bytes[4] = 1;
     assert_eq!(why(&bytes), Some(NoTable::WrongMachine), "32 bits");
     let mut elf = FakeElf::new(64);
-    elf.segments.push((PT_LOAD, 5, CODE + MAX_SPAN, vec![0xc3; 64]));
+    elf.segments.push((PT_LOAD, 5, CODE + MAX_SPAN, vec![0xf4; 64]));
     assert_eq!(why(&elf.bytes()), Some(NoTable::TooLarge));
 }
 

@@ -59,9 +59,8 @@ fn check(elf: &Elf<'_>, index: &Index<'_>, table: &Table, relative: u32, path: &
     let address = elf.base + u64::from(relative);
     let rule = table.lookup(address);
     let at = format!("{path} {address:#x} {rule:?}");
-    // What is known of code without an entry.
-    let known = [rule::NONE, rule::TRAMPOLINE, rule::STUB, rule::END, rule::FRAME_POINTER];
-    let none = known.contains(rule) && !index.covers(address);
+    // What is known of code without an entry is beside the index (`decoded::truth`).
+    let none = !index.covers(address);
     let fde = match index.find(address) {
         Some(fde) => fde,
         None if none || in_padding(elf, index, relative) => return false,
@@ -101,16 +100,16 @@ fn in_padding(elf: &Elf<'_>, index: &Index<'_>, relative: u32) -> bool {
 }
 
 /// A file's own index.
-struct Index<'a> {
+pub struct Index<'a> {
     index: ParsedEhFrameHdr<Bytes<'a>>,
     section: EhFrame<Bytes<'a>>,
     bases: BaseAddresses,
     /// What all entries cover, without the index.
-    covered: Vec<Range<u64>>,
+    pub covered: Vec<Range<u64>>,
 }
 
 impl<'a> Index<'a> {
-    fn of(elf: &Elf<'a>) -> Option<Self> {
+    pub fn of(elf: &Elf<'a>) -> Option<Self> {
         let (at, section) = elf.section(".eh_frame")?;
         let (index_at, index) = elf.section(".eh_frame_hdr")?;
         let bases = elf.bases(at).set_eh_frame_hdr(index_at);
@@ -155,7 +154,7 @@ impl<'a> Index<'a> {
     }
 }
 
-fn random(state: &mut u64) -> u64 {
+pub fn random(state: &mut u64) -> u64 {
     *state = state
         .wrapping_mul(6364136223846793005)
         .wrapping_add(1442695040888963407);

@@ -51,7 +51,9 @@ fn a_write_to_what_is_shared_since_a_fork_is_a_copy_and_no_growth() {
     f.fault_of(43, 3, true, false, 1, 9);
     assert_eq!((f.live(7), f.live(8), f.live(9)), (1, 0, 1));
     let copied = |f: &Fixture, pid| f.growth.process(pid).expect("alive").copied.count;
-    assert_eq!((copied(&f, PID), copied(&f, 43)), (1, 3));
+    // Who writes second has the page for itself.
+    assert_eq!((copied(&f, PID), copied(&f, 43)), (2, 1));
+    assert_eq!(f.growth.copies(43), [(9, Amount::sampled(PAGE, 1, 1))]);
     f.take(43, What::Exit);
     assert_eq!((f.live(7), f.live(9)), (1, 0));
     assert_eq!(f.growth.process(43), None);
@@ -66,6 +68,7 @@ fn what_was_mapped_since_the_last_fork_has_nothing_to_copy_but_zeros() {
             start: BASE,
             end: BASE + 100 * PAGE,
             kind: MapKind::Anonymous,
+            mapped: Mapped::default(),
             advice: HugeAdvice::None,
             heap: false,
         }],
@@ -105,14 +108,24 @@ fn file_pages_are_apportioned_by_faults_to_what_was_measured_within_what_can_be(
         f.fault(page, false, false, 7);
     }
     f.fault(50, true, false, 8);
-    let file = f.growth.file_pages(PID, 32 * PAGE).expect("file pages");
+    let of = |f: &Fixture, bytes| f.growth.file_pages(PID, Pot::File, bytes);
+    let share = |site, pages| FileShare {
+        site,
+        bytes: pages * PAGE,
+        again: 0,
+    };
+    let file = of(&f, 32 * PAGE).expect("file pages");
     assert_eq!(
         (file.sites, file.factor, file.clamped),
-        (vec![(7, 24 * PAGE), (8, 8 * PAGE)], 8.0, false)
+        (vec![share(7, 24), share(8, 8)], 8.0, false)
     );
-    let file = f.growth.file_pages(PID, 1 << 40).expect("file pages");
+    let file = of(&f, 1 << 40).expect("file pages");
     assert_eq!((file.factor, file.clamped), (512.0, true));
-    assert_eq!(f.growth.file_pages(PID, 0), None);
+    assert_eq!(of(&f, 0), None);
+    assert_eq!(f.growth.file_pages(PID, Pot::Memory, PAGE), None);
+    // What is gone does not get a share.
+    f.unmap(0..10);
+    assert_eq!(of(&f, 32 * PAGE).expect("file pages").sites, [share(8, 32)]);
     assert_eq!((f.live(7), f.live(8)), (0, 0));
 }
 
@@ -134,7 +147,15 @@ fn advice_gives_back_what_it_covers() {
             f.write(page, 7);
         }
         let (start, bytes) = (BASE, 3 * PAGE - 5);
-        f.take(PID, What::Advise { start, bytes, advice });
+        f.take(
+            PID,
+            What::Advise {
+                start,
+                bytes,
+                advice,
+                site: 9,
+            },
+        );
         assert_eq!(f.live(7), left, "advice {advice}");
     }
 }
@@ -184,6 +205,7 @@ fn the_heap_shrinks_with_the_break() {
             start: BASE,
             end: BASE + 4 * PAGE,
             kind: MapKind::Anonymous,
+            mapped: Mapped::default(),
             advice: HugeAdvice::None,
             heap: true,
         }],
@@ -233,7 +255,177 @@ fn region(of: PageSize) -> u64 {
 
 fn advise(f: &mut Fixture, pages: std::ops::Range<u64>, advice: i32) {
     let (start, bytes) = (BASE + pages.start * PAGE, (pages.end - pages.start) * PAGE);
-    f.take(PID, What::Advise { start, bytes, advice });
+    f.take(
+        PID,
+        What::Advise {
+            start,
+            bytes,
+            advice,
+            site: 9,
+        },
+    );
+}
+
+fn map(
+    f: &mut Fixture,
+    pid: u32,
+    pages: std::ops::Range<u64>,
+    kind: MapKind,
+    mapped: Mapped,
+    populated: Option<Populated>,
+) {
+    let (start, bytes) = (BASE + pages.start * PAGE, (pages.end - pages.start) * PAGE);
+    let reserved = false;
+    f.take(
+        pid,
+        What::Map {
+            start,
+            bytes,
+            kind,
+            mapped,
+            populated,
+            reserved,
+            site: 7,
+        },
+    );
+}
+
+#[test]
+fn what_is_populated_to_be_written_is_there_and_what_is_read_is_zeros() {
+    let mut f = fixture();
+    map(
+        &mut f,
+        PID,
+        0..100,
+        MapKind::Anonymous,
+        Mapped::default(),
+        Some(Populated::Written),
+    );
+    map(
+        &mut f,
+        PID,
+        100..200,
+        MapKind::Anonymous,
+        Mapped::default(),
+        Some(Populated::Read),
+    );
+    assert_eq!(f.live(7), 100);
+    f.fault(150, true, true, 8);
+    assert_eq!((f.live(7), f.live(8)), (100, 1));
+    // The rest of it, and nothing twice.
+    for _ in 0..3 {
+        advise(&mut f, 0..200, 23);
+    }
+    assert_eq!((f.live(7), f.live(8), f.live(9)), (100, 1, 99));
+    assert_eq!(f.allocated(9), 99);
+}
+
+#[test]
+fn what_was_there_before_the_recording_does_not_come_by_advice() {
+    let mut f = fixture();
+    f.growth.adopt(
+        PID,
+        &[Mapping {
+            start: BASE,
+            end: BASE + 100 * PAGE,
+            kind: MapKind::Anonymous,
+            mapped: Mapped::default(),
+            advice: HugeAdvice::None,
+            heap: false,
+        }],
+    );
+    advise(&mut f, 0..100, 23);
+    assert_eq!(f.live(9), 0);
+}
+
+#[test]
+fn advice_in_a_loop_is_not_followed_for_ever() {
+    let mut f = fixture();
+    f.map(0..1 << 18, MapKind::Anonymous);
+    for page in (0..20_000).step_by(2) {
+        f.write(page, 7);
+    }
+    let started = std::time::Instant::now();
+    for _ in 0..1_000 {
+        advise(&mut f, 0..1 << 18, 23);
+    }
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!((f.live(7), f.live(9)), (10_000, (1 << 18) - 10_000));
+    assert!(f.growth.lost().memory.bytes > 0);
+}
+
+#[test]
+fn shared_memory_is_apart_from_files_and_counts_for_who_touched_it_first() {
+    let mut f = fixture();
+    let block = |start: u64| Mapped::new(26, 5, 0, BASE + start * PAGE, true);
+    map(&mut f, PID, 0..32, MapKind::Shared, block(0), None);
+    map(
+        &mut f,
+        PID,
+        100..132,
+        MapKind::Shared,
+        Mapped::new(8, 6, 0, BASE + 100 * PAGE, false),
+        None,
+    );
+    for page in 0..32 {
+        f.fault(page, true, false, 7);
+    }
+    f.fault(100, false, false, 8);
+    // Another process has it elsewhere, and one part more of it.
+    map(&mut f, 43, 500..548, MapKind::Shared, block(500), None);
+    for page in [500, 516, 532] {
+        f.fault_of(43, page, false, false, 1, 9);
+    }
+    let sites = |f: &Fixture, pid, pot| f.growth.file_pages(pid, pot, 48 * PAGE).map(|pages| pages.sites);
+    let share = |site, bytes, again| FileShare {
+        site,
+        bytes: bytes * PAGE,
+        again: again * PAGE,
+    };
+    assert_eq!(sites(&f, PID, Pot::Memory), Some(vec![share(7, 48, 0)]));
+    assert_eq!(sites(&f, PID, Pot::File), Some(vec![share(8, 48, 0)]));
+    assert_eq!(sites(&f, 43, Pot::Memory), Some(vec![share(9, 16, 32)]));
+}
+
+#[test]
+fn what_a_page_was_before_tells_a_copy_from_a_first_write() {
+    let mut f = fixture();
+    f.growth.adopt(
+        PID,
+        &[Mapping {
+            start: BASE,
+            end: BASE + 100 * PAGE,
+            kind: MapKind::Anonymous,
+            mapped: Mapped::default(),
+            advice: HugeAdvice::None,
+            heap: false,
+        }],
+    );
+    let first = BASE / PAGE;
+    let before = [
+        (first, 10, Before::Shared),
+        (first + 10, 10, Before::Zeros),
+        (first + 20, 10, Before::Own),
+    ];
+    f.growth.set_before(PID, &before);
+    for page in [1, 11, 21, 31] {
+        f.fault(page, true, true, 7);
+        f.fault(page, true, true, 8);
+    }
+    assert_eq!((f.live(7), f.live(8)), (1, 0));
+    assert_eq!(f.growth.copies(PID), [(7, Amount::sampled(PAGE, 1, 1))]);
+    // Once its child is gone nobody has it any more.
+    f.take(43, What::Fork { parent: PID });
+    f.fault(22, true, true, 9);
+    f.take(43, What::Exec);
+    f.fault(23, true, true, 9);
+    assert_eq!(f.growth.copies(PID).len(), 2);
+    f.unmap(0..100);
+    assert_eq!(f.growth.copies(PID), []);
 }
 
 #[test]
@@ -466,7 +658,9 @@ fn addresses_that_cannot_be_never_panic() {
                     start: address,
                     bytes,
                     kind,
-                    populated: false,
+                    mapped: Mapped::default(),
+                    populated: Some(Populated::Written),
+                    reserved: false,
                     site,
                 },
                 What::Fault {
@@ -480,6 +674,13 @@ fn addresses_that_cannot_be_never_panic() {
                     start: address,
                     bytes,
                     advice: 14,
+                    site,
+                },
+                What::Advise {
+                    start: address,
+                    bytes,
+                    advice: 23,
+                    site,
                 },
                 What::Fault {
                     address,

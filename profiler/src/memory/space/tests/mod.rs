@@ -4,7 +4,7 @@ mod naive;
 mod size;
 
 use super::*;
-use crate::memory::event::MapKind;
+use crate::memory::event::{MapKind, Populated};
 
 const PAGE: u64 = 4096;
 const HUGE_PAGE: u64 = 512 * PAGE;
@@ -62,7 +62,9 @@ impl Fixture {
                 start: BASE + pages.start * PAGE,
                 bytes: (pages.end - pages.start) * PAGE,
                 kind,
-                populated: false,
+                mapped: Mapped::default(),
+                populated: None,
+                reserved: false,
                 site: 0,
             },
         );

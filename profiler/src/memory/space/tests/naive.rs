@@ -21,8 +21,9 @@ struct Space {
     heap_end: Option<u64>,
     executed: bool,
     forked: bool,
-    copied: u64,
-    file: u64,
+    copies: HashMap<u64, (u64, u32)>,
+    files: HashMap<u64, u64>,
+    partners: HashMap<u32, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +33,30 @@ struct Naive {
 }
 
 impl Naive {
-    fn fault(&mut self, pid: u32, thp: Thp, what: &What) {
+    /// Whether another process has the page since a fork, and neither has copied it since.
+    fn is_shared(&self, pid: u32, page: u64) -> bool {
+        let copied_since = |pid: u32, since: u32| {
+            let copy = self.spaces.get(&pid).and_then(|space| space.copies.get(&page));
+            copy.is_some_and(|&(_, ms)| ms >= since)
+        };
+        let partners = self
+            .spaces
+            .get(&pid)
+            .map(|space| space.partners.clone())
+            .unwrap_or_default();
+        partners
+            .into_iter()
+            .any(|(partner, since)| !copied_since(partner, since) && !copied_since(pid, since))
+    }
+
+    fn remove(&mut self, pid: u32) {
+        self.spaces.remove(&pid);
+        self.spaces.values_mut().for_each(|space| {
+            space.partners.remove(&pid);
+        });
+    }
+
+    fn fault(&mut self, pid: u32, thp: Thp, now_ms: u32, what: &What) {
         let What::Fault {
             address,
             write,
@@ -43,8 +67,9 @@ impl Naive {
         else {
             return;
         };
-        let space = self.spaces.entry(pid).or_default();
         let page = address / PAGE;
+        let shared_now = self.is_shared(pid, page);
+        let space = self.spaces.entry(pid).or_default();
         let there = space.pages.get(&page).copied();
         let owned = matches!(there, Some(Page::Owned { .. }));
         let kind = space.kinds.get(&page).map_or(MapKind::Anonymous, |kind| kind.0);
@@ -54,19 +79,19 @@ impl Naive {
             MapKind::Anonymous => false,
         };
         if !present && !owned && file {
-            space.file += u64::from(weight);
+            space.files.insert(page, weight.into());
             return;
         }
         if kind == MapKind::Shared || present && !write {
             return;
         }
-        if present && owned {
-            return;
-        }
         let known = space.kinds.get(&page).map(|kind| kind.2);
         let shared = known.unwrap_or(space.forked || !space.executed);
-        if present && there.is_none() && shared {
-            space.copied += u64::from(weight);
+        if present && there != Some(Page::Zero) && shared && shared_now {
+            space.copies.insert(page, (weight.into(), now_ms));
+            return;
+        }
+        if present && (owned || there.is_none() && shared) {
             return;
         }
         if owned {
@@ -97,6 +122,8 @@ impl Naive {
     fn release(&mut self, pid: u32, range: &Range<u64>) {
         let space = self.spaces.entry(pid).or_default();
         space.pages.retain(|page, _| !range.contains(page));
+        space.copies.retain(|page, _| !range.contains(page));
+        space.files.retain(|page, _| !range.contains(page));
         space
             .pools
             .retain(|(pool, _)| pool.end <= range.start || pool.start >= range.end || range.is_empty());
@@ -112,10 +139,10 @@ impl Naive {
         }
     }
 
-    fn take(&mut self, pid: u32, thp: Thp, what: &What) {
+    fn take(&mut self, pid: u32, thp: Thp, now_ms: u32, what: &What) {
         let pages = |start: u64, bytes: u64| start / PAGE..(start + bytes).div_ceil(PAGE);
         match *what {
-            What::Fault { .. } => self.fault(pid, thp, what),
+            What::Fault { .. } => self.fault(pid, thp, now_ms, what),
             What::Map { start, bytes, kind, .. } => {
                 self.release(pid, &pages(start, bytes));
                 self.map(pid, pages(start, bytes), Some((kind, HugeAdvice::None, false)));
@@ -128,6 +155,7 @@ impl Naive {
                 start,
                 bytes,
                 advice: 14 | 15,
+                ..
             } => {
                 let wanted = matches!(what, What::Advise { advice: 14, .. });
                 let space = self.spaces.entry(pid).or_default();
@@ -155,12 +183,17 @@ impl Naive {
                 let kind = space.kinds.get(&old.start).copied().unwrap_or(unknown);
                 let kept = old.start..old.end.min(old.start + (new.end - new.start));
                 let moved: Vec<_> = space.pages.extract_if(|page, _| kept.contains(page)).collect();
+                let files: Vec<_> = space.files.extract_if(|page, _| kept.contains(page)).collect();
                 self.release(pid, &old);
                 self.map(pid, old.clone(), None);
                 self.release(pid, &new);
                 let space = self.spaces.entry(pid).or_default();
                 let moved = moved.into_iter().map(|(page, is)| (page - old.start + new.start, is));
                 space.pages.extend(moved);
+                let files = files
+                    .into_iter()
+                    .map(|(page, weight)| (page - old.start + new.start, weight));
+                space.files.extend(files);
                 self.map(pid, new, Some(kind));
             }
             What::Break { end, .. } => {
@@ -202,6 +235,8 @@ impl Naive {
                 }
             }
             What::Fork { parent } => {
+                self.remove(pid);
+                let parent_pid = parent;
                 let child = match self.spaces.get_mut(&parent) {
                     Some(parent) => {
                         parent.forked = true;
@@ -210,6 +245,12 @@ impl Naive {
                             kinds: parent.kinds.clone(),
                             heap_end: parent.heap_end,
                             forked: true,
+                            partners: {
+                                let mut partners = parent.partners.clone();
+                                partners.insert(parent_pid, now_ms);
+                                parent.partners.insert(pid, now_ms);
+                                partners
+                            },
                             ..Space::default()
                         }
                     }
@@ -218,18 +259,22 @@ impl Naive {
                         ..Space::default()
                     },
                 };
+                for (partner, since) in child.partners.clone() {
+                    if let Some(partner) = self.spaces.get_mut(&partner) {
+                        partner.partners.insert(pid, since);
+                    }
+                }
                 self.spaces.insert(pid, child);
             }
             What::Exec => {
+                self.remove(pid);
                 let executed = Space {
                     executed: true,
                     ..Space::default()
                 };
                 self.spaces.insert(pid, executed);
             }
-            What::Exit => {
-                self.spaces.remove(&pid);
-            }
+            What::Exit => self.remove(pid),
             What::Allocated { .. } | What::Freed { .. } => {}
         }
     }
@@ -293,7 +338,9 @@ fn what() -> impl Strategy<Value = What> {
         start: page * PAGE,
         bytes: pages * PAGE,
         kind,
-        populated: false,
+        mapped: Mapped::default(),
+        populated: None,
+        reserved: false,
         site,
     });
     let unmap = (page(), length()).prop_map(|(page, pages)| What::Unmap {
@@ -305,6 +352,7 @@ fn what() -> impl Strategy<Value = What> {
         start: page * PAGE,
         bytes: pages * PAGE,
         advice,
+        site: 0,
     });
     let remap = (page(), length(), page(), length()).prop_map(|(old, old_pages, new, new_pages)| What::Remap {
         old: old * PAGE,
@@ -346,7 +394,7 @@ proptest! {
     ) {
         let mut naive = Naive::default();
         let mut f = Fixture::new(Limits::default(), thp);
-        let whole = What::Map { start: BASE, bytes: 2048 * PAGE, kind: MapKind::Anonymous, populated: false, site: 0 };
+        let whole = What::Map { start: BASE, bytes: 2048 * PAGE, kind: MapKind::Anonymous, mapped: Mapped::default(), populated: None, reserved: false, site: 0 };
         let events = mapped
             .then(|| (1..4).map(|pid| (pid, 0, whole)))
             .into_iter()
@@ -359,7 +407,7 @@ proptest! {
             }
             f.now_ns += after_ns;
             f.take(pid, what);
-            naive.take(pid, thp, &what);
+            naive.take(pid, thp, (f.now_ns / 1_000_000) as u32, &what);
 
             let live = naive.live(None);
             for site in 0..4 {
@@ -375,8 +423,8 @@ proptest! {
             let totals = space.totals();
             let live = naive.live(Some(pid)).values().fold(Amount::default(), |sum, &amount| sum + amount);
             prop_assert_eq!(totals.live, live);
-            prop_assert_eq!(totals.copied.count, naive.spaces.get(&pid).map_or(0, |space| space.copied));
-            prop_assert_eq!(totals.file_faults, naive.spaces.get(&pid).map_or(0, |space| space.file));
+            prop_assert_eq!(totals.copied.count, naive.spaces.get(&pid).map_or(0, |space| space.copies.values().map(|copy| copy.0).sum()));
+            prop_assert_eq!(totals.file_faults, naive.spaces.get(&pid).map_or(0, |space| space.files.values().sum()));
         }
         prop_assert_eq!(used, f.growth.common.used);
         let aged = f.growth.live_older_than(f.now_ns, 0);

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::governor::SlowDown;
 
 pub(super) const MS: u64 = 1_000_000;
 
@@ -38,6 +39,10 @@ pub(super) fn timed(times: impl IntoIterator<Item = u64>) -> Timed {
         missed_entries: 0,
         nested: 0,
         nested_ns: 0,
+        taken_off_ns: 0,
+        error_ns: 0,
+        at_most: Histogram::default(),
+        left_out: 0,
     };
     for time in times {
         timed.count += 1;
@@ -45,6 +50,7 @@ pub(super) fn timed(times: impl IntoIterator<Item = u64>) -> Timed {
         timed.min_ns = timed.min_ns.min(time);
         timed.max_ns = timed.max_ns.max(time);
         timed.histogram.add(time);
+        timed.at_most.add(time);
     }
     timed
 }
@@ -101,7 +107,7 @@ pub(super) fn shop() -> CallsReport {
         observed: Duration::from_secs(5),
         sampled: Duration::from_secs(5),
         scaled: None,
-        slow_down: Some(1.31),
+        cost: cost(1.31),
         beginning: Beginning::default(),
         lost: 0,
         threads: 1,
@@ -119,7 +125,7 @@ pub(super) fn windows() -> CallsReport {
             error: 9_114,
             slowed: 0.01,
         }),
-        slow_down: Some(1.02),
+        cost: cost(1.02),
         ..shop()
     };
     for function in &mut report.functions {
@@ -145,9 +151,34 @@ pub(super) fn chosen() -> CallsReport {
     report.functions[3].timed = Some(times);
     CallsReport {
         chosen: true,
-        slow_down: Some(1.004),
+        cost: cost(1.004),
         ..report
     }
+}
+
+/// That many times as long, all the time.
+fn cost(factor: f64) -> Option<Cost> {
+    let slow_down = SlowDown {
+        factor,
+        least: factor * 0.97,
+        most: factor * 1.03,
+    };
+    Some(Cost {
+        over_all: slow_down,
+        within: slow_down,
+        spent: Duration::from_millis(40),
+        idle: false,
+    })
+}
+
+fn any_cost() -> impl Strategy<Value = Cost> {
+    let any_slow_down = || any::<[f64; 3]>().prop_map(|[factor, least, most]| SlowDown { factor, least, most });
+    (any_slow_down(), any_slow_down(), any_duration(), any::<bool>()).prop_map(|(over_all, within, spent, idle)| Cost {
+        over_all,
+        within,
+        spent,
+        idle,
+    })
 }
 
 fn any_time() -> impl Strategy<Value = u64> {
@@ -169,10 +200,12 @@ prop_compose! {
     fn any_timed()(
         times in prop::collection::vec(any_time(), 0..20),
         more in any::<[u64; 3]>(),
+        ours in any::<[u64; 3]>(),
         wrong in prop::option::weighted(0.2, any::<[u64; 4]>()),
     ) -> Timed {
         let mut timed = timed(times);
         [timed.missed_entries, timed.nested, timed.nested_ns] = more;
+        [timed.taken_off_ns, timed.error_ns, timed.left_out] = ours;
         if let Some(wrong) = wrong {
             [timed.count, timed.total_ns, timed.min_ns, timed.max_ns] = wrong;
         }
@@ -218,7 +251,7 @@ prop_compose! {
         chosen in any::<bool>(),
         [length, observed, sampled] in [any_duration(), any_duration(), any_duration()],
         scaled in prop::option::of((any::<u64>(), 0.0..10.0_f64).prop_map(|(error, slowed)| Scaled { error, slowed })),
-        slow_down in prop::option::of(any::<f64>()),
+        cost in prop::option::of(any_cost()),
         (late, most, missed) in (any::<u64>(), any_duration(), any::<u64>()),
         (lost, threads) in (any::<u64>(), any::<u64>()),
         samples in any_time(),
@@ -227,7 +260,7 @@ prop_compose! {
     ) -> CallsReport {
         let beginning = Beginning { late, most, missed };
         CallsReport {
-            functions, chosen, length, observed, sampled, scaled, slow_down, beginning, lost, threads, samples,
+            functions, chosen, length, observed, sampled, scaled, cost, beginning, lost, threads, samples,
             period_ns, stop,
         }
     }

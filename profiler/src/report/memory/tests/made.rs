@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Curve, Detail, MemoryKind, MemoryReport, ProcessMemory, Resident, Shown,
+    Curve, Detail, MemoryKind, MemoryReport, ProcessMemory, Resident, Shown, Source,
     difference::{Difference, difference},
     group::By,
     heap_profile,
@@ -97,6 +97,7 @@ pub(super) fn growth() -> MemoryReport {
         Detail {
             variance_inuse: 2e12,
             variance_alloc: 3e12,
+            uncertain_bytes: 300 * MIB,
             ..seconds(58, 0)
         },
         seconds(40, 12),
@@ -121,6 +122,8 @@ pub(super) fn growth() -> MemoryReport {
         details,
         shown: Shown::Live,
         exact: false,
+        source: Source::Pages,
+        shared_again: 0,
         processes: vec![ProcessMemory {
             explained: 527 * MIB as i64,
             explained_variance: 2e12,
@@ -185,11 +188,13 @@ pub(super) fn process(pid: u32, growth: u64) -> ProcessMemory {
             rss: 412 * MIB,
             anonymous: 400 * MIB,
             file: 12 * MIB,
+            ..Resident::default()
         },
         after: Resident {
             rss: 412 * MIB + growth,
             anonymous: 400 * MIB + growth - growth / 40,
             file: 12 * MIB + growth / 40,
+            ..Resident::default()
         },
         explained: (growth - growth / 16) as i64,
         explained_variance: 0.0,
@@ -264,6 +269,7 @@ pub(super) fn any_report() -> impl Strategy<Value = MemoryReport> {
                     youngest: age.map(|age| Duration::from_millis(u64::from(age) / 2)),
                     variance_inuse: *variance,
                     variance_alloc: -variance,
+                    uncertain_bytes: u64::from(age.unwrap_or(0)) << 8,
                     estimated: *estimated,
                     kind: MemoryKind::default(),
                 })
@@ -275,6 +281,7 @@ pub(super) fn any_report() -> impl Strategy<Value = MemoryReport> {
                         rss: size,
                         anonymous: size / 2,
                         file: size / 3,
+                        ..Resident::default()
                     },
                     explained,
                     explained_variance,
@@ -294,6 +301,8 @@ pub(super) fn any_report() -> impl Strategy<Value = MemoryReport> {
                     .collect(),
             };
             MemoryReport {
+                source: Source::Pages,
+                shared_again: 0,
                 profile,
                 details,
                 shown,
