@@ -320,7 +320,11 @@ fn a_profile_of_something_else_is_no_base() {
 #[test]
 fn a_process_is_itself_in_another_recording_under_another_number() {
     let difference = between_recordings_by(By::Process);
-    let python = difference.rows.iter().find(|row| row.place.name == "gunicorn shop.wsgi").unwrap();
+    let python = difference
+        .rows
+        .iter()
+        .find(|row| row.place.name == "gunicorn shop.wsgi")
+        .unwrap();
     assert!(python.numbers.base > 0 && python.numbers.now > 0);
 }
 
