@@ -298,9 +298,9 @@ fn equal_workers_are_one() {
     assert_eq!(
         written(Format::Folded, &profile, &view),
         concat!(
-            "2 processes \"web\";threads \"main\";f (a.py:1) 2\n",
-            "process 10:\"db\";thread 10:\"main\";f (a.py:1) 1\n",
-            "process 9:\"web\";thread 9:\"main\";f (a.py:1) 1\n",
+            "db (process 10);main (thread 10);f (a.py:1) 1\n",
+            "web (2 processes);main (threads);f (a.py:1) 2\n",
+            "web [other] (process 9);main (thread 9);f (a.py:1) 1\n",
         )
     );
     let speedscope: Value = serde_json::from_str(&written(Format::Speedscope, &profile, &view)).unwrap();

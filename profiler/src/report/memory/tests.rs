@@ -201,15 +201,15 @@ fn a_process_that_shrank_or_hardly_changed_has_no_riddle_of_a_ratio() {
     };
     assert_eq!(
         text(10 * MIB, 6 * MIB, 3 * MIB as i64),
-        "7 worker: RSS 10.0 MiB -> 6.0 MiB (-4.0 MiB in 60 s), +3.0 MiB accounted for"
+        "worker (7): RSS 10.0 MiB -> 6.0 MiB (-4.0 MiB in 60 s), +3.0 MiB accounted for"
     );
     assert_eq!(
         text(10 * MIB, 6 * MIB, -3 * MIB as i64),
-        "7 worker: RSS 10.0 MiB -> 6.0 MiB (-4.0 MiB in 60 s), 75 % accounted for"
+        "worker (7): RSS 10.0 MiB -> 6.0 MiB (-4.0 MiB in 60 s), 75 % accounted for"
     );
     assert_eq!(
         text(10 * MIB, 10 * MIB + 8192, 4096),
-        "7 worker: RSS 10.0 MiB -> 10.0 MiB (+8.0 KiB in 60 s), +4.0 KiB accounted for"
+        "worker (7): RSS 10.0 MiB -> 10.0 MiB (+8.0 KiB in 60 s), +4.0 KiB accounted for"
     );
 }
 
@@ -228,7 +228,7 @@ fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
     };
     assert_eq!(
         table::processes(&report, TOP, WIDTH),
-        "7 worker (started, ended): it ended before its RSS could be read, +5.0 MiB accounted for\n"
+        "worker (7) (started, ended): it ended before its RSS could be read, +5.0 MiB accounted for\n"
     );
 }
 
@@ -320,7 +320,11 @@ fn a_profile_of_something_else_is_no_base() {
 #[test]
 fn a_process_is_itself_in_another_recording_under_another_number() {
     let difference = between_recordings_by(By::Process);
-    let python = difference.rows.iter().find(|row| row.place.name == "python3").unwrap();
+    let python = difference
+        .rows
+        .iter()
+        .find(|row| row.place.name == "gunicorn shop.wsgi")
+        .unwrap();
     assert!(python.numbers.base > 0 && python.numbers.now > 0);
 }
 
