@@ -327,7 +327,7 @@ mod tests {
         );
         assert_eq!(
             grid().render(52),
-            "   live  pages  where\n1.0 MiB    256  a_function_with_a…ge/module.py:1234)\n                 via x\n"
+            "   live  pages  where\n1.0 MiB    256  a_function_with_a…ge/module.py:1234)\n                  via x\n"
         );
         assert_eq!(
             grid().render(40),

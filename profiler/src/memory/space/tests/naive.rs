@@ -147,6 +147,8 @@ impl Naive {
                 self.release(pid, &pages(start, bytes));
                 self.map(pid, pages(start, bytes), Some((kind, HugeAdvice::None, false)));
             }
+            // Of a process that is not known there is nothing to release.
+            What::Unmap { .. } | What::Advise { .. } if !self.spaces.contains_key(&pid) => {}
             What::Unmap { start, bytes } => {
                 self.release(pid, &pages(start, bytes));
                 self.map(pid, pages(start, bytes), None);
