@@ -105,6 +105,8 @@ pub(super) fn shop() -> CallsReport {
         beginning: Beginning::default(),
         lost: 0,
         threads: 1,
+        repeated: Vec::new(),
+        per: None,
         samples: 488,
         period_ns: 10 * MS,
         stop: None,
@@ -227,7 +229,8 @@ prop_compose! {
     ) -> CallsReport {
         let beginning = Beginning { late, most, missed };
         CallsReport {
-            functions, chosen, length, observed, sampled, scaled, slow_down, beginning, lost, threads, samples,
+            functions, chosen, length, observed, sampled, scaled, slow_down, beginning, lost, threads,
+            repeated: Vec::new(), per: None, samples,
             period_ns, stop,
         }
     }
