@@ -402,6 +402,8 @@ pub const CALLS_RECURSIVE: u64 = 1 << 0;
 /// [`CallCount::known`]: of some calls it cannot be told whether they were inside another: where a generator stops, some
 /// builds (Debian's 3.14.10) have unlinked its frame already.
 pub const CALLS_UNLINKED: u64 = 1 << 1;
+/// [`CallCount::known`]: it is a generator or a coroutine: each time it is resumed is a call (from 3.12 on).
+pub const CALLS_RESUMED: u64 = 1 << 2;
 
 #[cfg(feature = "user")]
 // SAFETY: three u64, no padding.

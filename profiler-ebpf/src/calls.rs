@@ -14,7 +14,7 @@ use profiler_common::{
     config::{FEATURE_TIME_CALLS, FEATURE_WATCH_CALLS},
     python::{
         ALWAYS_BEGUN, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD,
-        CALLS_RECURSIVE, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, FIRST_BEGUN, LAYOUT_ENTRY_FLAG,
+        CALLS_RECURSIVE, CALLS_RESUMED, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, FIRST_BEGUN, LAYOUT_ENTRY_FLAG,
         LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PROBE_STEPPED, PythonProcess, Start, StartKey, Toll,
     },
     record::{BeganRecord, CallRecord, RECORD_BEGAN, RECORD_CALL},
@@ -319,13 +319,14 @@ fn count_call(
     let first = CallCount {
         calls: 1,
         nested,
-        known: if nested != 0 {
-            CALLS_RECURSIVE
-        } else if is_unlinked(facts, event, frame) {
-            CALLS_UNLINKED
-        } else {
-            0
-        },
+        known: resumed(event)
+            | if nested != 0 {
+                CALLS_RECURSIVE
+            } else if is_unlinked(facts, event, frame) {
+                CALLS_UNLINKED
+            } else {
+                0
+            },
     };
     CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
     let comm = task::comm();
@@ -353,8 +354,16 @@ fn count_known(facts: &Facts, event: u32, key: CodeKey, frame: u64) -> bool {
         } else if look && is_unlinked(facts, event, frame) {
             (*counted).known |= CALLS_UNLINKED;
         }
+        if look {
+            (*counted).known |= resumed(event);
+        }
     }
     true
+}
+
+#[inline(always)]
+fn resumed(event: u32) -> u64 {
+    if event == CALL_YIELD { CALLS_RESUMED } else { 0 }
 }
 
 /// Counts a call that begins where bytecode is read, from the frame `caller`.

@@ -1,16 +1,19 @@
 //! From counts of code objects to what reports of calls read.
 
+mod outside;
+mod repeated;
+
 use std::{ops::Range, time::Duration};
 
 use indexmap::IndexMap;
-use profiler_common::python::{CALLS_UNLINKED, CallCount, CodeKey};
+use profiler_common::python::{CALLS_RESUMED, CALLS_UNLINKED, CallCount, CodeKey};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{
     governor::HIT_ERROR,
     python::{code::Code, codes::CodeId},
     recording::Recording,
-    report::calls::{Beginning, Caller, CallsReport, Cost, Count, Function, Histogram, Scaled, Timed},
+    report::calls::{Beginning, Caller, CallsReport, Cost, Count, Function, Histogram, Per, Scaled, Timed},
     resolve::Location,
 };
 
@@ -254,6 +257,8 @@ pub struct Counted<'a> {
     pub observed: Duration,
     /// Of that, what the program did not spend in probes: at least, and at most.
     pub undisturbed: Range<Duration>,
+    /// By whose calls others are to be divided.
+    pub per: Option<&'a Pattern>,
     pub beginning: Beginning,
     /// Calls that were seen and could not be counted.
     pub lost: u64,
@@ -273,6 +278,8 @@ struct Entry {
     calls: u64,
     nested: u64,
     primitive_unknown: bool,
+    /// Each time it is resumed is a call.
+    resumed: bool,
     counted: bool,
     own_samples: u64,
     cumulative_samples: u64,
@@ -294,16 +301,23 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         entry.calls = entry.calls.saturating_add(count.calls);
         entry.nested = entry.nested.saturating_add(count.nested);
         entry.primitive_unknown |= count.known & CALLS_UNLINKED != 0;
+        entry.resumed |= count.known & CALLS_RESUMED != 0;
     }
     let samples = add_samples(recording, &mut functions);
     add_callers(counted, &mut functions);
+    let threads = threads_sampled(recording);
+    // In each window of each thread one call of a caller can have been under way at either end.
+    let windows = counted.windows.map_or(1, <[WindowCount]>::len).max(1);
+    let edge = (threads as f64 * windows as f64).sqrt();
+    let repeated = repeated::find(recording, &functions, edge);
+    let per = counted.per.and_then(|per| of_each(recording, &functions, per, edge));
     let (scale, slowed) = match counted.windows {
         Some(_) => scale(counted.observed, &counted.undisturbed, counted.length),
         None => (1.0, 0.0),
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);
+    let per = per.map(|per| Per { scale, ..per });
     let exact = counted.windows.is_none();
-    let most_threads = threads_sampled(recording);
     let scaled = |calls: u64| {
         if exact {
             calls
@@ -361,11 +375,38 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         cost: counted.cost,
         beginning: counted.beginning,
         lost: counted.lost,
-        threads: most_threads,
+        threads,
+        repeated,
+        per,
         samples,
         period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
         stop: counted.stop,
     }
+}
+
+/// The calls by which others are to be divided; none if there are none.
+fn of_each(recording: &Recording, functions: &Functions, per: &Pattern, edge: f64) -> Option<Per> {
+    let codes = &recording.ledger.codes;
+    let mut found: Option<Per> = None;
+    for (code, entry) in functions {
+        let Some(code) = code.map(|code| codes.get(code)) else {
+            continue;
+        };
+        if entry.calls == 0 || !per.matches(code, None) {
+            continue;
+        }
+        let calls = entry.calls.saturating_sub(entry.nested);
+        let found = found.get_or_insert_with(|| Per {
+            name: code.display_name().to_owned(),
+            calls: 0,
+            scale: 1.0,
+            edge,
+            resumed: false,
+        });
+        found.calls = found.calls.saturating_add(calls);
+        found.resumed |= entry.resumed;
+    }
+    found.filter(|per| per.calls > 0)
 }
 
 /// How many threads can have used CPU time at once: those that were met, and no more than there are processors.

@@ -263,6 +263,10 @@ pub struct Calls {
     #[arg(short, long, value_name = "HZ", value_parser = parse_rate, default_value_t = u64::from(DEFAULT_RATE_HZ), help_heading = "Counting")]
     pub rate: u64,
 
+    /// Tell how often each function is called for each call of this one, named as with --function
+    #[arg(long, value_name = "FUNCTION", conflicts_with = "functions", help_heading = "Report")]
+    pub per: Option<String>,
+
     /// Order of the table
     #[arg(long, value_name = "KEY", default_value = "ncalls", help_heading = "Report")]
     pub sort: Sort,

@@ -126,6 +126,8 @@ pub enum NativeFrames {
 pub struct CallsConfig {
     /// Whose calls are timed.
     pub functions: Vec<String>,
+    /// By whose calls those of others are divided.
+    pub per: Option<String>,
     pub via: Via,
     /// The program may become this many times slower.
     pub max_overhead: f64,
@@ -497,6 +499,7 @@ impl Config {
         let Calls {
             common,
             functions,
+            per,
             via,
             max_overhead,
             duty,
@@ -522,6 +525,7 @@ impl Config {
         config.native_stacks = false;
         config.calls = Some(CallsConfig {
             functions,
+            per,
             via,
             max_overhead,
             duty,

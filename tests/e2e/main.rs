@@ -6,6 +6,7 @@
 mod calls_begin;
 mod calls_counts;
 mod calls_output;
+mod calls_ratios;
 mod calls_safety;
 mod calls_times;
 mod calls_watch;

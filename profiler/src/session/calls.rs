@@ -50,6 +50,8 @@ use crate::{
 pub struct Calls {
     wanted: CallsConfig,
     patterns: Vec<Pattern>,
+    /// By whose calls others are to be divided.
+    per: Option<Pattern>,
     period: Duration,
     by_process: bool,
     files: FxHashMap<FileId, Option<Rc<Places>>>,
@@ -121,6 +123,7 @@ impl Calls {
         Self {
             wanted: wanted.clone(),
             patterns: wanted.functions.iter().map(|typed| Pattern::new(typed)).collect(),
+            per: wanted.per.as_deref().map(Pattern::new),
             period: Duration::from_nanos(config.period_ns),
             by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
             files: FxHashMap::default(),
@@ -460,6 +463,7 @@ impl Calls {
             counts_ends: kinds.any(|probe| matches!(probe.event, Event::Exit | Event::InnerExit)),
         };
         let named = self.patterns.iter().zip(&self.wanted.functions);
+        let named = named.chain(self.per.iter().zip(&self.wanted.per));
         let absent = named.filter_map(|(pattern, typed)| names::absence(pattern, typed, &seen));
         self.warnings.extend(absent.collect::<Vec<_>>());
     }
@@ -490,6 +494,7 @@ impl Calls {
         let cost = self.governor.as_ref().map(|_| self.cost(length));
         let counted = Counted {
             undisturbed: self.undisturbed(),
+            per: self.per.as_ref(),
             beginning: self.late.told(),
             lost: self.lost,
             counts: &self.counted,

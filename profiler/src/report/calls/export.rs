@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::Write, path::Path};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{CallsReport, Function, Histogram, PERCENTILES, Timed, pstats, table::Table};
+use super::{CallsReport, Function, Histogram, PERCENTILES, Repeated, Timed, pstats, table::Table};
 use crate::governor::SlowDown;
 
 /// The formats of files.
@@ -131,6 +131,13 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
         calls_error: report.scaled.map_or(total.calls.error, |scaled| scaled.error),
         calls_per_s: report.per_second(total.calls.all),
         percentile_error: Histogram::ERROR,
+        per: report.per.as_ref().map(|per| PerOf {
+            function: &per.name,
+            calls: per.calls,
+            error: super::ratio(per.edge, per.calls as f64),
+            resumed: per.resumed,
+        }),
+        repeated: report.repeated.iter().map(Again::of).collect(),
         functions: table
             .functions
             .iter()
@@ -174,6 +181,10 @@ struct File<'a> {
     calls_per_s: f64,
     /// Of `p50_ns`, `p95_ns` and `p99_ns`, as a share of them.
     percentile_error: f64,
+    /// What `calls_each` of functions is divided by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per: Option<PerOf<'a>>,
+    repeated: Vec<Again<'a>>,
     functions: Vec<Row<'a>>,
 }
 
@@ -187,6 +198,56 @@ struct Within {
 impl Within {
     fn of(SlowDown { factor, least, most }: SlowDown) -> Self {
         Self { factor, least, most }
+    }
+}
+
+#[derive(Serialize)]
+struct PerOf<'a> {
+    function: &'a str,
+    calls: u64,
+    /// Of `calls_each`, as a share of it.
+    error: f64,
+    resumed: bool,
+}
+
+/// What asks outside again and again.
+#[derive(Serialize)]
+struct Again<'a> {
+    what: &'static str,
+    function: &'a str,
+    caller: &'a str,
+    file: &'a str,
+    line: u32,
+    each: f64,
+    error: f64,
+    calls: u64,
+    samples: u64,
+}
+
+impl<'a> Again<'a> {
+    fn of(repeated: &'a Repeated) -> Self {
+        let Repeated {
+            what,
+            function,
+            caller,
+            file,
+            line,
+            each,
+            error,
+            calls,
+            samples,
+        } = repeated;
+        Self {
+            what,
+            function,
+            caller,
+            file,
+            line: *line,
+            each: *each,
+            error: *error,
+            calls: *calls,
+            samples: *samples,
+        }
     }
 }
 
@@ -210,6 +271,9 @@ struct Numbers {
     calls_exact: Option<bool>,
     calls_error: Option<u64>,
     calls_per_s: Option<f64>,
+    /// For each call of the function that the user wants others' divided by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_each: Option<f64>,
     own_samples: u64,
     tottime_s: f64,
     tottime_error_s: Option<f64>,
@@ -288,6 +352,7 @@ impl Numbers {
             calls_exact: calls.map(|count| count.exact),
             calls_error: calls.map(|count| count.error),
             calls_per_s: calls.map(|count| report.per_second(count.all)),
+            calls_each: report.per.as_ref().zip(calls).map(|(per, count)| per.each(count.all)),
             own_samples: function.own_samples,
             tottime_s: own.seconds,
             tottime_error_s: own.error,

@@ -55,6 +55,10 @@ pub struct CallsReport {
     pub lost: u64,
     /// How many threads used CPU time.
     pub threads: u64,
+    /// What is called again and again for one call of another function, and better were not.
+    pub repeated: Vec<Repeated>,
+    /// By whose calls the user wants those of others divided.
+    pub per: Option<Per>,
     /// Of CPU time, in Python functions.
     pub samples: u64,
     /// How much CPU time one sample stands for.
@@ -75,6 +79,46 @@ pub struct Cost {
     pub spent: Duration,
     /// It waits nearly all the time, and what was spent is too little to be felt.
     pub idle: bool,
+}
+
+/// A function that asks outside of the program, many times for each call of one of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repeated {
+    /// One of what it asks for.
+    pub what: &'static str,
+    pub function: String,
+    pub caller: String,
+    /// Where the caller does so.
+    pub file: String,
+    pub line: u32,
+    /// How often for each call, and half the width of its interval.
+    pub each: f64,
+    pub error: f64,
+    /// Of the caller.
+    pub calls: u64,
+    /// That show who it is.
+    pub samples: u64,
+}
+
+/// A function by whose calls those of others are divided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Per {
+    pub name: String,
+    /// That were counted, without those from within a call of itself.
+    pub calls: u64,
+    /// By what counts of other functions were multiplied.
+    pub scale: f64,
+    /// By how many that can be off, since some were under way when counting began or ended.
+    pub edge: f64,
+    /// It is a generator or a coroutine: its calls are resumptions.
+    pub resumed: bool,
+}
+
+impl Per {
+    /// How many calls there are for each of its own.
+    pub fn each(&self, calls: u64) -> f64 {
+        ratio(calls as f64, self.calls as f64 * self.scale)
+    }
 }
 
 /// Processes that were not counted from their first call on, of those that began in the recording.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Beginning, CallsReport, Cost, Count, Function, Scaled, Time, ratio,
-    table::{Sort, Table, count_of, mark, rate, seconds},
+    Beginning, CallsReport, Cost, Count, Function, Per, Repeated, Scaled, Time, ratio,
+    table::{Sort, Table, clean, count_of, last_parts, mark, rate, seconds},
 };
 use crate::{
     governor::SlowDown,
@@ -104,7 +104,34 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     }
     lines.push(how);
     lines.extend(beginning(report));
-    lines
+    // First what is to be done something about.
+    report.repeated.iter().map(repeated).chain(lines).collect()
+}
+
+fn repeated(repeated: &Repeated) -> String {
+    let Repeated {
+        what,
+        function,
+        caller,
+        file,
+        line,
+        each,
+        error,
+        calls,
+        samples,
+    } = repeated;
+    format!(
+        "N+1: {} is called {} ± {} times for each {} ({}:{line}), a {what} each; by the counts of both ({} of {}) and {} \
+         that show who calls.",
+        clean(function),
+        rate(*each),
+        rate(*error),
+        clean(caller),
+        clean(last_parts(file, 2)),
+        count_of(*calls, "call"),
+        clean(caller),
+        count_of(*samples, "sample"),
+    )
 }
 
 /// Which calls are missing, if some are.
@@ -183,6 +210,36 @@ pub(super) fn notes(report: &CallsReport, rows: &[Function]) -> Vec<String> {
         .any(|function| function.own_samples > 0 || function.cumulative_samples > 0)
     {
         notes.extend(times(report, "Times with ~"));
+    }
+    if let Some(Per {
+        name,
+        calls,
+        edge,
+        resumed,
+        ..
+    }) = &report.per
+    {
+        let name = clean(name);
+        let mut note = format!(
+            "each: calls for each of the {} of {name} in the same time, whoever makes them, ± {}: some were under way when \
+             counting began and ended.",
+            count_of(*calls, "call"),
+            percent(ratio(*edge, *calls as f64)),
+        );
+        if *resumed {
+            note.push_str(&format!(
+                " {name} is a generator or a coroutine, so its calls are the times that it was resumed."
+            ));
+        }
+        notes.push(note);
+    }
+    // Counts that were scaled up from windows are of the program's own time.
+    let slowed = report.cost.as_ref().filter(|_| report.scaled.is_none());
+    if let Some(slow_down @ 1.1..) = slowed.map(|cost| cost.within.factor) {
+        notes.push(format!(
+            "calls/s is of the time while calls were counted, when the program was slower: without, up to about \
+             {slow_down:.1} times as many. How many calls there are for each of another function does not depend on it (--per)."
+        ));
     }
     if report.period_ns > 0 && rows.iter().any(|function| function.own_samples == 0) {
         notes.push(format!(

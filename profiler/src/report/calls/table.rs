@@ -226,6 +226,17 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
             &|rest| per_second(rest.calls),
         ),
     );
+    if let Some(per) = &report.per {
+        let each = |calls: u64| rate(per.each(calls));
+        grid.column(
+            2,
+            "each",
+            cells(
+                &|function| function.calls.map(|calls| each(calls.all)).unwrap_or_default(),
+                &|rest| each(rest.calls.all),
+            ),
+        );
+    }
     let own = |samples: u64| by_samples(samples, report.estimate(samples));
     grid.column(
         1,
@@ -313,7 +324,7 @@ fn places(functions: &[Function]) -> Vec<Last> {
     places.iter().zip(functions).map(of).collect()
 }
 
-fn last_parts(file: &str, parts: usize) -> &str {
+pub(super) fn last_parts(file: &str, parts: usize) -> &str {
     match file.rmatch_indices('/').nth(parts - 1) {
         // `<frozen importlib._bootstrap>`, `<doctest a/b/c[0]>`: names, not paths.
         Some((slash, _)) if !file.starts_with('<') => &file[slash + 1..],
@@ -337,7 +348,7 @@ fn place_in(function: &Function, file: &str) -> String {
 }
 
 /// Names come from other programs: what moves a terminal's cursor is replaced.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,

@@ -111,6 +111,8 @@ pub(super) fn shop() -> CallsReport {
         beginning: Beginning::default(),
         lost: 0,
         threads: 1,
+        repeated: Vec::new(),
+        per: None,
         samples: 488,
         period_ns: 10 * MS,
         stop: None,
@@ -260,7 +262,8 @@ prop_compose! {
     ) -> CallsReport {
         let beginning = Beginning { late, most, missed };
         CallsReport {
-            functions, chosen, length, observed, sampled, scaled, cost, beginning, lost, threads, samples,
+            functions, chosen, length, observed, sampled, scaled, cost, beginning, lost, threads,
+            repeated: Vec::new(), per: None, samples,
             period_ns, stop,
         }
     }
