@@ -1,7 +1,7 @@
 //! The hottest lines and functions of a CPU profile, for the terminal: which line of mine is it?
 //!
 //! The first block has lines of the program's own code, by the time in them and in the libraries they called
-//! ([`owner`](super::owner) says whose a stack is); the second one functions of libraries, and native code of threads and
+//! (`owner` says whose a stack is); the second one functions of libraries, and native code of threads and
 //! programs without Python, by the time in themselves. What a function calls that is not Python counts as its own.
 
 use indexmap::IndexMap;

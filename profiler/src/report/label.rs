@@ -2,7 +2,7 @@
 //!
 //! | frame | reads |
 //! |---|---|
-//! | Python | `Session.get (requests/sessions.py:12)`, its file as [`path::short`] has it |
+//! | Python | `Session.get (requests/sessions.py:12)`, its file as `path::short` has it |
 //! | native | `PyObject_Call (libpython3.11.so.1.0)`, without a symbol `[libfoo.so+0x1234]` |
 //! | generated code | `JS:*fib /x.js:3:14 ([JIT])` by its perf map, without one `[anonymous]` |
 //! | kernel | `do_sys_open_[k]`, without a symbol `[0xffffffff81000000]_[k]` |

@@ -8,7 +8,7 @@
 //! | module | makes |
 //! |---|---|
 //! | [`group`] | rows: which frame of a stack is responsible, and sums |
-//! | [`table`] | the table as text, of lines that are [`merged`]; [`export`] as CSV and JSON |
+//! | [`table`] | the table as text, of lines that are `merged`; [`export`] as CSV and JSON |
 //! | [`curve`] | sparklines, and their CSV and JSON |
 //! | [`difference`] | what grew between two recordings |
 //! | [`summary`] | the summary for standard error |
