@@ -169,7 +169,7 @@ fn lasts(profile: &Profile, rows: &[&Row]) -> Vec<Last> {
         // Too long, it keeps the function and the end of the path.
         let shorter = (frame.kind == FrameKind::Python).then(|| {
             let file = profile.string(frame.file);
-            text.replacen(path::short(file), last_two_parts(file), 1)
+            text.replacen(path::short(file).as_ref(), last_two_parts(file), 1)
         });
         Last {
             text,

@@ -101,7 +101,9 @@ fn native(function: &str, file: &str) -> Role {
             || ["libc-", "libpthread-"]
                 .iter()
                 .any(|start| path::file_name(file).starts_with(start));
-        return match is_libc && STARTS.contains(&plain) {
+        // A C library without symbols of its own does not say what it starts programs with.
+        let unnamed = plain.is_empty() || plain.starts_with('[');
+        return match is_libc && (unnamed || STARTS.contains(&plain)) {
             true => Role::Start,
             false => Role::Other,
         };
@@ -420,6 +422,7 @@ mod tests {
             ("Py_RunMain", PYTHON, Role::Start),
             ("main", PYTHON, Role::Start),
             ("clone3@@GLIBC_2.34", LIBC, Role::Start),
+            ("[libc.so.6+0x271d0]", LIBC, Role::Start),
             ("read", LIBC, Role::Other),
             ("main", "/usr/bin/uwsgi", Role::Other),
             ("slot_of_mine", "/srv/mine.so", Role::Other),

@@ -10,7 +10,15 @@ use std::borrow::Cow;
 const ROOTS: [&str; 2] = ["site-packages", "dist-packages"];
 
 /// The path from the folder on that imports start at; elsewhere its last three parts, or all of a relative path.
-pub(crate) fn short(path: &str) -> &str {
+pub(crate) fn short(path: &str) -> Cow<'_, str> {
+    // `/srv/./app.py`: what was started as `./app.py`.
+    if path.contains("/./") {
+        return short(&path.replace("/./", "/")).into_owned().into();
+    }
+    short_of_plain(path).into()
+}
+
+fn short_of_plain(path: &str) -> &str {
     // `<frozen importlib._bootstrap>`, `<string>`, `<ipython-input-1-…>`: names, not paths.
     if path.starts_with('<') {
         return path;
@@ -143,6 +151,7 @@ mod tests {
         assert_eq!(short("/usr/lib/python3.13t/json/decoder.py"), "json/decoder.py");
         assert_eq!(short("/home/me/src/shop/app/cache.py"), "shop/app/cache.py");
         assert_eq!(short("/srv/app.py"), "/srv/app.py");
+        assert_eq!(short("/job/./app.py"), "/job/app.py");
         assert_eq!(short("app.py"), "app.py");
         assert_eq!(short("shop/api/v1/views.py"), "shop/api/v1/views.py");
         assert_eq!(

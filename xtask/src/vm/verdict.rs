@@ -218,7 +218,7 @@ impl Folded {
             let count: u64 = count.parse().ok().with_context(wrong)?;
             let has = |function: &str| stack.split(';').any(|frame| frame.starts_with(function));
             ensure!(stack.split(';').all(|frame| !frame.is_empty()), wrong());
-            let (three, one) = (has("three (workload.py:"), has("one (workload.py:"));
+            let (three, one) = (has("three (/job/workload.py:"), has("one (/job/workload.py:"));
             ensure!(!(three && one), "two functions that do not call each other: {line:?}");
             folded.total = folded.total.saturating_add(count);
             folded.three = folded.three.saturating_add(if three { count } else { 0 });
@@ -265,9 +265,9 @@ mod tests {
 
     const LOADED: &str =
         "loaded sample_cpu: 16,592 instructions verified\nloaded track_fork: 89 instructions verified\n";
-    const FOLDED: &str = "<module> (workload.py:32);turns (workload.py:26);three (workload.py:14) 300\n\
-                          <module> (workload.py:32);turns (workload.py:26);three (workload.py:13);read_[k] 75\n\
-                          <module> (workload.py:32);turns (workload.py:27);one (workload.py:21) 125\n";
+    const FOLDED: &str = "<module> (/job/workload.py:32);turns (/job/workload.py:26);three (/job/workload.py:14) 300\n\
+                          <module> (/job/workload.py:32);turns (/job/workload.py:26);three (/job/workload.py:13);read_[k] 75\n\
+                          <module> (/job/workload.py:32);turns (/job/workload.py:27);one (/job/workload.py:21) 125\n";
     const SUMMARY: &str = r#"{"samples": 500, "duration_s": 5.0, "native": 500, "native_complete": 450, "lost": [],
         "python": {"samples": 500, "complete": 499}, "cost": {"first_sample_after_s": 1.25}}"#;
     const STAT: &str = "70 (python3.12) R 1 70 70 0 -1 4194304 900 0 0 0";

@@ -299,7 +299,7 @@ fn by_samples(samples: u64, time: Time) -> String {
 
 /// `shop/models.py:12(Order.total)`.
 pub(super) fn place(function: &Function) -> String {
-    place_in(function, path::short(&function.file))
+    place_in(function, &path::short(&function.file))
 }
 
 /// The places of functions that are shown together. Those of several interpreters can have the same last parts, and the

@@ -377,7 +377,7 @@ impl<'a> Places<'a> {
                 line,
                 ..named(&format!("{function} ({short}:{line})"))
             },
-            (By::File, _) => return self.file(short, file),
+            (By::File, _) => return self.file(&short, file),
             // Two files of one module's name are two rows: only the file tells whose it is.
             (By::Module, _) => return self.file(&path::module(file), file),
             _ => named(&format!("{function} ({short})")),
