@@ -157,7 +157,7 @@ struct Recorded {
     cost: Cost,
     children: Option<Children>,
     /// What there was to say of `--comm` when it began.
-    unmatched_name: Option<String>,
+    unmatched_name: Option<unsuited::UnmatchedName>,
     stopped_by: StoppedBy,
     /// What the kernel's clock said of the only target before and after.
     clocks: Option<(Clock, Clock)>,
@@ -252,8 +252,8 @@ async fn run(
 
     if config.verbosity != Verbosity::Quiet {
         say!("{}", opening(config, command_pid));
-        if let Some(line) = &unmatched_name {
-            say!("{line}");
+        if let Some(unmatched) = &unmatched_name {
+            say!("{}", unmatched.at_the_beginning());
         }
     }
     let mut progress = Progress::on_stderr(config.verbosity, &config.target);
@@ -458,7 +458,9 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         return Err(anyhow!("{refusal}{}", hint.unwrap_or_default()));
     }
     if summary.samples == 0 {
-        summary.warnings.extend(unmatched_name);
+        summary
+            .warnings
+            .extend(unmatched_name.map(|unmatched| unmatched.at_the_end()));
     }
     if let (Some(calls), Content::Calls(report)) = (&calls, &content) {
         // The table says the same above its first row.
@@ -643,6 +645,7 @@ fn cpu_use(
             comm => named(pid, comm),
         },
         (Whose::Process, None, None) => "the command".to_owned(),
+        (Whose::Several, None, _) => "what was chosen".to_owned(),
         _ => summary::many(busiest.len() as u64, "process"),
     };
     let mut used = CpuUse {

@@ -50,7 +50,7 @@ fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
 
         // In steady state: its start and its end are under other names.
         let of_later = folded.below(&format!("process {}:", later.id()));
-        let steady = of_later.only(|stack| stack[1].ends_with(":\"steady\""));
+        let steady = of_later.only(|stack| stack[1].starts_with("steady (thread "));
         let share = steady.share(|stack| has_chain_among_python(stack, &["<module>", "outer", "inner"]));
         ensure!(
             share >= 0.98,

@@ -59,6 +59,8 @@ pub struct Calls {
     probed: Vec<Probed>,
     /// Files with probes, of one process or of all, and since when all are in place (CLOCK_MONOTONIC).
     attached: FxHashMap<(FileId, Option<u32>), u64>,
+    /// Files whose probes have made way for breakpoints: since when, and until when, they were in place.
+    handed_over: FxHashMap<FileId, Range<u64>>,
     late: Late,
     governor: Option<Governor>,
     watching: Watching,
@@ -129,6 +131,7 @@ impl Calls {
             files: FxHashMap::default(),
             probed: Vec::new(),
             attached: FxHashMap::default(),
+            handed_over: FxHashMap::default(),
             late: Late::default(),
             governor: None,
             watching: Watching::new(wanted),
@@ -327,7 +330,15 @@ impl Calls {
             if self.by_process || self.wanted.duty.is_some() || !matches!(self.window, Window::Open { .. }) {
                 continue;
             }
-            let since = self.attached.get(&(file, None)).copied();
+            // Of a process that has been counted it is known since when: until it ended, by breakpoints perhaps.
+            if began_ns.is_some_and(|began| self.late.knows(pid, began)) {
+                continue;
+            }
+            let until_handed_over = self.handed_over.get(&file).filter(|probed| ended_ns < probed.end);
+            let since = match until_handed_over {
+                Some(probed) => Some(probed.start),
+                None => self.attached.get(&(file, None)).copied(),
+            };
             if since.is_none() {
                 // For the next one that runs it.
                 self.expect(kernel, recording, file);

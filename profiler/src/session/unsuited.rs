@@ -93,8 +93,27 @@ fn pythons_below(pids: &[u32]) -> Vec<u32> {
     below
 }
 
-/// What to say if no thread has the name that is asked for: a name may still come, so it is no refusal.
-pub(super) fn unmatched_name(config: &Config, recording: &Recording) -> Option<String> {
+/// No thread had the name that is asked for when recording began: one may still get it, so it is no refusal.
+pub(super) struct UnmatchedName {
+    wanted: String,
+    /// What threads are called instead, to go on with.
+    instead: String,
+}
+
+impl UnmatchedName {
+    /// While it is so.
+    pub fn at_the_beginning(&self) -> String {
+        format!("no thread is called {} yet{}", self.wanted, self.instead)
+    }
+
+    /// When nothing came of it.
+    pub fn at_the_end(&self) -> String {
+        format!("no thread was called {} at the beginning{}", self.wanted, self.instead)
+    }
+}
+
+/// `None` if a thread has the name, or none is asked for.
+pub(super) fn unmatched_name(config: &Config, recording: &Recording) -> Option<UnmatchedName> {
     let wanted = comm::shown(config.comm.as_ref()?.as_bytes());
     let proc = Path::new(PROC);
     let (mut of_pythons, mut others) = (Vec::new(), Vec::new());
@@ -121,11 +140,9 @@ pub(super) fn unmatched_name(config: &Config, recording: &Recording) -> Option<S
         0 => String::new(),
         number => format!(" and {number} more"),
     };
-    Some(match &names[..] {
-        [] => format!("no thread is called {wanted}"),
-        names => format!(
-            "no thread is called {wanted}; {whose} are called {}{more}",
-            names.join(", ")
-        ),
-    })
+    let instead = match &names[..] {
+        [] => String::new(),
+        names => format!("; {whose}: {}{more}", names.join(", ")),
+    };
+    Some(UnmatchedName { wanted, instead })
 }

@@ -22,6 +22,7 @@ use crate::{
     bpf::{Kernel, WatchLink},
     calls::Timing,
     config::{CallsConfig, Via},
+    cost::monotonic_ns,
     governor::watch_cost_ns,
     python::{bytecode, code::Code, codes::CodeId, memory::ProcessMemory},
     recording::Recording,
@@ -230,6 +231,10 @@ impl Calls {
             self.begin_anew(kernel);
         }
         if by_probes.iter().all(|pid| self.watching.processes.contains_key(pid)) {
+            let until = monotonic_ns();
+            let probed = self.attached.iter().filter(|((_, scope), _)| scope.is_none());
+            self.handed_over
+                .extend(probed.map(|(&(file, _), &since)| (file, since..until)));
             self.detach(kernel);
         }
         Ok(())
