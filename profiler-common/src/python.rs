@@ -322,7 +322,8 @@ pub struct Start {
     pub caller: u64,
     /// Which code they are: the caller's in the upper half.
     pub identities: u64,
-    /// Not 0: it was seen to begin, and counted, where its bytecode was read.
+    /// Not 0: it was seen to begin, and counted, where its bytecode was read: the machine instruction after the one that
+    /// read it.
     pub watched: u64,
     /// What its thread had paid then.
     pub paid: Toll,

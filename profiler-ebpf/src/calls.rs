@@ -196,7 +196,7 @@ fn string_identity(facts: &Facts, field: u64) -> u64 {
 pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: plain helper calls.
     let (started_ns, cookie) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
-    let Some(task) = task::current().filter(|&task| task::is_of_wanted_process(task)) else {
+    let Some(task) = task::current().filter(|&task| task::is_wanted_now(task)) else {
         count(Counter::OtherHits);
         return Ok(());
     };
@@ -241,6 +241,7 @@ fn see(ctx: &ProbeContext, task: Task, cookie: u64, started_ns: u64) -> Result<(
 pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: a plain helper call.
     let started_ns = unsafe { bpf_ktime_get_ns() };
+    // Of a task that was not wanted no beginning is known.
     let Some(task) = task::current().filter(|&task| task::is_of_wanted_process(task)) else {
         return Ok(());
     };

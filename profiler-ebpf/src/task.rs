@@ -150,6 +150,19 @@ pub fn is_wanted(task: Task, comm: [u64; 2]) -> bool {
     true
 }
 
+/// The same, where the task's name is not needed otherwise: it is fetched only if names were asked for.
+#[inline(always)]
+pub fn is_wanted_now(task: Task) -> bool {
+    is_wanted(
+        task,
+        if config::has(FEATURE_FILTER_COMM) {
+            comm()
+        } else {
+            [0; 2]
+        },
+    )
+}
+
 /// The running thread's name, NUL padded, as two words.
 #[inline(always)]
 pub fn comm() -> [u64; 2] {

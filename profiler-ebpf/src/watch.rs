@@ -7,7 +7,8 @@
 //! Not every access is a call. Others read bytecode (`dis`, `co_code`, tracing): they are not in the evaluation loop,
 //! or the innermost frame is not at its first instruction. The loop itself looks at the unit once more, and may write it,
 //! when it specializes it (`RESUME` to `RESUME_CHECK`, 3.13 on, and again whenever another thread wants the GIL):
-//! [`is_specializing`]. One access remains that cannot be told from a call: from 3.13 on `RESUME` is read again when
+//! [`is_specializing`]. Up to 3.10 it looks at the first one twice when another thread wants the GIL just then:
+//! [`has_begun`]. One access remains that cannot be told from a call: from 3.13 on `RESUME` is read again when
 //! tracing or monitoring was switched on or off since the function was last called.
 
 use aya_ebpf::{
@@ -15,7 +16,8 @@ use aya_ebpf::{
 };
 use profiler_common::{
     python::{
-        BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, Toll, WATCH_ENTRY, Watch, WatchKey,
+        BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, StartKey, Toll, WATCH_ENTRY, Watch,
+        WatchKey,
     },
     record::PYTHON_COMPLETE,
     stats::Counter,
@@ -46,7 +48,11 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
     let Some(task) = task::current() else { return Ok(()) };
     // SAFETY: the context of this type of program is a `bpf_perf_event_data`.
     let address = unsafe { (*ctx.as_ptr().cast::<bpf_perf_event_data>()).addr };
-    let seen = see(task, address, started_ns);
+    let seen = if task::is_wanted_now(task) {
+        see(task, address, started_ns)
+    } else {
+        Ok(())
+    };
     calls::end(task, Stop::Watch, started_ns);
     seen
 }
@@ -176,6 +182,12 @@ fn is_specializing(pc: u64, address: u64) -> bool {
 
 #[inline(always)]
 fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64, started_ns: u64) -> Result<(), Counter> {
+    let scratch = scratch(PERF_EVENT).ok_or(Counter::LostNoScratch)?;
+    let pc = scratch.unwind.registers[REGISTER_PC];
+    let at = calls::start_key(task, frame);
+    if scratch.process.flags & LAYOUT_HEAP_FRAMES != 0 && has_begun(at, code, pc) {
+        return Ok(());
+    }
     let key = CodeKey::identified(code, facts.instance, calls::identity(facts, code));
     calls::count_watched(facts, key, caller)?;
     let paid = toll::so_far(task);
@@ -184,12 +196,12 @@ fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64, started
     let now_ns = unsafe { bpf_ktime_get_ns() };
     calls::begin_anew(
         facts,
-        calls::start_key(task, frame),
+        at,
         caller,
         code,
         key.instance >> 32,
         now_ns,
-        1,
+        pc.max(1),
         // Nor is this stop, which is taken off at the end: what is paid from now on begins with it.
         Toll {
             watches: paid.watches.wrapping_add(1),
@@ -197,6 +209,26 @@ fn begins(task: Task, facts: &Facts, frame: u64, caller: u64, code: u64, started
             ..paid
         },
     )
+}
+
+/// Whether the call has been seen to begin. Another thread may be let run as the first thing in a call: the loop then reads
+/// its first instruction once before and once after that, in two places (`eval_breaker` in `_PyEval_EvalFrameDefault`,
+/// 3.8 – 3.10). What is left of an earlier call in this frame, which an exception has ended, was read where this one is,
+/// unless another thread was let run just then.
+#[inline(always)]
+fn has_begun(at: StartKey, code: u64, pc: u64) -> bool {
+    let Some(start) = STARTS.get_ptr_mut(at) else {
+        return false;
+    };
+    // SAFETY: the pointer is to a map value, which nobody but this thread writes.
+    unsafe {
+        let before = (*start).watched;
+        let again = (*start).code == code && before != 0 && before != pc;
+        if again {
+            (*start).watched = pc;
+        }
+        again
+    }
 }
 
 /// A call that ends by an exception does not come here: its beginning is overwritten by the next one's in this frame, or

@@ -181,8 +181,9 @@ pub struct Timing {
     pub count: u64,
     /// With all that was ours.
     pub took_ns: f64,
-    /// That was ours.
+    /// That was ours: of all calls, and of the one of which it was most.
     pub paid_ns: f64,
+    pub most_paid_ns: f64,
     pub min_ns: u64,
     pub max_ns: u64,
     pub histogram: Histogram,
@@ -215,6 +216,7 @@ impl Timing {
         }
         self.took_ns += took;
         self.paid_ns += paid_ns;
+        self.most_paid_ns = self.most_paid_ns.max(paid_ns);
         let own_ns = ((took - paid_ns) as u64).max(FASTEST_CALL_NS.min(took_ns));
         self.min_ns = if self.count == 0 {
             own_ns
@@ -499,6 +501,7 @@ fn timed(timing: &Timing) -> Timed {
         nested: timing.nested,
         nested_ns: timing.nested_ns.max(0.0) as u64,
         taken_off_ns: timing.paid_ns as u64,
+        most_taken_off_ns: timing.most_paid_ns as u64,
         error_ns: (timing.paid_ns * HIT_ERROR) as u64,
         at_most: timing.at_most.clone(),
         left_out: timing.left_out,

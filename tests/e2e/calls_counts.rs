@@ -262,7 +262,33 @@ fn only_the_chosen_process_is_counted() -> Result<()> {
     other.value()?;
     let truth = known(&workload.value()?)?;
     let taken = attached.stop()?;
-    ensure_known(&taken.report()?, &truth)
+    ensure_known(&taken.report()?, &truth)?;
+
+    // Nor what else is of that process and was not asked for: of three threads the main one does nothing.
+    let pid = workload.pid.to_string();
+    let cases = [
+        (["--comm", "nosuch"], "100", false),
+        (["--tid", &pid], "3 100", false),
+        (["--tid", &pid], "100", true),
+    ];
+    for (arguments, task, counted) in cases {
+        let attached = Calls::record(&["-p", &pid])?
+            .args(arguments)
+            .args(WITHOUT_END)
+            .start()?;
+        workload.tell(task)?;
+        let truth = known(&workload.value()?)?;
+        let report = attached.stop()?.report()?;
+        if counted {
+            ensure_known(&report, &truth)?;
+        }
+        let added = report
+            .functions
+            .iter()
+            .any(|function| function.place.name == "one_round");
+        ensure!(added == counted, "{arguments:?} {task}\n{}", report.shown());
+    }
+    Ok(())
 }
 
 #[test]

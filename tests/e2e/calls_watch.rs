@@ -69,8 +69,18 @@ fn until_watched(workload: &Workload) -> Result<()> {
 
 /// Does one round of a task, in which the functions become known, and then, when probes have made way, those of another.
 fn watched(python: &Python, learned: &str, task: &str, function: &str) -> Result<Watched> {
-    let mut workload = calls::run(python, SCRIPT, &[])?;
-    let attached = attach(&workload, function, &BREAKPOINTS)?;
+    let workload = calls::run(python, SCRIPT, &[])?;
+    watched_in(workload, learned, task, function, &BREAKPOINTS)
+}
+
+fn watched_in(
+    mut workload: Workload,
+    learned: &str,
+    task: &str,
+    function: &str,
+    arguments: &[&str],
+) -> Result<Watched> {
+    let attached = attach(&workload, function, arguments)?;
     let first = work(&mut workload, learned, ROUNDS[0])?;
     until_watched(&workload)?;
     let said = [first, work(&mut workload, task, ROUNDS[1])?];
@@ -138,6 +148,23 @@ fn watched_calls_are_counted_exactly() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Its main thread calls the function once; the others, which do all the rest, were not asked for.
+#[test]
+fn calls_of_threads_that_were_not_asked_for_are_not_counted_where_they_are_watched() -> Result<()> {
+    let _serial = serial();
+    let workload = calls::run(&python::any()?, SCRIPT, &[])?;
+    let main = workload.pid.to_string();
+    let arguments = [&BREAKPOINTS[..], &["--tid", &main]].concat();
+    let Watched { said, taken } = watched_in(workload, "plain", "threads", "chosen", &arguments)?;
+    let found = taken.report()?.function(SCRIPT, "chosen")?.calls;
+    ensure!(
+        found == Some(known(&said[0], "chosen")?) && hits(&taken)? >= known(&said[1], "chosen")?,
+        "{found:?} calls\n{}",
+        taken.outcome.stderr
+    );
+    Ok(())
 }
 
 /// From inside and from outside. What a breakpoint costs is taken off.
@@ -253,14 +280,24 @@ fn a_function_that_is_made_while_others_are_watched_is_warned_of() -> Result<()>
 fn probes_stay_where_they_cost_little() -> Result<()> {
     let _serial = serial();
     let python = python::any()?;
+    // It calls nothing, so no probe is hit but for its own calls; of four thousand others' none would be left.
     let mut workload = calls::run(&python, SCRIPT, &[])?;
-    let attached = attach(&workload, "chosen", &[])?;
-    let calls = known(&work(&mut workload, "plain", 50)?, "chosen")?;
+    let attached = attach(&workload, "made", &[])?;
+    let calls = known(&work(&mut workload, "anew", 50)?, "made")?;
     ensure!(changed_code(workload.pid)? > 0, "there are no probes");
+    ensure!(!Objects::of(attached.pid())?.links.is_empty(), "no link holds them");
     let taken = attached.stop()?;
     ensure!(hits(&taken)? == 0, "{}", taken.outcome.stderr);
-    let found = taken.report()?.function(SCRIPT, "chosen")?.calls;
+    let found = taken.report()?.functions;
+    let found = found.iter().find(|function| function.place.name == "made");
+    let found = found.and_then(|function| function.calls);
     ensure!(found == Some(calls), "{found:?} calls, not {calls}");
+
+    // What would be hit by others' calls makes way by itself.
+    let attached = attach(&workload, "chosen", &[])?;
+    work(&mut workload, "plain", 50)?;
+    until_watched(&workload)?;
+    ensure!(hits(&attached.stop()?)? > 0, "it was not watched");
     Ok(())
 }
 

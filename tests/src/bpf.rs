@@ -1,4 +1,4 @@
-//! Which BPF programs and maps a process holds, and whether they still exist: what `bpftool` would say.
+//! Which BPF programs, maps and links a process holds, and whether they still exist: what `bpftool` would say.
 
 use std::{collections::BTreeSet, fs};
 
@@ -7,12 +7,15 @@ use anyhow::Result;
 /// bpf(2) commands and the program type of the kernel's include/uapi/linux/bpf.h.
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 
 /// Ids of BPF objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objects {
     pub programs: BTreeSet<u32>,
     pub maps: BTreeSet<u32>,
+    /// Probes that come several at once, among others: a link of theirs is all that holds them.
+    pub links: BTreeSet<u32>,
 }
 
 impl Objects {
@@ -32,6 +35,7 @@ impl Objects {
                 match name {
                     "prog_id" => _ = objects.programs.insert(id),
                     "map_id" => _ = objects.maps.insert(id),
+                    "link_id" => _ = objects.links.insert(id),
                     _ => {}
                 }
             }
@@ -45,11 +49,12 @@ impl Objects {
         Self {
             programs: left(&self.programs, BPF_PROG_GET_FD_BY_ID),
             maps: left(&self.maps, BPF_MAP_GET_FD_BY_ID),
+            links: left(&self.links, BPF_LINK_GET_FD_BY_ID),
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.programs.is_empty() && self.maps.is_empty()
+        self.programs.is_empty() && self.maps.is_empty() && self.links.is_empty()
     }
 }
 

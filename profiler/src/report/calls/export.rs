@@ -295,8 +295,9 @@ struct Times {
     missed_entries: Option<u64>,
     nested: Option<u64>,
     nested_ns: Option<u64>,
-    /// For what probes cost within the calls, and by how much `total_ns` can be wrong for it.
+    /// For what probes cost within the calls, of one of them at most, and by how much `total_ns` can be wrong for it.
     taken_off_ns: Option<u64>,
+    most_taken_off_ns: Option<u64>,
     error_ns: Option<u64>,
     p50_at_most_ns: Option<u64>,
     p95_at_most_ns: Option<u64>,
@@ -382,6 +383,7 @@ impl Times {
             nested: Some(timed.nested),
             nested_ns: Some(timed.nested_ns),
             taken_off_ns: Some(timed.taken_off_ns),
+            most_taken_off_ns: Some(timed.most_taken_off_ns),
             error_ns: Some(timed.error_ns),
             p50_at_most_ns,
             p95_at_most_ns,

@@ -104,6 +104,7 @@ fn add_times(known: &mut Timed, more: &Timed) {
     ] {
         *known = known.saturating_add(more);
     }
+    known.most_taken_off_ns = known.most_taken_off_ns.max(more.most_taken_off_ns);
     known.histogram.merge(&more.histogram);
     known.at_most.merge(&more.at_most);
 }

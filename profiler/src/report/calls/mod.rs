@@ -206,8 +206,9 @@ pub struct Timed {
     pub nested: u64,
     /// Their part of `total_ns`.
     pub nested_ns: u64,
-    /// What was taken off in all.
+    /// What was taken off in all, and of one call at most.
     pub taken_off_ns: u64,
+    pub most_taken_off_ns: u64,
     /// By how much that can be wrong, and `total_ns` with it.
     pub error_ns: u64,
     /// The times if it is.

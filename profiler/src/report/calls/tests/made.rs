@@ -40,6 +40,7 @@ pub(super) fn timed(times: impl IntoIterator<Item = u64>) -> Timed {
         nested: 0,
         nested_ns: 0,
         taken_off_ns: 0,
+        most_taken_off_ns: 0,
         error_ns: 0,
         at_most: Histogram::default(),
         left_out: 0,
