@@ -259,6 +259,8 @@ pub struct Counted<'a> {
     pub observed: Duration,
     /// Of that, what the program did not spend in probes: at least, and at most.
     pub undisturbed: Range<Duration>,
+    /// The same in the rest of the recording.
+    pub elsewhere: Duration,
     /// By whose calls others are to be divided.
     pub per: Option<&'a Pattern>,
     pub beginning: Beginning,
@@ -314,7 +316,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     let repeated = repeated::find(recording, &functions, edge);
     let per = counted.per.and_then(|per| of_each(recording, &functions, per, edge));
     let (scale, slowed) = match counted.windows {
-        Some(_) => scale(counted.observed, &counted.undisturbed, counted.length),
+        Some(_) => scale(&counted.undisturbed, counted.elsewhere),
         None => (1.0, 0.0),
     };
     let relative_error = counted.windows.map_or(0.0, relative_error);
@@ -513,8 +515,8 @@ fn timed(timing: &Timing) -> Timed {
 ///
 /// In the rest of the time the program calls as often as it would have in what it was not in probes. Between the two
 /// estimates that follow from the least and the most of that, the geometric mean is wrong by the same factor on both sides.
-fn scale(observed: Duration, undisturbed: &Range<Duration>, length: Duration) -> (f64, f64) {
-    let rest = length.saturating_sub(observed).as_secs_f64();
+fn scale(undisturbed: &Range<Duration>, elsewhere: Duration) -> (f64, f64) {
+    let rest = elsewhere.as_secs_f64();
     let of = |undisturbed: Duration| 1.0 + rest / undisturbed.as_secs_f64().max(1e-9);
     let (most, least) = (of(undisturbed.start), of(undisturbed.end));
     let scale = (most * least).sqrt();
@@ -605,9 +607,9 @@ mod tests {
     fn what_a_window_slows_down_is_part_of_the_error() {
         let ms = Duration::from_millis;
         // Nothing is lost in probes: a fifth of the time has a fifth of the calls.
-        assert_eq!(scale(ms(200), &(ms(200)..ms(200)), ms(1000)), (5.0, 0.0));
+        assert_eq!(scale(&(ms(200)..ms(200)), ms(800)), (5.0, 0.0));
         // Between 10 and 90 ms of work were done in the 200.
-        let (scale, error) = scale(ms(200), &(ms(10)..ms(90)), ms(1010));
+        let (scale, error) = scale(&(ms(10)..ms(90)), ms(810));
         let (least, most) = (1.0 + 810.0 / 90.0, 1.0 + 810.0 / 10.0);
         assert!((scale * (1.0 + error) - most).abs() < 1e-6 && scale * (1.0 - error) <= least);
     }

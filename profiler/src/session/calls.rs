@@ -503,8 +503,10 @@ impl Calls {
 
     pub fn content(&self, recording: &Recording, length: Duration) -> Content {
         let cost = self.governor.as_ref().map(|_| self.cost(length));
+        let (undisturbed, elsewhere) = self.undisturbed(length);
         let counted = Counted {
-            undisturbed: self.undisturbed(),
+            undisturbed,
+            elsewhere,
             per: self.per.as_ref(),
             beginning: self.late.told(),
             lost: self.lost,
@@ -539,13 +541,18 @@ impl Calls {
         self.counted.iter().map(|(_, count)| count.calls).sum()
     }
 
-    /// What the program would have run in the time observed, had nobody looked: at least, and at most.
-    fn undisturbed(&self) -> Range<Duration> {
+    /// What the program ran for itself in the time observed, at least and at most, and in the rest of the recording.
+    fn undisturbed(&self, length: Duration) -> (Range<Duration>, Duration) {
+        let floor_ns = self.all_calls().saturating_mul(FASTEST_CALL_NS) as f64;
+        if let Some(own) = self.pace.own(floor_ns) {
+            return own;
+        }
+        // Nobody knows: as if it had run all the time.
         let lost = self.pace.lost(self.observed);
         let fastest = Duration::from_nanos(self.all_calls().saturating_mul(FASTEST_CALL_NS)).min(self.observed);
         let most = self.observed.saturating_sub(lost.mul_f64(1.0 - HIT_ERROR)).max(fastest);
         let least = self.observed.saturating_sub(lost.mul_f64(1.0 + HIT_ERROR));
-        least.max(fastest).min(most)..most
+        (least.max(fastest).min(most)..most, length.saturating_sub(self.observed))
     }
 
     pub fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS], length: Duration) -> CallsSummary {

@@ -7,6 +7,7 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use super::Calls;
 use crate::{
     bpf::Kernel,
     calls::WindowCount,
-    governor::{Hits, SlowDown, cpu_time_ns},
+    governor::{HIT_ERROR, Hits, SlowDown, cpu_time_ns},
     recording::Recording,
 };
 
@@ -134,9 +135,30 @@ impl Pace {
         self.spent_ns < IDLE_SHARE * length_ns && self.used_ns < 0.1 * length_ns
     }
 
+    /// What there was of windows does not count.
+    fn forget_windows(&mut self) {
+        (self.used_within_ns, self.spent_within_ns) = (0.0, 0.0);
+    }
+
     /// How many processors the program kept busy while windows were open, one at least.
     fn at_once(&self, observed: Duration) -> f64 {
         (self.used_within_ns / observed.as_nanos().max(1) as f64).max(1.0)
+    }
+
+    /// CPU time that the program had for itself: while windows were open, at least and at most, and in the rest of the
+    /// recording. Its calls go by that, and not by time in which it waited, for a processor too. `floor_ns`: what the calls
+    /// that were counted need at least. `None` if nothing is known of it.
+    pub fn own(&self, floor_ns: f64) -> Option<(Range<Duration>, Duration)> {
+        if self.used_within_ns <= 0.0 {
+            return None;
+        }
+        let time = |ns: f64| Duration::from_nanos(ns.max(0.0) as u64);
+        let floor_ns = floor_ns.min(self.used_within_ns);
+        let within = |spent_ns: f64| (self.used_within_ns - spent_ns).max(floor_ns);
+        let least = within(self.spent_within_ns * (1.0 + HIT_ERROR));
+        let most = within(self.spent_within_ns * (1.0 - HIT_ERROR));
+        let rest = (self.used_ns - self.used_within_ns) - (self.spent_ns - self.spent_within_ns);
+        Some((time(least)..time(most), time(rest)))
     }
 
     /// What of the time observed was lost.
@@ -173,6 +195,9 @@ impl Calls {
                 for pid in recording.pids().collect::<Vec<_>>() {
                     self.probe(kernel, recording, pid);
                 }
+                // What was used until all probes were in is not of the window.
+                self.window = Window::Closed { until };
+                self.look(kernel)?;
                 self.window = Window::Open { since: Instant::now() };
             }
             Window::Closed { .. } | Window::Over => {}
@@ -190,11 +215,13 @@ impl Calls {
         let Window::Open { since } = self.window else {
             return Ok(());
         };
+        // What was spent since it was last looked at, and, apart from the window, until all probes have gone.
+        self.look(kernel)?;
         kernel.remove_all_call_facts();
         self.observed += now.duration_since(since);
         self.watching.forget_all(kernel);
         self.detach(kernel);
-        // What was spent since it was last looked at.
+        self.window = Window::Closed { until: now };
         self.look(kernel)?;
         let all = kernel.calls().iter().map(|(_, count)| count.calls).sum::<u64>();
         let before = self.windows.iter().map(|window| window.calls).sum::<u64>();
@@ -214,6 +241,7 @@ impl Calls {
         self.before = kernel.calls().into_iter().collect();
         self.windows.clear();
         self.observed = Duration::ZERO;
+        self.pace.forget_windows();
         self.spent = false;
         self.window = Window::Open { since: Instant::now() };
     }
@@ -279,6 +307,21 @@ mod tests {
         assert_eq!(enough(&mut idle, 0.9, 0.01), None);
         let length = Duration::from_secs(10);
         assert!(idle.is_idle(length) && idle.over_all(length, 0.0).factor < 1.01);
+    }
+
+    #[test]
+    fn a_program_s_own_time_is_without_what_it_waited_for_a_processor() {
+        let mut pace = Pace::new(1.5, None);
+        let start = pace.looked;
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        // Of 100 ms the program had 50, of which 40 were ours; then 200 of 400, all its own.
+        pace.look(at(100), 40.0 * MS, 50.0 * MS, true);
+        pace.look(at(500), 40.0 * MS, 250.0 * MS, false);
+        let ms = Duration::from_millis;
+        assert_eq!(pace.own(0.0), Some((ms(4)..ms(16), ms(200))));
+        // Its calls need more than seems to be left.
+        assert_eq!(pace.own(8.0 * MS), Some((ms(8)..ms(16), ms(200))));
+        assert_eq!(Pace::new(1.5, None).own(0.0), None);
     }
 
     #[test]
