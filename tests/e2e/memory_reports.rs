@@ -249,10 +249,10 @@ fn bytes_of_old(file: &Path, ending: &str) -> Result<i64> {
                 .output()?;
             ensure!(output.status.success(), "not XML");
             let titles: Vec<Option<String>> = serde_json::from_slice(&output.stdout)?;
-            let wanted = format!("(stages.py:{line})");
+            let wanted = format!("/stages.py:{line})");
             let title = titles.iter().flatten().find(|title| title.contains(&wanted));
             let title = title.with_context(|| format!("no {wanted} in {titles:?}"))?;
-            // `old (stages.py:37) (8.0 MiB, 97.2%)`: for people.
+            // `old (tmp/profiler-e2e-1/stages.py:37) (8.0 MiB, 97.2%)`: for people.
             let value = title.rsplit_once(" (").context("no value")?.1;
             let mut words = value.split(|c: char| c.is_whitespace() || c == ',');
             let number: f64 = words.next().context("no value")?.parse()?;
@@ -314,10 +314,12 @@ fn the_table_names_lines_functions_files_and_processes() -> Result<()> {
         ("function", "old".to_owned()),
         ("file", "stages.py".to_owned()),
         ("module", "stages".to_owned()),
-        ("thread", "python".to_owned()),
-        ("process", "python".to_owned()),
+        // What it runs, and not the interpreter that runs it.
+        ("thread", "  main thread of stages.py (PID)".to_owned()),
+        ("process", "  stages.py (PID)".to_owned()),
     ] {
         let mut workload = start()?;
+        let name = name.replace("PID", &workload.pid.to_string());
         let attached = Memory::new(&["-p", &workload.pid.to_string(), "--by", by, "--top", "3"])?.start()?;
         steps(&mut workload, &["old"])?;
         let taken = attached.stop()?;

@@ -154,7 +154,8 @@ fn the_profiler_works_inside_a_pid_namespace() -> Result<()> {
         run(Command::new("mkfifo").arg(&ready))?;
         // The shell is the namespace's first process and becomes the profiler, with which everything in there ends.
         let script = format!(
-            "({target}) > {ready} & read -r line < {ready}; exec \"$0\" record -p $! -d 1 -r {RATE} -f folded -o -",
+            "({target}) > {ready} & read -r line < {ready}; exec \"$0\" record --native full -p $! -d 1 \
+             -r {RATE} -f folded -o -",
             ready = ready.display()
         );
         let folded = inside(&["sh", "-c", &script, &binary().display().to_string()])?;

@@ -96,19 +96,19 @@ fn role(profile: &Profile, frame: &Frame) -> Role {
 fn native(function: &str, file: &str) -> Role {
     // `list_sort_impl.constprop.0` of gcc's, `clone@@GLIBC_2.2.5` of the table of dynamic symbols.
     let plain = function.split(['.', '@']).next().unwrap_or(function);
+    let is_unnamed = plain.is_empty() || plain.starts_with('[');
     if !path::is_interpreter(file) {
         let is_libc = ["libc", "libpthread", "ld-musl-x86_64", "ld-musl-aarch64"].contains(&path::extension(file))
             || ["libc-", "libpthread-"]
                 .iter()
                 .any(|start| path::file_name(file).starts_with(start));
-        // A C library without symbols of its own does not say what it starts programs with.
-        let unnamed = plain.is_empty() || plain.starts_with('[');
-        return match is_libc && (unnamed || STARTS.contains(&plain)) {
+        // What calls `main` has no name in a C library without a table of symbols.
+        return match is_libc && (STARTS.contains(&plain) || is_unnamed) {
             true => Role::Start,
             false => Role::Other,
         };
     }
-    if plain.is_empty() || plain.starts_with('[') {
+    if is_unnamed {
         Role::Unnamed
     } else if STARTS.contains(&plain) || BEFORE_PYTHON.iter().any(|start| plain.starts_with(start)) {
         Role::Start
@@ -374,6 +374,22 @@ mod tests {
             "start_thread@libc",
         ];
         assert_eq!(shown(Interpreter::Work, &reading), "A os_read read kread");
+    }
+
+    #[test]
+    fn what_begins_a_process_is_known_in_a_c_library_without_names_as_well() {
+        let reading = [
+            "kread",
+            "@libc",
+            "read@libc",
+            "A",
+            "main",
+            "[libc.so.6+0x29f40]@libc",
+            "_start",
+        ];
+        assert_eq!(shown(Interpreter::Work, &reading), "A read  kread");
+        // Without Python, it is all there is.
+        assert_eq!(shown(Interpreter::Work, &["main", "@libc", "_start"]), "_start  main");
     }
 
     #[test]
