@@ -198,11 +198,12 @@ impl SlowDown {
 }
 
 /// How far what a hit costs in a program is from what the yardstick says, at most: what a probe pushes out of the caches is
-/// brought back by the program. 0.95 to 1.16 times, measured on CPython 3.8, 3.11 and 3.12 with calls and nothing else.
-pub const HIT_ERROR: f64 = 0.15;
+/// brought back by the program. 0.95 to 1.16 times, measured on CPython 3.8, 3.11 and 3.12 with calls and nothing else; a
+/// window of 41 ms on Debian's 3.13.18 came to 1.25 times.
+pub const HIT_ERROR: f64 = 0.25;
 
 /// No call costs a program more: 200 times as long was measured where each call is stepped (3.12.1), 30 ns become 10 µs.
-const MOST_THINKABLE: f64 = 1_000.0;
+pub const MOST_THINKABLE: f64 = 1_000.0;
 
 /// Watches over a budget.
 #[derive(Clone, Debug)]
