@@ -84,6 +84,8 @@ pub struct Calls {
     warnings: Vec<String>,
     /// Counting stopped because of what it cost.
     spent: bool,
+    /// Calls that began before are not timed (CLOCK_MONOTONIC): breakpoints took over then.
+    timed_since_ns: u64,
     /// Calls that could not be counted.
     lost: u64,
 }
@@ -152,6 +154,7 @@ impl Calls {
             sampled: Duration::ZERO,
             warnings: Vec::new(),
             spent: false,
+            timed_since_ns: 0,
             lost: 0,
         }
     }
@@ -403,6 +406,10 @@ impl Calls {
             let trap = self.governor.as_ref().map(Governor::trap);
             let paid_ns = trap.map_or(0.0, |trap| trap.of_toll(&call.paid, self.watching.trap_ns()));
             let timing = self.timing.entry(code).or_default();
+            if call.took_ns != 0 && call.time_ns.saturating_sub(call.took_ns) < self.timed_since_ns {
+                timing.left_out += 1;
+                continue;
+            }
             timing.add(call.took_ns, paid_ns, caller, own);
         }
         self.follow_ended(kernel, recording);

@@ -225,9 +225,9 @@ impl Calls {
                 }
                 return Ok(());
             }
-            for timing in self.timing.values_mut().filter(|timing| timing.is_mostly_ours()) {
-                timing.leave_out();
-            }
+            // Nor are they timed as they should be: the program was slowed down, and stood still while breakpoints came.
+            self.timing.values_mut().for_each(Timing::leave_out);
+            self.timed_since_ns = monotonic_ns();
             self.begin_anew(kernel);
         }
         if by_probes.iter().all(|pid| self.watching.processes.contains_key(pid)) {
