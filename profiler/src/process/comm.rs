@@ -16,7 +16,8 @@ pub fn shown(name: &[u8]) -> String {
 pub fn clean(name: &str) -> String {
     name.chars()
         .map(|c| match c {
-            '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
+            // What ends a line, and what turns text around.
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
             _ if c.is_control() => char::REPLACEMENT_CHARACTER,
             _ => c,
         })

@@ -149,14 +149,7 @@ fn file_name(path: &str) -> &str {
 /// Text for a terminal. The zeroes between words are spaces.
 fn shown(bytes: &[u8]) -> String {
     let bytes: Vec<u8> = bytes.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect();
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let text = String::from_utf8_lossy(&bytes);
-    let clean = text.trim().chars().map(|c| match c {
-        '\t' => ' ',
-        c if c.is_control() || turns(c) => char::REPLACEMENT_CHARACTER,
-        c => c,
-    });
-    clean.collect()
+    comm::clean(&String::from_utf8_lossy(&bytes).trim().replace('\t', " "))
 }
 
 #[cfg(test)]
