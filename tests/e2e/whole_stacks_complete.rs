@@ -320,8 +320,10 @@ fn node() -> Result<Option<Node>> {
     // It leaves a log where it was started, and its map in /tmp.
     let workshop = Workshop::new()?;
     let mut command = Command::new("node");
+    // Without the second one, all functions that V8 has not compiled yet have one name, `InterpreterEntryTrampoline`, and when
+    // it compiles `forever` depends on the machine's load.
     command
-        .arg("--perf-basic-prof")
+        .args(["--perf-basic-prof", "--interpreted-frames-native-stack"])
         .arg(whole("server.js"))
         .current_dir(workshop.path());
     let workload = Workload::command(command, None)?;
