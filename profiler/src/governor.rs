@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use profiler_common::python::{PROBE_STEPPED, Toll};
 use serde::Serialize;
 
-use crate::{bpf::Kernel, process::maps, python::allocator::place::Place};
+use crate::{orders::Orders, process::maps, python::allocator::place::Place};
 
 /// What a trap costs, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +53,7 @@ unsafe extern "C" {
 
 impl TrapCost {
     /// Measures it on this machine, in this process: a few milliseconds.
-    pub fn measure(kernel: &mut Kernel) -> anyhow::Result<Self> {
+    pub fn measure(kernel: &mut dyn Orders) -> anyhow::Result<Self> {
         let entry_ns = probed_over_plain(kernel, profiler_trap_yardstick, 2_000)?;
         Ok(Self {
             entry_ns,
@@ -81,7 +81,7 @@ impl TrapCost {
 }
 
 /// By how much longer one of our own functions takes with a probe on its first instruction.
-fn probed_over_plain(kernel: &mut Kernel, yardstick: unsafe extern "C" fn(), calls: u32) -> anyhow::Result<f64> {
+fn probed_over_plain(kernel: &mut dyn Orders, yardstick: unsafe extern "C" fn(), calls: u32) -> anyhow::Result<f64> {
     let own = Path::new("/proc/self/exe");
     let address = yardstick as *const () as usize as u64;
     let entries = maps::read(std::process::id())?.entries;
@@ -121,7 +121,7 @@ pub fn is_stepped(cookie: u64) -> bool {
 
 /// What a hardware breakpoint costs whoever comes upon it, in nanoseconds, without what our program does: measured on a
 /// byte of our own. An error if the machine has none to give (or not this kind of machine: some virtual ones).
-pub fn watch_cost_ns(kernel: &mut Kernel) -> anyhow::Result<f64> {
+pub fn watch_cost_ns(kernel: &mut dyn Orders) -> anyhow::Result<f64> {
     /// Most of what it costs in a virtual machine is leaving it (9 µs, where hardware needs 1 or 2).
     const READS: u32 = 200;
     let byte = 0u8;
@@ -245,7 +245,7 @@ impl Governor {
     }
 
     /// A probe is going to be on an instruction that is stepped: what that costs is measured now, if it has not been.
-    pub fn expect_stepped(&mut self, kernel: &mut Kernel) -> anyhow::Result<()> {
+    pub fn expect_stepped(&mut self, kernel: &mut dyn Orders) -> anyhow::Result<()> {
         if self.trap.stepped_ns.is_none() {
             self.trap.stepped_ns = Some(probed_over_plain(kernel, profiler_step_yardstick, 200)?);
         }

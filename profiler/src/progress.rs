@@ -6,7 +6,7 @@
 use std::{
     io::{self, IsTerminal as _, Write},
     mem::MaybeUninit,
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -107,17 +107,24 @@ fn line(elapsed: Duration, samples: u64, processes: usize) -> String {
 
 /// How wide standard error is.
 pub fn stderr_columns() -> usize {
+    columns(io::stderr().as_fd()).unwrap_or(USUAL_COLUMNS)
+}
+
+/// The width of the terminal that standard output is, or one that a file's reader has.
+pub fn stdout_columns() -> usize {
+    /// Wider than a terminal: nothing is cut in a file, and nobody's lines wrap.
+    const OF_FILES: usize = 120;
+    columns(io::stdout().as_fd()).unwrap_or(OF_FILES)
+}
+
+fn columns(terminal: BorrowedFd<'_>) -> Option<usize> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: TIOCGWINSZ writes one `winsize`, which `size` has room for; the descriptor outlives the call.
-    let answer = unsafe { libc::ioctl(io::stderr().as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) };
+    let answer = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) };
     // SAFETY: `winsize` is made of integers, so the zeroes it started with are a value even if nothing was written.
     let size = unsafe { size.assume_init() };
     // A serial line answers with zero columns.
-    if answer == 0 && size.ws_col > 0 {
-        usize::from(size.ws_col)
-    } else {
-        USUAL_COLUMNS
-    }
+    (answer == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use crate::{
     cost,
     decode::{RawCode, RawRecord, RawStack},
+    instruments::Needs,
     memory::event::{self, Event, SiteId, What},
     process::{
         self, comm,
@@ -207,7 +208,7 @@ pub struct Recording {
     /// Children of the targets, where they are not recorded.
     pub offspring: Option<Offspring>,
     /// Whether it is about calls.
-    pub follows_calls: bool,
+    follows_calls: bool,
     /// Calls that have ended, for who asks for them.
     calls: Vec<CallRecord>,
     /// Code objects that became known, likewise: of which instance, where, and which.
@@ -217,7 +218,7 @@ pub struct Recording {
     /// Samples count that were taken in this time (CLOCK_MONOTONIC).
     pub counted_ns: Range<u64>,
     /// Whether it is about memory.
-    pub follows_memory: bool,
+    follows_memory: bool,
     /// What happened to memory.
     memory_events: Vec<Event>,
     /// Whether the kernel side wants to know what is mapped: it unwinds native stacks.
@@ -260,6 +261,13 @@ impl Recording {
             started: Instant::now(),
             spent_on_names: Duration::ZERO,
         }
+    }
+
+    /// Keeps what these instruments want to know besides samples.
+    pub fn following(mut self, needs: &Needs) -> Self {
+        self.follows_memory = needs.memory || needs.blocks.is_some();
+        self.follows_calls = needs.calls.is_some();
+        self
     }
 
     /// Takes in a process that exists already.

@@ -4,6 +4,7 @@ mod attach;
 pub mod btf;
 mod log;
 mod multi;
+mod orders;
 mod shared;
 mod tables;
 mod watch;
@@ -12,8 +13,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-    path::Path,
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -25,22 +25,23 @@ use aya::{
     },
 };
 use profiler_common::{
-    config::{Config, FEATURE_PID_NAMESPACE, FEATURE_WATCH_CALLS},
+    config::{Config, FEATURE_PID_NAMESPACE},
     limits::CONTEXTS,
     names,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, PythonProcess, Start,
-        StartKey, Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Watch, WatchKey,
     },
     record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
 use self::multi::Multi;
-pub use self::{tables::Tables, watch::WatchLink};
+pub use self::tables::Tables;
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
     config::Probe,
+    instruments::Needs,
+    orders::Orders as _,
     unwind::store::Sizes,
 };
 
@@ -58,57 +59,29 @@ pub struct LoadOptions {
     pub log: bool,
     /// Load `track_fork`: children of targets are targets, and are known from their first instruction on.
     pub follow_forks: bool,
-    /// What to look at.
-    pub event: Event,
+    /// Of all instruments together.
+    pub needs: Needs,
     /// Load `sample_probe`.
     pub probe: bool,
     /// Of the unwind tables.
     pub unwind: Sizes,
 }
 
-/// At what samples are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Ticks of the CPU clock.
-    Clock { period_ns: u64 },
-    /// Page faults, and the calls that map and unmap memory.
-    Memory,
-    /// Calls of allocators, with room for so many live blocks.
-    Allocations { blocks: u32 },
-    /// Calls of Python functions, and ticks of the CPU clock.
-    Calls { period_ns: u64 },
-}
-
-/// A place in a file where calls of Python functions can be seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallPlace {
-    pub offset: u64,
-    /// Where the function returns, and not there.
-    pub returns: bool,
-    /// What the program finds there: [`profiler_common::python::call_cookie`].
-    pub cookie: u64,
-}
-/// A place in a file where an allocator is called, or returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocationProbe {
-    pub offset: u64,
-    pub hook: Hook,
-    /// What the program finds there: [`profiler_common::python::allocation_cookie`].
-    pub cookie: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    Entry,
-    Return,
-    Free,
-}
-
-/// Programs at allocators, as [`Hook`] numbers them.
+/// Programs at allocators, as [`Hook`](crate::orders::Hook) numbers them.
 const HOOKS: [&str; 3] = [
     names::PROGRAM_ALLOC_ENTRY,
     names::PROGRAM_ALLOC_RETURN,
     names::PROGRAM_FREE,
+];
+
+/// Maps of what counts calls.
+const CALL_MAPS: [&str; 6] = [
+    names::MAP_CALL_FACTS,
+    names::MAP_CALLS,
+    names::MAP_EXPECTED,
+    names::MAP_BEGINNING,
+    names::MAP_CHOSEN,
+    names::MAP_STARTS,
 ];
 
 /// Programs that see memory, and their tracepoints: what is unmapped before what is touched, because the other way round
@@ -132,7 +105,7 @@ pub struct Kernel {
     stats: PerCpuArray<MapData, u64>,
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
-    event: Event,
+    needs: Needs,
     /// Programs that see what happens to memory.
     memory: Vec<RawTracePointLink>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
@@ -160,11 +133,15 @@ impl Kernel {
                 "this binary was built without its eBPF object; build it with `cargo xtask build`"
             ));
         }
-        let config = with_offsets(options.config, options.event == Event::Memory)?;
+        let config = with_offsets(options.config, options.needs.memory)?;
         let log_level: u8 = if options.log { u8::MAX } else { 0 };
         // 40 KiB for each, on every CPU. Only programs that interrupt each other need several.
-        let clock = matches!(options.event, Event::Clock { .. });
-        let contexts = if options.probe || !clock { CONTEXTS } else { 1 };
+        let needs = &options.needs;
+        let contexts = if options.probe || needs.interrupts_itself() {
+            CONTEXTS
+        } else {
+            1
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(names::GLOBAL_CONFIG, &config, true)
@@ -177,72 +154,70 @@ impl Kernel {
             .map_max_entries(names::MAP_UNWIND_PAGES, options.unwind.pages)
             .map_max_entries(names::MAP_UNWIND_FILES, options.unwind.files)
             .map_max_entries(names::MAP_MAPPINGS, options.unwind.mappings);
-        if options.event != Event::Memory {
-            loader
-                .map_max_entries(names::MAP_POOL_FACTS, 1)
-                .map_max_entries(names::MAP_POOLS, 1);
-        }
-        match options.event {
-            Event::Allocations { blocks } => loader.map_max_entries(names::MAP_BLOCKS, blocks.max(1)),
-            Event::Clock { .. } | Event::Memory | Event::Calls { .. } => loader
-                .map_max_entries(names::MAP_BLOCKS, 1)
-                .map_max_entries(names::MAP_SITES, 1)
-                .map_max_entries(names::MAP_PENDING, 1),
-        };
-        if !matches!(options.event, Event::Calls { .. }) {
-            for map in [
-                names::MAP_CALL_FACTS,
-                names::MAP_CALLS,
-                names::MAP_EXPECTED,
-                names::MAP_BEGINNING,
-                names::MAP_CHOSEN,
-                names::MAP_STARTS,
-            ] {
+        // Maps of instruments that are not there take up no room.
+        let unused = |loader: &mut EbpfLoader<'_>, maps: &[&'static str]| {
+            for map in maps {
                 loader.map_max_entries(map, 1);
             }
+        };
+        if !needs.memory {
+            unused(&mut loader, &[names::MAP_POOL_FACTS, names::MAP_POOLS]);
         }
-        let watched = options.config.features & FEATURE_WATCH_CALLS != 0;
+        match needs.blocks {
+            Some(blocks) => {
+                loader.map_max_entries(names::MAP_BLOCKS, blocks.max(1));
+            }
+            None => unused(&mut loader, &[names::MAP_BLOCKS, names::MAP_SITES, names::MAP_PENDING]),
+        }
+        if needs.calls.is_none() {
+            unused(&mut loader, &CALL_MAPS);
+        }
+        let watched = needs.calls.is_some_and(|calls| calls.watched);
         if !watched {
-            loader.map_max_entries(names::MAP_WATCHES, 1);
+            unused(&mut loader, &[names::MAP_WATCHES]);
         }
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
         let mut multi = None;
 
-        match options.event {
-            Event::Memory => load_memory(&mut ebpf)?,
-            Event::Allocations { .. } => {
-                for name in HOOKS.into_iter().chain([names::PROGRAM_NOTHING]) {
-                    load_probe(&mut ebpf, name)?;
-                }
+        if needs.clock.is_some() {
+            load_perf_event(&mut ebpf, names::PROGRAM_SAMPLE_CPU)?;
+        }
+        if needs.memory {
+            load_memory(&mut ebpf)?;
+        }
+        if needs.blocks.is_some() {
+            for name in HOOKS {
+                load_probe(&mut ebpf, name)?;
             }
-            Event::Clock { .. } => load_clock(&mut ebpf)?,
-            Event::Calls { .. } => {
-                load_clock(&mut ebpf)?;
-                // Before the maps are taken from it.
-                multi = Multi::load(OBJECT, &ebpf, [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN])
-                    .unwrap_or_else(|error| {
-                        // One by one they work as well.
-                        if options.log {
-                            eprintln!("probes cannot be put in together: {error:#}");
-                        }
-                        None
-                    });
-                if watched {
-                    load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
-                }
-                load_probe(&mut ebpf, names::PROGRAM_NOTHING)?;
-                // Not both: a map of programs takes those of one kind of link only.
-                if multi.is_none() {
-                    for name in [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN] {
-                        load_probe(&mut ebpf, name)?;
+        }
+        if needs.has_budget() {
+            load_probe(&mut ebpf, names::PROGRAM_NOTHING)?;
+        }
+        if needs.calls.is_some() {
+            // Before the maps are taken from it.
+            multi = Multi::load(OBJECT, &ebpf, [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN]).unwrap_or_else(
+                |error| {
+                    // One by one they work as well.
+                    if options.log {
+                        eprintln!("probes cannot be put in together: {error:#}");
                     }
+                    None
+                },
+            );
+            if watched {
+                load_perf_event(&mut ebpf, names::PROGRAM_WATCH)?;
+            }
+            // Not both: a map of programs takes those of one kind of link only.
+            if multi.is_none() {
+                for name in [names::PROGRAM_CALL_PROBE, names::PROGRAM_CALL_RETURN] {
+                    load_probe(&mut ebpf, name)?;
                 }
             }
         }
         if options.follow_forks {
             follow(&mut ebpf, names::PROGRAM_TRACK_FORK, "sched_process_fork")?;
         }
-        if matches!(options.event, Event::Calls { .. }) {
+        if needs.calls.is_some() {
             follow(&mut ebpf, names::PROGRAM_TRACK_EXEC, "sched_process_exec")?;
         }
         if options.probe {
@@ -259,7 +234,7 @@ impl Kernel {
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
             stats: PerCpuArray::try_from(take_map(&mut ebpf, names::MAP_STATS)?)?,
             events: BTreeMap::new(),
-            event: options.event,
+            needs: *needs,
             memory: Vec::new(),
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
@@ -282,9 +257,9 @@ impl Kernel {
         self.tables.take()
     }
 
-    /// Starts sampling on one CPU; nothing happens if it is being sampled already, or if samples are not taken by CPU.
+    /// Starts sampling on one CPU; nothing happens if it is being sampled already, or if no samples are taken by the clock.
     pub fn attach_cpu(&mut self, cpu: u32) -> anyhow::Result<()> {
-        let (Event::Clock { period_ns } | Event::Calls { period_ns }) = self.event else {
+        let Some(period_ns) = self.needs.clock else {
             return Ok(());
         };
         if self.events.contains_key(&cpu) {
@@ -298,7 +273,7 @@ impl Kernel {
 
     /// Starts to look at what is not on one CPU: nothing, or memory.
     pub fn attach_events(&mut self) -> anyhow::Result<()> {
-        if self.event != Event::Memory {
+        if !self.needs.memory {
             return Ok(());
         }
         for (name, tracepoint) in MEMORY {
@@ -311,102 +286,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// Starts to look at the births of pymalloc's pools: in one process, or in all that run the file.
-    pub fn attach_pools(&mut self, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<()> {
-        let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_POOL)?;
-        self.probes.push(attach::offset(program, file, offset, None, pid)?);
-        Ok(())
-    }
-
-    /// Starts to look at calls of an allocator: in one process, or in all that run the file.
-    pub fn attach_allocator(&mut self, file: &Path, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
-        let program: &mut UProbe = program(&mut self.ebpf, HOOKS[probe.hook as usize])?;
-        let link = attach::offset(program, file, probe.offset, Some(probe.cookie), pid)?;
-        self.probes.push(link);
-        Ok(())
-    }
-
-    /// Starts to look at calls of Python functions: in one process, or in all that run the file.
-    pub fn attach_calls(&mut self, file: &Path, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
-        let Some([probe, on_return]) = &self.multi else {
-            return places.iter().try_for_each(|place| self.attach_call(file, place, pid));
-        };
-        for (program, returns) in [(on_return, true), (probe, false)] {
-            let these = places.iter().filter(|place| place.returns == returns);
-            let these: Vec<_> = these.map(|place| (place.offset, place.cookie)).collect();
-            if !these.is_empty() {
-                self.together.push(program.attach(file, &these, pid)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn attach_call(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
-        let name = if place.returns {
-            names::PROGRAM_CALL_RETURN
-        } else {
-            names::PROGRAM_CALL_PROBE
-        };
-        let program: &mut UProbe = program(&mut self.ebpf, name)?;
-        let link = attach::offset(program, file, place.offset, Some(place.cookie), pid)?;
-        self.probes.push(link);
-        Ok(())
-    }
-
-    /// Tells the programs how to see a process's calls: from then on they count.
-    pub fn set_call_facts(&mut self, pid: u32, facts: &CallFacts) -> anyhow::Result<()> {
-        self.call_facts
-            .insert(pid, facts, 0)
-            .context("failed to write map CALL_FACTS")
-    }
-
-    /// Tells them how to see the calls of processes that will run a file, by its number in cookies: they count from the
-    /// first on.
-    pub fn expect_calls(&mut self, file: u8, expected: &ExpectedPython) -> anyhow::Result<()> {
-        self.expected
-            .insert(u32::from(file), expected, 0)
-            .context("failed to write map EXPECTED")
-    }
-
     /// They count no more of its calls.
     pub fn remove_call_facts(&mut self, pid: u32) {
         // Not there: that is what was wanted.
         let _ = self.call_facts.remove(&pid);
-    }
-
-    /// They count no calls any more.
-    pub fn remove_all_call_facts(&mut self) {
-        // The other way around, a probe that is hit in between would put back what is taken away.
-        for file in self.expected.keys().filter_map(Result::ok).collect::<Vec<_>>() {
-            let _ = self.expected.remove(&file);
-        }
-        for pid in self.call_facts.keys().filter_map(Result::ok).collect::<Vec<_>>() {
-            let _ = self.call_facts.remove(&pid);
-        }
-    }
-
-    /// Whether the calls of this code object are timed from now on.
-    pub fn choose(&mut self, code: CodeKey, is_chosen: bool) -> anyhow::Result<()> {
-        let value = if is_chosen { IS_CHOSEN } else { NOT_CHOSEN };
-        self.chosen.insert(code, value, 0).context("failed to write map CHOSEN")
-    }
-
-    /// Calls so far.
-    pub fn calls(&self) -> Vec<(CodeKey, CallCount)> {
-        self.calls.iter().filter_map(Result::ok).collect()
-    }
-
-    /// A probe that does nothing, for as long as the link lives: to measure what that costs.
-    pub fn attach_nothing(&mut self, file: &Path, offset: u64, pid: u32) -> anyhow::Result<UProbeLink> {
-        let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_NOTHING)?;
-        attach::offset(program, file, offset, None, Some(pid))
-    }
-
-    /// Tells the programs how to see a process's pools.
-    pub fn set_pool_facts(&mut self, pid: u32, facts: &PoolFacts) -> anyhow::Result<()> {
-        self.pool_facts
-            .insert(pid, facts, 0)
-            .context("failed to write map POOL_FACTS")
     }
 
     /// Forgets them. They need not be known.
@@ -434,26 +317,6 @@ impl Kernel {
         for leaving in self.leaving.drain(..) {
             let _ = leaving.join();
         }
-    }
-
-    /// Takes away what stops processes at instructions. They stop no more when this returns, or soon after. Each then waits
-    /// until no CPU is inside its probe (120 ms on Linux 6.18, one after the other), which nobody else has to.
-    pub fn detach_probes(&mut self) {
-        for link in self.together.drain(..) {
-            self.leaving
-                .extend(thread::Builder::new().spawn(move || drop(link)).ok());
-        }
-        for probe in self.probes.drain(..) {
-            // Where there are no more threads to be had, it is dropped here.
-            self.leaving
-                .extend(thread::Builder::new().spawn(move || drop(probe)).ok());
-        }
-    }
-
-    /// Whether all have gone that were taken away. Until then none can be put in without waiting.
-    pub fn probes_are_gone(&mut self) -> bool {
-        self.leaving.retain(|leaving| !leaving.is_finished());
-        self.leaving.is_empty()
     }
 
     /// Tells the programs how to walk a process's Python stacks.
@@ -486,11 +349,6 @@ impl Kernel {
             .context("failed to write map TARGET_PIDS")
     }
 
-    pub fn remove_target(&mut self, pid: u32) {
-        // Not there: that is what was wanted.
-        let _ = self.target_pids.remove(&pid);
-    }
-
     pub fn add_target_tid(&mut self, tid: u32) -> anyhow::Result<()> {
         self.target_tids
             .insert(tid, 1, 0)
@@ -510,15 +368,6 @@ impl Kernel {
     /// Becomes readable when much is waiting; otherwise look every now and then.
     pub fn ring_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
-    }
-
-    /// One of the kernel side's counters, of all CPUs together.
-    pub fn counter(&self, counter: Counter) -> anyhow::Result<u64> {
-        let values = self
-            .stats
-            .get(&(counter as u32), 0)
-            .context("failed to read map STATS")?;
-        Ok(values.iter().sum())
     }
 
     /// The kernel side's counters of all CPUs together.
@@ -575,10 +424,6 @@ fn follow(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> anyhow::Result<()> {
         .attach(tracepoint)
         .with_context(|| format!("failed to attach `{name}`"))?;
     Ok(())
-}
-
-fn load_clock(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    load_perf_event(ebpf, names::PROGRAM_SAMPLE_CPU)
 }
 
 fn load_perf_event(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {

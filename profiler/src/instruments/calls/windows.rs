@@ -16,9 +16,9 @@ use rustc_hash::FxHashMap;
 
 use super::Calls;
 use crate::{
-    bpf::Kernel,
     calls::WindowCount,
     governor::{HIT_ERROR, Hits, MOST_THINKABLE, SlowDown, cpu_time_ns},
+    orders::Orders,
     recording::Recording,
 };
 
@@ -170,7 +170,7 @@ impl Pace {
 }
 
 impl Calls {
-    pub(super) fn follow_windows(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
+    pub(super) fn follow_windows(&mut self, kernel: &mut dyn Orders, recording: &Recording) -> anyhow::Result<()> {
         match self.window {
             Window::Open { since } => {
                 let spent = self.look(kernel)?;
@@ -208,12 +208,12 @@ impl Calls {
     }
 
     /// How soon to look again, if it is to be sooner than usual.
-    pub fn look_soon(&self) -> Option<Duration> {
+    pub(super) fn next_look(&self) -> Option<Duration> {
         (matches!(self.window, Window::Open { .. }) && !self.attached.is_empty()).then_some(LOOK_SOON)
     }
 
     /// Counts no more: first nothing is counted any longer, then the probes go.
-    pub(super) fn close(&mut self, kernel: &mut Kernel, now: Instant) -> anyhow::Result<()> {
+    pub(super) fn close(&mut self, kernel: &mut dyn Orders, now: Instant) -> anyhow::Result<()> {
         let Window::Open { since } = self.window else {
             return Ok(());
         };
@@ -236,7 +236,7 @@ impl Calls {
 
     /// Calls are counted as they should be from now on: what there is of windows in which the program was slowed down is
     /// forgotten.
-    pub(super) fn begin_anew(&mut self, kernel: &Kernel) {
+    pub(super) fn begin_anew(&mut self, kernel: &dyn Orders) {
         if self.windows.is_empty() {
             return;
         }
@@ -248,13 +248,13 @@ impl Calls {
         self.window = Window::Open { since: Instant::now() };
     }
 
-    pub(super) fn detach(&mut self, kernel: &mut Kernel) {
+    pub(super) fn detach(&mut self, kernel: &mut dyn Orders) {
         kernel.detach_probes();
         self.attached.clear();
     }
 
     /// Looks at what was spent. Returns whether it is more than may be.
-    pub(super) fn look(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
+    pub(super) fn look(&mut self, kernel: &dyn Orders) -> anyhow::Result<bool> {
         let Some(governor) = &mut self.governor else {
             return Ok(false);
         };

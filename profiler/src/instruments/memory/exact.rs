@@ -1,33 +1,40 @@
-//! Exact mode: probes on the allocators of a process, and the budget they have.
+//! Exact mode: every block, by probes on the allocators of a process, and the budget they have.
 
-use std::rc::Rc;
+use std::{io, path::Path, rc::Rc, time::Duration};
 
 use profiler_common::{
     python::{ALLOCATION_CALLOC, ALLOCATION_MALLOC, ALLOCATION_REALLOC, allocation_cookie},
-    stats::Counter,
+    stats::{COUNTERS, Counter},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::{account::Account, not_pymalloc};
 use crate::{
-    bpf::{AllocationProbe, Hook, Kernel},
-    config,
+    config::{self, Config, MemoryConfig, Target},
     governor::{Governor, Hits, TrapCost, cpu_time_ns, is_stepped, stepped},
     humanize::percent,
+    instruments::{Change, Instrument, Needs, Picture, Told, Turn, content::Content},
+    orders::{AllocationProbe, Hook, Orders},
     process::files::{File, FileId},
     python::{
         allocator::{
             self, Allocators,
             coverage::{Coverage, Verdict},
             functions::{AllocFunction, Arguments},
-            table::{AllocatorInUse, Domain, Hook as AllocatorHook},
+            table::Domain,
         },
         memory::ProcessMemory,
     },
     recording::Recording,
+    report::View,
+    summary::{ExactSummary, Summary},
 };
 
-pub struct Exact {
+pub struct Blocks {
+    account: Account,
     wanted: config::Exact,
+    /// The C library's allocator as well.
+    native: bool,
     /// What is probed in a file; nothing where it cannot be.
     files: FxHashMap<FileId, Option<Rc<Found>>>,
     /// The same of C libraries.
@@ -46,44 +53,48 @@ struct Found {
     probes: Vec<AllocationProbe>,
 }
 
-impl Exact {
-    pub fn new(wanted: config::Exact, by_process: bool) -> Self {
-        Self {
+impl Blocks {
+    pub fn new(
+        config: &Config,
+        memory: &MemoryConfig,
+        wanted: config::Exact,
+        command_pid: Option<u32>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            account: Account::new(config, memory, command_pid)?,
             wanted,
+            native: config.native_stacks,
             files: FxHashMap::default(),
             natives: FxHashMap::default(),
             probed: FxHashSet::default(),
-            by_process,
+            by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
             governor: None,
             coverage: None,
             pids: Vec::new(),
-        }
+        })
     }
 
-    /// Puts probes into the allocators of a process. What is worth telling goes into `warnings`.
-    pub fn probe(
-        &mut self,
-        kernel: &mut Kernel,
-        recording: &Recording,
-        pid: u32,
-        warnings: &mut Vec<String>,
-    ) -> anyhow::Result<()> {
-        let Some((python, file)) = recording.python(pid) else {
+    /// Puts probes into the allocators of a process.
+    fn probe(&mut self, host: &Recording, kernel: &mut dyn Orders, pid: u32) -> anyhow::Result<()> {
+        let Some((python, file)) = host.python(pid) else {
             return Ok(());
         };
         let Some(opened) = &file.opened else { return Ok(()) };
+        let account = &mut self.account;
         let found = self.files.entry(python.file).or_insert_with(|| {
             let bytes = opened.map().ok()?;
             match allocator::inspect(&bytes, &python.binary) {
                 Ok(allocators) => {
                     let coverage = Coverage::measure(&bytes, &allocators).ok().flatten();
-                    warnings.extend(shortcoming(file, coverage.as_ref()));
+                    if let Some(line) = shortcoming(file, coverage.as_ref()) {
+                        account.warn(line);
+                    }
                     self.coverage = coverage;
                     let probes = allocators.functions.iter().flat_map(probes).collect();
                     Some(Rc::new(Found { allocators, probes }))
                 }
                 Err(error) => {
-                    warnings.push(format!(
+                    account.warn(format!(
                         "{}: {error}; its allocations are not seen",
                         file.path.display()
                     ));
@@ -96,7 +107,9 @@ impl Exact {
             .allocators
             .tables
             .in_use(&ProcessMemory { pid }, python.bias, Domain::Object);
-        warnings.extend(in_use.and_then(|in_use| not_pymalloc(pid, in_use)));
+        if let Some(line) = in_use.and_then(|in_use| not_pymalloc(pid, in_use)) {
+            self.account.warn(line);
+        }
         self.govern(kernel, pid, &found.probes)?;
         let scope = self.by_process.then_some(pid);
         if self.probed.insert((python.file, scope)) {
@@ -108,8 +121,8 @@ impl Exact {
     }
 
     /// Puts probes into the C library's allocator, or whatever a process has in its place (`--native`).
-    pub fn probe_native(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) -> anyhow::Result<()> {
-        for (id, file) in recording.files_of(pid) {
+    fn probe_native(&mut self, host: &Recording, kernel: &mut dyn Orders, pid: u32) -> anyhow::Result<()> {
+        for (id, file) in host.files_of(pid) {
             let Some(opened) = &file.opened else { continue };
             let probes = self.natives.entry(id).or_insert_with(|| {
                 let functions = opened
@@ -132,7 +145,7 @@ impl Exact {
     }
 
     /// What a process spends in probes counts against the budget from now on.
-    fn govern(&mut self, kernel: &mut Kernel, pid: u32, probes: &[AllocationProbe]) -> anyhow::Result<()> {
+    fn govern(&mut self, kernel: &mut dyn Orders, pid: u32, probes: &[AllocationProbe]) -> anyhow::Result<()> {
         if self.governor.is_none() {
             let trap = TrapCost::measure(kernel)?;
             self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
@@ -150,7 +163,7 @@ impl Exact {
     }
 
     /// Whether the budget is spent.
-    pub fn is_spent(&mut self, kernel: &Kernel) -> anyhow::Result<bool> {
+    fn is_spent(&mut self, kernel: &dyn Orders) -> anyhow::Result<bool> {
         let Some(governor) = &mut self.governor else {
             return Ok(false);
         };
@@ -165,13 +178,93 @@ impl Exact {
         Ok(governor.look(hits, cpu_ns))
     }
 
-    /// The part of the places that allocate which no probe sees, if it can be told.
-    pub fn hidden_share(&self) -> Option<f64> {
-        self.coverage.as_ref().map(Coverage::inlined_share)
+    fn summary(&self, counters: &[u64; COUNTERS]) -> Option<ExactSummary> {
+        let governor = self.governor.as_ref()?;
+        let counter = |counter: Counter| counters[counter as usize];
+        let blocks = self.account.watch.blocks.as_ref();
+        Some(ExactSummary {
+            allocations: counter(Counter::Allocations),
+            frees: counter(Counter::Frees),
+            entry_hits: counter(Counter::EntryHits),
+            return_hits: counter(Counter::ReturnHits),
+            trap_ns: governor.trap_ns(),
+            slow_down: governor.slow_down(),
+            // The part of the places that allocate which no probe sees, if it can be told.
+            hidden_share: self.coverage.as_ref().map(Coverage::inlined_share),
+            lost_blocks: counter(Counter::LostBlocks),
+            without_stack: counter(Counter::LostSites),
+            sizes: blocks.map(|blocks| blocks.sizes.to_vec()).unwrap_or_default(),
+        })
+    }
+}
+
+impl Instrument for Blocks {
+    fn needs(&self) -> Needs {
+        Needs {
+            blocks: Some(self.wanted.max_live),
+            ..Needs::default()
+        }
     }
 
-    pub fn governor(&self) -> Option<&Governor> {
-        self.governor.as_ref()
+    fn start(&mut self, host: &mut Recording, _kernel: &mut dyn Orders) -> anyhow::Result<()> {
+        self.account.start(host);
+        Ok(())
+    }
+
+    fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
+        let (pid, put_in, what) = match change {
+            Change::Python { pid } => (pid, self.probe(host, kernel, pid), "its allocations are not seen"),
+            Change::Mapped { pid } if self.native => {
+                let what = "what its C library allocates is not seen";
+                (pid, self.probe_native(host, kernel, pid), what)
+            }
+            Change::Mapped { .. } => return,
+        };
+        if let Err(error) = put_in {
+            self.account.warn(format!("process {pid}: {error:#}; {what}"));
+        }
+    }
+
+    fn turn(&mut self, host: &mut Recording, kernel: &mut dyn Orders) -> anyhow::Result<Turn> {
+        self.account.take_in(host);
+        Ok(match self.is_spent(kernel)? {
+            true => Turn::Spent,
+            false => Turn::Goes,
+        })
+    }
+
+    fn stop(&mut self, host: &mut Recording, kernel: &mut dyn Orders, _recorded: Duration) -> anyhow::Result<()> {
+        self.account.stop();
+        host.pids().for_each(|pid| kernel.remove_target(pid));
+        Ok(())
+    }
+
+    fn finish(&mut self, _host: &mut Recording, _kernel: &dyn Orders) {
+        self.account.watch.finish();
+    }
+
+    fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>) {
+        self.account.content(host, length)
+    }
+
+    fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {
+        self.account.tell(summary, content, told, self.summary(told.counters));
+    }
+
+    fn opening(&self, what: &str) -> String {
+        Account::opening(what)
+    }
+
+    fn picture(&self) -> Picture {
+        self.account.picture()
+    }
+
+    fn write(&self, content: &Content, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        self.account.write(content, view, out)
+    }
+
+    fn write_beside(&self, content: &Content, path: &Path, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        self.account.write_beside(content, path, out)
     }
 }
 
@@ -224,28 +317,4 @@ fn shortcoming(file: &File, coverage: Option<&Coverage>) -> Option<String> {
             coverage.inlined_frees,
         )
     })
-}
-
-/// What to say of a process that does not use pymalloc as it comes.
-pub fn not_pymalloc(pid: u32, in_use: AllocatorInUse) -> Option<String> {
-    match in_use {
-        AllocatorInUse::Pymalloc => None,
-        AllocatorInUse::Malloc => Some(format!(
-            "process {pid} has the C library's allocator in place of pymalloc (PYTHONMALLOC=malloc): its blocks have no pools"
-        )),
-        AllocatorInUse::Hooked { hook, .. } => Some(format!(
-            "process {pid} has {} around its allocator: sizes include what they add",
-            match hook {
-                AllocatorHook::Debug => "debug hooks (PYTHONMALLOC=debug, -X dev)",
-                AllocatorHook::Trace => "tracemalloc's hooks",
-            }
-        )),
-        AllocatorInUse::Mimalloc { .. } => Some(format!(
-            "process {pid} has the allocator mimalloc in place of pymalloc (PYTHONMALLOC=mimalloc): its blocks have no pools, \
-             and exact mode sees those of the raw domain only"
-        )),
-        AllocatorInUse::Other { .. } => Some(format!(
-            "process {pid} has another allocator in place (another profiler's?): what it hands on is seen, and no more"
-        )),
-    }
 }

@@ -6,7 +6,7 @@ mod watch;
 mod windows;
 
 use std::{
-    fs,
+    fs, io,
     ops::Range,
     path::{Path, PathBuf},
     rc::Rc,
@@ -27,14 +27,15 @@ use self::{
     watch::Watching,
     windows::{Pace, Window},
 };
-use super::content::Content;
 use crate::{
-    bpf::{CallPlace, Kernel},
     calls::{Counted, FASTEST_CALL_NS, Main, Pattern, Timing, WindowCount, report},
-    config::{CallsConfig, Config, Target},
+    config::{CallsConfig, Config, Target, Via},
     cost::monotonic_ns,
     governor::{self, Governor, HIT_ERROR, TrapCost, cpu_time_ns, stepped},
+    instruments::{CallNeeds, Change, Instrument, Needs, Picture, Told, Turn, content::Content},
+    orders::{CallPlace, Orders},
     process::files::{File, FileId},
+    progress::stdout_columns,
     python::{
         binary::PythonBinary,
         calls::{self, CallProbes, Event},
@@ -43,8 +44,11 @@ use crate::{
         layout::{CodeFormat, Instruction},
     },
     recording::{Ended, Recording},
-    report::calls::Cost,
-    summary::CallsSummary,
+    report::{
+        Interpreter, View,
+        calls::{self as calls_report, Cost, table},
+    },
+    summary::{CallsSummary, Summary},
 };
 
 pub struct Calls {
@@ -159,15 +163,7 @@ impl Calls {
         }
     }
 
-    /// Counting begins. What a probe costs is measured now, which takes a tenth of a second: when a command has been
-    /// started, its first calls would not be counted meanwhile.
-    pub fn start(&mut self, kernel: &mut Kernel) -> anyhow::Result<()> {
-        self.measure(kernel)?;
-        self.window = Window::Open { since: Instant::now() };
-        Ok(())
-    }
-
-    fn measure(&mut self, kernel: &mut Kernel) -> anyhow::Result<()> {
+    fn measure(&mut self, kernel: &mut dyn Orders) -> anyhow::Result<()> {
         if self.governor.is_none() {
             let trap = TrapCost::measure(kernel)?;
             self.governor = Some(Governor::new(trap, self.wanted.max_overhead, 0));
@@ -176,7 +172,7 @@ impl Calls {
     }
 
     /// A process has a CPython: its calls are counted from now on.
-    pub fn probe(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) {
+    fn probe(&mut self, kernel: &mut dyn Orders, recording: &Recording, pid: u32) {
         let Some((python, file)) = recording.python(pid) else {
             return;
         };
@@ -207,7 +203,7 @@ impl Calls {
 
     /// A file's CPython is going to be run: by the command, or by children as it was before. Calls are counted from the
     /// first one on, before user space has seen the process.
-    pub fn expect(&mut self, kernel: &mut Kernel, recording: &Recording, file: FileId) {
+    fn foresee_file(&mut self, kernel: &mut dyn Orders, recording: &Recording, file: FileId) {
         let known = recording.files.get(file);
         let Some(binary) = known.cpython() else { return };
         let Some((found, path)) = self.places(file, known, binary) else {
@@ -227,7 +223,7 @@ impl Calls {
     }
 
     /// Tells the kernel side how to see calls in processes that begin to run a file with probes.
-    fn foresee(kernel: &mut Kernel, found: &Places, binary: &PythonBinary) -> anyhow::Result<()> {
+    fn foresee(kernel: &mut dyn Orders, found: &Places, binary: &PythonBinary) -> anyhow::Result<()> {
         if found.number == 0 {
             return Ok(());
         }
@@ -271,7 +267,7 @@ impl Calls {
     /// Puts the probes of a file in place, if calls are counted now and if they are not there. Returns since when they are.
     fn attach(
         &mut self,
-        kernel: &mut Kernel,
+        kernel: &mut dyn Orders,
         file: FileId,
         path: &Path,
         found: &Places,
@@ -322,7 +318,7 @@ impl Calls {
     }
 
     /// Processes that have ended: some before their calls could be counted.
-    fn follow_ended(&mut self, kernel: &mut Kernel, recording: &mut Recording) {
+    fn follow_ended(&mut self, kernel: &mut dyn Orders, recording: &mut Recording) {
         for Ended {
             pid,
             file,
@@ -344,7 +340,7 @@ impl Calls {
             };
             if since.is_none() {
                 // For the next one that runs it.
-                self.expect(kernel, recording, file);
+                self.foresee_file(kernel, recording, file);
             }
             match began_ns {
                 Some(_) if since.is_none_or(|since| ended_ns < since) => self.late.missed(),
@@ -374,7 +370,7 @@ impl Calls {
     }
 
     /// Takes in what has come, and looks at the clock and at the budget.
-    pub fn take_in(&mut self, kernel: &mut Kernel, recording: &mut Recording) -> anyhow::Result<()> {
+    fn take_in(&mut self, kernel: &mut dyn Orders, recording: &mut Recording) -> anyhow::Result<()> {
         let (calls, codes) = recording.drain_calls();
         for (key, code) in codes {
             self.codes.insert(key, code);
@@ -417,8 +413,7 @@ impl Calls {
         self.follow_watches(kernel, recording)
     }
 
-    /// The recording is over.
-    pub fn stop(&mut self, kernel: &mut Kernel, recording: &Recording, recorded: Duration) -> anyhow::Result<()> {
+    fn close_last(&mut self, kernel: &mut dyn Orders, recording: &Recording, recorded: Duration) -> anyhow::Result<()> {
         if let Window::Open { .. } = self.window {
             self.look(kernel)?;
             self.look_for_changes(recording);
@@ -431,7 +426,7 @@ impl Calls {
     }
 
     /// Reads the counts, while the processes are still known.
-    pub fn finish(&mut self, kernel: &Kernel, recording: &mut Recording) {
+    fn read_counts(&mut self, kernel: &dyn Orders, recording: &mut Recording) {
         self.counted = kernel.calls();
         for (key, count) in &mut self.counted {
             if let Some(before) = self.before.get(key) {
@@ -486,53 +481,6 @@ impl Calls {
         self.warnings.extend(absent.collect::<Vec<_>>());
     }
 
-    /// Why nothing could be counted, if so: no process had a CPython that is understood.
-    pub fn refusal(&self, recording: &Recording) -> Option<String> {
-        if !self.probed.is_empty() {
-            return None;
-        }
-        let reasons: Vec<String> = recording
-            .refused()
-            .map(|(reason, _)| reason.to_owned())
-            .chain(self.warnings.iter().cloned())
-            .collect();
-        Some(match &reasons[..] {
-            [] => {
-                "no CPython was found in what was recorded: there are no calls of Python functions to count".to_owned()
-            }
-            reasons => format!("no calls could be counted: {}", reasons.join("; ")),
-        })
-    }
-
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.warnings.iter().cloned()
-    }
-
-    pub fn content(&self, recording: &Recording, length: Duration) -> Content {
-        let cost = self.governor.as_ref().map(|_| self.cost(length));
-        let (undisturbed, elsewhere) = self.undisturbed(length);
-        let counted = Counted {
-            undisturbed,
-            elsewhere,
-            per: self.per.as_ref(),
-            beginning: self.late.told(),
-            lost: self.lost,
-            counts: &self.counted,
-            codes: &self.codes,
-            chosen: &self.chosen,
-            only_chosen: !self.patterns.is_empty(),
-            timing: &self.timing,
-            windows: (self.wanted.duty.is_some() || self.spent).then_some(&self.windows[..]),
-            observed: self.observed,
-            sampled: self.sampled,
-            length,
-            cost,
-            stop: self.watching.stop(),
-            period: self.period,
-        };
-        Content::Calls(Box::new(report(recording, &counted)))
-    }
-
     /// What counting cost the program in a recording of that length.
     fn cost(&self, length: Duration) -> Cost {
         let floor_ns = (self.all_calls() * FASTEST_CALL_NS) as f64;
@@ -562,7 +510,7 @@ impl Calls {
         (least.max(fastest).min(most)..most, length.saturating_sub(self.observed))
     }
 
-    pub fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS], length: Duration) -> CallsSummary {
+    fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS], length: Duration) -> CallsSummary {
         let counter = |counter: Counter| counters[counter as usize];
         CallsSummary {
             lines,
@@ -584,9 +532,138 @@ impl Calls {
             lost_times: counter(Counter::LostTimes),
         }
     }
+}
 
-    pub fn wanted(&self) -> &CallsConfig {
-        &self.wanted
+impl Instrument for Calls {
+    fn needs(&self) -> Needs {
+        let timed = !self.patterns.is_empty();
+        Needs {
+            clock: Some(self.period.as_nanos() as u64),
+            calls: Some(CallNeeds {
+                timed,
+                watched: timed && self.wanted.via != Via::Probes,
+            }),
+            ..Needs::default()
+        }
+    }
+
+    fn expect(&mut self, host: &Recording, kernel: &mut dyn Orders, file: FileId) {
+        self.foresee_file(kernel, host, file);
+    }
+
+    /// What a probe costs is measured now, which takes a tenth of a second: when a command has been started, its first
+    /// calls would not be counted meanwhile.
+    fn start(&mut self, host: &mut Recording, kernel: &mut dyn Orders) -> anyhow::Result<()> {
+        self.measure(kernel)?;
+        self.window = Window::Open { since: Instant::now() };
+        // Until now the CPU clock ran while probes were put in.
+        host.counted_ns.start = monotonic_ns();
+        Ok(())
+    }
+
+    fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
+        match change {
+            Change::Python { pid } => self.probe(kernel, host, pid),
+            Change::Mapped { .. } => {}
+        }
+    }
+
+    fn turn(&mut self, host: &mut Recording, kernel: &mut dyn Orders) -> anyhow::Result<Turn> {
+        self.take_in(kernel, host)?;
+        // Counting goes on in windows where a budget is spent.
+        Ok(Turn::Goes)
+    }
+
+    fn look_soon(&self) -> Option<Duration> {
+        self.next_look()
+    }
+
+    fn stop(&mut self, host: &mut Recording, kernel: &mut dyn Orders, recorded: Duration) -> anyhow::Result<()> {
+        let recorded_ns = u64::try_from(recorded.as_nanos()).unwrap_or(u64::MAX);
+        host.counted_ns.end = host.counted_ns.start.saturating_add(recorded_ns);
+        self.close_last(kernel, host, recorded)
+    }
+
+    fn finish(&mut self, host: &mut Recording, kernel: &dyn Orders) {
+        self.read_counts(kernel, host);
+    }
+
+    /// No process had a CPython that is understood.
+    fn refusal(&self, recording: &Recording) -> Option<String> {
+        if !self.probed.is_empty() {
+            return None;
+        }
+        let reasons: Vec<String> = recording
+            .refused()
+            .map(|(reason, _)| reason.to_owned())
+            .chain(self.warnings.iter().cloned())
+            .collect();
+        Some(match &reasons[..] {
+            [] => {
+                "no CPython was found in what was recorded: there are no calls of Python functions to count".to_owned()
+            }
+            reasons => format!("no calls could be counted: {}", reasons.join("; ")),
+        })
+    }
+
+    fn content(&mut self, recording: &Recording, length: Duration) -> (Content, Vec<String>) {
+        let cost = self.governor.as_ref().map(|_| self.cost(length));
+        let (undisturbed, elsewhere) = self.undisturbed(length);
+        let counted = Counted {
+            undisturbed,
+            elsewhere,
+            per: self.per.as_ref(),
+            beginning: self.late.told(),
+            lost: self.lost,
+            counts: &self.counted,
+            codes: &self.codes,
+            chosen: &self.chosen,
+            only_chosen: !self.patterns.is_empty(),
+            timing: &self.timing,
+            windows: (self.wanted.duty.is_some() || self.spent).then_some(&self.windows[..]),
+            observed: self.observed,
+            sampled: self.sampled,
+            length,
+            cost,
+            stop: self.watching.stop(),
+            period: self.period,
+        };
+        (Content::Calls(Box::new(report(recording, &counted))), Vec::new())
+    }
+
+    fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {
+        if let Content::Calls(report) = content {
+            // The table says the same above its first row.
+            let lines = match self.wanted.format {
+                Some(_) => calls_report::lines(report),
+                None => Vec::new(),
+            };
+            summary.calls = Some(self.summary(lines, told.counters, told.length));
+        }
+        summary.warnings.extend(self.warnings.iter().cloned());
+    }
+
+    fn opening(&self, what: &str) -> String {
+        format!("counting the calls of {what}")
+    }
+
+    fn picture(&self) -> Picture {
+        Picture {
+            headline: "Calls",
+            value: 0,
+            interpreter: Interpreter::Full,
+        }
+    }
+
+    fn write(&self, content: &Content, _view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        let Content::Calls(report) = content else {
+            return Ok(());
+        };
+        let table = table::Table::new(report, self.wanted.sort);
+        match self.wanted.format {
+            Some(format) => format.write(report, &table, out),
+            None => Ok(out.write_all(table::text(report, &table, self.wanted.top, stdout_columns()).as_bytes())?),
+        }
     }
 }
 

@@ -19,11 +19,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Calls, Window};
 use crate::{
-    bpf::{Kernel, WatchLink},
     calls::Timing,
     config::{CallsConfig, Via},
     cost::monotonic_ns,
     governor::watch_cost_ns,
+    orders::{Breakpoint, Orders},
     python::{bytecode, code::Code, codes::CodeId, memory::ProcessMemory},
     recording::Recording,
     summary::many,
@@ -48,7 +48,7 @@ pub(super) struct Watching {
     /// Processes that cannot be watched.
     refused: FxHashSet<u32>,
     /// By address: processes that were forked from one share them.
-    links: FxHashMap<u64, WatchLink>,
+    links: FxHashMap<u64, Box<dyn Breakpoint>>,
     /// What a hit costs.
     trap_ns: Option<f64>,
     /// Calls that took less than is taken off for the stop.
@@ -109,7 +109,7 @@ impl Watching {
     }
 
     /// A process is not watched any more: probes see its calls, or nobody does.
-    pub fn forget(&mut self, kernel: &mut Kernel, pid: u32) {
+    pub fn forget(&mut self, kernel: &mut dyn Orders, pid: u32) {
         self.refused.remove(&pid);
         let Some(watched) = self.processes.remove(&pid) else {
             return;
@@ -129,14 +129,14 @@ impl Watching {
         }
     }
 
-    pub fn forget_all(&mut self, kernel: &mut Kernel) {
+    pub fn forget_all(&mut self, kernel: &mut dyn Orders) {
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             self.forget(kernel, pid);
         }
     }
 
     /// Hits that the program has seen.
-    pub fn seen(&self, kernel: &Kernel) -> anyhow::Result<u64> {
+    pub fn seen(&self, kernel: &dyn Orders) -> anyhow::Result<u64> {
         Ok(kernel.counter(Counter::WatchHits)?.saturating_sub(self.hits_before))
     }
 
@@ -178,7 +178,7 @@ impl Watching {
 
 impl Calls {
     /// Looks whether counting should change hands.
-    pub(super) fn follow_watches(&mut self, kernel: &mut Kernel, recording: &Recording) -> anyhow::Result<()> {
+    pub(super) fn follow_watches(&mut self, kernel: &mut dyn Orders, recording: &Recording) -> anyhow::Result<()> {
         if self.watching.wanted == Wanted::Never || !matches!(self.window, Window::Open { .. }) {
             return Ok(());
         }
@@ -241,7 +241,7 @@ impl Calls {
     }
 
     /// Whether probes have cost the program, or the times of the functions that were named, more than breakpoints would have.
-    fn probes_cost_more(&self, kernel: &Kernel) -> anyhow::Result<bool> {
+    fn probes_cost_more(&self, kernel: &dyn Orders) -> anyhow::Result<bool> {
         let seen = |timing: &Timing| timing.count + timing.missed_entries;
         let calls: u64 = self.timing.values().map(seen).sum();
         if calls < CALLS_SEEN {
@@ -275,7 +275,7 @@ impl Calls {
     }
 
     /// Watches a process: from then on probes count none of its calls.
-    fn watch(&mut self, kernel: &mut Kernel, recording: &Recording, pid: u32) -> anyhow::Result<()> {
+    fn watch(&mut self, kernel: &mut dyn Orders, recording: &Recording, pid: u32) -> anyhow::Result<()> {
         let (python, _) = recording.python(pid).context("it has ended")?;
         let binary = &python.binary;
         let ranges = binary.eval_loop.len();
@@ -383,7 +383,7 @@ impl Calls {
     }
 
     /// Says what is missing that nobody else speaks of: hits, and the times of calls that ended by an exception.
-    pub(super) fn warn_of_missing(&mut self, kernel: &Kernel, recording: &Recording) {
+    pub(super) fn warn_of_missing(&mut self, kernel: &dyn Orders, recording: &Recording) {
         if self.watching.length().is_zero() {
             return;
         }

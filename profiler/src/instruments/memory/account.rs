@@ -1,0 +1,258 @@
+//! What both ways of looking at memory have: the account of what came and went, and its report.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use profiler_common::stats::{COUNTERS, Counter};
+
+use crate::{
+    config::{Config, MemoryConfig, MemoryFormat, OutputChoice, Target, Wanted},
+    cost,
+    humanize::bytes,
+    instruments::{Picture, Told, content::Content},
+    memory::{blocks::Blocks, report, watch::Watch},
+    profile::Profile,
+    progress::stdout_columns,
+    recording::Recording,
+    report::{
+        Format, Interpreter, View,
+        memory::{MemoryReport, Shown, curve, difference, export, nothing_came, table},
+        pprof,
+    },
+    summary::{ExactSummary, MemoryProcess, MemorySummary, Summary, many},
+};
+
+/// Rows of the curve.
+const CURVE_ROWS: usize = 5;
+
+pub(super) struct Account {
+    pub watch: Watch,
+    wanted: MemoryConfig,
+    /// The format of stacks, if the table is not what is written.
+    format: Format,
+    /// What an earlier recording came to.
+    base: Option<Profile>,
+    /// What went wrong, once each.
+    warnings: Vec<String>,
+    /// Whether the table is on standard output, next to the summary.
+    shows_table: bool,
+}
+
+impl Account {
+    pub fn new(config: &Config, wanted: &MemoryConfig, command_pid: Option<u32>) -> anyhow::Result<Self> {
+        let base = wanted.base.as_ref().map(read_base).transpose()?;
+        let lasting = match &config.target {
+            Target::Pids(pids) => pids.clone(),
+            Target::Command(_) => command_pid.into_iter().collect(),
+            Target::All => Vec::new(),
+        };
+        let blocks = wanted.exact.as_ref().map(|exact| Blocks::new(exact.temporary_within));
+        Ok(Self {
+            watch: Watch::new(cost::monotonic_ns(), wanted.every, lasting, blocks),
+            wanted: wanted.clone(),
+            format: config.format,
+            base,
+            warnings: Vec::new(),
+            shows_table: config.output == OutputChoice::Stdout
+                && wanted.format == MemoryFormat::Text
+                && wanted.base.is_none(),
+        })
+    }
+
+    pub fn warn(&mut self, line: String) {
+        if !self.warnings.contains(&line) {
+            self.warnings.push(line);
+        }
+    }
+
+    /// From now on everything is seen.
+    pub fn start(&mut self, host: &Recording) {
+        let pids: Vec<u32> = host.pids().collect();
+        for pid in pids {
+            self.watch.adopt(pid, host.comm(pid));
+        }
+    }
+
+    pub fn take_in(&mut self, host: &mut Recording) {
+        let events = host.drain_memory_events();
+        self.watch.take(&events, |pid| host.comm(pid).to_owned());
+        self.watch.tick(cost::monotonic_ns());
+    }
+
+    /// Nothing is seen any more from here on: before the probes are taken away one after the other, which would leave
+    /// blocks that only come, or only go.
+    pub fn stop(&mut self) {
+        self.watch.stop(cost::monotonic_ns());
+    }
+
+    /// The report, and what the user should know about missing names.
+    pub fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>) {
+        let (report, warnings) = report::report(host, &self.watch, self.wanted.shown, self.wanted.source, length);
+        (Content::Memory(Box::new(report), self.base.take()), warnings)
+    }
+
+    pub fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>, exact: Option<ExactSummary>) {
+        if let Content::Memory(report, _) = content {
+            summary.memory = Some(self.summary(report, told.counters, exact));
+        }
+        summary.warnings.extend(self.warnings.iter().cloned());
+    }
+
+    /// What the headline of a flame graph calls it, and which value it shows.
+    pub fn picture(&self) -> Picture {
+        let shown = match self.wanted.shown {
+            Wanted::Allocated => Shown::Allocated,
+            Wanted::Live | Wanted::Leaks { .. } | Wanted::Peak | Wanted::Temporary => Shown::Live,
+        };
+        Picture {
+            headline: match self.wanted.shown {
+                Wanted::Live => "Memory growth",
+                Wanted::Leaks { .. } => "Memory that stays",
+                Wanted::Peak => "Memory at its peak",
+                Wanted::Temporary => "Temporary memory",
+                Wanted::Allocated => "New memory",
+            },
+            value: shown.value(),
+            // A heap's files for other programs keep all frames.
+            interpreter: match self.format {
+                Format::Svg => Interpreter::Hidden,
+                _ => Interpreter::Full,
+            },
+        }
+    }
+
+    pub fn opening(what: &str) -> String {
+        format!("watching the memory of {what}")
+    }
+
+    pub fn summary(
+        &self,
+        report: &MemoryReport,
+        counters: &[u64; COUNTERS],
+        exact: Option<ExactSummary>,
+    ) -> MemorySummary {
+        let counter = |counter: Counter| counters[counter as usize];
+        let lost = self.watch.lost();
+        MemorySummary {
+            lines: crate::report::memory::lines(report)
+                .into_iter()
+                // The table says so itself.
+                .filter(|line| !self.shows_table || *line != nothing_came(report))
+                .chain(self.pool_line())
+                .collect(),
+            processes: report
+                .processes
+                .iter()
+                .map(|process| MemoryProcess {
+                    pid: process.pid,
+                    comm: process.comm.clone(),
+                    rss_before: process.before.rss,
+                    rss_after: process.after.rss,
+                    anonymous_before: process.before.anonymous,
+                    anonymous_after: process.after.anonymous,
+                    file_before: process.before.file,
+                    file_after: process.after.file,
+                    shared_before: process.before.shared,
+                    shared_after: process.after.shared,
+                    explained_bytes: process.explained,
+                    explained_error_bytes: (1.96 * process.explained_variance.max(0.0).sqrt()) as u64,
+                    explained_share: process.explained_share(),
+                    started: process.started,
+                    exited: process.exited,
+                })
+                .collect(),
+            faults: counter(Counter::Faults),
+            faults_followed: counter(Counter::FaultsTaken),
+            pools: counter(Counter::PoolBirths),
+            pools_followed: counter(Counter::PoolBirthsTaken),
+            calls: counter(Counter::Mappings),
+            lost_events: counter(Counter::LostMemoryEvents) + counter(Counter::LostPools),
+            forgotten_bytes: lost.memory.bytes,
+            forgotten_pools: lost.pools,
+            forgotten_mappings: lost.mappings,
+            exact,
+        }
+    }
+
+    /// How full the pools are whose births were seen.
+    fn pool_line(&self) -> Option<String> {
+        let (mut pools, mut objects) = (0u64, 0u64);
+        for (_, totals) in self.watch.growth().pools() {
+            pools = pools.saturating_add(totals.in_use);
+            objects = objects.saturating_add(totals.object_bytes);
+        }
+        (pools > 0).then(|| {
+            format!(
+                "{} with objects at the end: {} of them (--source pools).",
+                many(pools, "new pool"),
+                bytes(objects)
+            )
+        })
+    }
+
+    /// Writes the snapshots as the file at `path`.
+    pub fn write_curve(&self, report: &MemoryReport, path: &Path, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        let Some(curve) = &report.curve else { return Ok(()) };
+        let table = table::Table::new(report, self.wanted.by);
+        let series = curve::series(curve, &table, self.wanted.top);
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => curve::write_json(&series, out),
+            _ => curve::write_csv(&series, out),
+        }
+    }
+
+    /// Writes a report in the format that is wanted.
+    pub fn write(&self, content: &Content, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        let Content::Memory(report, base) = content else {
+            return Ok(());
+        };
+        let wanted = &self.wanted;
+        if let Some(format) = wanted.format.stacks() {
+            return format.writer().write(&report.profile, view, out);
+        }
+        if let Some(base) = base.as_ref() {
+            let difference = difference::difference(base, report, wanted.by)?;
+            return match wanted.format {
+                MemoryFormat::Csv => difference::write_csv(&difference, out),
+                MemoryFormat::Json => difference::write_json(&difference, out),
+                _ => Ok(out.write_all(difference::text(&difference, wanted.top, stdout_columns()).as_bytes())?),
+            };
+        }
+        let table = table::Table::new(report, wanted.by);
+        match wanted.format {
+            MemoryFormat::Csv => export::write_csv(&table, out),
+            MemoryFormat::Json => export::write_json(report, &table, out),
+            _ => {
+                let mut text = table::text(report, &table, wanted.top, stdout_columns());
+                let curve = curve::text(report, &table, CURVE_ROWS, stdout_columns());
+                if !curve.is_empty() {
+                    text.push('\n');
+                    text.push_str(&curve);
+                }
+                Ok(out.write_all(text.as_bytes())?)
+            }
+        }
+    }
+
+    /// Writes what goes into a second file (`--curve`).
+    pub fn write_beside(&self, content: &Content, path: &Path, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        match content {
+            Content::Memory(report, _) => self.write_curve(report, path, out),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read_base(path: &PathBuf) -> anyhow::Result<Profile> {
+    const REMEDY: &str = "--base takes what an earlier `profiler memory … -o FILE.pb.gz` wrote";
+    let bytes = fs::read(path).with_context(|| format!("failed to read {}; {REMEDY}", path.display()))?;
+    // What a decoder says of bytes that are something else helps nobody: only the first, which is ours, is told.
+    let base =
+        pprof::read(&bytes).map_err(|error| anyhow!("{} is no such recording: {error}; {REMEDY}", path.display()))?;
+    difference::check(&base).with_context(|| format!("{} is no such recording", path.display()))?;
+    Ok(base)
+}
