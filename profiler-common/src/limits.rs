@@ -3,6 +3,9 @@
 /// Python frames kept of one stack, leaf side first; a deeper stack is marked truncated.
 pub const MAX_PYTHON_FRAMES: usize = 512;
 
+/// Thread states of the main interpreter that are looked at for the one that called into a sub-interpreter: 100 ns each.
+pub const MAX_HOST_STATES: u32 = 64;
+
 /// Kernel addresses kept of one stack. 127 is the kernel's own default bound (`kernel.perf_event_max_stack`).
 pub const MAX_KERNEL_ADDRESSES: usize = 127;
 

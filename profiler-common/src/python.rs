@@ -144,7 +144,10 @@ pub struct PythonProcess {
     pub code_version: u16,
     /// `PyThreadState.interp`.
     pub thread_interpreter: u16,
-    pub reserved: [u16; 2],
+    /// Offset in `_PyRuntime` of the pointer to the main interpreter, and in an interpreter of that to its newest thread
+    /// state; 0 where nothing is looked for there (before 3.12).
+    pub runtime_main: u16,
+    pub interpreter_threads: u16,
     /// A word that changes whenever a code object is made, or whenever one goes: in `PyInterpreterState`, or, with
     /// [`LAYOUT_GENERATION_IS_GLOBAL`], in memory. 0 if there is none, or none was found.
     pub generation: u64,

@@ -172,8 +172,8 @@ pub const FRAME_FRAMELESS: u64 = 1 << FRAME_FRAMELESS_SHIFT;
 pub const PYTHON_FRAMELESS_SHIFT: u32 = 8;
 /// One such loop.
 pub const PYTHON_FRAMELESS: u32 = 1 << PYTHON_FRAMELESS_SHIFT;
-/// [`StackRecord::python_flags`]: the frames are those of a sub-interpreter, and the thread's first interpreter has more
-/// of them (before 3.12).
+/// [`StackRecord::python_flags`]: the thread is in a sub-interpreter, and frames of the interpreter that it came from, or
+/// of others between, may be missing.
 pub const PYTHON_OTHER_INTERPRETER: u32 = 1 << 1;
 
 /// A sample with its stack.

@@ -31,6 +31,10 @@ pub struct Scratch {
     pub identity: u64,
     /// The frame to visit next; 0 at the end of the chain.
     pub frame: u64,
+    /// The innermost frame of the interpreter that called into a sub-interpreter, to go on with; 0 if there is none.
+    pub host: u64,
+    /// The thread state to look at next for such a frame; 0 if no more are.
+    pub host_state: u64,
     /// `window` holds memory from here …
     pub window_start: u64,
     /// … for this many bytes.

@@ -6,7 +6,7 @@
 
 use profiler_common::{
     config::FEATURE_NATIVE_STACK,
-    limits::MAX_PYTHON_FRAMES,
+    limits::{MAX_HOST_STATES, MAX_PYTHON_FRAMES},
     record::{PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE},
 };
 use profiler_ebpf::{
@@ -22,6 +22,7 @@ use crate::{
 };
 
 const FRAMES_PER_CALL: u32 = 8;
+const STATES_PER_CALL: u32 = 8;
 
 /// Reads the Python stack of the running thread into the record; `scratch.process` is filled in.
 ///
@@ -40,6 +41,15 @@ pub fn capture(context: Context) {
     if status != PYTHON_COMPLETE {
         scratch.record.header.python = status;
         return;
+    }
+    if scratch.host_state != 0 {
+        let mut calls = 0;
+        while calls < MAX_HOST_STATES / STATES_PER_CALL {
+            if seek_some(context) != 0 {
+                break;
+            }
+            calls += 1;
+        }
     }
     // Entry frames are visited but not kept, at most one per kept frame.
     let mut calls = 0;
@@ -60,6 +70,22 @@ fn has_user_registers(scratch: &mut Scratch) -> bool {
     } else {
         task::user_registers(&mut scratch.unwind.registers)
     }
+}
+
+/// Looks at a few thread states for that of the interpreter that called into a sub-interpreter; 0 if there are more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn seek_some(context: Context) -> u64 {
+    let Some(scratch) = scratch(context) else { return 1 };
+    let fs_base = task::fs_base();
+    let mut i = 0;
+    while i < STATES_PER_CALL {
+        if !thread::seek_host(&UserMemory, fs_base, scratch) {
+            return 1;
+        }
+        i += 1;
+    }
+    0
 }
 
 /// Walks a few frames; 0 if there are more.

@@ -28,14 +28,16 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use crate::{
     cost,
     decode::{RawCode, RawRecord, RawStack},
+    humanize,
     instruments::Needs,
     memory::event::{self, Event, SiteId, What},
     process::{
         self, comm,
         files::{FileId, Files, PythonFile},
         offspring::Offspring,
+        pythons::{PythonIn, Used},
         sideband::{SidebandEvent, SidebandKind},
-        table::{CodeAt, Process, PythonIn, Table},
+        table::{CodeAt, Process, Table},
         threads::ThreadId,
     },
     python::{
@@ -102,6 +104,9 @@ pub struct Tally {
     pub not_interleaved: u64,
     /// Samples in which a Python function has no name.
     pub unknown_functions: u64,
+    /// Samples with frames of others that are not shown: beside frames that are, and without any.
+    pub python_unseen_beside: u64,
+    pub python_unseen: u64,
     /// Samples that refer to a stack that never arrived.
     pub lost_stacks: u64,
     /// Samples of a process that had execed or ended since.
@@ -227,6 +232,9 @@ pub struct Recording {
     remapped: FxHashSet<u32>,
     /// Interpreters that are refused: the reason and the processes.
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
+    /// CPythons that are not walked, because their processes have another one: the path, the processes, and whether it is
+    /// known of one of them that it has run there.
+    other_pythons: IndexMap<PathBuf, (FxHashSet<u32>, Used), FxBuildHasher>,
     /// Perf maps that are not believed, and why.
     refused_maps: IndexSet<String, FxBuildHasher>,
     started: Instant,
@@ -257,6 +265,7 @@ impl Recording {
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
             refused: IndexMap::default(),
+            other_pythons: IndexMap::default(),
             refused_maps: IndexSet::default(),
             started: Instant::now(),
             spent_on_names: Duration::ZERO,
@@ -554,6 +563,18 @@ impl Recording {
         refused.find_map(|(reason, pids)| pids.contains(&pid).then_some(&**reason))
     }
 
+    /// Says which CPythons are not walked, because their processes have another one. `what`: what is missing of them.
+    pub fn other_pythons(&self, what: &str) -> impl Iterator<Item = String> {
+        self.other_pythons.iter().map(move |(path, (pids, used))| {
+            let whose = match (pids.len(), pids.iter().next()) {
+                (1, Some(pid)) => format!("process {pid} has"),
+                (number, _) => format!("{} processes have", humanize::count(number as u64)),
+            };
+            let if_used = if *used == Used::Yes { "" } else { "if it runs, " };
+            format!("{whose} a second CPython, {}: {if_used}{what}", path.display())
+        })
+    }
+
     /// Why generated code has no names.
     pub fn refused_maps(&self) -> impl Iterator<Item = &str> {
         self.refused_maps.iter().map(String::as_str)
@@ -582,7 +603,6 @@ impl Recording {
                 pid,
                 facts: Box::new(python.facts),
             });
-            return;
         }
         for file in process.files() {
             let file = self.files.get(file);
@@ -652,6 +672,9 @@ impl Recording {
         for process in self.table.iter_mut() {
             if began.elapsed() >= allowed {
                 break;
+            }
+            if last {
+                process.look_at_other_pythons();
             }
             if last && !process.counts.is_empty() {
                 process.look_at_command(true);
@@ -865,6 +888,20 @@ impl Recording {
     fn seal(&mut self, process: Option<Process>) {
         if let Some(mut process) = process {
             self.ledger.seal(&mut process);
+            self.note_other_pythons(&process);
+        }
+    }
+
+    /// Of a process that is gone, or at the end.
+    fn note_other_pythons(&mut self, process: &Process) {
+        for other in process.other_pythons.iter().filter(|other| other.used != Used::No) {
+            let path = self.files.get(other.python.file).path.clone();
+            let (pids, used) = self
+                .other_pythons
+                .entry(path)
+                .or_insert((FxHashSet::default(), other.used));
+            pids.insert(process.pid);
+            *used = (*used).max(other.used);
         }
     }
 }
@@ -916,6 +953,7 @@ impl Ledger {
         let cgroup = intern(&mut self.names, cgroup.map_or("", |cgroup| &cgroup.path));
         self.tally.perf_maps_cut += u64::from(process.refresh_perf_map());
         let mut outcomes = FxHashMap::default();
+        let mut others = 0;
         // In order, so that equal recordings give equal files.
         let mut counts: Vec<_> = counts.into_iter().map(|(key, count)| (key, count, NO_SITE)).collect();
         counts.extend(sites.into_iter().map(|(key, site)| (key, 0, site)));
@@ -931,6 +969,10 @@ impl Ledger {
             if outcome.not_interleaved {
                 self.tally.not_interleaved += count;
             }
+            if outcome.unseen {
+                self.tally.unseen(&self.stacks[stack as usize], count);
+            }
+            others |= outcome.other_pythons;
             let sampled = Sampled {
                 stack: outcome.stack,
                 pid: process.pid,
@@ -947,6 +989,29 @@ impl Ledger {
                 *self.samples.entry(sampled).or_default() += count;
             }
         }
+        for (other, number) in process.other_pythons.iter_mut().zip(0..) {
+            if others >> number & 1 != 0 {
+                other.used = Used::Yes;
+            }
+        }
+    }
+}
+
+impl Tally {
+    /// Samples of a stack with a marker for frames of others, which were counted as if there were none.
+    fn unseen(&mut self, stack: &RawStack, count: u64) {
+        let counted_as = match stack.python_status {
+            PYTHON_COMPLETE if stack.python.is_empty() => &mut self.python_no_frames,
+            PYTHON_COMPLETE => {
+                self.python_unseen_beside += count;
+                return;
+            }
+            PYTHON_NO_THREAD_STATE => &mut self.python_no_frames,
+            PYTHON_NOT_INITIALIZED => &mut self.python_not_initialized,
+            _ => return,
+        };
+        *counted_as = counted_as.saturating_sub(count);
+        self.python_unseen += count;
     }
 }
 

@@ -16,7 +16,8 @@ use rustc_hash::FxBuildHasher;
 
 use crate::{
     decode::RawStack,
-    process::{files::FileId, perf_map, table::Process},
+    process::{files::FileId, perf_map, pythons::Part, table::Process},
+    profile::unseen,
     python::codes::{CodeId, Codes},
     stitch::{Native, Parts, Python, stitch},
 };
@@ -66,6 +67,14 @@ pub enum Marker {
     BadThreadState,
     /// A Python frame whose code object was never seen whole.
     UnknownCode,
+    /// Frames of a CPython that is not walked because the process has another.
+    OtherCpython,
+    /// Frames of another interpreter of the thread: of the one that called into a sub-interpreter.
+    OtherInterpreter,
+    /// Frames of a greenlet that does not run.
+    OtherGreenlet,
+    /// An evaluation loop whose frames are nowhere to be found.
+    NotFound,
 }
 
 impl Marker {
@@ -76,6 +85,10 @@ impl Marker {
             Self::Torn => "[Python frames not readable]",
             Self::BadThreadState => "[Python thread state not readable]",
             Self::UnknownCode => "[unknown Python function]",
+            Self::OtherCpython => unseen::OTHER_CPYTHON,
+            Self::OtherInterpreter => unseen::OTHER_INTERPRETER,
+            Self::OtherGreenlet => unseen::OTHER_GREENLET,
+            Self::NotFound => unseen::NOT_FOUND,
         }
     }
 }
@@ -122,6 +135,10 @@ pub struct Outcome {
     pub unknown_codes: u32,
     /// Native and Python frames contradict each other.
     pub not_interleaved: bool,
+    /// A marker stands for frames of others ([`Marker::OtherCpython`] and the like).
+    pub unseen: bool,
+    /// Which of the process's other CPythons are in it, as bits.
+    pub other_pythons: u32,
 }
 
 impl Resolved {
@@ -139,7 +156,7 @@ impl Resolved {
             let id = self.intern(location);
             self.kernel.push(id);
         }
-        self.resolve_native(process, raw);
+        let other_pythons = self.resolve_native(process, raw);
         let unknown_codes = self.resolve_python(process, codes, raw);
         let native_end = match raw.native_status {
             NATIVE_NONE | NATIVE_COMPLETE => None,
@@ -153,6 +170,12 @@ impl Resolved {
         };
         let [native_end, python_end] =
             [native_end, python_end].map(|marker| marker.map(|marker| self.intern(Location::Marker(marker))));
+        let Missing {
+            frameless,
+            unseen,
+            anywhere,
+        } = self.missing(process, raw);
+        let unseen = unseen.map(|marker| self.intern(Location::Marker(marker)));
         let fits = stitch(
             Parts {
                 kernel: &self.kernel,
@@ -160,7 +183,9 @@ impl Resolved {
                 native_end,
                 python: &self.python,
                 python_end,
-                frameless: self.frameless(process, raw),
+                frameless,
+                unseen,
+                unseen_anywhere: anywhere,
             },
             &mut self.stack,
         );
@@ -172,6 +197,8 @@ impl Resolved {
             stack: stack as u32,
             unknown_codes,
             not_interleaved: !fits,
+            unseen: other_pythons != 0 || unseen.is_some_and(|marker| self.stack.contains(&marker)),
+            other_pythons,
         }
     }
 
@@ -189,7 +216,9 @@ impl Resolved {
         &self.generated[index as usize]
     }
 
-    fn resolve_native(&mut self, process: &Process, raw: &RawStack) {
+    /// Returns which of the process's other CPythons were met, as bits.
+    fn resolve_native(&mut self, process: &Process, raw: &RawStack) -> u32 {
+        let mut other_pythons = 0;
         for &address in &raw.native {
             if let Some(name) = process.generated_name(address)
                 && process.is_generated(address)
@@ -200,54 +229,77 @@ impl Resolved {
                         Some(index) => index,
                         None => self.generated.insert_full(name.into()).0,
                     };
-                    let frame = self.intern(Location::Generated { name: name as u32 });
-                    self.native.push(Native {
-                        frame,
-                        eval_loop: false,
-                    });
+                    self.push_native(Location::Generated { name: name as u32 }, false);
                 }
                 continue;
             }
-            let (location, eval_loop) = match process.mapping(address) {
-                Some(mapping) => match mapping.file {
-                    Some(file) => {
-                        let address = mapping.file_address(address);
-                        // Part of the loop whose frame follows, which gives way to Python frames.
-                        if !raw.python.is_empty() && process.is_eval_handler(file, address) {
-                            continue;
-                        }
-                        (Location::Native { file, address }, process.is_eval_loop(file, address))
-                    }
-                    None if mapping.vdso => {
-                        let address = mapping.file_address(address);
-                        (Location::Vdso { address }, false)
-                    }
-                    None => (Location::Anonymous { address }, false),
-                },
-                None => (Location::Anonymous { address }, false),
+            let Some(mapping) = process.mapping(address) else {
+                self.push_native(Location::Anonymous { address }, false);
+                continue;
             };
-            let id = self.intern(location);
-            self.native.push(Native { frame: id, eval_loop });
+            let in_file = mapping.file_address(address);
+            let Some(file) = mapping.file else {
+                let location = match mapping.vdso {
+                    true => Location::Vdso { address: in_file },
+                    false => Location::Anonymous { address },
+                };
+                self.push_native(location, false);
+                continue;
+            };
+            let location = Location::Native { file, address: in_file };
+            match process.part(mapping, in_file) {
+                // Part of the loop whose frame follows, which gives way to Python frames.
+                Part::Handler if !raw.python.is_empty() => {}
+                Part::Handler | Part::Nothing => self.push_native(location, false),
+                Part::Loop => self.push_native(location, true),
+                Part::OtherLoop(number) => {
+                    other_pythons |= 1 << number;
+                    self.push_native(Location::Marker(Marker::OtherCpython), false);
+                }
+            }
         }
+        other_pythons
     }
 
-    /// How many loops above the first Python frame have none.
+    fn push_native(&mut self, location: Location, eval_loop: bool) {
+        let frame = self.intern(location);
+        self.native.push(Native { frame, eval_loop });
+    }
+
+    /// Which loops have no frame in the Python list.
     ///
     /// From 3.11 on the sampled instruction says whether the innermost has (`python::chain_gaps`), and from 3.12 on
     /// entry frames say it of the others. Otherwise (up to 3.10, or where the instructions were not understood) it shows
-    /// as one loop more than there are frames for. It shows the same way if the thread has frames that are not in the
-    /// list, because they are another interpreter's or greenlet's; those are at the root. From 3.12 on nothing tells that
-    /// there is another interpreter, so there it is not concluded from the number.
-    fn frameless(&self, process: &Process, raw: &RawStack) -> usize {
-        let told = raw.python_flags >> PYTHON_FRAMELESS_SHIFT;
-        if told != 0 {
-            return told as usize;
-        }
+    /// as one loop more than there are frames for, with next to nothing above it. What is more is another interpreter's
+    /// or greenlet's. From 3.12 on, and where the kernel side has seen that the thread is in another interpreter than it
+    /// came from, those are at the root; else a thread that does not hold the GIL may be in another one just as well, of
+    /// which nothing tells.
+    fn missing(&self, process: &Process, raw: &RawStack) -> Missing {
+        let is_whole = raw.python_status == PYTHON_COMPLETE;
+        let in_other = raw.python_flags & PYTHON_OTHER_INTERPRETER != 0;
+        let marker = if process.has_greenlets {
+            Marker::OtherGreenlet
+        } else if in_other {
+            Marker::OtherInterpreter
+        } else {
+            Marker::NotFound
+        };
+        let mut missing = Missing {
+            frameless: (raw.python_flags >> PYTHON_FRAMELESS_SHIFT) as usize,
+            unseen: is_whole.then_some(marker),
+            anywhere: false,
+        };
         let entries = self.python.iter().filter(|python| python.entry).count();
         let loops = self.native.iter().filter(|native| native.eval_loop).count();
-        let complete = raw.native_status == NATIVE_COMPLETE && raw.python_status == PYTHON_COMPLETE;
-        let others = raw.python_flags & PYTHON_OTHER_INTERPRETER != 0 || process.has_greenlets;
-        usize::from(complete && loops == entries + 1 && !others && !process.marks_entry_frames())
+        let known = process.marks_entry_frames() || in_other || process.has_greenlets;
+        if missing.frameless == 0 && is_whole && raw.native_status == NATIVE_COMPLETE && loops > entries && !known {
+            if loops == entries + 1 && is_beginning_or_ending(process, raw) {
+                missing.frameless = 1;
+            } else {
+                missing.anywhere = true;
+            }
+        }
+        missing
     }
 
     fn resolve_python(&mut self, process: &Process, codes: &Codes, raw: &RawStack) -> u32 {
@@ -290,6 +342,34 @@ impl Resolved {
             None => self.locations.insert_full(location).0 as u32,
         }
     }
+}
+
+/// Which evaluation loops have no frame in the Python list.
+struct Missing {
+    /// So many above the first frame: they have none yet, or none any more.
+    frameless: usize,
+    /// What the others are, if there can be any.
+    unseen: Option<Marker>,
+    /// Which of the loops those are cannot be said.
+    anywhere: bool,
+}
+
+/// Whether the innermost loop may have no frame because it begins or ends: then it calls next to nothing, and nothing
+/// outside the interpreter's own file.
+fn is_beginning_or_ending(process: &Process, raw: &RawStack) -> bool {
+    const MOST_ABOVE: usize = 3;
+    for &address in raw.native.iter().take(MOST_ABOVE + 1) {
+        let Some(mapping) = process.mapping(address) else {
+            return false;
+        };
+        if process.part(mapping, mapping.file_address(address)) == Part::Loop {
+            return true;
+        }
+        if !process.python.as_ref().is_some_and(|python| python.is_in(mapping)) {
+            return false;
+        }
+    }
+    false
 }
 
 /// The kernel's own walker gives where calls return to, which may belong to the next line or even the next function; the

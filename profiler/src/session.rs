@@ -343,6 +343,13 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
             .extend(unmatched_name.map(|unmatched| unmatched.at_the_end()));
     }
     summary.warnings.extend(unopened(&recording));
+    let not_seen = match &config.memory {
+        Some(MemoryConfig { exact: Some(_), .. }) => "its allocations are not seen",
+        Some(_) => "its frames are not shown, and its small objects are followed by page only",
+        None if config.calls.is_some() => "its calls are not counted, and its frames are not shown",
+        None => "its frames are not shown",
+    };
+    summary.warnings.extend(recording.other_pythons(not_seen));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
     let told = Told {

@@ -35,6 +35,11 @@ pub struct Parts<'a, T> {
     pub python_end: Option<T>,
     /// Loops above the first Python frame that have none (yet, or any more).
     pub frameless: usize,
+    /// What stands for the frames of loops that are not in a Python list that is whole; `None` where they may be missing
+    /// because it is not.
+    pub unseen: Option<T>,
+    /// Which loops those are cannot be said.
+    pub unseen_anywhere: bool,
 }
 
 /// Appends the whole stack to `stack`, leaf first; `false` if the two lists contradict each other.
@@ -47,16 +52,17 @@ pub fn stitch<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) -> bool {
     let native_complete = !parts.native.is_empty() && parts.native_end.is_none();
     // A native stack that reaches the thread's first function has all loops there are.
     let fits = !(native_complete && entries > loops);
-    if fits {
+    if fits && !parts.unseen_anywhere {
         interleave(parts, stack);
     } else {
         if let Some(leaf) = parts.native.first().filter(|leaf| !leaf.eval_loop) {
             stack.push(leaf.frame);
         }
+        stack.extend(parts.unseen.filter(|_| fits));
         stack.extend(parts.python.iter().filter_map(|python| python.frame));
         stack.extend(parts.python_end);
     }
-    fits
+    fits && !parts.unseen_anywhere
 }
 
 fn interleave<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) {
@@ -80,9 +86,9 @@ fn interleave<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) {
                 stack.extend(python_end.take());
             }
         } else {
-            // A loop whose frames are not in the list: it could not be read, or ended before this loop, or it is that
-            // of another interpreter or greenlet of this thread.
-            stack.push(native.frame);
+            // A loop whose frames are not in the list: it could not be read, or ended before this loop, or they are
+            // those of another interpreter or greenlet of this thread.
+            stack.push(parts.unseen.unwrap_or(native.frame));
         }
     }
     if python.peek().is_some() {
@@ -128,7 +134,7 @@ mod tests {
         frames
     }
 
-    /// A list that ends with `!` is not complete.
+    /// A list that ends with `!` is not complete; with `?` it is, and others are missing; with `??` nobody knows where.
     fn stitched(kernel: &str, native_frames: &str, python_frames: &str, frameless: usize) -> (String, bool) {
         let kernel: Vec<char> = kernel.chars().collect();
         let mut stack = Vec::new();
@@ -137,9 +143,11 @@ mod tests {
                 kernel: &kernel,
                 native: &native(native_frames.trim_end_matches('!')),
                 native_end: native_frames.ends_with('!').then_some('N'),
-                python: &python(python_frames.trim_end_matches('!')),
+                python: &python(python_frames.trim_end_matches(['!', '?'])),
                 python_end: python_frames.ends_with('!').then_some('Y'),
                 frameless,
+                unseen: python_frames.ends_with('?').then_some('?'),
+                unseen_anywhere: python_frames.ends_with("??"),
             },
             &mut stack,
         );
@@ -179,9 +187,23 @@ mod tests {
     }
 
     #[test]
-    fn loops_of_other_interpreters_of_the_thread_stay_visible() {
+    fn loops_of_which_nothing_is_known_stay_visible() {
         assert_eq!(stitched("", "a*b*c*s", "P|", 0), ("aPb*c*s".into(), true));
         assert_eq!(stitched("", "a*s", "", 0), ("a*s".into(), true));
+    }
+
+    #[test]
+    fn loops_of_other_interpreters_of_the_thread_are_marked_where_they_are() {
+        assert_eq!(stitched("", "a*b*c*s", "P|?", 0), ("aPb?c?s".into(), true));
+        assert_eq!(stitched("", "a*s", "?", 0), ("a?s".into(), true));
+        assert_eq!(stitched("", "a*b*s", "P|?", 0), ("aPb?s".into(), true));
+        assert_eq!(stitched("", "a*b*s", "P|?", 1), ("abPs".into(), true));
+        assert_eq!(stitched("", "a*b*s!", "P|?", 0), ("aPb?sN".into(), true));
+    }
+
+    #[test]
+    fn where_nobody_knows_which_loops_are_others_the_stack_says_so_and_is_no_whole_one() {
+        assert_eq!(stitched("k", "a*b*c*s", "P|??", 0), ("ka?P".into(), false));
     }
 
     #[test]

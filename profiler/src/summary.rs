@@ -179,6 +179,8 @@ pub struct PythonStacks {
     pub torn: u64,
     /// With a function that has no name.
     pub unnamed: u64,
+    /// With a marker in place of frames of another interpreter, greenlet or CPython of the thread.
+    pub unseen: u64,
 }
 
 /// A number and what it counts.
@@ -239,6 +241,10 @@ impl Summary {
         let events = if hits > 0 { hits } else { counter(Counter::Samples) };
         let without_python = [
             (tally.python_no_frames, "of threads that run no Python"),
+            (
+                tally.python_unseen,
+                "of threads in a CPython or interpreter that is not shown",
+            ),
             (tally.python_not_initialized, "while an interpreter started or ended"),
             (tally.python_unrecognized, "before an interpreter was recognized"),
             (tally.python_bad_state, "with an unreadable thread state"),
@@ -283,7 +289,8 @@ impl Summary {
             duration_s: length.as_secs_f64(),
             python: PythonStacks {
                 samples: tally.python_complete + tally.python_truncated + tally.python_torn,
-                complete: tally.python_complete,
+                complete: tally.python_complete.saturating_sub(tally.python_unseen_beside),
+                unseen: tally.python_unseen_beside,
                 truncated: tally.python_truncated,
                 torn: tally.python_torn,
                 unnamed: tally.unknown_functions,
@@ -597,6 +604,7 @@ impl PythonStacks {
             (self.truncated, "truncated at 512 frames"),
             (self.torn, "cut where memory was not readable"),
             (self.unnamed, "with unnamed functions"),
+            (self.unseen, "with marked frames of another interpreter"),
         ];
         for (number, what) in parts.into_iter().filter(|&(number, _)| number > 0) {
             line.push_str(&format!(", {} {what}", count(number)));
@@ -745,6 +753,7 @@ mod tests {
             truncated: 7,
             torn: 3,
             unnamed: 1,
+            unseen: 0,
         };
         assert_eq!(
             stacks.line().as_deref(),

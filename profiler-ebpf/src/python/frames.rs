@@ -43,7 +43,7 @@ pub fn start(scratch: &mut Scratch) {
 pub fn step<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> bool {
     let frame = scratch.frame;
     if frame == 0 {
-        return false;
+        return go_on_with_host(scratch);
     }
     if !frame.is_multiple_of(8) {
         scratch.record.header.python = PYTHON_TORN;
@@ -100,7 +100,15 @@ pub fn step<M: ReadMemory>(memory: &M, scratch: &mut Scratch) -> bool {
         return false;
     }
     scratch.frame = previous;
-    previous != 0
+    previous != 0 || go_on_with_host(scratch)
+}
+
+/// Below the frames of a sub-interpreter lie those of the interpreter that called into it.
+#[inline(always)]
+fn go_on_with_host(scratch: &mut Scratch) -> bool {
+    scratch.frame = scratch.host;
+    scratch.host = 0;
+    scratch.frame != 0
 }
 
 /// Makes `window` hold the frame and sets `window_at`.
@@ -320,6 +328,32 @@ mod tests {
         assert_eq!(walked.codes, [3, 1]);
         assert_eq!(walked.flags, [FRAME_ENTRY | FRAME_FRAMELESS, 0]);
         assert_eq!(walk(&memory, interpreter_frames(), 0x10_200).leading, 2);
+    }
+
+    #[test]
+    fn a_hosts_frames_follow_those_of_its_sub_interpreter() {
+        let mut memory = Memory::default();
+        memory.map(0x10_000, 4096);
+        put_frame(&mut memory, 0x10_000, 0, 0, 3);
+        put_frame(&mut memory, 0x10_100, 1, 0x10_000, 0);
+        put_frame(&mut memory, 0x10_200, 0, 0, 3);
+        put_frame(&mut memory, 0x10_300, 2, 0x10_200, 0);
+        for (innermost, codes) in [(0x10_300, vec![2, 1]), (0, vec![1])] {
+            let mut scratch = zeroed();
+            scratch.process = interpreter_frames();
+            scratch.frame = innermost;
+            scratch.host = 0x10_100;
+            start(&mut scratch);
+            while step(&memory, &mut scratch) {}
+            let frames: Vec<(u64, u64)> = (0..scratch.record.python_len)
+                // SAFETY: the slots were written by the walk.
+                .map(|index| unsafe { *scratch.python_frame(index) })
+                .map(|frame| (frame.code, frame.instruction & !INSTRUCTION_MASK))
+                .collect();
+            let expected: Vec<(u64, u64)> = codes.into_iter().map(|code| (code, FRAME_ENTRY)).collect();
+            assert_eq!(frames, expected);
+            assert_eq!(scratch.record.header.python, PYTHON_COMPLETE);
+        }
     }
 
     #[test]

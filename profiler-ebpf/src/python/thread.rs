@@ -37,6 +37,8 @@ const GLIBC_KEYS: u64 = 1024;
 #[inline(always)]
 pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch) -> u32 {
     scratch.frame = 0;
+    scratch.host = 0;
+    scratch.host_state = 0;
     let mut holder = 0u64;
     let state = match thread_state(memory, fs_base, scratch, &mut holder) {
         Ok(state) => state,
@@ -55,12 +57,17 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
     if holder != 0 && holder != state {
         let thread_id = u64::from(scratch.process.thread_id);
         if memory.read_u64(holder.wrapping_add(thread_id)) == Some(fs_base) {
+            if found {
+                enter_host(memory, scratch);
+            }
             if !read_state(memory, holder, scratch) {
                 return PYTHON_TORN;
             }
-            scratch.record.python_flags |= PYTHON_OTHER_INTERPRETER;
             found = true;
         }
+    } else if found && is_in_sub_interpreter(scratch) {
+        scratch.record.python_flags |= PYTHON_OTHER_INTERPRETER;
+        scratch.host_state = first_of_main(memory, scratch);
     }
     if !found {
         return PYTHON_NO_THREAD_STATE;
@@ -83,27 +90,88 @@ pub fn find_frames<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratc
     PYTHON_COMPLETE
 }
 
+/// The innermost frame of the thread state that was read last, which is that of a host, is where to go on.
+#[inline(always)]
+fn enter_host<M: ReadMemory>(memory: &M, scratch: &mut Scratch) {
+    match first_in_chain(memory, scratch) {
+        Ok(frame) => scratch.host = frame,
+        Err(_) => scratch.record.python_flags |= PYTHON_OTHER_INTERPRETER,
+    }
+}
+
+/// Looks at one more thread state of the main interpreter, whether it is this thread's: then what it called lies above its
+/// frames. `true` if there are more to look at.
+///
+/// Others may come and go meanwhile. That of this thread stays as it is while the thread stands still, and says whose it
+/// is.
+#[inline(always)]
+pub fn seek_host<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch) -> bool {
+    /// `PyThreadState.next` (3.8 – 3.15).
+    const NEXT: usize = 8;
+    let state = scratch.host_state;
+    scratch.host_state = 0;
+    if state == 0 || !read_state(memory, state, scratch) {
+        return false;
+    }
+    if owner(scratch) == fs_base {
+        enter_host(memory, scratch);
+        return false;
+    }
+    // SAFETY: `thread` is longer than `NEXT` and a word.
+    scratch.host_state = unsafe { load::<u64>(scratch.thread.as_ptr(), NEXT) };
+    true
+}
+
+/// The newest thread state of the main interpreter, or 0.
+#[inline(always)]
+fn first_of_main<M: ReadMemory>(memory: &M, scratch: &Scratch) -> u64 {
+    let PythonProcess {
+        runtime,
+        runtime_main,
+        interpreter_threads,
+        ..
+    } = scratch.process;
+    match memory.read_u64(runtime[0].wrapping_add(runtime_main.into())) {
+        Some(main) if main != 0 => memory
+            .read_u64(main.wrapping_add(interpreter_threads.into()))
+            .unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Whether the thread state that was read last is a sub-interpreter's: the main one is in `_PyRuntime` (3.12 on).
+#[inline(always)]
+fn is_in_sub_interpreter(scratch: &Scratch) -> bool {
+    scratch.process.runtime_main != 0 && !is_in_main(scratch, interpreter(scratch))
+}
+
+/// The interpreter of the thread state that was read last.
+#[inline(always)]
+fn interpreter(scratch: &Scratch) -> u64 {
+    let at = field(scratch.process.thread_interpreter);
+    // SAFETY: `field` keeps `at` below MAX_THREAD_STATE_BYTES, and `thread` is twice as long and a word.
+    unsafe { load::<u64>(scratch.thread.as_ptr(), at) }
+}
+
+#[inline(always)]
+fn is_in_main(scratch: &Scratch, interpreter: u64) -> bool {
+    let PythonProcess { runtime, .. } = scratch.process;
+    runtime[0] <= interpreter && interpreter < runtime[1]
+}
+
 /// What changes when code objects of the interpreter come or go whose thread state was read last; 0 if there is no such
 /// word.
 #[inline(always)]
 fn generation<M: ReadMemory>(memory: &M, scratch: &Scratch) -> u64 {
-    let PythonProcess {
-        generation,
-        thread_interpreter,
-        runtime,
-        flags,
-        ..
-    } = scratch.process;
+    let PythonProcess { generation, flags, .. } = scratch.process;
     if generation == 0 {
         return 0;
     }
     let mut address = generation;
     if flags & LAYOUT_GENERATION_IS_GLOBAL == 0 {
-        let at = field(thread_interpreter);
-        // SAFETY: `field` keeps `at` below MAX_THREAD_STATE_BYTES, and `thread` is twice as long and a word.
-        let interpreter = unsafe { load::<u64>(scratch.thread.as_ptr(), at) };
+        let interpreter = interpreter(scratch);
         // Another interpreter can have come to lie where one was, and count as far.
-        if interpreter < runtime[0] || interpreter >= runtime[1] {
+        if !is_in_main(scratch, interpreter) {
             return 0;
         }
         address = address.wrapping_add(interpreter);
@@ -460,6 +528,76 @@ mod tests {
         // Another thread owns the lock: our own state it is.
         put_state(&mut memory, OTHER_STATE, FS_BASE + 64, 0xbeef);
         assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xf00));
+    }
+
+    #[test]
+    fn below_a_sub_interpreter_lie_the_frames_of_the_threads_first_state() {
+        let (mut memory, process) = process(3);
+        let process = PythonProcess {
+            flags: LAYOUT_GIL_HOLDER,
+            gilstate_gap: 24,
+            ..process
+        };
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, STATE);
+        memory.put_u64(RUNTIME + 100 - 24, OTHER_STATE);
+        put_state(&mut memory, OTHER_STATE, FS_BASE, 0xbeef);
+        let mut scratch = zeroed();
+        scratch.process = process;
+        assert_eq!(find_frames(&memory, FS_BASE, &mut scratch), PYTHON_COMPLETE);
+        assert_eq!((scratch.frame, scratch.host, scratch.host_state), (0xbeef, 0xf00, 0));
+        assert_eq!(scratch.record.python_flags, 0, "nothing is missing");
+    }
+
+    #[test]
+    fn below_a_sub_interpreter_lie_the_frames_of_the_threads_state_in_the_main_one() {
+        let (mut memory, mut process) = process(3);
+        let (main, sub) = (RUNTIME + 0x200, 0x22_000);
+        process.thread_interpreter = 16;
+        process.runtime = [RUNTIME, RUNTIME + 0x1000];
+        process.runtime_main = 0x180;
+        process.interpreter_threads = 0x40;
+        memory.put_u64(FS_BASE + 0x310 + 3 * 16 + 8, OTHER_STATE);
+        put_state(&mut memory, OTHER_STATE, FS_BASE, 0xbeef);
+        memory.put_u64(OTHER_STATE + 16, sub);
+        memory.put_u64(RUNTIME + 0x180, main);
+        // Another thread's state, and then ours.
+        let others = 0x30_000;
+        memory.map(others, 4096);
+        memory.put_u64(main + 0x40, others);
+        memory.put_u64(others + 8, STATE);
+        put_state(&mut memory, others, FS_BASE + 64, 0xbad);
+        memory.put_u64(STATE + 16, main);
+
+        let find = |memory: &Memory| {
+            let mut scratch = zeroed();
+            scratch.process = process;
+            assert_eq!(find_frames(memory, FS_BASE, &mut scratch), PYTHON_COMPLETE);
+            let mut looked_at = 0;
+            while seek_host(memory, FS_BASE, &mut scratch) {
+                looked_at += 1;
+                assert!(looked_at < 10, "no end");
+            }
+            (
+                scratch.frame,
+                scratch.host,
+                scratch.record.python_flags & PYTHON_OTHER_INTERPRETER,
+            )
+        };
+        assert_eq!(find(&memory), (0xbeef, 0xf00, PYTHON_OTHER_INTERPRETER));
+        memory.put_u64(others + 8, 0);
+        assert_eq!(find(&memory), (0xbeef, 0, PYTHON_OTHER_INTERPRETER), "it has none");
+        memory.put_u64(others + 8, 0x7777_0000);
+        assert_eq!(
+            find(&memory),
+            (0xbeef, 0, PYTHON_OTHER_INTERPRETER),
+            "a state that has gone meanwhile"
+        );
+        memory.put_u64(OTHER_STATE + 16, main);
+        assert_eq!(
+            find(&memory),
+            (0xbeef, 0, 0),
+            "in the main interpreter nothing is looked for"
+        );
     }
 
     #[test]

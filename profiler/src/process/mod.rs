@@ -9,6 +9,7 @@ pub mod files;
 pub mod maps;
 pub mod offspring;
 pub mod perf_map;
+pub mod pythons;
 pub mod root;
 pub mod sideband;
 pub mod stat;

@@ -3,7 +3,7 @@
 use std::{mem, ops::Range, path::Path, rc::Rc};
 
 use profiler_common::{
-    python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES, PythonProcess},
+    python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES},
     record::PythonFrame,
     unwind::{NO_FILE, UnwindMapping},
 };
@@ -18,9 +18,10 @@ use crate::{
         files::{FileId, Files, PythonFile},
         maps::{self, MapEntry, MapName},
         perf_map::{PerfMap, PerfMapError},
+        pythons::{MOST_OTHERS, OtherPython, Part, PythonIn, Used},
         threads::Threads,
     },
-    python::{binary::PythonBinary, codes::CodeId, object::ObjectLayout, thread_names::ThreadNames},
+    python::{binary::PythonBinary, codes::CodeId, memory::ProcessMemory},
     recording::SampleOf,
     unwind,
 };
@@ -71,6 +72,8 @@ pub struct Process {
     /// Stacks that were met with generated code in them while there was no perf map.
     without_perf_map: u32,
     pub python: Option<PythonIn>,
+    /// Further CPythons that it has mapped: their stacks are not walked.
+    pub other_pythons: Vec<OtherPython>,
     /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
     /// other greenlets below those of the running one.
     pub has_greenlets: bool,
@@ -102,27 +105,10 @@ impl Mapping {
     pub fn file_address(&self, address: u64) -> u64 {
         address.wrapping_add(self.to_file)
     }
-}
 
-/// The CPython of a process.
-#[derive(Clone, Debug)]
-pub struct PythonIn {
-    pub file: FileId,
-    pub binary: Rc<PythonBinary>,
-    /// What to add to an address in the file to have one in memory. Wraps around.
-    pub bias: u64,
-    /// What the kernel side was told.
-    pub facts: PythonProcess,
-}
-
-impl PythonIn {
-    /// Where its threads have the names that the program gives them, if that is known.
-    pub fn thread_names(&self) -> Option<ThreadNames> {
-        Some(ThreadNames {
-            objects: ObjectLayout::of(self.binary.version)?,
-            interpreter: self.binary.layout.interpreter,
-            runtime: self.binary.runtime.wrapping_add(self.bias),
-        })
+    /// Whether the file lies there with this bias.
+    pub(super) fn has_bias(&self, bias: u64) -> bool {
+        self.to_file == bias.wrapping_neg()
     }
 }
 
@@ -144,6 +130,7 @@ impl Process {
             perf_map_is_cut: false,
             without_perf_map: 0,
             python: None,
+            other_pythons: Vec::new(),
             has_greenlets: false,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
@@ -298,19 +285,16 @@ impl Process {
             .is_some_and(|python| python.facts.flags & by_frame == 0)
     }
 
-    /// Whether an address in a file is part of this process's interpreter's evaluation loop.
-    pub fn is_eval_loop(&self, file: FileId, address: u64) -> bool {
-        self.python.as_ref().is_some_and(|python| {
-            python.file == file && python.binary.eval_loop.iter().any(|range| range.contains(&address))
-        })
-    }
-
-    /// Whether an address in a file is part of a handler of a tail-calling evaluation loop.
-    pub fn is_eval_handler(&self, file: FileId, address: u64) -> bool {
-        self.python.as_ref().is_some_and(|python| {
-            let handlers = &python.binary.eval_handlers;
-            python.file == file && handlers.iter().any(|range| range.contains(&address))
-        })
+    /// What code at an address in a file is to the interpreters of the process.
+    pub fn part(&self, mapping: &Mapping, address: u64) -> Part {
+        if let Some(python) = self.python.as_ref().filter(|python| python.is_in(mapping)) {
+            return Part::of(&python.binary, address, Part::Loop);
+        }
+        let mut others = self.other_pythons.iter().zip(0..);
+        match others.find(|(other, _)| other.python.is_in(mapping)) {
+            Some((other, number)) => Part::of(&other.python.binary, address, Part::OtherLoop(number)),
+            None => Part::Nothing,
+        }
     }
 
     /// Adds a mapping; what it covers of others is gone.
@@ -331,16 +315,48 @@ impl Process {
             generated: bias.is_none() && !vdso,
         };
         self.insert(mapping);
-        if let (Some(id), Some(bias), None) = (file, bias, &self.python)
+        if let (Some(id), Some(bias)) = (file, bias)
             && let PythonFile::Yes(binary) = &files.get(id).python
         {
-            let facts = binary.process(bias, self.instance);
-            self.python = Some(PythonIn {
-                file: id,
-                binary: Rc::clone(binary),
-                bias,
-                facts,
-            });
+            self.meet_python(id, binary, bias);
+        }
+    }
+
+    fn meet_python(&mut self, file: FileId, binary: &Rc<PythonBinary>, bias: u64) {
+        let is_known = |python: &PythonIn| python.file == file && python.bias == bias;
+        let mut known = self
+            .python
+            .iter()
+            .chain(self.other_pythons.iter().map(|other| &other.python));
+        if known.any(is_known) {
+            return;
+        }
+        let python = PythonIn::new(file, binary, bias, self.instance);
+        if self.python.is_none() {
+            self.python = Some(python);
+        } else if self.other_pythons.len() < MOST_OTHERS {
+            self.other_pythons.push(OtherPython::new(python));
+        }
+    }
+
+    /// Of several CPythons that were there before us, which are met by address, the one to walk is one that runs.
+    fn prefer_used_python(&mut self) {
+        self.look_at_other_pythons();
+        let memory = ProcessMemory { pid: self.pid };
+        if let Some(python) = &mut self.python
+            && let Some(other) = self.other_pythons.iter_mut().find(|other| other.used == Used::Yes)
+            && python.is_in_use(&memory) == Some(false)
+        {
+            mem::swap(python, &mut other.python);
+            other.used = Used::No;
+        }
+    }
+
+    /// Finds out which of the CPythons that are not walked have run, while it lives.
+    pub fn look_at_other_pythons(&mut self) {
+        let memory = ProcessMemory { pid: self.pid };
+        for other in &mut self.other_pythons {
+            other.look(&memory);
         }
     }
 
@@ -420,6 +436,9 @@ impl Table {
         for entry in &entries {
             self.map(files, pid, entry);
         }
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.prefer_used_python();
+        }
         before
     }
 
@@ -443,6 +462,7 @@ impl Table {
                     perf_map,
                     mappings: parent.mappings.clone(),
                     python,
+                    other_pythons: parent.other_pythons.clone(),
                     has_greenlets: parent.has_greenlets,
                     codes: parent.codes.clone(),
                     ..Process::new(pid, instance, parent.comm.clone())

@@ -48,6 +48,15 @@ id!(
     StackId
 );
 
+/// Names of markers that stand for Python frames.
+pub mod unseen {
+    pub const OTHER_CPYTHON: &str = "[frames of another CPython]";
+    pub const OTHER_INTERPRETER: &str = "[frames of another interpreter]";
+    pub const OTHER_GREENLET: &str = "[frames of another greenlet]";
+    pub const NOT_FOUND: &str = "[Python frames not found]";
+    pub const ALL: [&str; 4] = [OTHER_CPYTHON, OTHER_INTERPRETER, OTHER_GREENLET, NOT_FOUND];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrameKind {
     /// A CPython function: `function` is its qualified name, `file` and `line` the source.

@@ -170,7 +170,8 @@ const HEAP_FRAMES: PythonProcess = PythonProcess {
     code_bytes: 128,
     code_version: 0,
     thread_interpreter: 16,
-    reserved: [0; 2],
+    runtime_main: 0,
+    interpreter_threads: 0,
     generation: 0,
     runtime: [0; 2],
     chain_gaps: [ChainGap::NONE; CHAIN_GAPS],
@@ -278,6 +279,8 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
         code_first_traceable: 176,
         code_bytes: 184,
         code_version: CODE_VERSION_AFTER_FIRST_LINE + 68,
+        runtime_main: 48,
+        interpreter_threads: 72,
         unicode_ascii_data: 40,
         unicode_compact_data: 56,
         ..INTERPRETER_FRAMES_3_11.process
@@ -322,6 +325,7 @@ struct Positions {
     size: usize,
     interpreters_head: usize,
     interpreter_next: usize,
+    interpreter_threads: usize,
     interpreter_modules: usize,
     thread_size: usize,
     thread_interpreter: usize,
@@ -355,6 +359,7 @@ const POSITIONS_3_13: Positions = Positions {
     size: 584,
     interpreters_head: 40,
     interpreter_next: 64,
+    interpreter_threads: 72,
     interpreter_modules: 88,
     thread_size: 152,
     thread_interpreter: 176,
@@ -386,6 +391,7 @@ const POSITIONS_3_14: Positions = Positions {
     size: 760,
     interpreters_head: 40,
     interpreter_next: 64,
+    interpreter_threads: 72,
     interpreter_modules: 96,
     thread_size: 176,
     thread_interpreter: 200,
@@ -417,6 +423,7 @@ const POSITIONS_3_15: Positions = Positions {
     size: 888,
     interpreters_head: 40,
     interpreter_next: 64,
+    interpreter_threads: 72,
     interpreter_modules: 96,
     thread_size: 176,
     thread_interpreter: 200,
@@ -509,6 +516,11 @@ impl Positions {
             next: block.at_most("interpreter_state.next", self.interpreter_next, 1 << 20)? as u32,
             modules: block.at_most("interpreter_state.imports_modules", self.interpreter_modules, 1 << 20)? as u32,
         };
+        let interpreter_threads = block.at_most(
+            "interpreter_state.threads_head",
+            self.interpreter_threads,
+            u64::from(u16::MAX),
+        )?;
         // From 3.15 on the thread state is in a thread-local variable and there is no key.
         let auto_tss_key = if version.minor < 15 {
             Some((head + KEY_AFTER_INTERPRETERS_HEAD) as u16)
@@ -540,6 +552,9 @@ impl Positions {
                 code_bytes,
                 code_version: code_first_line + CODE_VERSION_AFTER_FIRST_LINE,
                 thread_interpreter,
+                // `main` follows `head` (`struct pyinterpreters`).
+                runtime_main: head as u16 + 8,
+                interpreter_threads: interpreter_threads as u16,
                 generation,
                 unicode_length: block.field("unicode_object.length", self.unicode_length, 8, ascii)?,
                 unicode_state: block.field("unicode_object.state", self.unicode_state, 4, ascii)?,
@@ -652,6 +667,12 @@ mod tests {
                 code_bytes: adaptive - 8,
                 code_version: 88,
                 thread_interpreter: 16,
+                runtime_main: match version.minor {
+                    13 => 640,
+                    14 => 816,
+                    _ => 944,
+                },
+                interpreter_threads: if version.minor == 15 { 7336 } else { 7344 },
                 generation: match version.minor {
                     13 => 0,
                     14 => 7992,

@@ -11,7 +11,7 @@
 //! CPython's own files only. Code without a name is shown where it is the innermost, because then it is what worked.
 
 use super::{Interpreter, path};
-use crate::profile::{Frame, FrameId, FrameKind, Profile};
+use crate::profile::{Frame, FrameId, FrameKind, Profile, unseen};
 
 /// Leaves out of stacks what a view does not show, and remembers what it learnt of each frame.
 pub(super) struct Machinery<'a> {
@@ -68,7 +68,9 @@ impl<'a> Machinery<'a> {
                 (Role::Unnamed, _) => Some(at) == innermost_native,
                 _ => true,
             };
-            if stays {
+            // Each of the loops of another interpreter has a marker of its own.
+            let again = || self.profile.frame(*id).kind == FrameKind::Marker && shown.last() == Some(id);
+            if stays && !again() {
                 shown.push(*id);
             }
         }
@@ -83,6 +85,7 @@ impl<'a> Machinery<'a> {
 fn role(profile: &Profile, frame: &Frame) -> Role {
     match frame.kind {
         FrameKind::Python => Role::Python,
+        FrameKind::Marker if unseen::ALL.contains(&profile.string(frame.function)) => Role::Python,
         FrameKind::Kernel | FrameKind::Marker => Role::Other,
         FrameKind::Native => {
             let file = frame

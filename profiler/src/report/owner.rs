@@ -6,7 +6,7 @@
 //! Python that is installed (packages, the standard library) mostly allocates for whoever called it: where a frame of
 //! the program's own lies further out, that one is responsible, and the library is told beside it.
 
-use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId, StringId};
+use crate::profile::{Frame, FrameId, FrameKind, Profile, StackId, StringId, unseen};
 
 use super::{
     memory,
@@ -143,6 +143,8 @@ fn role(profile: &Profile, frame: &Frame) -> Role {
                 Role::Python
             }
         }
+        // Python of which nothing is known but that it ran.
+        FrameKind::Marker if unseen::ALL.contains(&profile.string(frame.function)) => Role::Library,
         FrameKind::Marker => Role::Marker,
         FrameKind::Kernel => Role::Kernel,
         FrameKind::Native => {
