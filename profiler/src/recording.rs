@@ -17,9 +17,9 @@ use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::{CodeKey, PythonProcess},
     record::{
-        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE,
-        PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader,
-        StackKey,
+        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, NATIVE_COMPLETE, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE,
+        PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED,
+        SampleHeader, StackKey,
     },
     unwind::UnwindMapping,
 };
@@ -969,6 +969,9 @@ impl Ledger {
             if outcome.not_interleaved {
                 self.tally.not_interleaved += count;
             }
+            if outcome.greenlet {
+                self.tally.whole_after_all(&self.stacks[stack as usize], count);
+            }
             if outcome.unseen {
                 self.tally.unseen(&self.stacks[stack as usize], count);
             }
@@ -998,6 +1001,14 @@ impl Ledger {
 }
 
 impl Tally {
+    /// Samples of a stack whose native part is whole, wherever the unwinder stopped beyond it.
+    fn whole_after_all(&mut self, stack: &RawStack, count: u64) {
+        if let Some(ended) = self.native.get_mut(stack.native_status as usize) {
+            *ended = ended.saturating_sub(count);
+            self.native[NATIVE_COMPLETE as usize] += count;
+        }
+    }
+
     /// Samples of a stack with a marker for frames of others, which were counted as if there were none.
     fn unseen(&mut self, stack: &RawStack, count: u64) {
         let counted_as = match stack.python_status {
@@ -1024,8 +1035,6 @@ fn intern(names: &mut IndexSet<Box<str>, FxBuildHasher>, name: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use profiler_common::record::NATIVE_COMPLETE;
-
     use super::*;
 
     /// A sample of this very process, of one of many long stacks.

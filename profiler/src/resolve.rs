@@ -71,8 +71,6 @@ pub enum Marker {
     OtherCpython,
     /// Frames of another interpreter of the thread: of the one that called into a sub-interpreter.
     OtherInterpreter,
-    /// Frames of a greenlet that does not run.
-    OtherGreenlet,
     /// An evaluation loop whose frames are nowhere to be found.
     NotFound,
 }
@@ -87,7 +85,6 @@ impl Marker {
             Self::UnknownCode => "[unknown Python function]",
             Self::OtherCpython => unseen::OTHER_CPYTHON,
             Self::OtherInterpreter => unseen::OTHER_INTERPRETER,
-            Self::OtherGreenlet => unseen::OTHER_GREENLET,
             Self::NotFound => unseen::NOT_FOUND,
         }
     }
@@ -135,6 +132,8 @@ pub struct Outcome {
     pub unknown_codes: u32,
     /// Native and Python frames contradict each other.
     pub not_interleaved: bool,
+    /// It is a greenlet's, and whole, whatever lies below its first function.
+    pub greenlet: bool,
     /// A marker stands for frames of others ([`Marker::OtherCpython`] and the like).
     pub unseen: bool,
     /// Which of the process's other CPythons are in it, as bits.
@@ -158,8 +157,10 @@ impl Resolved {
         }
         let other_pythons = self.resolve_native(process, raw);
         let unknown_codes = self.resolve_python(process, codes, raw);
+        let greenlet = self.cut_at_greenlet(process, raw);
         let native_end = match raw.native_status {
             NATIVE_NONE | NATIVE_COMPLETE => None,
+            _ if greenlet => None,
             status => Some(Marker::NativeEnd(status)),
         };
         let python_end = match raw.python_status {
@@ -174,7 +175,7 @@ impl Resolved {
             frameless,
             unseen,
             anywhere,
-        } = self.missing(process, raw);
+        } = self.missing(process, raw, native_end.is_none());
         let unseen = unseen.map(|marker| self.intern(Location::Marker(marker)));
         let fits = stitch(
             Parts {
@@ -197,6 +198,7 @@ impl Resolved {
             stack: stack as u32,
             unknown_codes,
             not_interleaved: !fits,
+            greenlet,
             unseen: other_pythons != 0 || unseen.is_some_and(|marker| self.stack.contains(&marker)),
             other_pythons,
         }
@@ -266,23 +268,42 @@ impl Resolved {
         self.native.push(Native { frame, eval_loop });
     }
 
+    /// Cuts the native stack of a greenlet where that began: there `greenlet`'s own functions follow on the greenlet's last
+    /// Python frame (or on C, of one that runs none), and what lies below them is another greenlet's, or left over.
+    fn cut_at_greenlet(&mut self, process: &Process, raw: &RawStack) -> bool {
+        let Some(module) = process.greenlets.filter(|_| raw.python_status == PYTHON_COMPLETE) else {
+            return false;
+        };
+        let told = (raw.python_flags >> PYTHON_FRAMELESS_SHIFT) as usize;
+        let open = self.python.last().is_some_and(|python| !python.entry);
+        let own = told + usize::from(open) + self.python.iter().filter(|python| python.entry).count();
+        let (mut loops, mut beginning) = (0, false);
+        for (at, native) in self.native.iter().enumerate() {
+            let location = self.locations.get_index(native.frame as usize);
+            let in_module = matches!(location, Some(Location::Native { file, .. }) if *file == module);
+            if beginning && !in_module {
+                self.native.truncate(at);
+                return true;
+            }
+            beginning = in_module && loops >= own;
+            loops += usize::from(native.eval_loop);
+        }
+        beginning
+    }
+
     /// Which loops have no frame in the Python list.
     ///
     /// From 3.11 on the sampled instruction says whether the innermost has (`python::chain_gaps`), and from 3.12 on
     /// entry frames say it of the others. Otherwise (up to 3.10, or where the instructions were not understood) it shows
-    /// as one loop more than there are frames for, with next to nothing above it. What is more is another interpreter's
-    /// or greenlet's. From 3.12 on, and where the kernel side has seen that the thread is in another interpreter than it
+    /// as one loop more than there are frames for, with next to nothing above it. What is more is another interpreter's. From 3.12 on, and where the kernel side has seen that the thread is in another interpreter than it
     /// came from, those are at the root; else a thread that does not hold the GIL may be in another one just as well, of
     /// which nothing tells.
-    fn missing(&self, process: &Process, raw: &RawStack) -> Missing {
+    fn missing(&self, process: &Process, raw: &RawStack, native_is_whole: bool) -> Missing {
         let is_whole = raw.python_status == PYTHON_COMPLETE;
         let in_other = raw.python_flags & PYTHON_OTHER_INTERPRETER != 0;
-        let marker = if process.has_greenlets {
-            Marker::OtherGreenlet
-        } else if in_other {
-            Marker::OtherInterpreter
-        } else {
-            Marker::NotFound
+        let marker = match in_other {
+            true => Marker::OtherInterpreter,
+            false => Marker::NotFound,
         };
         let mut missing = Missing {
             frameless: (raw.python_flags >> PYTHON_FRAMELESS_SHIFT) as usize,
@@ -291,8 +312,8 @@ impl Resolved {
         };
         let entries = self.python.iter().filter(|python| python.entry).count();
         let loops = self.native.iter().filter(|native| native.eval_loop).count();
-        let known = process.marks_entry_frames() || in_other || process.has_greenlets;
-        if missing.frameless == 0 && is_whole && raw.native_status == NATIVE_COMPLETE && loops > entries && !known {
+        let known = process.marks_entry_frames() || in_other;
+        if missing.frameless == 0 && is_whole && native_is_whole && loops > entries && !known {
             if loops == entries + 1 && is_beginning_or_ending(process, raw) {
                 missing.frameless = 1;
             } else {

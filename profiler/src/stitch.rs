@@ -87,7 +87,7 @@ fn interleave<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) {
             }
         } else {
             // A loop whose frames are not in the list: it could not be read, or ended before this loop, or they are
-            // those of another interpreter or greenlet of this thread.
+            // those of another interpreter of this thread.
             stack.push(parts.unseen.unwrap_or(native.frame));
         }
     }

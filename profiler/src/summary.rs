@@ -179,7 +179,7 @@ pub struct PythonStacks {
     pub torn: u64,
     /// With a function that has no name.
     pub unnamed: u64,
-    /// With a marker in place of frames of another interpreter, greenlet or CPython of the thread.
+    /// With a marker in place of frames of another interpreter or CPython of the thread.
     pub unseen: u64,
 }
 

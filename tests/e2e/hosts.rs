@@ -16,7 +16,9 @@ use profiler_tests::{
     python::{self, Python},
     serial::serial,
     skip::skip,
+    venv,
     workload::{self, Workload},
+    workshop::Workshop,
 };
 
 use crate::RATE;
@@ -76,6 +78,80 @@ fn code_in_a_subinterpreter_has_its_own_frames_and_those_of_its_host_below() -> 
         ensure!(
             outside.count_of("inside") == 0 && inside.count_of("outside") == 0,
             "{folded}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_greenlets_stack_begins_with_its_own_first_function() -> Result<()> {
+    let _serial = serial();
+    let pythons: Vec<Python> = python::all()?
+        .into_iter()
+        .filter(|python| python.executable.to_string_lossy().contains("pyenv"))
+        .collect();
+    python::each_of(&pythons, |python| {
+        let Some(interpreter) = venv::with(python, &["greenlet"])? else {
+            return Ok(());
+        };
+        let workshop = Workshop::new()?;
+        let mut command = Command::new(interpreter);
+        command.arg(workshop.copy("greenlets.py")?);
+        let workload = Workload::command(command, None)?;
+        let pid = workload.pid.to_string();
+        let outcome = Profiler::record(&[
+            "-p",
+            &pid,
+            "-d",
+            "1",
+            "-r",
+            RATE,
+            "--no-kernel",
+            "-f",
+            "folded",
+            "-o",
+            "-",
+        ])
+        .succeed()?;
+        let folded = outcome.folded()?;
+        for (leaf, own, others) in [
+            (
+                "leaf_a",
+                ["body_a", "leaf_a", "spin"],
+                ["starts_b", "body_b", "in_main", "<module>"],
+            ),
+            (
+                "leaf_b",
+                ["body_b", "leaf_b", "spin"],
+                ["starts_b", "body_a", "in_main", "<module>"],
+            ),
+            (
+                "in_main",
+                ["<module>", "in_main", "spin"],
+                ["starts_b", "body_a", "body_b", "in_turn"],
+            ),
+        ] {
+            let of_leaf = folded.only(|stack| has(stack, leaf));
+            let right = of_leaf.share(|stack| {
+                has_chain_among_python(stack, &own)
+                    && !others.iter().any(|other| has(stack, other))
+                    // The evaluation loop of nobody.
+                    && has_unseen(stack).is_none()
+                    && !has(stack, "_PyEval_EvalFrameDefault")
+            });
+            ensure!(
+                of_leaf.total() > 50 && right >= 0.99,
+                "{leaf}: {:.1} %\n{of_leaf}\n{}",
+                right * 100.0,
+                outcome.stderr
+            );
+        }
+        let whole = folded.share(|stack| !stack.iter().any(|frame| frame.starts_with("[native stack")));
+        ensure!(
+            whole >= 0.98,
+            "{:.1} % are whole\n{folded}\n{}",
+            whole * 100.0,
+            outcome.stderr
         );
         Ok(())
     })

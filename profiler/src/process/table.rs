@@ -74,9 +74,9 @@ pub struct Process {
     pub python: Option<PythonIn>,
     /// Further CPythons that it has mapped: their stacks are not walked.
     pub other_pythons: Vec<OtherPython>,
-    /// It has loaded the `greenlet` module (gevent, eventlet): a thread's native stack then holds the evaluation loops of
-    /// other greenlets below those of the running one.
-    pub has_greenlets: bool,
+    /// The `greenlet` module (gevent, eventlet), if it has loaded it: below the first function of a greenlet a thread's
+    /// native stack holds what belongs to others, or nobody.
+    pub greenlets: Option<FileId>,
     /// Its code objects.
     codes: FxHashMap<CodeAt, CodeId>,
     /// Those that user space did not find there either.
@@ -131,7 +131,7 @@ impl Process {
             without_perf_map: 0,
             python: None,
             other_pythons: Vec::new(),
-            has_greenlets: false,
+            greenlets: None,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
             threads: Threads::default(),
@@ -304,7 +304,9 @@ impl Process {
         }
         let file = files.of_mapping(self.pid, entry);
         let bias = file.and_then(|id| files.get(id).headers.as_ref()?.load_bias(entry));
-        self.has_greenlets |= is_greenlet_module(entry);
+        if is_greenlet_module(entry) {
+            self.greenlets = file;
+        }
         let vdso = matches!(&entry.name, MapName::Special(name) if &**name == "[vdso]");
         let mapping = Mapping {
             range: entry.start..entry.end,
@@ -387,10 +389,10 @@ impl Process {
     }
 }
 
-/// `greenlet/_greenlet.cpython-312-x86_64-linux-gnu.so`
+/// `greenlet/_greenlet.cpython-312-x86_64-linux-gnu.so`; before greenlet 1.0 `greenlet.cpython-38-…so`.
 fn is_greenlet_module(entry: &MapEntry) -> bool {
     let name = entry.path().and_then(|path| path.file_name()?.to_str());
-    name.is_some_and(|name| name.starts_with("_greenlet."))
+    name.is_some_and(|name| name.starts_with("_greenlet.") || name.starts_with("greenlet."))
 }
 
 /// The processes that exist now, by pid.
@@ -463,7 +465,7 @@ impl Table {
                     mappings: parent.mappings.clone(),
                     python,
                     other_pythons: parent.other_pythons.clone(),
-                    has_greenlets: parent.has_greenlets,
+                    greenlets: parent.greenlets,
                     codes: parent.codes.clone(),
                     ..Process::new(pid, instance, parent.comm.clone())
                 }

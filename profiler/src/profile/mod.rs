@@ -52,9 +52,8 @@ id!(
 pub mod unseen {
     pub const OTHER_CPYTHON: &str = "[frames of another CPython]";
     pub const OTHER_INTERPRETER: &str = "[frames of another interpreter]";
-    pub const OTHER_GREENLET: &str = "[frames of another greenlet]";
     pub const NOT_FOUND: &str = "[Python frames not found]";
-    pub const ALL: [&str; 4] = [OTHER_CPYTHON, OTHER_INTERPRETER, OTHER_GREENLET, NOT_FOUND];
+    pub const ALL: [&str; 3] = [OTHER_CPYTHON, OTHER_INTERPRETER, NOT_FOUND];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
