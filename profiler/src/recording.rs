@@ -102,6 +102,8 @@ pub struct Tally {
     pub native: [u64; NATIVE_STATUSES],
     /// Samples of CPython whose evaluation loops and Python frames do not add up.
     pub not_interleaved: u64,
+    /// Of those, the samples of compiled Python functions.
+    pub compiled: u64,
     /// Samples in which a Python function has no name.
     pub unknown_functions: u64,
     /// Samples with frames of others that are not shown: beside frames that are, and without any.
@@ -968,6 +970,7 @@ impl Ledger {
             }
             if outcome.not_interleaved {
                 self.tally.not_interleaved += count;
+                self.tally.compiled += if outcome.compiled { count } else { 0 };
             }
             if outcome.greenlet {
                 self.tally.whole_after_all(&self.stacks[stack as usize], count);

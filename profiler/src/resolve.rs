@@ -132,6 +132,8 @@ pub struct Outcome {
     pub unknown_codes: u32,
     /// Native and Python frames contradict each other.
     pub not_interleaved: bool,
+    /// Its Python functions were compiled: there is no evaluation loop that runs them.
+    pub compiled: bool,
     /// It is a greenlet's, and whole, whatever lies below its first function.
     pub greenlet: bool,
     /// A marker stands for frames of others ([`Marker::OtherCpython`] and the like).
@@ -198,6 +200,7 @@ impl Resolved {
             stack: stack as u32,
             unknown_codes,
             not_interleaved: !fits,
+            compiled: !fits && self.is_compiled(process),
             greenlet,
             unseen: other_pythons != 0 || unseen.is_some_and(|marker| self.stack.contains(&marker)),
             other_pythons,
@@ -266,6 +269,15 @@ impl Resolved {
     fn push_native(&mut self, location: Location, eval_loop: bool) {
         let frame = self.intern(location);
         self.native.push(Native { frame, eval_loop });
+    }
+
+    /// Whether there is no evaluation loop where Python functions are, although it is known what one looks like.
+    fn is_compiled(&self, process: &Process) -> bool {
+        let known = process
+            .python
+            .as_ref()
+            .is_some_and(|python| python.binary.no_eval_loop.is_none());
+        known && !self.native.iter().any(|native| native.eval_loop)
     }
 
     /// Cuts the native stack of a greenlet where that began: there `greenlet`'s own functions follow on the greenlet's last

@@ -350,6 +350,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         None => "its frames are not shown",
     };
     summary.warnings.extend(recording.other_pythons(not_seen));
+    summary.warnings.extend(compiled(&recording));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
     let told = Told {
@@ -439,6 +440,18 @@ fn opening(config: &Config, command_pid: Option<u32>, instrument: &dyn Instrumen
         format!(" {until}")
     };
     format!("{}{until}", instrument.opening(&what))
+}
+
+/// What to say of Python functions that no evaluation loop runs.
+fn compiled(recording: &Recording) -> Option<String> {
+    let samples = recording.ledger.tally.compiled;
+    (samples > 0).then(|| {
+        format!(
+            "{} of Python functions that were compiled (by Nuitka, for one): they have the line where they begin, the \
+             native stack only its innermost function, and calls of them are not counted",
+            summary::many(samples, "sample")
+        )
+    })
 }
 
 /// What to say of files that could not be opened.

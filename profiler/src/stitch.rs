@@ -49,9 +49,11 @@ pub fn stitch<T: Copy>(parts: Parts<'_, T>, stack: &mut Vec<T>) -> bool {
     stack.extend_from_slice(parts.kernel);
     let loops = parts.native.iter().filter(|native| native.eval_loop).count();
     let entries = parts.python.iter().filter(|python| python.entry).count() + parts.frameless;
+    // Frames of compiled Python functions (Nuitka's) are in the chain, and no loop has run them.
+    let loopless = parts.python_end.is_none() && parts.python.last().is_some_and(|last| !last.entry);
     let native_complete = !parts.native.is_empty() && parts.native_end.is_none();
     // A native stack that reaches the thread's first function has all loops there are.
-    let fits = !(native_complete && entries > loops);
+    let fits = !(native_complete && entries + usize::from(loopless) > loops);
     if fits && !parts.unseen_anywhere {
         interleave(parts, stack);
     } else {
@@ -204,6 +206,15 @@ mod tests {
     #[test]
     fn where_nobody_knows_which_loops_are_others_the_stack_says_so_and_is_no_whole_one() {
         assert_eq!(stitched("k", "a*b*c*s", "P|??", 0), ("ka?P".into(), false));
+    }
+
+    #[test]
+    fn frames_that_no_loop_has_run_never_lie_below_what_called_them() {
+        assert_eq!(stitched("k", "ab*s", "P|QR", 0), ("kaPQR".into(), false));
+        assert_eq!(stitched("", "abs", "QR", 0), ("aQR".into(), false));
+        assert_eq!(stitched("", "abs!", "QR", 0), ("absNQR".into(), true));
+        // Where the chain was cut, their loop may be one of those that are there.
+        assert_eq!(stitched("", "a*s", "QR!", 0), ("aQRYs".into(), true));
     }
 
     #[test]

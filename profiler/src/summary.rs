@@ -646,7 +646,7 @@ impl Cost {
 }
 
 /// What incomplete native stacks ended at.
-fn native_incomplete(tally: &Tally) -> [(u64, &'static str); 13] {
+fn native_incomplete(tally: &Tally) -> [(u64, &'static str); 14] {
     let ended = |status: u32, what| (tally.native[status as usize], what);
     [
         ended(NATIVE_TRUNCATED, "truncated at 1,536 frames"),
@@ -661,7 +661,11 @@ fn native_incomplete(tally: &Tally) -> [(u64, &'static str); 13] {
         ended(NATIVE_NOT_ADVANCING, "where the stack did not go on"),
         ended(NATIVE_BAD_FRAME_POINTER, "at generated code without a frame pointer"),
         ended(NATIVE_32_BIT, "of 32-bit programs"),
-        (tally.not_interleaved, "that contradict the Python stack"),
+        (
+            tally.not_interleaved.saturating_sub(tally.compiled),
+            "that contradict the Python stack",
+        ),
+        (tally.compiled, "of compiled Python functions"),
     ]
 }
 

@@ -7,7 +7,8 @@
 //!   of that name; never a program text (`-c`);
 //! - at most two words after a Python script or module, if they look like a subcommand, a module or a file, as far as the
 //!   first that has something secret in its name;
-//! - no option, and nothing behind one: whether it is the option's value cannot be told (`--password hunter`).
+//! - no option, and nothing behind one: whether it is the option's value cannot be told (`--password hunter`); but of some
+//!   launchers what they run is told in options, whose values are taken (`celery -A shop worker -Q mail`).
 
 use std::{fs::File, io::Read as _};
 
@@ -37,6 +38,26 @@ const EVERYWHERE: [&str; 14] = [
     "start.py",
     "worker.py",
     "wsgi.py",
+];
+
+/// Launchers, and their options whose values say what they run: a module, a file, a queue.
+const LAUNCHERS: [(&str, &[&str]); 2] = [
+    ("celery", &["-A", "--app", "-Q", "--queues"]),
+    (
+        "uwsgi",
+        &[
+            "-w",
+            "--module",
+            "--wsgi",
+            "--wsgi-file",
+            "--file",
+            "--ini",
+            "--yaml",
+            "--json",
+            "--xml",
+            "--emperor",
+        ],
+    ),
 ];
 
 /// What a process runs; `None` if it is gone, or the kernel's own.
@@ -88,6 +109,8 @@ impl Command {
                 script.map_or_else(|| program.to_owned(), |script| told(script)),
                 script.map(String::as_str),
             )
+        } else if LAUNCHERS.iter().any(|(name, _)| *name == program) {
+            (with_words(program.to_owned(), rest.iter().map(String::as_str)), None)
         } else {
             (program.to_owned(), None)
         };
@@ -205,31 +228,39 @@ fn program_text(program: &str, text: &str) -> String {
 }
 
 /// The words behind a script that are harmless and telling.
-fn with_words<'a>(mut words: String, arguments: impl Iterator<Item = &'a str>) -> String {
-    let mut kept = 0;
+fn with_words<'a>(mut words: String, mut arguments: impl Iterator<Item = &'a str>) -> String {
+    let launcher = LAUNCHERS.iter().find(|(name, _)| *name == words);
+    let telling = launcher.map_or(&[][..], |(_, options)| options);
+    let (mut kept, mut kept_values) = (0, 0);
     let mut after_option = false;
-    for argument in arguments {
-        if argument.starts_with('-') {
+    while let Some(argument) = arguments.next() {
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (argument, None),
+        };
+        let (argument, kept) = if telling.contains(&option) {
+            (value.or_else(|| arguments.next()).unwrap_or_default(), &mut kept_values)
+        } else if argument.starts_with('-') {
             if is_secretive(argument) {
                 break;
             }
-            after_option = !argument.contains('=');
+            after_option = value.is_none();
             continue;
-        }
-        if std::mem::take(&mut after_option) {
+        } else if std::mem::take(&mut after_option) {
             continue;
-        }
-        let word = if argument.starts_with(['/', '.']) {
-            base(argument)
         } else {
-            argument
+            (argument, &mut kept)
         };
-        if kept == MOST_WORDS || !is_word(word) || is_secretive(word) {
+        let word = match argument.starts_with(['/', '.']) || EVERYWHERE.contains(&base(argument)) {
+            true => told(argument),
+            false => argument.to_owned(),
+        };
+        if *kept == MOST_WORDS || !is_word(&word) || is_secretive(&word) {
             break;
         }
         words.push(' ');
-        words.push_str(word);
-        kept += 1;
+        words.push_str(&word);
+        *kept += 1;
     }
     words
 }
@@ -294,8 +325,20 @@ mod tests {
     #[test]
     fn the_script_or_the_module_is_told_and_its_subcommand() {
         for (line, told) in [
-            ("python3 -m celery worker -Q mail", "celery worker"),
-            ("/usr/bin/python3 -Im celery -A shop worker", "celery worker"),
+            ("python3 -m celery worker -Q mail", "celery worker mail"),
+            ("/usr/bin/python3 -Im celery -A shop worker", "celery shop worker"),
+            (
+                "/srv/venv/bin/python3 /srv/venv/bin/celery --app=shop.tasks -b redis worker -c 2 --queues=mail",
+                "celery shop.tasks worker mail",
+            ),
+            ("celery -A shop2.tasks beat", "celery shop2.tasks beat"),
+            (
+                "/usr/bin/uwsgi --http-socket :8080 --wsgi-file /srv/shop/app.py --master",
+                "uwsgi shop/app.py",
+            ),
+            ("uwsgi --ini /etc/uwsgi/mail.ini", "uwsgi mail.ini"),
+            ("uwsgi /etc/uwsgi/mail.ini", "uwsgi mail.ini"),
+            ("uwsgi --http :80 -w shop.wsgi:app -p 4", "uwsgi shop.wsgi:app"),
             (
                 "/srv/venv/bin/python3 /srv/venv/bin/gunicorn shop.wsgi -w 4",
                 "gunicorn shop.wsgi",
@@ -347,6 +390,10 @@ mod tests {
             "bash --init-file hunter",
             "mysql -phunter shop",
             "curl -u shop:hunter http://shop/",
+            "celery -A shop -b hunter worker",
+            "celery -b redis://:hunter@db/0 -A redis://:hunter@db worker",
+            "celery worker -Q hunter2",
+            "uwsgi --set hunter --module shop --env hunter",
             "java -Dpassword=hunter -jar shop.jar",
         ] {
             let told = words(line);

@@ -324,6 +324,7 @@ mod tests {
                 let kind = match function.as_bytes().first() {
                     Some(b'A'..=b'Z') if function.len() == 1 => FrameKind::Python,
                     Some(b'k') => FrameKind::Kernel,
+                    _ if unseen::ALL.contains(&function) => FrameKind::Marker,
                     _ => FrameKind::Native,
                 };
                 let mapping = crate::profile::Mapping {
@@ -418,6 +419,25 @@ mod tests {
             shown(Interpreter::Work, &whole),
             "start_thread thread_run PyEval_RestoreThread take_gil"
         );
+    }
+
+    #[test]
+    fn frames_of_another_interpreter_are_one_marker_and_count_as_python() {
+        let other = unseen::OTHER_CPYTHON;
+        let mixed = [
+            "read@libc",
+            other,
+            "_PyObject_Call",
+            other,
+            "host@libc",
+            other,
+            "A",
+            "Py_RunMain",
+        ];
+        assert_eq!(shown(Interpreter::Work, &mixed), format!("A {other} host {other} read"));
+        let alone = ["read@libc", other, "run_mod", "main"];
+        assert_eq!(shown(Interpreter::Work, &alone), format!("{other} read"));
+        assert_eq!(shown(Interpreter::Full, &alone), format!("main run_mod {other} read"));
     }
 
     #[test]
