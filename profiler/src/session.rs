@@ -344,13 +344,13 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     }
     summary.warnings.extend(unopened(&recording));
     let not_seen = match &config.memory {
-        Some(MemoryConfig { exact: Some(_), .. }) => "its allocations are not seen",
+        Some(memory) if memory.exact.is_some() => "its allocations are not seen",
         Some(_) => "its frames are not shown, and its small objects are followed by page only",
         None if config.calls.is_some() => "its calls are not counted, and its frames are not shown",
         None => "its frames are not shown",
     };
     summary.warnings.extend(recording.other_pythons(not_seen));
-    summary.warnings.extend(compiled(&recording));
+    summary.warnings.extend(compiled(&recording, config.calls.is_some()));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
     let told = Told {
@@ -443,13 +443,14 @@ fn opening(config: &Config, command_pid: Option<u32>, instrument: &dyn Instrumen
 }
 
 /// What to say of Python functions that no evaluation loop runs.
-fn compiled(recording: &Recording) -> Option<String> {
+fn compiled(recording: &Recording, counts_calls: bool) -> Option<String> {
     let samples = recording.ledger.tally.compiled;
     (samples > 0).then(|| {
         format!(
-            "{} of Python functions that were compiled (by Nuitka, for one): they have the line where they begin, the \
-             native stack only its innermost function, and calls of them are not counted",
-            summary::many(samples, "sample")
+            "{} of Python functions that were compiled (by Nuitka, for one): they have the line where they begin, and of the \
+             native stack its innermost function is shown{}",
+            summary::many(samples, "sample"),
+            if counts_calls { "; calls of them are not counted" } else { "" },
         )
     })
 }
