@@ -80,8 +80,8 @@ impl Marker {
         match self {
             Self::NativeEnd(status) => native_end_text(status),
             Self::Truncated => "[truncated]",
-            Self::Torn => "[Python frames not readable]",
-            Self::BadThreadState => "[Python thread state not readable]",
+            Self::Torn => unseen::TORN,
+            Self::BadThreadState => unseen::BAD_THREAD_STATE,
             Self::UnknownCode => "[unknown Python function]",
             Self::OtherCpython => unseen::OTHER_CPYTHON,
             Self::OtherInterpreter => unseen::OTHER_INTERPRETER,

@@ -53,7 +53,9 @@ pub mod unseen {
     pub const OTHER_CPYTHON: &str = "[frames of another CPython]";
     pub const OTHER_INTERPRETER: &str = "[frames of another interpreter]";
     pub const NOT_FOUND: &str = "[Python frames not found]";
-    pub const ALL: [&str; 3] = [OTHER_CPYTHON, OTHER_INTERPRETER, NOT_FOUND];
+    pub const TORN: &str = "[Python frames not readable]";
+    pub const BAD_THREAD_STATE: &str = "[Python thread state not readable]";
+    pub const ALL: [&str; 5] = [OTHER_CPYTHON, OTHER_INTERPRETER, NOT_FOUND, TORN, BAD_THREAD_STATE];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -315,4 +315,35 @@ mod tests {
             assert_eq!(native(function, path), expected, "{function} {path}");
         }
     }
+
+    #[test]
+    fn frames_that_are_not_shown_are_a_librarys_and_own_what_nobody_else_does() {
+        let mut profile = Profile::new(Vec::new(), None);
+        let mut frame = |kind, function: &str| {
+            let frame = Frame {
+                kind,
+                function: profile.intern_string(function),
+                file: profile.intern_string(if kind == FrameKind::Python { "/srv/own.py" } else { "" }),
+                line: 0,
+                first_line: 0,
+                mapping: None,
+                address: 0,
+                inlined: false,
+            };
+            profile.intern_frame(frame)
+        };
+        let own = frame(FrameKind::Python, "own");
+        let host = frame(FrameKind::Native, "host");
+        let missing = frame(FrameKind::Marker, unseen::OTHER_CPYTHON);
+        let fill = frame(FrameKind::Native, "fill");
+        let alone = profile.intern_stack(&[fill, missing, host]);
+        let below = profile.intern_stack(&[fill, missing, host, own]);
+        let mut owners = Owners::new(&profile);
+        assert_eq!(owners.find(alone).frame, Some(missing));
+        let owner = owners.find(below);
+        assert_eq!(
+            (owner.frame, owner.library, owner.via),
+            (Some(own), Some(missing), Some(fill))
+        );
+    }
 }
