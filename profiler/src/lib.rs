@@ -43,3 +43,4 @@ pub mod summary;
 pub mod symbolize;
 pub mod truncated;
 pub mod unwind;
+pub mod waits;

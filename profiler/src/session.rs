@@ -6,6 +6,7 @@ mod exact;
 mod memory;
 mod unsuited;
 mod wait;
+mod waits;
 
 use std::{
     ffi::OsStr,
@@ -37,10 +38,11 @@ use self::{
     content::Content,
     memory::Memory,
     wait::{Signals, ended, finishing, until, wait, waits_for_reader, watch},
+    waits::Waits,
 };
 use crate::{
     bpf::{self, Kernel, LoadOptions, Tables},
-    config::{Config, MemoryConfig, NativeFrames, OutputTarget, Target, Verbosity, Via},
+    config::{Config, MemoryConfig, NativeFrames, OutputChoice, OutputTarget, Target, Verbosity, Via},
     cost,
     cpu_use::{self, Clock, CpuUse, Whose},
     exit, humanize,
@@ -148,6 +150,8 @@ struct Recorded {
     memory: Option<Memory>,
     /// Counts of calls, if they were asked for.
     calls: Option<Calls>,
+    /// Where threads waited, likewise.
+    waits: Option<Waits>,
     child: Option<Running>,
     /// Still handled while the command goes on.
     signals: Option<Signals>,
@@ -208,6 +212,14 @@ async fn run(
         None => None,
     };
     let mut calls = config.calls.as_ref().map(|wanted| Calls::new(config, wanted));
+    let mut waits = match &config.waits {
+        Some(_) => Some(Waits::new(
+            config,
+            &mut source.kernel,
+            findings.pid_namespace.is_some(),
+        )?),
+        None => None,
+    };
     adopt(&mut recording, &scope)?;
     // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
     let expected = stopped.as_ref().and_then(|stopped| recording.expect(stopped.code()));
@@ -219,11 +231,15 @@ async fn run(
         &mut recording,
         memory.as_mut(),
         calls.as_mut(),
+        waits.as_mut(),
     )?;
     unwinder.install(Some(Instant::now() + TABLES_WAIT));
     source.start()?;
     if let Some(memory) = &mut memory {
         memory.start(&recording);
+    }
+    if let Some(waits) = &mut waits {
+        waits.start(&recording);
     }
     if let Some(calls) = &mut calls {
         calls.start(&mut source.kernel)?;
@@ -277,7 +293,7 @@ async fn run(
             ready = ring.readable() => ready.context("failed to watch the ring buffer")?.clear_ready(),
             ready = sideband.readable() => {
                 ready.context("failed to watch the side band")?.clear_ready();
-                take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut())?;
+                take_in(&mut source, &mut unwinder, &mut recording, memory.as_mut(), calls.as_mut(), waits.as_mut())?;
                 sleep(SIDEBAND_PAUSE).await;
             }
             _ = look.tick() => {}
@@ -304,6 +320,7 @@ async fn run(
             &mut recording,
             memory.as_mut(),
             calls.as_mut(),
+            waits.as_mut(),
         )?;
         recording.name_threads(false);
         if let Some(memory) = &mut memory
@@ -354,6 +371,7 @@ async fn run(
         &mut recording,
         memory.as_mut(),
         calls.as_mut(),
+        waits.as_mut(),
     )?;
     recording.name_threads(true);
     if let Some(memory) = &mut memory {
@@ -361,6 +379,9 @@ async fn run(
     }
     if let Some(calls) = &mut calls {
         calls.finish(&source.kernel, &mut recording);
+    }
+    if let Some(waits) = &mut waits {
+        waits.finish(&mut recording);
     }
     if stopped_by == StoppedBy::CommandEnded
         && let Some(child) = &mut child
@@ -395,6 +416,7 @@ async fn run(
         recording,
         memory,
         calls,
+        waits,
         child,
         signals: Some(signals),
         started_at,
@@ -414,6 +436,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         mut recording,
         mut memory,
         calls,
+        waits,
         child: _,
         signals: _,
         started_at,
@@ -436,10 +459,11 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     drop(source);
 
     let naming = Instant::now();
-    let (mut content, warnings) = match (&mut memory, &calls) {
-        (Some(memory), _) => memory.content(&recording, length),
-        (None, Some(calls)) => (calls.content(&recording, length), Vec::new()),
-        (None, None) => {
+    let (mut content, warnings) = match (&mut memory, &calls, &waits) {
+        (Some(memory), ..) => memory.content(&recording, length),
+        (None, Some(calls), _) => (calls.content(&recording, length), Vec::new()),
+        (None, None, Some(waits)) => waits.content(&recording, length),
+        (None, None, None) => {
             let (profile, warnings) = name::name(&recording, config.period_ns);
             (Content::Profile(profile), warnings)
         }
@@ -452,6 +476,11 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     if let (Some(memory), Content::Memory(report, _)) = (&memory, &content) {
         summary.memory = Some(memory.summary(report, &counters));
         summary.warnings.extend(memory.warnings());
+    }
+    if let (Some(waits), Content::Waits(report)) = (&waits, &content) {
+        let shows_table = config.output == OutputChoice::Stdout;
+        summary.waits = Some(waits.summary(report, &counters, shows_table));
+        summary.warnings.extend(waits.warnings());
     }
     if let Some(refusal) = calls.as_ref().and_then(|calls| calls.refusal(&recording)) {
         let hint = summary.children_line().map(|line| format!("; {line}"));
@@ -494,7 +523,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     // What the recording came to is said even if it could not be written.
     match &content {
         Content::Profile(profile) => say!("{}", screen(config, &summary, profile)),
-        Content::Memory(..) | Content::Calls(_) => lines.iter().for_each(|line| say!("{line}")),
+        Content::Memory(..) | Content::Calls(_) | Content::Waits(_) => lines.iter().for_each(|line| say!("{line}")),
     }
     let written = written?;
     if let (Some(memory), Some(output)) = (&memory, outputs.curve) {
@@ -529,6 +558,7 @@ fn take_in(
     recording: &mut Recording,
     mut memory: Option<&mut Memory>,
     mut calls: Option<&mut Calls>,
+    mut waits: Option<&mut Waits>,
 ) -> anyhow::Result<()> {
     source.read(|event| match event {
         Event::Process(event) => recording.apply(event),
@@ -541,9 +571,12 @@ fn take_in(
     if let Some(calls) = calls.as_deref_mut() {
         calls.take_in(&mut source.kernel, recording)?;
     }
+    if let Some(waits) = waits.as_deref_mut() {
+        waits.take_in(recording);
+    }
     let forgotten = recording.forget_stacks();
     source.kernel.forget(&forgotten.stacks, &forgotten.codes);
-    tell(&mut source.kernel, unwinder, recording, memory, calls)?;
+    tell(&mut source.kernel, unwinder, recording, memory, calls, waits)?;
     unwinder.install(None);
     Ok(())
 }
@@ -554,6 +587,7 @@ fn tell(
     recording: &mut Recording,
     mut memory: Option<&mut Memory>,
     mut calls: Option<&mut Calls>,
+    mut waits: Option<&mut Waits>,
 ) -> anyhow::Result<()> {
     for fact in recording.drain_facts() {
         match fact {
@@ -574,8 +608,14 @@ fn tell(
                 if let Some(calls) = calls.as_deref_mut() {
                     calls.probe(kernel, recording, pid);
                 }
+                if let Some(waits) = waits.as_deref_mut() {
+                    waits.know(recording, pid);
+                }
             }
             Fact::NotPython { pid } => {
+                if let Some(waits) = waits.as_deref_mut() {
+                    waits.know(recording, pid);
+                }
                 kernel.remove_python(pid);
                 kernel.remove_pool_facts(pid);
                 kernel.remove_call_facts(pid);
@@ -593,10 +633,12 @@ fn tell(
 fn clocked(config: &Config) -> Option<u32> {
     let all = !config.subprocesses && config.tids.is_empty() && config.comm.is_none() && config.cgroup.is_none();
     match &config.target {
-        Target::Pids(pids) if all && config.memory.is_none() && config.calls.is_none() => match pids[..] {
-            [pid] => Some(pid),
-            _ => None,
-        },
+        Target::Pids(pids) if all && config.memory.is_none() && config.calls.is_none() && config.waits.is_none() => {
+            match pids[..] {
+                [pid] => Some(pid),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -745,6 +787,13 @@ fn load_options(config: &Config, findings: &Findings, cpus: usize) -> LoadOption
         event: match config.memory {
             Some(MemoryConfig { exact: Some(exact), .. }) => bpf::Event::Allocations { blocks: exact.max_live },
             Some(_) => bpf::Event::Memory,
+            None if config.waits.is_some() => bpf::Event::Waits {
+                threads: match config.target {
+                    Target::All => waits::SLOTS_OF_ALL,
+                    Target::Pids(_) | Target::Command(_) => waits::SLOTS,
+                },
+                lazy: waits::is_lazy(config, findings.pid_namespace.is_some()),
+            },
             None if config.calls.is_some() => bpf::Event::Calls {
                 period_ns: config.period_ns,
             },
@@ -862,6 +911,9 @@ fn opening(config: &Config, command_pid: Option<u32>) -> String {
     if config.calls.is_some() {
         return format!("counting the calls of {what}{until}");
     }
+    if config.waits.is_some() {
+        return format!("following the waits of {what}{until}");
+    }
     if config.memory.is_some() {
         return format!("watching the memory of {what}{until}");
     }
@@ -905,6 +957,7 @@ fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[Stri
         thread: config.threads,
         merge_workers: config.merge_workers,
         title: match &config.memory {
+            None if config.waits.is_some() => format!("Waiting time of {subject}"),
             None => format!("CPU time of {subject}"),
             Some(wanted) => format!("{} of {subject}", memory::headline(wanted)),
         },
@@ -913,7 +966,11 @@ fn view(config: &Config, recording: &Recording, summary: &Summary, lines: &[Stri
             (Some(cpu), [_, samples, ..]) => format!("{samples} · {}", cpu.short()),
             (_, lines) => lines.first().cloned().unwrap_or_default(),
         },
-        value: config.memory.as_ref().map_or(0, memory::value),
+        value: match &config.memory {
+            Some(wanted) => memory::value(wanted),
+            None if config.waits.is_some() => crate::report::waits::VALUE,
+            None => 0,
+        },
         interpreter: match (&config.memory, config.native_frames) {
             // A heap's files for other programs keep all frames.
             (Some(_), _) if config.format != Format::Svg => Interpreter::Full,

@@ -6,6 +6,7 @@ mod log;
 mod multi;
 mod shared;
 mod tables;
+mod waits;
 mod watch;
 
 use std::{
@@ -21,7 +22,8 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
-        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink, uprobe::UProbeLink,
+        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
+        uprobe::UProbeLink,
     },
 };
 use profiler_common::{
@@ -37,7 +39,7 @@ use profiler_common::{
 };
 
 use self::multi::Multi;
-pub use self::{tables::Tables, watch::WatchLink};
+pub use self::{tables::Tables, waits::WaitMaps, watch::WatchLink};
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
     config::Probe,
@@ -77,6 +79,8 @@ pub enum Event {
     Allocations { blocks: u32 },
     /// Calls of Python functions, and ticks of the CPU clock.
     Calls { period_ns: u64 },
+    /// Switches of threads, with room for so many of them. `lazy`: who is wanted is only known when it runs.
+    Waits { threads: u32, lazy: bool },
 }
 
 /// A place in a file where calls of Python functions can be seen.
@@ -133,8 +137,10 @@ pub struct Kernel {
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
     event: Event,
-    /// Programs that see what happens to memory.
+    /// Programs that see what happens to memory, or who waits.
     memory: Vec<RawTracePointLink>,
+    waits: Option<WaitMaps>,
+    switches: Option<BtfTracePointLink>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
     call_facts: HashMap<MapData, u32, CallFacts>,
     expected: HashMap<MapData, u32, ExpectedPython>,
@@ -184,7 +190,7 @@ impl Kernel {
         }
         match options.event {
             Event::Allocations { blocks } => loader.map_max_entries(names::MAP_BLOCKS, blocks.max(1)),
-            Event::Clock { .. } | Event::Memory | Event::Calls { .. } => loader
+            Event::Clock { .. } | Event::Memory | Event::Calls { .. } | Event::Waits { .. } => loader
                 .map_max_entries(names::MAP_BLOCKS, 1)
                 .map_max_entries(names::MAP_SITES, 1)
                 .map_max_entries(names::MAP_PENDING, 1),
@@ -205,6 +211,8 @@ impl Kernel {
         if !watched {
             loader.map_max_entries(names::MAP_WATCHES, 1);
         }
+        let wait_config = waits::size(&mut loader, options.event)?;
+        loader.override_global(names::GLOBAL_WAIT_CONFIG, &wait_config, true);
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
         let mut multi = None;
 
@@ -216,6 +224,7 @@ impl Kernel {
                 }
             }
             Event::Clock { .. } => load_clock(&mut ebpf)?,
+            Event::Waits { .. } => waits::load(&mut ebpf)?,
             Event::Calls { .. } => {
                 load_clock(&mut ebpf)?;
                 // Before the maps are taken from it.
@@ -261,6 +270,11 @@ impl Kernel {
             events: BTreeMap::new(),
             event: options.event,
             memory: Vec::new(),
+            waits: match options.event {
+                Event::Waits { threads, .. } => Some(WaitMaps::take(&mut ebpf, threads)?),
+                _ => None,
+            },
+            switches: None,
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
@@ -282,6 +296,11 @@ impl Kernel {
         self.tables.take()
     }
 
+    /// The accounts of threads, if they are kept: once.
+    pub fn take_waits(&mut self) -> Option<WaitMaps> {
+        self.waits.take()
+    }
+
     /// Starts sampling on one CPU; nothing happens if it is being sampled already, or if samples are not taken by CPU.
     pub fn attach_cpu(&mut self, cpu: u32) -> anyhow::Result<()> {
         let (Event::Clock { period_ns } | Event::Calls { period_ns }) = self.event else {
@@ -298,15 +317,20 @@ impl Kernel {
 
     /// Starts to look at what is not on one CPU: nothing, or memory.
     pub fn attach_events(&mut self) -> anyhow::Result<()> {
-        if self.event != Event::Memory {
-            return Ok(());
-        }
-        for (name, tracepoint) in MEMORY {
+        let tracepoints = match self.event {
+            Event::Memory => MEMORY.to_vec(),
+            Event::Waits { .. } => waits::tracepoints(&self.ebpf).to_vec(),
+            _ => return Ok(()),
+        };
+        for (name, tracepoint) in tracepoints {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             let link = program
                 .attach(tracepoint)
                 .with_context(|| format!("failed to attach `{name}` to the tracepoint {tracepoint}"))?;
             self.memory.push(program.take_link(link)?);
+        }
+        if let Event::Waits { .. } = self.event {
+            self.switches = Some(waits::attach_switches(&mut self.ebpf)?);
         }
         Ok(())
     }
@@ -429,6 +453,8 @@ impl Kernel {
     /// Stops sampling everywhere. What is in the ring buffer stays.
     pub fn detach_all(&mut self) {
         self.events.clear();
+        // Before what tells of the waits it draws.
+        self.switches = None;
         self.memory.clear();
         self.detach_probes();
         for leaving in self.leaving.drain(..) {
@@ -754,7 +780,18 @@ mod tests {
             names::MAP_UNWIND_RULES,
             names::MAP_SCRATCH,
             names::MAP_CODE_SCRATCH,
+            names::PROGRAM_SWITCH,
+            names::PROGRAM_WAIT_FORK,
+            names::PROGRAM_WAIT_RESUME,
+            names::PROGRAM_WAIT_CALL,
+            names::MAP_WAIT_PLACES,
+            names::MAP_WAIT_SLOTS,
+            names::MAP_WAIT_FREE,
+            names::MAP_WAIT_CALLS,
+            names::MAP_WAIT_CONTROL,
+            names::MAP_WAIT_RECORDS,
             names::GLOBAL_CONFIG,
+            names::GLOBAL_WAIT_CONFIG,
         ] {
             assert!(symbols.contains(&name), "the object has no `{name}`");
         }

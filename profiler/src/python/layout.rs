@@ -55,6 +55,8 @@ pub struct InterpreterLayout {
     pub next: u32,
     /// `PyInterpreterState.modules`, from 3.12 on `.imports.modules`.
     pub modules: u32,
+    /// The first of its thread states: `PyInterpreterState.tstate_head`, from 3.11 on `.threads.head`.
+    pub threads: u32,
 }
 
 /// Why there is no layout for a version.
@@ -193,6 +195,7 @@ const HEAP_FRAMES_3_8: Layout = Layout {
         head: 32,
         next: 0,
         modules: 56,
+        threads: 8,
     },
 };
 
@@ -208,6 +211,7 @@ const HEAP_FRAMES_3_9: Layout = Layout {
         head: 32,
         next: 0,
         modules: 856,
+        threads: 8,
     },
     ..HEAP_FRAMES_3_8
 };
@@ -260,6 +264,7 @@ const INTERPRETER_FRAMES_3_11: Layout = Layout {
         head: 40,
         next: 0,
         modules: 888,
+        threads: 16,
     },
 };
 
@@ -292,6 +297,7 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
         head: 40,
         next: 0,
         modules: 944,
+        threads: 72,
     },
 };
 
@@ -508,6 +514,7 @@ impl Positions {
             head: head as u32,
             next: block.at_most("interpreter_state.next", self.interpreter_next, 1 << 20)? as u32,
             modules: block.at_most("interpreter_state.imports_modules", self.interpreter_modules, 1 << 20)? as u32,
+            threads: block.at_most("interpreter_state.threads_head", self.interpreter_next + 8, 1 << 20)? as u32,
         };
         // From 3.15 on the thread state is in a thread-local variable and there is no key.
         let auto_tss_key = if version.minor < 15 {

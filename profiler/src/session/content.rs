@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::memory;
+use super::{memory, waits};
 use crate::{
     config::Config,
     profile::Profile,
@@ -10,6 +10,7 @@ use crate::{
         View,
         calls::{CallsReport, table as calls_table},
         memory::MemoryReport,
+        waits::WaitsReport,
     },
 };
 
@@ -18,6 +19,7 @@ pub(super) enum Content {
     Profile(Profile),
     Memory(Box<MemoryReport>, Option<Profile>),
     Calls(Box<CallsReport>),
+    Waits(Box<WaitsReport>),
 }
 
 impl Content {
@@ -25,6 +27,7 @@ impl Content {
         match self {
             Self::Profile(profile) => Some(profile),
             Self::Memory(report, _) => Some(&mut report.profile),
+            Self::Waits(report) => Some(&mut report.profile),
             Self::Calls(_) => None,
         }
     }
@@ -34,6 +37,10 @@ impl Content {
             (Self::Profile(profile), _) => config.format.writer().write(profile, view, out),
             (Self::Memory(report, base), Some(wanted)) => memory::write(report, wanted, base.as_ref(), view, out),
             (Self::Calls(report), _) => write_calls(report, config, out),
+            (Self::Waits(report), _) => match &config.waits {
+                Some(wanted) => waits::write(report, wanted, view, out),
+                None => config.format.writer().write(&report.profile, view, out),
+            },
             (Self::Memory(report, _), None) => config.format.writer().write(&report.profile, view, out),
         }
     }
