@@ -15,3 +15,4 @@ pub mod python;
 pub mod record;
 pub mod stats;
 pub mod unwind;
+pub mod wait;

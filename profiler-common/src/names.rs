@@ -50,7 +50,19 @@ pub const MAP_UNWIND_RULES: &str = "UNWIND_RULES";
 pub const MAP_SCRATCH: &str = "SCRATCH";
 pub const MAP_CODE_SCRATCH: &str = "CODE_SCRATCH";
 
+pub const PROGRAM_SWITCH: &str = "wait_switch";
+pub const PROGRAM_WAIT_FORK: &str = "wait_fork";
+pub const PROGRAM_WAIT_RESUME: &str = "wait_resume";
+pub const PROGRAM_WAIT_CALL: &str = "wait_call";
+pub const MAP_WAIT_PLACES: &str = "WAIT_PLACES";
+pub const MAP_WAIT_SLOTS: &str = "WAIT_SLOTS";
+pub const MAP_WAIT_FREE: &str = "WAIT_FREE";
+pub const MAP_WAIT_CALLS: &str = "WAIT_CALLS";
+pub const MAP_WAIT_CONTROL: &str = "WAIT_CONTROL";
+pub const MAP_WAIT_RECORDS: &str = "WAIT_RECORDS";
+
 pub const GLOBAL_CONFIG: &str = "CONFIG";
+pub const GLOBAL_WAIT_CONFIG: &str = "WAIT_CONFIG";
 
 const fn fits(name: &str) -> bool {
     name.len() <= 15
@@ -99,4 +111,14 @@ const _: () = assert!(
         && fits(MAP_UNWIND_RULES)
         && fits(MAP_SCRATCH)
         && fits(MAP_CODE_SCRATCH)
+        && fits(PROGRAM_SWITCH)
+        && fits(PROGRAM_WAIT_FORK)
+        && fits(PROGRAM_WAIT_RESUME)
+        && fits(PROGRAM_WAIT_CALL)
+        && fits(MAP_WAIT_PLACES)
+        && fits(MAP_WAIT_SLOTS)
+        && fits(MAP_WAIT_FREE)
+        && fits(MAP_WAIT_CALLS)
+        && fits(MAP_WAIT_CONTROL)
+        && fits(MAP_WAIT_RECORDS)
 );

@@ -26,6 +26,9 @@ pub const RECORD_CALL: u32 = 7;
 /// The calls of a process are counted from its first one on: a [`BeganRecord`].
 pub const RECORD_BEGAN: u32 = 8;
 
+/// A wait of a thread that was drawn: a [`crate::wait::WaitRecord`].
+pub const RECORD_WAIT: u32 = 9;
+
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
 /// The whole chain was read, down to the thread's first frame.

@@ -85,6 +85,12 @@ counters! {
     WatchHits = 32, "hits of hardware breakpoints";
     /// Hits of probes in processes that nobody asked for, which run the same interpreter.
     OtherHits = 33, "hits of probes in other processes";
+    /// A wait that was drawn.
+    WaitsDrawn = 34, "waits drawn";
+    /// … and had no stack: its thread went on elsewhere, or the next one was drawn first.
+    LostWaits = 35, "waits without a stack";
+    /// There was no slot for a thread.
+    LostThreads = 36, "threads whose waits are not seen: table full";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

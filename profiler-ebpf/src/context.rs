@@ -10,8 +10,9 @@
 //! | 1 | page faults | their tracepoints lie before the point where the kernel lets interrupts in again |
 //! | 2, 3 | ends of system calls | they can be preempted (faultable tracepoints, Linux 6.13) |
 //! | 4 – 7 | uprobes | from Linux 6.0 on (sleepable uprobes) with preemption, though not with migration to another CPU |
+//! | 8, 9 | ends of waits, and their beginnings | the scheduler has not let preemption in again where they are looked at |
 //!
-//! Slots 0 and 1 are simply used: nothing comes twice. The others are claimed first, so that whatever nests in whatever
+//! Slots 0, 1, 8 and 9 are simply used: nothing comes twice. The others are claimed first, so that whatever nests in whatever
 //! way costs a sample, which is counted, and never mixes two.
 
 use aya_ebpf::{
@@ -32,8 +33,10 @@ pub const PAGE_FAULT: Context = 1;
 const FIRST_CALL: Context = 2;
 const LAST_CALL: Context = 3;
 const FIRST_UPROBE: Context = 4;
-const LAST_UPROBE: Context = CONTEXTS - 1;
-const _: () = assert!(FIRST_UPROBE + 3 == LAST_UPROBE);
+const LAST_UPROBE: Context = 7;
+pub const WAIT: Context = 8;
+pub const GIL_HOLDER: Context = 9;
+const _: () = assert!(GIL_HOLDER + 1 == CONTEXTS);
 
 /// Kernel only: how many programs hold, or are just trying to get, each slot.
 #[map]

@@ -15,3 +15,8 @@ pub mod python;
 pub mod scratch;
 pub mod share;
 pub mod unwind;
+/// Waits of threads: which class a wait is of, and the account of a thread.
+pub mod wait {
+    pub mod class;
+    pub mod slot;
+}

@@ -11,6 +11,10 @@
 //! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
 //! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions (`--via breakpoints`) |
 //! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
+//! | `wait_switch` | BTF tracepoint `sched_switch` | accounts for threads' time (`waits`), and draws waits |
+//! | `wait_fork` | raw tracepoint `sched_process_fork` | has new threads accounted for |
+//! | `wait_resume` | raw tracepoint `sched_exit_tp` (6.16) | sends drawn waits with their stacks, in the threads' own context |
+//! | `wait_call` | raw tracepoint `sys_exit` | the same, where the kernel has no `sched_exit_tp` |
 //! | `track_exec` | raw tracepoint `sched_process_exec` | forgets what a process was before (`calls`) |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
@@ -64,6 +68,15 @@ mod toll;
 #[cfg(target_arch = "bpf")]
 mod user_memory;
 #[cfg(target_arch = "bpf")]
+mod wait {
+    pub mod config;
+    pub mod descriptor;
+    pub mod draw;
+    pub mod holder;
+    pub mod switch;
+    pub mod threads;
+}
+#[cfg(target_arch = "bpf")]
 mod walk;
 #[cfg(target_arch = "bpf")]
 mod watch;
@@ -72,12 +85,12 @@ mod watch;
 mod entry {
     use aya_ebpf::{
         EbpfContext as _,
-        macros::{perf_event, raw_tracepoint, uprobe, uretprobe},
-        programs::{PerfEventContext, ProbeContext, RawTracePointContext, RetProbeContext},
+        macros::{btf_tracepoint, perf_event, raw_tracepoint, uprobe, uretprobe},
+        programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RawTracePointContext, RetProbeContext},
     };
     use profiler_common::stats::Counter;
 
-    use crate::{alloc, calls, cpu, fault, mapping, pool, probe, process, stats, watch};
+    use crate::{alloc, calls, context, cpu, fault, mapping, pool, probe, process, stats, wait, watch};
 
     fn counted(outcome: Result<(), Counter>) {
         if let Err(lost) = outcome {
@@ -166,6 +179,30 @@ mod entry {
     #[raw_tracepoint(tracepoint = "sched_process_fork")]
     pub fn track_fork(ctx: RawTracePointContext) -> i32 {
         counted(process::try_track_fork(&ctx));
+        0
+    }
+
+    #[btf_tracepoint(function = "sched_switch")]
+    pub fn wait_switch(ctx: BtfTracePointContext) -> i32 {
+        counted(wait::switch::try_switch(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_process_fork")]
+    pub fn wait_fork(ctx: RawTracePointContext) -> i32 {
+        counted(wait::threads::try_fork(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_exit_tp")]
+    pub fn wait_resume(ctx: RawTracePointContext) -> i32 {
+        counted(wait::draw::try_resume(&ctx, context::WAIT));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sys_exit")]
+    pub fn wait_call(ctx: RawTracePointContext) -> i32 {
+        counted(wait::draw::try_call(&ctx));
         0
     }
 

@@ -52,6 +52,49 @@ pub fn take_memory(context: Context, task: Task, comm: [u64; 2], event: MemoryEv
     sent
 }
 
+/// Sees to it that user space has the stack of `task`, the running one: a record that refers to it follows, whose header is
+/// in the working memory.
+#[inline(always)]
+pub fn take_definition(
+    event: Option<*mut c_void>,
+    context: Context,
+    task: Task,
+    comm: [u64; 2],
+) -> Result<(), Counter> {
+    count(Counter::Samples);
+    let started_ns = stack(event, context, task, comm)?;
+    let defined = define(context);
+    finish(started_ns);
+    defined
+}
+
+/// Names the Python stack in the working memory, and sees to it that user space has it, but not its code: that is read from
+/// outside. `false` if it is not one.
+#[inline(always)]
+pub fn define_without_code(context: Context) -> bool {
+    if name(context).is_err() {
+        return false;
+    }
+    let Some(working) = scratch(context) else { return false };
+    // SAFETY: the pointer is to the first frame in the working memory.
+    if unsafe { (*working.python_frame(0)).fingerprint } == 0 {
+        return false;
+    }
+    if working.known != 0 {
+        return true;
+    }
+    working.record.header.kind = RECORD_DEFINITION;
+    working.record.place = working.place;
+    if !output::send_stack(working, false) {
+        count(Counter::LostRingFull);
+        return false;
+    }
+    count(Counter::StacksSent);
+    let (place, fingerprint) = (working.place, working.fingerprint);
+    let _ = STACKS.insert(place, KnownStack::new(place, fingerprint, working.generation), 0);
+    true
+}
+
 /// Sends what happened to the memory of `task`, the running one; how it came to it matters to nobody.
 #[inline(always)]
 pub fn take_memory_without_stack(
@@ -122,8 +165,9 @@ fn finish(started_ns: u64) {
     raise(Counter::LongestNs, took_ns);
 }
 
+/// Begins a record of this task in the working memory.
 #[inline(always)]
-fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
+pub fn begin(scratch: &mut Scratch, task: Task, comm: [u64; 2], time_ns: u64) {
     let header: &mut SampleHeader = &mut scratch.record.header;
     // SAFETY: a plain helper call.
     header.cpu = unsafe { bpf_get_smp_processor_id() };

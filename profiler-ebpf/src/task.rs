@@ -194,7 +194,15 @@ pub fn files() -> u64 {
 /// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER | PF_EXITING` (include/linux/sched.h, 6.18): threads of the kernel's own,
 /// and those that end. What lies where the user registers of the former should be is left over from whoever made them,
 /// and the latter may have given their memory back.
-const NO_USER_STACK: u32 = 0x0020_0000 | 0x4000 | 0x10 | 0x4;
+const NO_USER_STACK: u32 = OF_THE_KERNEL | 0x4;
+/// Of those, threads of the kernel's own.
+pub const OF_THE_KERNEL: u32 = 0x0020_0000 | 0x4000 | 0x10;
+
+/// Whether the running task is a thread of the kernel's own.
+#[inline(always)]
+pub fn is_of_the_kernel() -> bool {
+    field::<u32>(config::task_flags_offset()) & OF_THE_KERNEL != 0
+}
 
 /// Copies the registers with which the running thread left user space; `false` if it never was there, or will not be
 /// again.

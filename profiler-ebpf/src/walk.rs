@@ -51,6 +51,20 @@ pub fn capture(context: Context) {
             calls += 1;
         }
     }
+    visit(context);
+}
+
+/// Reads the chain that begins with this frame, of whatever thread; `scratch.process` is filled in.
+#[inline(always)]
+pub fn chain(context: Context, frame: u64) {
+    let Some(scratch) = scratch(context) else { return };
+    frames::start(scratch);
+    scratch.frame = frame;
+    visit(context);
+}
+
+#[inline(always)]
+fn visit(context: Context) {
     // Entry frames are visited but not kept, at most one per kept frame.
     let mut calls = 0;
     while calls < 2 * MAX_PYTHON_FRAMES as u32 / FRAMES_PER_CALL + 1 {

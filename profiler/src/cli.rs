@@ -11,7 +11,7 @@ use clap_complete::Shell;
 use crate::{
     config::{
         CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
-        GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via,
+        GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via, WaitsBy, WaitsFormat,
     },
     report::{Format, calls::table::Sort},
 };
@@ -54,6 +54,17 @@ Examples:
 
 Every call stops at a probe, some 0.3 to 1 µs each: --max-overhead says how much slower the program may become.";
 
+const WAITS_EXAMPLES: &str = "\
+Examples:
+  profiler waits -p 4242 -d 10                 # who waits, how long, for what, on which line
+  profiler waits -a -d 10 --by process         # every process of the machine
+  profiler waits -p 4242 -d 10 --by thread     # how the time of each thread adds up
+  profiler waits -p 4242 -o waits.svg          # a flame graph, width = time
+  profiler waits -p 4242 -f json -o waits.json
+
+Every blocked interval of every thread is counted, to the nanosecond. Long ones all come with their stack, of short
+ones as many as give an unbiased picture. Nothing of the process is touched.";
+
 /// System-wide profiler that understands CPython. The programs it looks at need no change and no restart, and are
 /// never stopped.
 #[derive(Debug, Parser)]
@@ -68,6 +79,7 @@ pub enum Command {
     Record(Record),
     Memory(Memory),
     Calls(Calls),
+    Waits(Waits),
     /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
     Completions {
         /// Shell to write for
@@ -285,6 +297,36 @@ pub struct Calls {
     pub format: Option<CallsFormat>,
 }
 
+/// Record where threads wait: how long, for what, and on which line
+#[derive(Debug, Args)]
+#[command(after_help = WAITS_EXAMPLES)]
+pub struct Waits {
+    #[command(flatten)]
+    pub common: Common,
+
+    /// One row of the table for each
+    #[arg(long, value_name = "WHAT", default_value = "line", help_heading = "Report")]
+    pub by: WaitsBy,
+
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
+    pub top: usize,
+
+    /// Leave out kernel stacks
+    #[arg(long, help_heading = "Recording")]
+    pub no_kernel: bool,
+
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        help_heading = "Output",
+        help = "Format: of the table, text, csv or json; of the stacks, svg, folded, speedscope or pprof [default: by \
+                the ending of FILE, else text]"
+    )]
+    pub format: Option<WaitsFormat>,
+}
+
 /// What every kind of recording understands
 #[derive(Debug, Args)]
 pub struct Common {
@@ -331,7 +373,7 @@ pub struct Common {
     pub no_native: bool,
 
     /// File to write, `-` for standard output [default: COMM-PID-TIME or system-TIME, with the format's ending; tables of
-    /// `memory` and `calls` go to standard output]
+    /// `memory`, `calls` and `waits` go to standard output]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 
@@ -568,7 +610,7 @@ mod tests {
         let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words)?.command {
             Command::Record(record) => Ok(record),
-            Command::Memory(_) | Command::Calls(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
+            _ => unreachable!("`record` was typed"),
         }
     }
 

@@ -18,8 +18,9 @@ use thiserror::Error;
 pub use crate::cli::{Place, Probe};
 pub use crate::report::calls::{export::Format as CallsFormat, table::Sort};
 pub use crate::report::memory::group::By as GroupBy;
+pub use crate::report::waits::rows::By as WaitsBy;
 use crate::{
-    cli::{Calls, Common, Limit, Memory, ProcessWord, Record},
+    cli::{Calls, Common, Limit, Memory, ProcessWord, Record, Waits},
     exit, humanize,
     process::{comm, who},
     report::Format,
@@ -139,6 +140,17 @@ pub struct CallsConfig {
     pub format: Option<CallsFormat>,
 }
 
+/// What `waits` shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaitsConfig {
+    pub by: WaitsBy,
+    pub top: usize,
+    pub format: WaitsFormat,
+}
+
+/// What `waits` writes: the same as `memory`, width = time.
+pub type WaitsFormat = MemoryFormat;
+
 /// What `memory` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum MemoryFormat {
@@ -149,10 +161,10 @@ pub enum MemoryFormat {
     Csv,
     /// The table, for programs: exact numbers.
     Json,
-    /// Flame graph, width = bytes.
+    /// Flame graph, width = bytes or time.
     #[value(alias = "flamegraph")]
     Svg,
-    /// One line per stack with its bytes.
+    /// One line per stack with its bytes or time.
     #[value(aliases = ["collapsed", "raw"])]
     Folded,
     Speedscope,
@@ -233,6 +245,8 @@ pub struct Config {
     pub memory: Option<MemoryConfig>,
     /// Calls are counted.
     pub calls: Option<CallsConfig>,
+    /// Waits are followed.
+    pub waits: Option<WaitsConfig>,
     /// Split stacks by thread.
     pub threads: bool,
     /// Show equal workers as one.
@@ -541,6 +555,35 @@ impl Config {
         config.with_outputs_apart()
     }
 
+    /// What `profiler waits …` means.
+    pub fn from_waits_cli(typed: Waits) -> Result<Self, ConfigError> {
+        let Waits {
+            common,
+            by,
+            top,
+            no_kernel,
+            format,
+        } = typed;
+        let mut config = Self::common(common)?;
+        let format = match (format, &config.output) {
+            (Some(format), _) => format,
+            (None, output) if !says_format(output) => WaitsFormat::Text,
+            (None, OutputChoice::File { path, .. }) => {
+                WaitsFormat::from_path(path).ok_or_else(|| ConfigError::UnknownEndingOfMemory { path: path.clone() })?
+            }
+            (None, OutputChoice::Stdout | OutputChoice::ByDefault { .. }) => WaitsFormat::Text,
+        };
+        if let OutputChoice::ByDefault { .. } = config.output
+            && format.is_table()
+        {
+            config.output = OutputChoice::Stdout;
+        }
+        config.format = format.stacks().unwrap_or(DEFAULT_FORMAT);
+        config.kernel_stacks = !no_kernel;
+        config.waits = Some(WaitsConfig { by, top, format });
+        config.with_outputs_apart()
+    }
+
     /// Refuses to write two things into one file.
     fn with_outputs_apart(self) -> Result<Self, ConfigError> {
         let mut taken: Vec<(&'static str, OutputTarget)> = Vec::new();
@@ -622,6 +665,7 @@ impl Config {
             format: DEFAULT_FORMAT,
             memory: None,
             calls: None,
+            waits: None,
             threads,
             merge_workers: false,
             summary_json,
@@ -830,7 +874,7 @@ mod tests {
         let words = ["profiler", "record"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words).unwrap().command {
             Command::Record(record) => Config::from_cli(record),
-            Command::Memory(_) | Command::Calls(_) | Command::Completions { .. } => unreachable!("`record` was typed"),
+            _ => unreachable!("`record` was typed"),
         }
     }
 
@@ -853,6 +897,7 @@ mod tests {
             format: Format::Svg,
             memory: None,
             calls: None,
+            waits: None,
             threads: false,
             merge_workers: false,
             verbosity: Verbosity::Normal,
@@ -867,9 +912,7 @@ mod tests {
             let words = ["profiler", "memory"].into_iter().chain(line.split_whitespace());
             match Cli::try_parse_from(words).unwrap().command {
                 Command::Memory(memory) => Config::from_memory_cli(memory).unwrap().memory.unwrap().shown,
-                Command::Record(_) | Command::Calls(_) | Command::Completions { .. } => {
-                    unreachable!("`memory` was typed")
-                }
+                _ => unreachable!("`memory` was typed"),
             }
         };
         for line in ["-p 1", "-a", "--live -- true", "--source pools -- true"] {

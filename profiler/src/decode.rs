@@ -10,8 +10,9 @@ use profiler_common::{
     record::{
         BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame,
         RECORD_BEGAN, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE,
-        RECORD_STACK, SampleHeader, StackKey, StackRecord,
+        RECORD_STACK, RECORD_WAIT, SampleHeader, StackKey, StackRecord,
     },
+    wait::{WaitEvent, WaitRecord},
 };
 use thiserror::Error;
 
@@ -33,6 +34,8 @@ pub enum RawRecord<'a> {
     Call(CallRecord),
     /// A process is counted that nobody had told of.
     Began(BeganRecord),
+    /// A wait that was drawn.
+    Wait(SampleHeader, Box<WaitEvent>),
 }
 
 impl RawRecord<'_> {
@@ -42,6 +45,7 @@ impl RawRecord<'_> {
             Self::Sample(header) | Self::Stack(header, _) | Self::Definition(header, _) | Self::Memory(header, _) => {
                 header.time_ns
             }
+            Self::Wait(header, _) => header.time_ns,
             Self::Code(code) => code.time_ns,
             Self::Block(block) => block.time_ns,
             Self::Call(call) => call.time_ns,
@@ -114,6 +118,10 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
         }
         RECORD_CALL => Ok(RawRecord::Call(call(bytes).ok_or(short)?)),
         RECORD_BEGAN => Ok(RawRecord::Began(began(bytes).ok_or(short)?)),
+        RECORD_WAIT => {
+            let record = wait(bytes).ok_or(short)?;
+            Ok(RawRecord::Wait(record.header, Box::new(record.event)))
+        }
         RECORD_BLOCK => Ok(RawRecord::Block(block(bytes).ok_or(short)?)),
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
@@ -159,6 +167,12 @@ fn began(bytes: &[u8]) -> Option<BeganRecord> {
     let bytes = bytes.get(..size_of::<BeganRecord>())?;
     // SAFETY: `BeganRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
     Some(unsafe { bytes.as_ptr().cast::<BeganRecord>().read_unaligned() })
+}
+
+fn wait(bytes: &[u8]) -> Option<WaitRecord> {
+    let bytes = bytes.get(..size_of::<WaitRecord>())?;
+    // SAFETY: `WaitRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<WaitRecord>().read_unaligned() })
 }
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {

@@ -53,6 +53,9 @@ impl Engine {
 
     /// From now on everything counts. `expected`: a CPython that the command is about to run.
     pub fn start(&mut self, expected: Option<FileId>) -> anyhow::Result<()> {
+        for instrument in &mut self.instruments {
+            instrument.prepare(&mut self.source.kernel)?;
+        }
         self.tell();
         self.unwinder.install(Some(Instant::now() + TABLES_WAIT));
         self.source.start()?;
@@ -176,7 +179,7 @@ impl Engine {
                     kernel.remove_python(pid);
                     kernel.remove_pool_facts(pid);
                     kernel.remove_call_facts(pid);
-                    continue;
+                    Change::NotPython { pid }
                 }
                 Fact::Exited { pid } => {
                     kernel.remove_target(pid);

@@ -46,3 +46,4 @@ pub mod summary;
 pub mod symbolize;
 pub mod truncated;
 pub mod unwind;
+pub mod waits;

@@ -24,6 +24,7 @@ fn run() -> anyhow::Result<u8> {
         Command::Record(typed) => session::record(&Config::from_cli(typed)?),
         Command::Memory(typed) => session::record(&Config::from_memory_cli(typed)?),
         Command::Calls(typed) => session::record(&Config::from_calls_cli(typed)?),
+        Command::Waits(typed) => session::record(&Config::from_waits_cli(typed)?),
         Command::Completions { shell } => {
             // A reader that leaves early has what it wanted.
             match completions::write(shell, &mut std::io::stdout().lock()) {

@@ -9,6 +9,7 @@ use std::path::Path;
 use profiler_common::{
     python::{CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, Watch, WatchKey},
     stats::Counter,
+    wait::WaitSlot,
 };
 
 /// A place in a file where calls of Python functions can be seen.
@@ -45,6 +46,31 @@ pub trait Held {}
 pub trait Breakpoint {
     /// Takes it away. How often it was hit.
     fn end(self: Box<Self>) -> anyhow::Result<u64>;
+}
+
+/// The accounts of threads, which the kernel side keeps and both sides write.
+pub trait ThreadAccounts {
+    /// Whether drawn waits are told at the end of the scheduler's work, and not at the end of every system call.
+    fn resumes(&self) -> bool;
+
+    /// From this length on, every wait is drawn.
+    fn set_target(&mut self, target_ns: u64);
+
+    /// Have a thread accounted for from now on; `false` if there is no room. Nothing happens if it has a slot already.
+    fn add(&mut self, slot: WaitSlot) -> bool;
+
+    /// It had gone on when its slot was made (`as_it_was`): what was taken for its state is not. Nothing happens if the
+    /// kernel side has seen it since.
+    fn set_running(&mut self, as_it_was: &WaitSlot, now_ns: u64);
+
+    /// Where the GIL of a process is.
+    fn set_gil(&mut self, pid: u32, gil: u64);
+
+    /// The accounts of threads that have ended: they are handed over once, and there is room for others.
+    fn take_ended(&mut self) -> Vec<WaitSlot>;
+
+    /// The accounts of threads that live.
+    fn live(&self) -> Vec<WaitSlot>;
 }
 
 /// The kernel side, as instruments see it. Probes are for one process (`pid`), or for all that run the file.
@@ -101,6 +127,9 @@ pub trait Orders {
     fn set_watch(&mut self, key: WatchKey, watch: &Watch) -> anyhow::Result<()>;
 
     fn remove_watch(&mut self, key: WatchKey);
+
+    /// The accounts of threads, if they are kept: once.
+    fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>>;
 }
 
 /// A kernel side for tests: it carries nothing out, and keeps what it was asked.
@@ -212,6 +241,10 @@ pub mod fake {
 
         fn remove_watch(&mut self, _: WatchKey) {
             self.orders.push("remove watch".to_owned());
+        }
+
+        fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>> {
+            None
         }
     }
 }

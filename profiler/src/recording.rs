@@ -46,6 +46,7 @@ use crate::{
         memory::ProcessMemory,
     },
     resolve::Resolved,
+    waits::account::Drawn,
 };
 
 /// Something the kernel side must be told.
@@ -224,6 +225,8 @@ pub struct Recording {
     ended: Vec<Ended>,
     /// Samples count that were taken in this time (CLOCK_MONOTONIC).
     pub counted_ns: Range<u64>,
+    /// Waits that were drawn, for who asks for them.
+    waits: Vec<(Drawn, SampleHeader)>,
     /// Whether it is about memory.
     follows_memory: bool,
     /// What happened to memory.
@@ -263,6 +266,7 @@ impl Recording {
             new_codes: Vec::new(),
             ended: Vec::new(),
             counted_ns: 0..u64::MAX,
+            waits: Vec::new(),
             follows_memory: false,
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
@@ -434,6 +438,17 @@ impl Recording {
             RawRecord::Memory(header, event) => self.take_memory(&header, &event),
             RawRecord::Block(block) => self.take_block(&block),
             RawRecord::Call(call) => self.calls.push(call),
+            RawRecord::Wait(header, event) => {
+                let site = self.site_of(&header);
+                let drawn = Drawn {
+                    pid: header.pid,
+                    tid: header.tid,
+                    site,
+                    holder: None,
+                    event: *event,
+                };
+                self.waits.push((drawn, header));
+            }
             RawRecord::Began(began) => {
                 self.table.rename(began.pid, began.instance);
                 self.tell_python(began.pid);
@@ -879,6 +894,19 @@ impl Recording {
             // Each takes up memory: there are never four billion.
             sites.len() as SiteId - 1
         })
+    }
+
+    /// The site of a record that refers to a stack; [`NO_SITE`] if that was lost.
+    pub fn site_of(&mut self, header: &SampleHeader) -> SiteId {
+        match self.admit(header) {
+            Some(key) => self.site(header.pid, key),
+            None => NO_SITE,
+        }
+    }
+
+    /// Waits that were drawn since the last call, and the headers of their records.
+    pub fn drain_waits(&mut self) -> Vec<(Drawn, SampleHeader)> {
+        mem::take(&mut self.waits)
     }
 
     /// What happened to memory since the last call, in order of time, process events included.

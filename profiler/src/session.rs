@@ -153,7 +153,7 @@ async fn run(
 ) -> anyhow::Result<Recorded> {
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
-    let instruments = instruments::wanted(config, command_pid)?;
+    let instruments = instruments::wanted(config, command_pid, findings.pid_namespace.is_some())?;
     let needs = instruments
         .iter()
         .fold(Needs::default(), |needs, instrument| needs.and(instrument.needs()));

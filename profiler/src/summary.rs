@@ -2,6 +2,7 @@
 //! room for it.
 
 mod children;
+mod waits;
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use profiler_common::{
 };
 use serde::Serialize;
 
-pub use self::children::Children;
+pub use self::{children::Children, waits::WaitsSummary};
 use crate::{
     cpu_use::{CpuUse, error_of_shares},
     governor::{MOST_TOLD, SlowDown},
@@ -62,6 +63,9 @@ pub struct Summary {
     /// What counting calls came to, if they were counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls: Option<CallsSummary>,
+    /// Where threads waited, if that was asked. Samples are stacks of waits then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<WaitsSummary>,
 }
 
 /// What counting calls came to.
@@ -321,6 +325,7 @@ impl Summary {
             children: None,
             memory: None,
             calls: None,
+            waits: None,
         }
     }
 
@@ -345,9 +350,10 @@ impl Summary {
             StoppedBy::CommandEnded => "; the command has ended",
             StoppedBy::Budget => "; stopped because the budget was spent (--max-overhead)",
         };
-        let mut lines = match &self.memory {
-            Some(memory) => memory.lines(length, reason),
-            None => vec![format!(
+        let mut lines = match (&self.memory, &self.waits) {
+            (Some(memory), _) => memory.lines(length, reason),
+            (None, Some(waits)) => waits.lines(length, reason),
+            (None, None) => vec![format!(
                 "{} in {} from {}{reason}{}",
                 many(self.samples, "sample"),
                 duration(length),
@@ -363,7 +369,7 @@ impl Summary {
         }
         if let Some(line) = self.children_line() {
             lines.push(line);
-        } else if self.samples == 0 && self.memory.is_none() && self.calls.is_none() {
+        } else if self.samples == 0 && self.memory.is_none() && self.calls.is_none() && self.waits.is_none() {
             lines.push(format!(
                 "{}: CPU time is sampled, and a process that waits uses none",
                 self.what_ran()
@@ -385,8 +391,8 @@ impl Summary {
         lines.extend(list("lost", &self.lost));
         if self.outside > 0 {
             // What is counted is whatever wakes our programs: page faults and system calls, hits of probes, or the clock.
-            let what = match (&self.memory, &self.calls) {
-                (None, None) => "clock tick",
+            let what = match (&self.memory, &self.calls, &self.waits) {
+                (None, None, None) => "clock tick",
                 _ => "event",
             };
             lines.push(format!(
@@ -404,6 +410,7 @@ impl Summary {
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
             None if self.calls.is_some() => self.cost.line(length, "hit"),
+            None if self.waits.is_some() => self.cost.line(length, "stack"),
             None if !full => self.cost.short_line(length),
             None => self.cost.line(length, "sample"),
             Some(None) => self.cost.line(length, "stack"),

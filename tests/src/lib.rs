@@ -20,6 +20,7 @@ pub mod serial;
 pub mod skip;
 pub mod truth;
 pub mod venv;
+pub mod waits;
 pub mod whole;
 pub mod workload;
 pub mod workshop;

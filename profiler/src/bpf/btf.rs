@@ -43,6 +43,7 @@ pub struct Btf<'data> {
 const MAGIC: u16 = 0xeb9f;
 
 const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
@@ -91,6 +92,19 @@ impl<'data> Btf<'data> {
                 };
         }
         Ok(Self { data, strings, types })
+    }
+
+    /// How many arguments a tracepoint's programs get; none if the kernel has no such tracepoint, or none for programs.
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        let name = format!("btf_trace_{name}");
+        let typedef = (1..=self.types.len() as u32)
+            .find(|&id| self.kind(id) == Some(KIND_TYPEDEF) && self.name(id) == Some(name.as_bytes()))?;
+        let of = |id: u32| read_u32(self.data, self.start(id)? + 8);
+        let pointer = of(typedef).filter(|&id| self.kind(id) == Some(KIND_PTR))?;
+        let function = of(pointer).filter(|&id| self.kind(id) == Some(KIND_FUNC_PROTO))?;
+        let count = read_u32(self.data, self.start(function)? + 4)? & 0xffff;
+        // The first one is the tracepoint's own.
+        count.checked_sub(1)
     }
 
     fn structure(&self, name: &str) -> Option<u32> {

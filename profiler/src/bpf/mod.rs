@@ -7,6 +7,7 @@ mod multi;
 mod orders;
 mod shared;
 mod tables;
+mod waits;
 mod watch;
 
 use std::{
@@ -21,7 +22,8 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
-        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink, uprobe::UProbeLink,
+        PerfEvent, ProgramError, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
+        uprobe::UProbeLink,
     },
 };
 use profiler_common::{
@@ -35,12 +37,12 @@ use profiler_common::{
     stats::{COUNTERS, Counter},
 };
 
-use self::multi::Multi;
 pub use self::tables::Tables;
+use self::{multi::Multi, waits::WaitMaps};
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
     config::Probe,
-    instruments::Needs,
+    instruments::{Needs, WaitNeeds},
     orders::Orders as _,
     unwind::store::Sizes,
 };
@@ -106,8 +108,10 @@ pub struct Kernel {
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
     needs: Needs,
-    /// Programs that see what happens to memory.
+    /// Programs that see what happens to memory, or who waits.
     memory: Vec<RawTracePointLink>,
+    waits: Option<WaitMaps>,
+    switches: Option<BtfTracePointLink>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
     call_facts: HashMap<MapData, u32, CallFacts>,
     expected: HashMap<MapData, u32, ExpectedPython>,
@@ -176,6 +180,8 @@ impl Kernel {
         if !watched {
             unused(&mut loader, &[names::MAP_WATCHES]);
         }
+        let wait_config = waits::size(&mut loader, needs.waits)?;
+        loader.override_global(names::GLOBAL_WAIT_CONFIG, &wait_config, true);
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
         let mut multi = None;
 
@@ -189,6 +195,9 @@ impl Kernel {
             for name in HOOKS {
                 load_probe(&mut ebpf, name)?;
             }
+        }
+        if needs.waits.is_some() {
+            waits::load(&mut ebpf)?;
         }
         if needs.has_budget() {
             load_probe(&mut ebpf, names::PROGRAM_NOTHING)?;
@@ -236,6 +245,11 @@ impl Kernel {
             events: BTreeMap::new(),
             needs: *needs,
             memory: Vec::new(),
+            waits: match needs.waits {
+                Some(WaitNeeds { threads, .. }) => Some(WaitMaps::take(&mut ebpf, threads)?),
+                None => None,
+            },
+            switches: None,
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
@@ -273,15 +287,22 @@ impl Kernel {
 
     /// Starts to look at what is not on one CPU: nothing, or memory.
     pub fn attach_events(&mut self) -> anyhow::Result<()> {
-        if !self.needs.memory {
-            return Ok(());
+        let mut tracepoints = Vec::new();
+        if self.needs.memory {
+            tracepoints.extend(MEMORY);
         }
-        for (name, tracepoint) in MEMORY {
+        if self.needs.waits.is_some() {
+            tracepoints.extend(waits::tracepoints(&self.ebpf));
+        }
+        for (name, tracepoint) in tracepoints {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             let link = program
                 .attach(tracepoint)
                 .with_context(|| format!("failed to attach `{name}` to the tracepoint {tracepoint}"))?;
             self.memory.push(program.take_link(link)?);
+        }
+        if self.needs.waits.is_some() {
+            self.switches = Some(waits::attach_switches(&mut self.ebpf)?);
         }
         Ok(())
     }
@@ -312,6 +333,8 @@ impl Kernel {
     /// Stops sampling everywhere. What is in the ring buffer stays.
     pub fn detach_all(&mut self) {
         self.events.clear();
+        // Before what tells of the waits it draws.
+        self.switches = None;
         self.memory.clear();
         self.detach_probes();
         for leaving in self.leaving.drain(..) {
@@ -599,7 +622,18 @@ mod tests {
             names::MAP_UNWIND_RULES,
             names::MAP_SCRATCH,
             names::MAP_CODE_SCRATCH,
+            names::PROGRAM_SWITCH,
+            names::PROGRAM_WAIT_FORK,
+            names::PROGRAM_WAIT_RESUME,
+            names::PROGRAM_WAIT_CALL,
+            names::MAP_WAIT_PLACES,
+            names::MAP_WAIT_SLOTS,
+            names::MAP_WAIT_FREE,
+            names::MAP_WAIT_CALLS,
+            names::MAP_WAIT_CONTROL,
+            names::MAP_WAIT_RECORDS,
             names::GLOBAL_CONFIG,
+            names::GLOBAL_WAIT_CONFIG,
         ] {
             assert!(symbols.contains(&name), "the object has no `{name}`");
         }

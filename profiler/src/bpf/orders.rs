@@ -12,7 +12,7 @@ use profiler_common::{
 
 use super::{HOOKS, Kernel, attach, program, watch::WatchLink};
 use crate::{
-    orders::{AllocationProbe, Breakpoint, CallPlace, Held, Orders},
+    orders::{AllocationProbe, Breakpoint, CallPlace, Held, Orders, ThreadAccounts},
     source::online_cpus,
 };
 
@@ -154,6 +154,10 @@ impl Orders for Kernel {
     fn remove_watch(&mut self, key: WatchKey) {
         // Not there: that is what was wanted.
         let _ = self.watches.remove(&key);
+    }
+
+    fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>> {
+        Some(Box::new(self.waits.take()?))
     }
 }
 

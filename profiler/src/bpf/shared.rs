@@ -34,6 +34,24 @@ impl<T: Copy> SharedArray<T> {
         })
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where one of them lies; `None` beyond the end.
+    pub fn pointer(&self, at: u32) -> Option<*mut T> {
+        // SAFETY: `at` is below `len`, which the map holds.
+        ((at as usize) < self.len).then(|| unsafe { self.memory.as_mut_ptr().cast::<T>().add(at as usize) })
+    }
+
+    /// A copy of one of them, which the kernel side may be writing meanwhile.
+    pub fn read(&self, at: u32) -> Option<T> {
+        // SAFETY: as in `pointer`; a map of pages is aligned for `T`, which is made of integers. Volatile: the kernel side
+        // writes it meanwhile.
+        self.pointer(at).map(|at| unsafe { at.read_volatile() })
+    }
+
     /// Writes `values` from index `at` on, as far as there is room.
     pub fn write(&mut self, at: u32, values: &[T]) {
         let at = at as usize;

@@ -39,7 +39,7 @@ impl Tables {
 }
 
 /// `len`: of `T`s in all elements together.
-fn shared<T: Copy>(ebpf: &mut Ebpf, name: &str, len: usize) -> anyhow::Result<SharedArray<T>> {
+pub(super) fn shared<T: Copy>(ebpf: &mut Ebpf, name: &str, len: usize) -> anyhow::Result<SharedArray<T>> {
     let map = take_map(ebpf, name)?;
     let Map::Array(map) = map else {
         anyhow::bail!("map `{name}` is no array");

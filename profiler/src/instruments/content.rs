@@ -2,7 +2,7 @@
 
 use crate::{
     profile::Profile,
-    report::{calls::CallsReport, memory::MemoryReport},
+    report::{calls::CallsReport, memory::MemoryReport, waits::WaitsReport},
 };
 
 /// What is written: of memory perhaps with what to compare it with.
@@ -10,6 +10,7 @@ pub enum Content {
     Profile(Profile),
     Memory(Box<MemoryReport>, Option<Profile>),
     Calls(Box<CallsReport>),
+    Waits(Box<WaitsReport>),
 }
 
 impl Content {
@@ -18,6 +19,7 @@ impl Content {
         match self {
             Self::Profile(profile) => Some(profile),
             Self::Memory(report, _) => Some(&mut report.profile),
+            Self::Waits(report) => Some(&mut report.profile),
             Self::Calls(_) => None,
         }
     }

@@ -117,7 +117,7 @@ impl Instrument for Cpu {
     fn write(&self, content: &Content, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
         match content {
             Content::Profile(profile) => self.config.format.writer().write(profile, view, out),
-            Content::Memory(..) | Content::Calls(_) => Ok(()),
+            Content::Memory(..) | Content::Calls(_) | Content::Waits(_) => Ok(()),
         }
     }
 }

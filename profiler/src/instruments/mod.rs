@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod memory;
 #[cfg(test)]
 mod tests;
+pub mod waits;
 
 use std::{io, path::Path, time::Duration};
 
@@ -38,6 +39,17 @@ pub struct Needs {
     /// Calls of allocators, with room for so many live blocks.
     pub blocks: Option<u32>,
     pub calls: Option<CallNeeds>,
+    /// Switches of threads.
+    pub waits: Option<WaitNeeds>,
+}
+
+/// Accounts of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitNeeds {
+    /// There is room for so many.
+    pub threads: u32,
+    /// Who is wanted is only known when it runs.
+    pub lazy: bool,
 }
 
 /// Calls of Python functions.
@@ -68,12 +80,19 @@ impl Needs {
             memory: self.memory || other.memory,
             blocks: self.blocks.max(other.blocks),
             calls,
+            waits: match (self.waits, other.waits) {
+                (Some(one), Some(other)) => Some(WaitNeeds {
+                    threads: one.threads.max(other.threads),
+                    lazy: one.lazy || other.lazy,
+                }),
+                (one, other) => one.or(other),
+            },
         }
     }
 
     /// Whether programs that take stacks can interrupt each other on a CPU.
     pub fn interrupts_itself(&self) -> bool {
-        self.memory || self.blocks.is_some() || self.calls.is_some()
+        self.memory || self.blocks.is_some() || self.calls.is_some() || self.waits.is_some()
     }
 
     /// Whether probes are in the way of programs so often that what they cost is measured, and bounded.
@@ -95,6 +114,8 @@ pub enum Change {
     Mapped { pid: u32 },
     /// It is a CPython that is understood, and the kernel side knows how to walk it.
     Python { pid: u32 },
+    /// It is none any more.
+    NotPython { pid: u32 },
 }
 
 /// Whether to go on.
@@ -108,6 +129,11 @@ pub enum Turn {
 /// One way of measuring.
 pub trait Instrument {
     fn needs(&self) -> Needs;
+
+    /// The programs are loaded, and nothing has happened yet.
+    fn prepare(&mut self, _kernel: &mut dyn Orders) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// A file with a CPython is about to be run by the command.
     fn expect(&mut self, _host: &Recording, _kernel: &mut dyn Orders, _file: FileId) {}
@@ -175,12 +201,18 @@ pub struct Picture {
     pub interpreter: Interpreter,
 }
 
-/// The instruments that `config` asks for. The first one's report is what is written.
-pub fn wanted(config: &Config, command_pid: Option<u32>) -> anyhow::Result<Vec<Box<dyn Instrument>>> {
-    let wanted: Box<dyn Instrument> = match (&config.memory, &config.calls) {
-        (Some(wanted), _) => memory::instrument(config, wanted, command_pid)?,
-        (None, Some(wanted)) => Box::new(calls::Calls::new(config, wanted)),
-        (None, None) => Box::new(cpu::Cpu::new(config)),
+/// The instruments that `config` asks for. The first one's report is what is written. `in_namespace`: the profiler does not
+/// see the numbers that the kernel gives to processes.
+pub fn wanted(
+    config: &Config,
+    command_pid: Option<u32>,
+    in_namespace: bool,
+) -> anyhow::Result<Vec<Box<dyn Instrument>>> {
+    let wanted: Box<dyn Instrument> = match (&config.memory, &config.calls, &config.waits) {
+        (Some(wanted), ..) => memory::instrument(config, wanted, command_pid)?,
+        (None, Some(wanted), _) => Box::new(calls::Calls::new(config, wanted)),
+        (None, None, Some(wanted)) => Box::new(waits::Waits::new(config, wanted, in_namespace)),
+        (None, None, None) => Box::new(cpu::Cpu::new(config)),
     };
     Ok(vec![wanted])
 }

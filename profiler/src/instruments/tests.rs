@@ -30,9 +30,10 @@ fn session(line: &str) -> (Config, Box<dyn Instrument>, Recording) {
         Command::Record(typed) => Config::from_cli(typed).unwrap(),
         Command::Memory(typed) => Config::from_memory_cli(typed).unwrap(),
         Command::Calls(typed) => Config::from_calls_cli(typed).unwrap(),
+        Command::Waits(typed) => Config::from_waits_cli(typed).unwrap(),
         Command::Completions { .. } => unreachable!("a recording was typed"),
     };
-    let mut instruments = wanted(&config, None).unwrap();
+    let mut instruments = wanted(&config, None, false).unwrap();
     let instrument = instruments.remove(0);
     let scope = Scope::Pids {
         pids: FxHashSet::from_iter([own]),

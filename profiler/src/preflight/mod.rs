@@ -85,6 +85,11 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     {
         bail!("--cgroup needs Linux {CGROUP_FILTER_SINCE} or later; this kernel is {version}");
     }
+    if config.waits.is_some()
+        && let Some(version) = kernel.filter(|&version| version < TASK_POINTERS_SINCE)
+    {
+        bail!("profiler waits needs Linux {TASK_POINTERS_SINCE} or later; this kernel is {version}");
+    }
     let with_cookies = match &config.memory {
         Some(memory) if memory.exact.is_some() => Some("--exact"),
         _ => config.calls.as_ref().map(|_| "profiler calls"),

@@ -84,6 +84,7 @@ fn config(target: Target) -> Config {
         period_ns: 10_101_010,
         memory: None,
         calls: None,
+        waits: None,
         duration: None,
         kernel_stacks: true,
         native_stacks: true,

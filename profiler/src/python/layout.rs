@@ -55,6 +55,8 @@ pub struct InterpreterLayout {
     pub next: u32,
     /// `PyInterpreterState.modules`, from 3.12 on `.imports.modules`.
     pub modules: u32,
+    /// The first of its thread states: `PyInterpreterState.tstate_head`, from 3.11 on `.threads.head`.
+    pub threads: u32,
 }
 
 /// Why there is no layout for a version.
@@ -194,6 +196,7 @@ const HEAP_FRAMES_3_8: Layout = Layout {
         head: 32,
         next: 0,
         modules: 56,
+        threads: 8,
     },
 };
 
@@ -209,6 +212,7 @@ const HEAP_FRAMES_3_9: Layout = Layout {
         head: 32,
         next: 0,
         modules: 856,
+        threads: 8,
     },
     ..HEAP_FRAMES_3_8
 };
@@ -261,6 +265,7 @@ const INTERPRETER_FRAMES_3_11: Layout = Layout {
         head: 40,
         next: 0,
         modules: 888,
+        threads: 16,
     },
 };
 
@@ -295,6 +300,7 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
         head: 40,
         next: 0,
         modules: 944,
+        threads: 72,
     },
 };
 
@@ -515,6 +521,7 @@ impl Positions {
             head: head as u32,
             next: block.at_most("interpreter_state.next", self.interpreter_next, 1 << 20)? as u32,
             modules: block.at_most("interpreter_state.imports_modules", self.interpreter_modules, 1 << 20)? as u32,
+            threads: block.at_most("interpreter_state.threads_head", self.interpreter_next + 8, 1 << 20)? as u32,
         };
         let interpreter_threads = block.at_most(
             "interpreter_state.threads_head",
@@ -700,7 +707,16 @@ mod tests {
                 14 => (808, 7272, 7688),
                 _ => (936, 7264, 7592),
             };
-            assert_eq!(interpreter, InterpreterLayout { head, next, modules });
+            let threads = if version.minor == 15 { 7336 } else { 7344 };
+            assert_eq!(
+                interpreter,
+                InterpreterLayout {
+                    head,
+                    next,
+                    modules,
+                    threads
+                }
+            );
             assert_eq!(code_basic_size, adaptive);
         }
     }

@@ -24,6 +24,7 @@ pub(crate) mod owner;
 pub(crate) mod path;
 pub mod pprof;
 pub mod speedscope;
+pub mod waits;
 mod workers;
 
 #[cfg(test)]

@@ -564,7 +564,7 @@ impl Instrument for Calls {
     fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
         match change {
             Change::Python { pid } => self.probe(kernel, host, pid),
-            Change::Mapped { .. } => {}
+            Change::Mapped { .. } | Change::NotPython { .. } => {}
         }
     }
 

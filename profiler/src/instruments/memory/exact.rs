@@ -218,7 +218,7 @@ impl Instrument for Blocks {
                 let what = "what its C library allocates is not seen";
                 (pid, self.probe_native(host, kernel, pid), what)
             }
-            Change::Mapped { .. } => return,
+            Change::Mapped { .. } | Change::NotPython { .. } => return,
         };
         if let Err(error) = put_in {
             self.account.warn(format!("process {pid}: {error:#}; {what}"));

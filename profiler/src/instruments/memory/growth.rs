@@ -105,7 +105,7 @@ impl Instrument for Growth {
     fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
         match change {
             Change::Python { pid } => self.probe(host, kernel, pid),
-            Change::Mapped { .. } => {}
+            Change::Mapped { .. } | Change::NotPython { .. } => {}
         }
     }
 

@@ -63,7 +63,7 @@ pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// A field of CSV, in quotation marks where it needs them.
-pub(super) fn csv_field(text: &str) -> Cow<'_, str> {
+pub(crate) fn csv_field(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\"")).into()
     } else {

@@ -1,0 +1,185 @@
+//! A wait that was drawn, told by its own thread as soon as that runs again: now its memory can be read.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_RB_NO_WAKEUP,
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_user, bpf_ringbuf_output},
+    macros::map,
+    maps::PerCpuArray,
+    programs::RawTracePointContext,
+};
+use profiler_common::{
+    limits::CONTEXTS,
+    record::{RECORD_WAIT, SampleHeader},
+    stats::Counter,
+    unwind::{REGISTER_PC, REGISTER_SP},
+    wait::{
+        CALL_DESCRIPTOR, CALL_POLL, Descriptor, WAIT_DESCRIPTOR, WAIT_GIL, WAIT_READY, WAITS_RUN_DELAY, WaitEvent,
+        WaitRecord, WaitSlot,
+    },
+};
+
+use super::{
+    config::{has, setting},
+    descriptor, switch, threads,
+};
+use crate::{
+    context::{self, Context},
+    maps::{EVENTS, scratch},
+    sample,
+    task::{self, Task},
+};
+
+/// Kernel only: the slot of the thread that has got this CPU and has a wait to tell of; 0 is none.
+#[map]
+static WAIT_NOTED: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// Kernel only: the record in the making.
+#[map]
+static WAIT_RECORDS: PerCpuArray<WaitRecord> = PerCpuArray::with_max_entries(CONTEXTS, 0);
+
+#[inline(always)]
+pub fn note(number: u32) {
+    if let Some(noted) = WAIT_NOTED.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this CPU's value, and only the scheduler comes here.
+        unsafe { *noted = number };
+    }
+}
+
+/// At the end of the scheduler's work, with the thread it has chosen.
+#[inline(always)]
+pub fn try_resume(ctx: &RawTracePointContext, context: Context) -> Result<(), Counter> {
+    let Some(noted) = WAIT_NOTED.get_ptr_mut(0) else {
+        return Ok(());
+    };
+    // SAFETY: as in `note`.
+    let number = unsafe {
+        let number = *noted;
+        if number == 0 {
+            return Ok(());
+        }
+        *noted = 0;
+        number
+    };
+    let slot = threads::at(number).ok_or(Counter::LostWaits)?;
+    tell(ctx, context, slot)
+}
+
+/// At the end of a system call, which is where a thread that has waited in one comes by.
+#[inline(always)]
+pub fn try_call(ctx: &RawTracePointContext) -> Result<(), Counter> {
+    // SAFETY: a plain helper call.
+    let tid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    let Some((_, slot)) = threads::find(tid) else {
+        return Ok(());
+    };
+    // SAFETY: the pointer is to a map value, which is never freed.
+    if unsafe { (*slot).drawn_ns } == 0 {
+        return Ok(());
+    }
+    context::in_call(|context| tell(ctx, context, slot))
+}
+
+#[inline(always)]
+fn tell(ctx: &RawTracePointContext, context: Context, slot: *mut WaitSlot) -> Result<(), Counter> {
+    // SAFETY: the pointer is to a map value, which is never freed, and its thread is the running one: nobody else is here.
+    let slot = unsafe { &mut *slot };
+    // SAFETY: a plain helper call.
+    if slot.tid != unsafe { bpf_get_current_pid_tgid() } as u32 {
+        return Err(Counter::LostWaits);
+    }
+    let (length_ns, weight_ns) = (slot.drawn_ns, slot.drawn_weight_ns);
+    slot.drawn_ns = 0;
+    let working = scratch(context).ok_or(Counter::LostNoScratch)?;
+    let registers = &mut working.unwind.registers;
+    let has_registers = task::user_registers(registers);
+    // Elsewhere than where it left: what it does now is another call's. A new thread has not left from anywhere.
+    let here = (registers[REGISTER_PC], registers[REGISTER_SP]);
+    if !has_registers || slot.pc != 0 && here != (slot.pc, slot.sp) {
+        return Err(Counter::LostWaits);
+    }
+    let record = WAIT_RECORDS.get_ptr_mut(context).ok_or(Counter::LostNoScratch)?;
+    // SAFETY: the pointer is to this CPU's value of this context, which is ours.
+    let event: &mut WaitEvent = unsafe { &mut (*record).event };
+    event.length_ns = length_ns;
+    event.weight_ns = weight_ns;
+    event.ready_ns = ready(slot);
+    event.class = slot.drawn_class;
+    event.task_state = slot.drawn_state;
+    event.call = slot.call;
+    event.arguments = slot.arguments;
+    let is_gil = event.class == WAIT_GIL;
+    event.holder_stack = slot.holder_stack;
+    event.holder_state = if is_gil { slot.holder_state } else { 0 };
+    event.descriptor = Descriptor::default();
+    event.name = [[0; 8]; 6];
+    let task = Task {
+        pid: slot.shown_pid,
+        tid: slot.shown_tid,
+    };
+    if let Some(number) = descriptor_of(event) {
+        descriptor::look_up(number, event);
+    }
+    sample::take_definition(Some(ctx.as_ptr()), context, task, task::comm())?;
+    send(context)
+}
+
+/// Of the wait, how long it only waited for a CPU: the kernel has counted that by now.
+#[inline(always)]
+fn ready(slot: &WaitSlot) -> u64 {
+    if !has(WAITS_RUN_DELAY) {
+        return 0;
+    }
+    let offset = setting!(run_delay_offset) as usize;
+    // SAFETY: the helper returns the running task, and the offset is that of such a field by the kernel's own BTF.
+    let now: u64 = unsafe { bpf_get_current_task_btf().cast::<u8>().add(offset).cast::<u64>().read() };
+    now.wrapping_sub(slot.run_delay_ns)
+}
+
+/// The descriptor that is waited for, if it is one.
+#[inline(always)]
+fn descriptor_of(event: &WaitEvent) -> Option<u32> {
+    if event.class == WAIT_READY {
+        return None;
+    }
+    let entry = switch::entry(event.call);
+    if entry & CALL_DESCRIPTOR != 0 {
+        return Some(event.arguments[0] as u32);
+    }
+    if entry & CALL_POLL == 0 || event.class != WAIT_DESCRIPTOR {
+        return None;
+    }
+    // `struct pollfd { int fd; … }`
+    let mut number = 0u32;
+    // SAFETY: the local is four bytes long; the helper checks the address.
+    let read = unsafe { bpf_probe_read_user((&raw mut number).cast(), 4, event.arguments[0] as *const _) };
+    (read == 0).then_some(number)
+}
+
+#[inline(always)]
+fn send(context: Context) -> Result<(), Counter> {
+    const WORDS: usize = size_of::<SampleHeader>() / 8;
+    let working = scratch(context).ok_or(Counter::LostNoScratch)?;
+    let record = WAIT_RECORDS.get_ptr_mut(context).ok_or(Counter::LostNoScratch)?;
+    working.record.header.kind = RECORD_WAIT;
+    let from = (&raw const working.record.header).cast::<u64>();
+    let to = record.cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: both begin with a header, aligned. Volatile: `memcpy` is a loop over bytes in BPF.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+    // SAFETY: plain helper calls; the record is valid for its size.
+    let sent = unsafe {
+        let ring = (&raw const EVENTS).cast_mut().cast();
+        // Never a wake-up: it would be one from inside the scheduler. User space looks every 50 ms.
+        bpf_ringbuf_output(
+            ring,
+            record.cast(),
+            size_of::<WaitRecord>() as u64,
+            u64::from(BPF_RB_NO_WAKEUP),
+        )
+    };
+    if sent == 0 { Ok(()) } else { Err(Counter::LostRingFull) }
+}

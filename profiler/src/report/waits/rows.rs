@@ -1,0 +1,250 @@
+//! From samples to rows: every sample belongs to exactly one, so rows add up to the whole.
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+use serde::Serialize;
+
+use super::{Detail, Holder, WaitsReport, error};
+use crate::{
+    profile::{Frame, FrameKind, Labels, Profile, SampleKey},
+    report::{
+        label,
+        owner::{Owner, Owners},
+        path,
+    },
+    waits::cause::Cause,
+};
+
+/// What a row of the table stands for, besides its cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    /// A line of Python, or a native function
+    #[default]
+    Line,
+    /// All waits of a cause
+    Cause,
+    /// A thread, by how its time adds up
+    Thread,
+    /// A process, by how its threads' time adds up
+    Process,
+    /// A line that had the GIL while others waited for it
+    Holder,
+}
+
+impl By {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Cause => "cause",
+            Self::Thread => "thread",
+            Self::Process => "process",
+            Self::Holder => "holder",
+        }
+    }
+}
+
+/// Where a thread waits: the program's own line, and what of installed code it called there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Place {
+    /// What people read. Never empty.
+    pub name: String,
+    pub function: String,
+    pub file: String,
+    /// 0 if it is not known.
+    pub line: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub via: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RowKey {
+    pub cause: Cause,
+    pub place: Place,
+    /// 0 in tables, which put threads together.
+    pub pid: u32,
+    pub tid: u32,
+    pub peer: String,
+    pub path: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    pub ns: u64,
+    pub count: u64,
+    pub longest_ns: u64,
+    pub variance: f64,
+    pub unended_ns: u64,
+}
+
+impl Sums {
+    pub fn error_ns(&self) -> u64 {
+        error(self.variance)
+    }
+
+    fn add(&mut self, values: &[i64], detail: &Detail) {
+        let value = |index: usize| values.get(index).map_or(0, |&value| u64::try_from(value).unwrap_or(0));
+        self.count = self.count.saturating_add(value(0));
+        self.ns = self.ns.saturating_add(value(super::VALUE));
+        self.longest_ns = self.longest_ns.max(detail.longest_ns);
+        self.variance += detail.variance.max(0.0);
+        self.unended_ns = self.unended_ns.saturating_add(detail.unended_ns);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub key: RowKey,
+    pub sums: Sums,
+    pub labels: Labels,
+    /// The sample with the most of its time, whose stack is shown beside it.
+    pub most: SampleKey,
+    most_ns: i64,
+    /// Targets, with their time.
+    targets: Vec<(String, u64)>,
+    /// The call, where the cause does not say what is waited for.
+    pub call: Option<&'static str>,
+}
+
+impl Row {
+    /// Whom it waits for most, and how many others there are.
+    pub fn target(&self) -> Option<(&str, usize)> {
+        let (target, _) = self.targets.iter().max_by_key(|(_, ns)| *ns)?;
+        Some((target, self.targets.len() - 1))
+    }
+}
+
+/// How far rows are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detailed {
+    /// By thread and target as well.
+    Fully,
+    No,
+}
+
+/// Rows by time, the longest first.
+pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
+    let profile = &report.profile;
+    let mut owners = Owners::new(profile);
+    let mut rows: IndexMap<RowKey, Row, FxBuildHasher> = IndexMap::default();
+    for ((sample, values), detail) in profile.samples().zip(&report.details) {
+        let place = place(profile, sample, owners.find(sample.stack));
+        let fully = detailed == Detailed::Fully;
+        let key = RowKey {
+            cause: detail.cause,
+            place,
+            pid: if fully { sample.labels.pid } else { 0 },
+            tid: if fully { sample.labels.tid } else { 0 },
+            peer: if fully {
+                detail.target.peer.clone()
+            } else {
+                String::new()
+            },
+            path: if fully {
+                detail.target.path.clone()
+            } else {
+                String::new()
+            },
+        };
+        let row = rows.entry(key.clone()).or_insert_with(|| Row {
+            key,
+            sums: Sums::default(),
+            labels: sample.labels.clone(),
+            most: sample.clone(),
+            most_ns: 0,
+            targets: Vec::new(),
+            call: detail.call,
+        });
+        row.sums.add(values, detail);
+        let ns = values.get(super::VALUE).copied().unwrap_or(0);
+        if ns > row.most_ns {
+            row.most_ns = ns;
+            row.most = sample.clone();
+            row.labels = sample.labels.clone();
+            row.call = detail.call;
+        }
+        if !detail.target.is_empty() {
+            let text = label::clean(detail.target.text().to_owned());
+            match row.targets.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, sum)) => *sum = sum.saturating_add(ns.unsigned_abs()),
+                None => row.targets.push((text, ns.unsigned_abs())),
+            }
+        }
+    }
+    let mut rows: Vec<Row> = rows.into_values().collect();
+    rows.sort_by(|a, b| {
+        let key = |row: &Row| std::cmp::Reverse(row.sums.ns);
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| (a.key.cause, &a.key.place).cmp(&(b.key.cause, &b.key.place)))
+    });
+    rows
+}
+
+/// Lines that had the GIL while others waited for it, and the thread each was in most.
+pub fn holders(report: &WaitsReport) -> Vec<(Place, SampleKey, Holder)> {
+    let profile = &report.profile;
+    let mut owners = Owners::new(profile);
+    let mut rows: IndexMap<(Place, u32, u32), (SampleKey, Holder), FxBuildHasher> = IndexMap::default();
+    for (sample, holder) in &report.holders {
+        let key = (
+            place(profile, sample, owners.find(sample.stack)),
+            sample.labels.pid,
+            sample.labels.tid,
+        );
+        let (_, sum) = rows.entry(key).or_insert_with(|| (sample.clone(), Holder::default()));
+        sum.ns = sum.ns.saturating_add(holder.ns);
+        sum.count = sum.count.saturating_add(holder.count);
+        sum.longest_ns = sum.longest_ns.max(holder.longest_ns);
+    }
+    let mut rows: Vec<_> = rows
+        .into_iter()
+        .map(|((place, ..), (sample, holder))| (place, sample, holder))
+        .collect();
+    rows.sort_by(|(a, _, one), (b, _, other)| other.ns.cmp(&one.ns).then_with(|| a.cmp(b)));
+    rows
+}
+
+fn place(profile: &Profile, sample: &SampleKey, owner: Owner) -> Place {
+    // Of a stack of nothing but marks, the first is the cause, which has a column of its own.
+    let frame = owner.frame.map(|id| profile.frame(id));
+    let frame = match frame {
+        Some(mark) if mark.kind == FrameKind::Marker => profile.stack(sample.stack).last().map(|&id| profile.frame(id)),
+        frame => frame,
+    };
+    let Some(frame) = frame else {
+        return Place {
+            name: "[no frames]".to_owned(),
+            ..Place::default()
+        };
+    };
+    let via = owner.library.map(|id| library(profile, profile.frame(id)));
+    let function = match profile.string(frame.function) {
+        "" => String::new(),
+        function => label::clean(function.to_owned()),
+    };
+    let file = match frame.kind {
+        FrameKind::Python => profile.string(frame.file),
+        FrameKind::Native => frame
+            .mapping
+            .map_or("", |mapping| profile.string(profile.mapping(mapping).path)),
+        FrameKind::Kernel | FrameKind::Marker => "",
+    };
+    Place {
+        name: label::frame(profile, frame),
+        function,
+        file: if file.is_empty() {
+            String::new()
+        } else {
+            label::clean(file.to_owned())
+        },
+        line: frame.line,
+        via: via.unwrap_or_default(),
+    }
+}
+
+/// `Queue.get (queue)`: what of installed code the program's own line had called.
+fn library(profile: &Profile, frame: &Frame) -> String {
+    let module = path::module(profile.string(frame.file));
+    let package = module.split('.').next().unwrap_or_default();
+    label::clean(format!("{} ({package})", profile.string(frame.function)))
+}

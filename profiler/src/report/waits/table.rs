@@ -1,0 +1,327 @@
+//! The table, for somebody with ten seconds: where the time goes, whom it is waited for, and how much is not shown.
+
+use std::{cmp::Reverse, time::Duration};
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+
+use super::{
+    Holder, ThreadTime, WaitsReport,
+    rows::{By, Detailed, Row, Sums, holders, rows},
+};
+use crate::{
+    humanize::{count, duration, percent},
+    profile::SampleKey,
+    report::{
+        label,
+        layout::{Grid, Last, clauses, span},
+    },
+    summary::many,
+    waits::cause::Cause,
+};
+
+/// How the time adds up, an empty line, and the table.
+pub fn text(report: &WaitsReport, by: By, top: usize, width: usize) -> String {
+    let mut text = head(report, width);
+    text.push('\n');
+    if report.waiting_ns() == 0 {
+        text.push_str("Nothing waited.\n");
+        return text;
+    }
+    text.push_str(&match by {
+        By::Line => by_line(report, top, width),
+        By::Cause => by_cause(report, width),
+        By::Holder => by_holder(report, top, width),
+        By::Thread => by_thread(report, &report.threads, top, width, thread_name),
+        By::Process => by_thread(report, &processes(report), top, width, process_name),
+    });
+    text
+}
+
+/// `app.py (4242): 5 threads in 10.0 s, 2.1 % of their time on a CPU; waiting 61.0 % lock, …`
+fn head(report: &WaitsReport, width: usize) -> String {
+    let elapsed = report.elapsed_ns();
+    let share = |ns: u64| percent(ns as f64 / elapsed.max(1) as f64);
+    let processes = processes(report);
+    let who = match &processes[..] {
+        [one] => process_name(one),
+        several => many(several.len() as u64, "process"),
+    };
+    let mut causes: Vec<(Cause, u64)> = Cause::ALL.into_iter().zip(report.by_cause()).collect();
+    causes.retain(|&(_, ns)| ns > 0);
+    causes.sort_by_key(|&(_, ns)| Reverse(ns));
+    let mut text = clauses(
+        "",
+        &[
+            format!(
+                "{who}: {} in {}",
+                many(report.threads.len() as u64, "thread"),
+                span(report.length)
+            ),
+            format!(
+                "{} of {} time on a CPU",
+                share(report.on_cpu_ns()),
+                if report.threads.len() == 1 { "its" } else { "their" }
+            ),
+            format!("{} waiting", share(report.waiting_ns())),
+        ],
+        width,
+    );
+    let causes: Vec<String> = causes
+        .iter()
+        .take(6)
+        .map(|&(cause, ns)| format!("{} {}", share(ns), cause.name()))
+        .collect();
+    if !causes.is_empty() {
+        text.push_str(&clauses("  ", &causes, width));
+    }
+    text
+}
+
+fn time(ns: u64) -> String {
+    duration(Duration::from_nanos(ns))
+}
+
+/// Nothing is known of single waits that have no stack.
+fn longest(sums: &Sums) -> String {
+    match sums.longest_ns {
+        0 => "-".to_owned(),
+        ns => time(ns),
+    }
+}
+
+/// `4.5 s`, and `±` where it is not exact to a hundredth.
+fn with_error(sums: &Sums) -> String {
+    match sums.error_ns() {
+        error if error > sums.ns / 100 => format!(
+            "{} ± {:.0} %",
+            time(sums.ns),
+            (100 * error) as f64 / sums.ns.max(1) as f64
+        ),
+        _ => time(sums.ns),
+    }
+}
+
+/// So many lines are shown, if there are as many, however little was waited there.
+const LEAST_ROWS: usize = 4;
+
+/// How many are shown: a closing row for a single other is no shorter than that one.
+fn visible(number: usize, top: usize) -> usize {
+    if number == top.saturating_add(1) {
+        number
+    } else {
+        number.min(top)
+    }
+}
+
+fn by_line(report: &WaitsReport, top: usize, width: usize) -> String {
+    let rows = rows(report, Detailed::No);
+    let elapsed = report.elapsed_ns();
+    // Lines of less than half a hundredth are no answer, unless there are hardly any others.
+    let waiting = report.waiting_ns();
+    let enough = rows.partition_point(|row| row.sums.ns >= waiting / 200).max(LEAST_ROWS);
+    let (shown, others) = rows.split_at(visible(rows.len(), top.min(enough)));
+    let mut last: Vec<Last> = shown.iter().map(place).collect();
+    let mut sums: Vec<Sums> = shown.iter().map(|row| row.sums.clone()).collect();
+    let mut causes: Vec<String> = shown.iter().map(|row| row.key.cause.name().to_owned()).collect();
+    if !others.is_empty() {
+        let mut rest = Sums::default();
+        for row in others {
+            rest.ns = rest.ns.saturating_add(row.sums.ns);
+            rest.count = rest.count.saturating_add(row.sums.count);
+            rest.longest_ns = rest.longest_ns.max(row.sums.longest_ns);
+            rest.variance += row.sums.variance;
+        }
+        sums.push(rest);
+        causes.push(String::new());
+        last.push(Last {
+            text: format!("({} more)", count(others.len() as u64)),
+            ..Last::default()
+        });
+    }
+    let mut grid = Grid::new("where", last);
+    grid.column(0, "time", sums.iter().map(with_error).collect());
+    let share = |sums: &Sums| percent(sums.ns as f64 / elapsed.max(1) as f64);
+    grid.column(3, "of all", sums.iter().map(share).collect());
+    grid.column(1, "count", sums.iter().map(|sums| count(sums.count)).collect());
+    grid.column(2, "max", sums.iter().map(longest).collect());
+    grid.column(0, "cause", causes);
+    grid.render(width)
+}
+
+/// The line, and whom it waits for, or what it called.
+fn place(row: &Row) -> Last {
+    let mut parts = Vec::new();
+    match row.target() {
+        Some((target, 0)) => parts.push(target.to_owned()),
+        Some((target, others)) => parts.push(format!("{target} and {others} more")),
+        None => parts.extend(row.call.map(str::to_owned)),
+    }
+    if !row.key.place.via.is_empty() {
+        parts.push(format!("via {}", row.key.place.via));
+    }
+    // Of many waits one or the other is always under way.
+    if row.sums.unended_ns > row.sums.ns / 2 {
+        parts.push("not over yet".to_owned());
+    }
+    Last {
+        text: row.key.place.name.clone(),
+        shorter: None,
+        addition: parts.join(", "),
+    }
+}
+
+fn by_cause(report: &WaitsReport, width: usize) -> String {
+    let mut sums: IndexMap<Cause, Sums, FxBuildHasher> = IndexMap::default();
+    for row in rows(report, Detailed::No) {
+        let sum = sums.entry(row.key.cause).or_default();
+        sum.count = sum.count.saturating_add(row.sums.count);
+        sum.longest_ns = sum.longest_ns.max(row.sums.longest_ns);
+    }
+    // Times are those of the threads' accounts, which are exact.
+    for (cause, ns) in Cause::ALL.into_iter().zip(report.by_cause()) {
+        if ns > 0 {
+            sums.entry(cause).or_default().ns = ns;
+        }
+    }
+    sums.sort_by(|_, a, _, b| b.ns.cmp(&a.ns));
+    let last = sums.keys().map(|cause| Last {
+        text: cause.name().to_owned(),
+        ..Last::default()
+    });
+    let mut grid = Grid::new("cause", last.collect());
+    let elapsed = report.elapsed_ns();
+    grid.column(0, "time", sums.values().map(|sums| time(sums.ns)).collect());
+    let share = |sums: &Sums| percent(sums.ns as f64 / elapsed.max(1) as f64);
+    grid.column(0, "of all", sums.values().map(share).collect());
+    grid.column(0, "count", sums.values().map(|sums| count(sums.count)).collect());
+    grid.column(0, "max", sums.values().map(longest).collect());
+    grid.render(width)
+}
+
+/// Who had the GIL while others waited.
+fn by_holder(report: &WaitsReport, top: usize, width: usize) -> String {
+    let rows = holders(report);
+    if rows.is_empty() {
+        return "Nobody waited for the GIL.\n".to_owned();
+    }
+    let elapsed = report.elapsed_ns();
+    let (shown, others) = rows.split_at(visible(rows.len(), top));
+    let mut last: Vec<Last> = shown
+        .iter()
+        .map(|(place, sample, _)| Last {
+            text: place.name.clone(),
+            shorter: None,
+            addition: match (sample.labels.tid, &*place.via) {
+                (0, _) => String::new(),
+                (tid, "") => format!("in {} ({tid})", holder_name(report, sample)),
+                (tid, via) => format!("in {} ({tid}), via {via}", holder_name(report, sample)),
+            },
+        })
+        .collect();
+    if !others.is_empty() {
+        last.push(Last {
+            text: format!("({} more)", count(others.len() as u64)),
+            ..Last::default()
+        });
+    }
+    let mut grid = Grid::new("who had the GIL, about where", last);
+    let column = |of: &dyn Fn(&Holder) -> String| shown.iter().map(|(_, _, holder)| of(holder)).collect();
+    grid.column(0, "waited for it", column(&|holder| time(holder.ns)));
+    grid.column(
+        2,
+        "of all",
+        column(&|holder| percent(holder.ns as f64 / elapsed.max(1) as f64)),
+    );
+    grid.column(1, "count", column(&|holder| count(holder.count)));
+    grid.column(1, "max", column(&|holder| time(holder.longest_ns)));
+    grid.render(width)
+}
+
+fn holder_name(report: &WaitsReport, sample: &SampleKey) -> String {
+    match sample.labels.tid == sample.labels.pid {
+        true => "the main thread".to_owned(),
+        false => label::clean(report.profile.string(sample.labels.thread).to_owned()),
+    }
+}
+
+fn thread_name(thread: &ThreadTime) -> String {
+    if thread.tid == 0 {
+        return label::clean(format!("{} of {} ({})", thread.name, thread.command, thread.pid));
+    }
+    match thread.tid == thread.pid {
+        true => label::clean(format!("main thread of {} ({})", thread.command, thread.pid)),
+        false => label::clean(format!(
+            "{} ({}) of {} ({})",
+            thread.name, thread.tid, thread.command, thread.pid
+        )),
+    }
+}
+
+fn process_name(thread: &ThreadTime) -> String {
+    label::clean(format!("{} ({})", thread.command, thread.pid))
+}
+
+/// The threads of each process together.
+fn processes(report: &WaitsReport) -> Vec<ThreadTime> {
+    let mut processes: IndexMap<u32, ThreadTime, FxBuildHasher> = IndexMap::default();
+    for thread in &report.threads {
+        let process = processes.entry(thread.pid).or_insert_with(|| ThreadTime {
+            pid: thread.pid,
+            command: thread.command.clone(),
+            ..ThreadTime::default()
+        });
+        process.elapsed_ns = process.elapsed_ns.saturating_add(thread.elapsed_ns);
+        process.on_cpu_ns = process.on_cpu_ns.saturating_add(thread.on_cpu_ns);
+        for (sum, ns) in process.waiting_ns.iter_mut().zip(thread.waiting_ns) {
+            *sum = sum.saturating_add(ns);
+        }
+    }
+    processes.into_values().collect()
+}
+
+/// How the time of each adds up, in percent of its own.
+fn by_thread(
+    report: &WaitsReport,
+    threads: &[ThreadTime],
+    top: usize,
+    width: usize,
+    name: impl Fn(&ThreadTime) -> String,
+) -> String {
+    let mut threads: Vec<&ThreadTime> = threads.iter().collect();
+    threads.sort_by_key(|thread| (Reverse(thread.waiting()), thread.pid, thread.tid));
+    let (shown, others) = threads.split_at(visible(threads.len(), top));
+    let mut last: Vec<Last> = shown
+        .iter()
+        .map(|thread| Last {
+            text: name(thread),
+            ..Last::default()
+        })
+        .collect();
+    if !others.is_empty() {
+        last.push(Last {
+            text: format!("({} more)", count(others.len() as u64)),
+            ..Last::default()
+        });
+    }
+    let mut grid = Grid::new("who", last);
+    let share = |ns: u64, thread: &ThreadTime| match ns {
+        0 => "-".to_owned(),
+        _ => percent(ns as f64 / thread.elapsed_ns.max(1) as f64),
+    };
+    grid.column(0, "waited", shown.iter().map(|thread| time(thread.waiting())).collect());
+    grid.column(
+        1,
+        "on CPU",
+        shown.iter().map(|thread| share(thread.on_cpu_ns, thread)).collect(),
+    );
+    // The causes that matter, the largest first: those to the right go first where there is no room.
+    let mut causes: Vec<(usize, u64)> = report.by_cause().into_iter().enumerate().collect();
+    causes.retain(|&(_, ns)| ns > 0);
+    causes.sort_by_key(|&(_, ns)| Reverse(ns));
+    for (rank, (index, _)) in causes.into_iter().enumerate() {
+        let cells = shown.iter().map(|thread| share(thread.waiting_ns[index], thread));
+        grid.column(2 + rank as u8, Cause::ALL[index].name(), cells.collect());
+    }
+    grid.render(width)
+}

@@ -1,0 +1,77 @@
+//! `profiler waits`, run as a user runs it, and what it wrote.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::profiler::{Outcome, Profiler, Recording};
+
+/// `profiler waits -f json` of these, attached.
+pub fn attach(arguments: &[&str]) -> Result<Recording> {
+    let waits = Profiler::bare().args(["waits", "-f", "json", "-o", "-"]);
+    waits.args(arguments).start_until("following the waits")
+}
+
+/// What was written as JSON.
+#[derive(Debug)]
+pub struct Waits {
+    pub report: Value,
+    pub said: String,
+}
+
+impl Waits {
+    pub fn of(outcome: Outcome) -> Result<Self> {
+        let report = serde_json::from_slice(&outcome.stdout)
+            .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&outcome.stdout)))?;
+        Ok(Self {
+            report,
+            said: outcome.stderr,
+        })
+    }
+
+    pub fn rows(&self) -> Result<&[Value]> {
+        Ok(self.report["rows"].as_array().context("no rows")?)
+    }
+
+    /// Rows of this function, at this line.
+    pub fn at(&self, function: &str, line: u64) -> Result<Vec<&Value>> {
+        let rows = self.rows()?.iter();
+        Ok(rows
+            .filter(|row| row["function"] == function && row["line"] == line)
+            .collect())
+    }
+
+    /// Nanoseconds waited for a cause at a line.
+    pub fn ns(&self, cause: &str, function: &str, line: u64) -> Result<u64> {
+        let rows = self.at(function, line)?;
+        Ok(rows
+            .into_iter()
+            .filter(|row| row["cause"] == cause)
+            .filter_map(|row| row["total_ns"].as_u64())
+            .sum())
+    }
+
+    /// What waits for a CPU at a line are part of what a program measures there.
+    pub fn ns_with_ready(&self, cause: &str, function: &str, line: u64) -> Result<u64> {
+        Ok(self.ns(cause, function, line)? + self.ns("ready", function, line)?)
+    }
+
+    pub fn threads(&self) -> Result<&[Value]> {
+        Ok(self.report["threads"].as_array().context("no threads")?)
+    }
+
+    /// For each thread, time on a CPU and all causes must be the time that it existed.
+    pub fn ensure_adds_up(&self) -> Result<()> {
+        for thread in self.threads()? {
+            let elapsed = thread["elapsed_ns"].as_u64().context("no elapsed time")?;
+            let on_cpu = thread["on_cpu_ns"].as_u64().context("no time on a CPU")?;
+            let waiting = thread["waiting_ns"].as_object().context("no waiting time")?;
+            let waiting: u64 = waiting.values().filter_map(Value::as_u64).sum();
+            let accounted = (on_cpu + waiting) as f64;
+            ensure!(
+                (accounted / elapsed.max(1) as f64 - 1.0).abs() <= 0.01,
+                "of {elapsed} ns of a thread, {accounted} are accounted for: {thread}"
+            );
+        }
+        Ok(())
+    }
+}
