@@ -233,7 +233,8 @@ fn check_two(workload: &Workload, first: &str, second: &str) -> Result<()> {
     let has_shown =
         |stack: &[String]| has_chain_among_python(stack, &[&format!("outer_of_{shown}"), &format!("inner_of_{shown}")]);
     // The thread of the second alone.
-    let alone = folded.only(|stack| stack[0].starts_with("alone "));
+    let is_whole = |stack: &[String]| !stack.iter().any(|frame| frame.starts_with("[native stack"));
+    let alone = folded.only(|stack| stack[0].starts_with("alone ") && is_whole(stack));
     let right = alone.share(|stack| match shown {
         "first" => is_marked(stack) && !has_shown(stack),
         _ => has_shown(stack) && !is_marked(stack),
@@ -245,7 +246,7 @@ fn check_two(workload: &Workload, first: &str, second: &str) -> Result<()> {
         "frames of the first in a thread of the second\n{alone}"
     );
     // The other: the first calls C, which calls the second. The marker is where the frames are missing.
-    let both = folded.only(|stack| !stack[0].starts_with("alone ") && has(stack, "host_callback"));
+    let both = folded.only(|stack| !stack[0].starts_with("alone ") && has(stack, "host_callback") && is_whole(stack));
     let place = |stack: &[String], wanted: &str| stack.iter().position(|frame| frame == wanted || is(frame, wanted));
     let right = both.share(|stack| {
         let (Some(host), Some(missing)) = (place(stack, "host_callback"), place(stack, marker)) else {
