@@ -45,6 +45,7 @@ const SENT: u64 = 1;
 const FAILED: u64 = 2;
 
 const FRAMES_PER_CALL: u32 = 8;
+const IDENTIFIED_PER_CALL: u32 = 16;
 
 /// Finds out which code the frames of the stack are of, whatever was known of it: an address can come to hold another
 /// code object (`eval`, `exec`, reloading). What they come to together is left in `scratch.fingerprint`.
@@ -59,7 +60,7 @@ pub fn identify(context: Context) {
         code.object.forget();
     }
     let mut calls = 0;
-    while calls < MAX_PYTHON_FRAMES as u32 / FRAMES_PER_CALL {
+    while calls < MAX_PYTHON_FRAMES as u32 / IDENTIFIED_PER_CALL {
         if identify_some(context) != 0 {
             break;
         }
@@ -72,7 +73,7 @@ pub fn identify(context: Context) {
 #[inline(never)]
 extern "C" fn identify_some(context: Context) -> u64 {
     let mut i = 0;
-    while i < FRAMES_PER_CALL {
+    while i < IDENTIFIED_PER_CALL {
         let Some(working) = scratch(context) else { return 1 };
         let at = working.codes_checked;
         if at >= working.record.python_len {
@@ -104,10 +105,7 @@ extern "C" fn fingerprint(context: Context, address: u64) -> u64 {
     let (Some(working), Some(code)) = (scratch(context), code_scratch(context)) else {
         return 0;
     };
-    if !code.object.read(&UserMemory, &working.process, address) {
-        return 0;
-    }
-    code.object.fingerprint(&UserMemory, &working.process)
+    code.object.identify(&UserMemory, &working.process, address)
 }
 
 #[inline(always)]

@@ -9,22 +9,30 @@
 
 use core::ptr::read_volatile;
 
-use profiler_common::{limits::MAX_CODE_OBJECT_BYTES, python::PythonProcess};
+use profiler_common::{
+    limits::MAX_CODE_OBJECT_BYTES,
+    python::{LAYOUT_HEAP_FRAMES, PythonProcess},
+};
 
 use crate::memory::{ReadMemory, load};
 
 const OBJECT_WORDS: usize = 2 * MAX_CODE_OBJECT_BYTES / 8 + 1;
 const HEAD_WORDS: usize = (HEAD_MASK + 1) / 8 + 1;
 
+/// What was found at an address.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Filename {
+struct Remembered {
     address: u64,
+    look: u64,
     said: u64,
 }
 
-/// A power of two.
-const FILENAMES: usize = 4;
+/// Of either kind; a power of two. Few, because each that is written is a line of the cache.
+const REMEMBERED: usize = 4;
+/// Where those of a kind begin.
+const CODES: usize = 0;
+const FILENAMES: usize = REMEMBERED;
 
 /// A code object that is being looked at.
 #[repr(C)]
@@ -35,27 +43,32 @@ pub struct CodeObject {
     head: [u64; HEAD_WORDS],
     /// A piece of text or of a table.
     piece: [u64; 2 * PIECE_WORDS],
-    /// Whoever looks at many objects at a time meets the same files' names again: where they were, and what they held.
-    filenames: [Filename; FILENAMES],
+    /// How often many objects were looked at together.
+    look: u64,
+    /// Whoever looks at many objects at a time meets the same ones, and the same files' names, again.
+    remembered: [Remembered; 2 * REMEMBERED],
 }
 
-/// Bytes of a `str` or `bytes` head that hold its length and state (up to 3.15, with a GIL: 16 + 8 and 32 + 4).
+/// Bytes of a `str` or `bytes` head that hold its length, hash and state (up to 3.15, with a GIL: 16 + 8, 24 + 8 and
+/// 32 + 4).
 pub const HEAD_BYTES: u32 = 40;
 /// Bounds an offset into a head, for the verifier.
 const HEAD_MASK: usize = 63;
 const _: () = assert!(HEAD_BYTES as usize <= HEAD_MASK + 1);
 
-/// Bytes taken of each end of a text or table.
+/// Bytes of a text or table that are looked at together, with the head for the first.
 const PIECE_BYTES: usize = 256;
 const PIECE_WORDS: usize = PIECE_BYTES / 8;
+/// Bytes of a text, or of a table without columns, that most fit into with their head.
+const SHORT_BYTES: usize = 128;
 
-/// `PyBytesObject.ob_sval` (3.8 – 3.15, with a GIL), in words.
-const TABLE_AT_WORD: usize = 4;
-
-/// `PyASCIIObject.hash` follows the length (3.8 – 3.15).
+/// `PyASCIIObject.hash` and `PyBytesObject.ob_shash` follow the length (3.8 – 3.15).
 const HASH_AFTER_LENGTH: u16 = 8;
-/// A string that nobody has asked for its hash.
+/// An object that nobody has asked for its hash.
 const NOT_HASHED: u64 = u64::MAX;
+
+/// Words that are mixed side by side.
+const LANES: usize = 4;
 
 impl Default for CodeObject {
     fn default() -> Self {
@@ -63,7 +76,12 @@ impl Default for CodeObject {
             words: [0; OBJECT_WORDS],
             head: [0; HEAD_WORDS],
             piece: [0; 2 * PIECE_WORDS],
-            filenames: [Filename { address: 0, said: 0 }; FILENAMES],
+            look: 0,
+            remembered: [Remembered {
+                address: 0,
+                look: 0,
+                said: 0,
+            }; 2 * REMEMBERED],
         }
     }
 }
@@ -72,11 +90,37 @@ impl CodeObject {
     /// To be called when time has passed: nothing is remembered.
     #[inline(always)]
     pub fn forget(&mut self) {
-        let mut i = 0;
-        while i < FILENAMES {
-            self.filenames[i].address = 0;
-            i += 1;
+        self.look = self.look.wrapping_add(1);
+    }
+
+    /// The fingerprint of the object at an address; 0 if there is none or it cannot be read.
+    #[inline(always)]
+    pub fn identify<M: ReadMemory>(&mut self, memory: &M, process: &PythonProcess, address: u64) -> u64 {
+        if let Some(fingerprint) = self.recall(CODES, address) {
+            return fingerprint;
         }
+        if !self.read(memory, process, address) {
+            return 0;
+        }
+        let fingerprint = self.fingerprint(memory, process);
+        self.remember(CODES, address, fingerprint);
+        fingerprint
+    }
+
+    #[inline(always)]
+    fn recall(&self, kind: usize, address: u64) -> Option<u64> {
+        let Remembered {
+            address: known,
+            look,
+            said,
+        } = self.remembered[kind + place_of(address)];
+        (known == address && look == self.look && address != 0).then_some(said)
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, kind: usize, address: u64, said: u64) {
+        let look = self.look;
+        self.remembered[kind + place_of(address)] = Remembered { address, look, said };
     }
 
     /// A field of the object.
@@ -144,42 +188,72 @@ impl CodeObject {
         fingerprint | 1
     }
 
-    /// What one part of the object holds: of a string the hash that it keeps itself, or else its characters. What cannot
-    /// be read has never been touched or is swapped out; then it is where it is.
+    /// What one part of the object says. What cannot be read has never been touched or is swapped out; then it is where it
+    /// is.
     #[inline(always)]
     fn part<M: ReadMemory>(&mut self, memory: &M, process: &PythonProcess, part: u32) -> u64 {
         let name: u64 = self.field(process.code_name);
         let address: u64 = match part {
+            // Where there is a qualified name, it is what is shown.
+            NAME if process.code_qualname != 0 => self.field(process.code_qualname),
             NAME => name,
-            QUALNAME if process.code_qualname == 0 => 0,
-            QUALNAME => self.field(process.code_qualname),
             FILENAME => self.field(process.code_filename),
             _ => self.field(process.code_line_table),
         };
-        if part == QUALNAME && address == name {
-            return 0;
-        }
-        let remembered = (address >> 4) as usize & (FILENAMES - 1);
-        if part == FILENAME && address == self.filenames[remembered].address {
-            return self.filenames[remembered].said;
-        }
-        if part == LINE_TABLE
-            && let Some(said) = self.short_table(memory, process, address)
+        if part == FILENAME
+            && let Some(said) = self.recall(FILENAMES, address)
         {
             return said;
         }
-        if !self.read_head(memory, address) {
-            return 0;
-        }
-        let (data, bytes) = if part == LINE_TABLE {
-            (process.bytes_data, self.head_field(process.bytes_size))
-        } else {
-            let hash: u64 = self.head_field(process.unicode_length + HASH_AFTER_LENGTH);
-            if hash != NOT_HASHED {
+        // Names are keys of dictionaries, so they have a hash, in a word. Qualified ones have none (3.11.7: of 3,125 in the
+        // standard library).
+        if part == NAME && address == name {
+            let hash_at = u64::from(process.unicode_length) + u64::from(HASH_AFTER_LENGTH);
+            if let Some(hash) = memory.read_u64(name.wrapping_add(hash_at))
+                && hash != NOT_HASHED
+            {
                 return hash;
             }
-            let length: u64 = self.head_field(process.unicode_length);
-            let state: u32 = self.head_field(process.unicode_state);
+        }
+        let said = self.said(memory, process, part, address);
+        if part == FILENAME {
+            self.remember(FILENAMES, address, said);
+        }
+        said
+    }
+
+    /// What a string or a table says: the hash that it keeps itself, or else what it holds.
+    #[inline(always)]
+    fn said<M: ReadMemory>(&mut self, memory: &M, process: &PythonProcess, part: u32, address: u64) -> u64 {
+        if address == 0 {
+            return 0;
+        }
+        // Lines of the cache that nobody else wants are what a read costs. Tables of columns are the longest.
+        let long = part == LINE_TABLE && process.flags & LAYOUT_HEAP_FRAMES == 0;
+        let most = if long { PIECE_BYTES } else { SHORT_BYTES } as u64;
+        let held = self.read_piece(memory, address, most);
+        if !held && !self.read_piece(memory, address, HEAD_BYTES.into()) {
+            return 0;
+        }
+        let length_at = if part == LINE_TABLE {
+            process.bytes_size
+        } else {
+            process.unicode_length
+        };
+        let length: u64 = self.piece_field(length_at);
+        let hash: u64 = self.piece_field(length_at.wrapping_add(HASH_AFTER_LENGTH));
+        let after_hash = length_at.wrapping_add(2 * HASH_AFTER_LENGTH);
+        let is_hashed = part != LINE_TABLE || process.bytes_data == after_hash;
+        let mut said = 0;
+        mix(&mut said, length);
+        if hash != NOT_HASHED && is_hashed {
+            mix(&mut said, hash);
+            return said;
+        }
+        let (data, bytes) = if part == LINE_TABLE {
+            (process.bytes_data, length)
+        } else {
+            let state: u32 = self.piece_field(process.unicode_state);
             let data = if state & STATE_ASCII != 0 {
                 process.unicode_ascii_data
             } else {
@@ -187,94 +261,112 @@ impl CodeObject {
             };
             (data, length.wrapping_mul(u64::from(state >> 2 & 7)))
         };
-        let said = self.ends(memory, address.wrapping_add(data.into()), bytes);
-        if part == FILENAME {
-            self.filenames[remembered] = Filename { address, said };
+        let address = address.wrapping_add(data.into());
+        let at = u64::from(data) & (SHORT_BYTES as u64 - 1);
+        // However it was read, the same bytes are taken together: it says the same.
+        let mut done = most - at;
+        if bytes < done {
+            done = bytes;
         }
-        said
-    }
-
-    /// What a table holds that is read with its head: most are short, and a read costs the same for any few bytes.
-    #[inline(always)]
-    fn short_table<M: ReadMemory>(&mut self, memory: &M, process: &PythonProcess, address: u64) -> Option<u64> {
-        // SAFETY: `piece` is longer than PIECE_BYTES.
-        if address == 0 || !unsafe { memory.read(address, self.piece.as_mut_ptr().cast(), PIECE_BYTES as u32) } {
-            return None;
+        if !held && !self.read_piece(memory, address, done) {
+            return said;
         }
-        // SAFETY: the masked offset and a word lie inside `piece`.
-        let bytes: u64 = unsafe { load(self.piece.as_ptr(), usize::from(process.bytes_size) & HEAD_MASK) };
-        if usize::from(process.bytes_data) != 8 * TABLE_AT_WORD || bytes > 8 * (PIECE_WORDS - TABLE_AT_WORD) as u64 {
-            return None;
-        }
-        let mut said = 0;
-        mix(&mut said, bytes);
-        let mut left = bytes;
-        let mut i = TABLE_AT_WORD;
-        while i < PIECE_WORDS {
-            // SAFETY: `i` is below the length of `piece`.
-            let word = unsafe { self.piece.as_ptr().add(i).read_volatile() };
-            if left < 8 {
-                // What lies behind the table is not its.
-                mix(&mut said, word & ((1 << (8 * left)) - 1));
-                break;
+        self.take_in(if held { at } else { 0 }, done, &mut said);
+        // The rest, or the end of it.
+        let mut more = bytes.wrapping_sub(done);
+        if more != 0 {
+            if more > PIECE_BYTES as u64 {
+                more = PIECE_BYTES as u64;
             }
-            mix(&mut said, word);
-            left -= 8;
-            i += 1;
-        }
-        Some(said)
-    }
-
-    /// How many bytes there are, and what the first and the last of them are.
-    #[inline(always)]
-    fn ends<M: ReadMemory>(&mut self, memory: &M, address: u64, bytes: u64) -> u64 {
-        // Each word is stirred in before the next joins it: two that were joined bare could make up for each other.
-        let mut said = 0;
-        mix(&mut said, bytes);
-        let most = PIECE_BYTES as u64;
-        self.piece(memory, address, if bytes < most { bytes } else { most }, &mut said);
-        if bytes > most {
-            let last = address.wrapping_add(bytes).wrapping_sub(most);
-            self.piece(memory, last, most, &mut said);
+            let last = address.wrapping_add(bytes).wrapping_sub(more);
+            if self.read_piece(memory, last, more) {
+                self.take_in(0, more, &mut said);
+            }
         }
         said
     }
 
+    /// A field of an object's head, which was read as a piece.
     #[inline(always)]
-    fn piece<M: ReadMemory>(&mut self, memory: &M, address: u64, bytes: u64, said: &mut u64) {
+    fn piece_field<T: Copy>(&self, offset: u16) -> T {
+        // SAFETY: `piece` is longer than the largest masked offset and a word.
+        unsafe { load(self.piece.as_ptr(), usize::from(offset) & HEAD_MASK) }
+    }
+
+    #[inline(always)]
+    fn read_piece<M: ReadMemory>(&mut self, memory: &M, address: u64, bytes: u64) -> bool {
         // SAFETY: a local is valid for reads. Volatile: see the crate's documentation.
         let bytes = unsafe { read_volatile(&raw const bytes) };
-        if bytes > PIECE_BYTES as u64 {
+        // SAFETY: `piece` is longer than PIECE_BYTES.
+        bytes <= PIECE_BYTES as u64 && unsafe { memory.read(address, self.piece.as_mut_ptr().cast(), bytes as u32) }
+    }
+
+    /// Mixes in `bytes` of the piece, from byte `at` on, which is a word's first.
+    ///
+    /// Each word is stirred in before the next joins it: two that were joined bare could make up for each other. Several
+    /// chains side by side, because a multiplication has to be waited for.
+    #[inline(always)]
+    fn take_in(&mut self, at: u64, bytes: u64, said: &mut u64) {
+        // SAFETY: locals are valid for reads. Volatile: see the crate's documentation.
+        let (at, end) = unsafe {
+            (
+                read_volatile(&raw const at),
+                at.wrapping_add(read_volatile(&raw const bytes)),
+            )
+        };
+        if at >= SHORT_BYTES as u64 || end > PIECE_BYTES as u64 {
             return;
         }
-        // The last word may be filled in part only.
-        let last = (bytes / 8) as usize & (2 * PIECE_WORDS - 1);
-        // SAFETY: `last` is masked to less than the length of `piece`, and PIECE_BYTES fit.
+        let last = (end / 8) as usize & (2 * PIECE_WORDS - 1);
+        let first = (at / 8) as usize & (SHORT_BYTES / 8 - 1);
+        // What lies behind is not its.
+        // SAFETY: `piece` is twice as long as PIECE_BYTES, and `last` at most that.
         unsafe {
-            self.piece.as_mut_ptr().add(last).write_volatile(0);
-            if !memory.read(address, self.piece.as_mut_ptr().cast(), bytes as u32) {
-                return;
+            let rest = self.piece.as_mut_ptr().add(last);
+            rest.write_volatile(rest.read_volatile() & ((1 << (8 * (end % 8))) - 1));
+            let mut i = 1;
+            while i < LANES {
+                rest.add(i).write_volatile(0);
+                i += 1;
             }
         }
+        let mut lanes = [1, 2, 3, 4];
         let mut i = 0;
         while i <= PIECE_WORDS {
-            if i > last {
+            if first + i > last {
                 break;
             }
-            // SAFETY: `i` is below the length of `piece`.
-            let word = unsafe { self.piece.as_ptr().add(i).read_volatile() };
-            mix(said, word);
-            i += 1;
+            // SAFETY: `first` is less than SHORT_BYTES / 8, so all are below the length of `piece`.
+            unsafe {
+                let group = self.piece.as_ptr().add(first + i);
+                mix(&mut lanes[0], group.read_volatile());
+                mix(&mut lanes[1], group.add(1).read_volatile());
+                mix(&mut lanes[2], group.add(2).read_volatile());
+                mix(&mut lanes[3], group.add(3).read_volatile());
+            }
+            i += LANES;
         }
+        mix(said, lanes[0]);
+        mix(said, lanes[1]);
+        mix(said, lanes[2]);
+        mix(said, lanes[3]);
     }
 }
 
+/// Which of its kind what is found at an address is remembered as.
+#[inline(always)]
+fn place_of(address: u64) -> usize {
+    (address >> 4) as usize & (REMEMBERED - 1)
+}
+
+/// An object's data start within what is read of the shortest.
+const _: () = assert!(SHORT_BYTES / 8 + PIECE_WORDS + 2 * LANES <= 2 * PIECE_WORDS);
+
 /// What an object says.
 const NAME: u32 = 0;
-const QUALNAME: u32 = 1;
-const FILENAME: u32 = 2;
-const LINE_TABLE: u32 = 3;
-const PARTS: u32 = 4;
+const FILENAME: u32 = 1;
+const LINE_TABLE: u32 = 2;
+const PARTS: u32 = 3;
 
 /// `PyASCIIObject.state.ascii` (3.8 – 3.15, with a GIL).
 const STATE_ASCII: u32 = 1 << 6;
@@ -305,6 +397,8 @@ mod tests {
         qualname: (u64, String),
         filename: (u64, String),
         table: Vec<u8>,
+        /// What the table is said to hash to.
+        table_hash: u64,
         first_line: u32,
         version: u32,
     }
@@ -315,8 +409,17 @@ mod tests {
             qualname: (78, "Class.name".into()),
             filename: (NOT_HASHED, "/srv/file.py".into()),
             table: vec![3; 700],
+            table_hash: NOT_HASHED,
             first_line: 7,
             version: 5,
+        }
+    }
+
+    /// The shape of 3.12's objects, but without qualified names, as before 3.11.
+    fn layout_without_qualname() -> PythonProcess {
+        PythonProcess {
+            code_qualname: 0,
+            ..layout(false)
         }
     }
 
@@ -366,6 +469,7 @@ mod tests {
             memory.put(at + 40, text.as_bytes());
         }
         memory.put_u64(TABLE_AT + 16, said.table.len() as u64);
+        memory.put_u64(TABLE_AT + 24, said.table_hash);
         memory.put(TABLE_AT + 32, &said.table);
         let mut object = CodeObject::default();
         assert!(object.read(&memory, process, CODE));
@@ -386,8 +490,12 @@ mod tests {
             change(&mut other);
             all.push(other);
         };
-        add(|said| said.name.0 = 79);
-        add(|said| said.qualname.0 = 79);
+        add(|said| {
+            said.name.0 = 79;
+            said.qualname.0 = 79;
+        });
+        add(|said| said.table_hash = 80);
+        add(|said| said.table_hash = 81);
         add(|said| said.filename.1 = "/srv/filf.py".into());
         add(|said| said.filename.1 = "/srv/file.py2".into());
         add(|said| said.filename.0 = 79);
@@ -410,25 +518,76 @@ mod tests {
 
     #[test]
     fn objects_whose_parts_are_all_at_the_same_addresses_are_told_by_what_they_say() {
-        // Without numbers, and where the numbers are used up.
-        for (numbered, version) in [(false, 5), (true, 0)] {
-            let mut taken: Vec<u64> = visibly_different()
-                .iter()
-                .map(|said| {
-                    fingerprint(
-                        &layout(numbered),
-                        &Said {
-                            version,
-                            ..said.clone()
-                        },
-                    )
-                })
-                .collect();
-            let all = taken.len();
-            taken.sort_unstable();
-            taken.dedup();
-            assert_eq!(taken.len(), all);
+        // Without numbers, without qualified names, and where the numbers are used up.
+        for (layout, version) in [(layout(false), 5), (layout_without_qualname(), 5), (layout(true), 0)] {
+            let taken = visibly_different()
+                .into_iter()
+                .map(|said| fingerprint(&layout, &Said { version, ..said }));
+            all_differ(taken);
         }
+    }
+
+    fn all_differ(taken: impl Iterator<Item = u64>) {
+        let mut taken: Vec<u64> = taken.collect();
+        let all = taken.len();
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), all);
+    }
+
+    #[test]
+    fn every_byte_of_a_table_counts_but_for_the_middle_of_a_long_one() {
+        let heap_frames = PythonProcess {
+            flags: LAYOUT_HEAP_FRAMES,
+            ..layout_without_qualname()
+        };
+        // Whole words and not, what fits behind its head and what needs a second look.
+        for (layout, lengths) in [
+            (layout(false), [1, 7, 8, 31, 32, 33, 223, 224, 225, 256, 479, 480]),
+            (heap_frames, [1, 7, 8, 31, 32, 33, 95, 96, 97, 256, 351, 352]),
+        ] {
+            for bytes in lengths {
+                all_differ((0..=bytes).map(|changed| {
+                    let mut table = vec![3; bytes];
+                    if let Some(byte) = table.get_mut(changed) {
+                        *byte ^= 0x80;
+                    }
+                    fingerprint(&layout, &Said { table, ..said() })
+                }));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_text_says_does_not_depend_on_what_lies_behind_it() {
+        let process = layout_without_qualname();
+        for characters in [1, 30, 80, 81, 90, 336, 337, 600, 2000] {
+            let text: Vec<u8> = (0..characters).map(|i| i as u8 | 1).collect();
+            let said = |slack: usize| {
+                let mut memory = Memory::default();
+                memory.map(FILENAME_AT, 40 + characters + slack);
+                memory.put_u64(FILENAME_AT + 16, characters as u64);
+                memory.put_u64(FILENAME_AT + 24, NOT_HASHED);
+                memory.put(FILENAME_AT + 32, &(1u32 << 2 | 1 << 5 | 1 << 6).to_le_bytes());
+                memory.put(FILENAME_AT + 40, &text);
+                CodeObject::default().said(&memory, &process, FILENAME, FILENAME_AT)
+            };
+            assert_eq!(said(0), said(4096), "{characters}");
+            assert_ne!(said(0), 0);
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_not_where_its_hash_says_is_told_by_its_bytes() {
+        let layout = PythonProcess {
+            bytes_data: 40,
+            ..layout(false)
+        };
+        let hashed = Said {
+            table_hash: 80,
+            ..said()
+        };
+        assert_eq!(fingerprint(&layout, &hashed), fingerprint(&layout, &said()));
     }
 
     #[test]

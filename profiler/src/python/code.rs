@@ -725,11 +725,11 @@ mod tests {
     fn what_is_there_now_is_read_only_if_it_is_what_was_sampled() {
         let (format, original) = (layout().format, original());
         assert_eq!(&*live(&original).code(ADDRESS, format).unwrap().name, "name");
-        let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.na")]);
+        let other = memory_with([string(1, 7, b"file.py"), string(1, 4, b"nane"), string(1, 4, b"q.ne")]);
         let changed = Err(CodeError::Changed { address: ADDRESS });
         assert_eq!(live(&other).code(ADDRESS, format), changed);
         // A cut name goes on as it did, but it is of another object: not even its end may be added.
-        let longer = memory_with([string(1, 7, b"file.py"), string(1, 5, b"names"), string(1, 4, b"q.na")]);
+        let longer = memory_with([string(1, 7, b"file.py"), string(1, 5, b"names"), string(1, 5, b"q.nas")]);
         let (_, code) = Code::from_record(&record(3, true), format, Some(live(&longer))).unwrap();
         assert_eq!(&*code.name, "nam…");
     }

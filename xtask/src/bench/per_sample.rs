@@ -19,12 +19,14 @@ struct Case {
     rate_hz: u32,
     /// Of those, how many are called by C code.
     callbacks: usize,
+    /// Each is of a function of its own: code that repeats is looked at once.
+    different: bool,
     /// With kernel and native stacks, as it is without options.
     whole: bool,
     goal_us: Option<f64>,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 12] = [
     case("3.12", 30, 999, true, Some(2.5)),
     case("3.12", 30, 999, false, None),
     case("3.12", 30, 99, true, Some(6.0)),
@@ -39,13 +41,25 @@ const CASES: [Case; 9] = [
     // Frames on the heap: each needs a read of its own.
     case("3.10", 30, 999, true, None),
     case("3.8", 30, 999, true, None),
+    // Without numbers of code objects (3.12 on) every frame's is looked at.
+    different("3.8"),
+    different("3.11"),
+    different("3.12"),
 ];
+
+const fn different(minor: &'static str) -> Case {
+    Case {
+        different: true,
+        ..case(minor, 30, 999, false, None)
+    }
+}
 
 const fn case(minor: &'static str, frames: usize, rate_hz: u32, whole: bool, goal_us: Option<f64>) -> Case {
     Case {
         minor,
         frames,
         callbacks: 0,
+        different: false,
         rate_hz,
         whole,
         goal_us,
@@ -86,8 +100,9 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         let version = python.as_ref().map_or(case.minor, |python| &python.version);
         let only = if case.whole { "" } else { ", --no-native --no-kernel" };
         let native = if case.callbacks > 0 { " and 41 native" } else { "" };
+        let different = if case.different { " of different functions" } else { "" };
         let what = format!(
-            "CPython {version}, {} frames{native}, {} Hz{only}",
+            "CPython {version}, {} frames{different}{native}, {} Hz{only}",
             case.frames, case.rate_hz
         );
         match python {
@@ -151,12 +166,12 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
 }
 
 fn run(bench: &Bench, case: &Case, python: &Interpreter, measured: &mut Measured, table: &mut Table) -> Result<()> {
-    let target = bench.workloads.start(
-        python,
-        DEEP,
-        &[&case.frames.to_string(), &case.callbacks.to_string()],
-        Some(bench.cpu),
-    )?;
+    let (frames, callbacks) = (case.frames.to_string(), case.callbacks.to_string());
+    let mut wanted = vec![&*frames, &*callbacks];
+    if case.different {
+        wanted.push("different");
+    }
+    let target = bench.workloads.start(python, DEEP, &wanted, Some(bench.cpu))?;
     let (pid, rate) = (target.pid().to_string(), case.rate_hz.to_string());
     let mut arguments = vec!["-p", &*pid, "-r", &*rate];
     if !case.whole {
