@@ -22,6 +22,7 @@ pub mod cpu_use;
 pub mod decode;
 pub mod engine;
 pub mod exit;
+pub mod foreign;
 pub mod governor;
 pub mod humanize;
 pub mod instruments;

@@ -28,7 +28,7 @@ use crate::{
     config::{Config, OutputTarget, Target, Verbosity},
     cost,
     engine::Engine,
-    exit, humanize,
+    exit, foreign, humanize,
     instruments::{self, Instrument, Needs, Told, Turn},
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -353,6 +353,8 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     summary.warnings.extend(compiled(&recording, config.calls.is_some()));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
+    summary.warnings.extend(recording.files.let_go_warning());
+    summary.warnings.extend(foreign::warning());
     let told = Told {
         host: &recording,
         counters: &counters,
