@@ -40,6 +40,7 @@ pub mod python;
 pub mod recording;
 pub mod report;
 pub mod resolve;
+pub mod rights;
 pub mod session;
 pub mod source;
 pub mod stitch;
