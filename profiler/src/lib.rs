@@ -42,6 +42,7 @@ pub mod report;
 pub mod resolve;
 pub mod rights;
 pub mod session;
+pub mod shown;
 pub mod source;
 pub mod stitch;
 pub mod summary;

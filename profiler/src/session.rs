@@ -38,16 +38,16 @@ use crate::{
     progress::Progress,
     recording::{Recording, Sampled, Scope},
     report::View,
-    source,
+    shown, source,
     summary::{self, Children, Cost, Summary},
     truncated,
 };
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads (`2>&1 | head`): the profile
-/// matters more.
+/// matters more. Whatever strangers have named, it only reads.
 macro_rules! say {
     ($($text:tt)*) => {{
-        let _ = writeln!(io::stderr(), $($text)*);
+        let _ = writeln!(io::stderr(), "{}", shown::lines(&format!($($text)*)));
     }};
 }
 
