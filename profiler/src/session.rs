@@ -38,7 +38,7 @@ use crate::{
     progress::Progress,
     recording::{Recording, Sampled, Scope},
     report::View,
-    shown, source,
+    rights, shown, source,
     summary::{self, Children, Cost, Summary},
     truncated,
 };
@@ -76,6 +76,8 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         )?),
         Target::All | Target::Pids(_) => None,
     };
+    // The command has been forked, and has what it would have without us; of ours, there is one thread so far.
+    rights::give_up().context("failed to give up capabilities")?;
     let command_pid = stopped.as_ref().map(Stopped::pid);
     let target = config.output_target(command_pid, &roots.proc, SystemTime::now());
     let invoker = invoker.as_ref();
