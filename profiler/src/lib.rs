@@ -23,6 +23,8 @@ pub mod decode;
 pub mod engine;
 pub mod exit;
 pub mod foreign;
+#[doc(hidden)]
+pub mod fuzzed;
 pub mod governor;
 pub mod humanize;
 pub mod instruments;
