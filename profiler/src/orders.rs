@@ -157,7 +157,12 @@ pub mod fake {
             self.note(format!("probe pools of {pid:?}"))
         }
 
-        fn attach_allocator(&mut self, _: &MappedFile, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
+        fn attach_allocator(
+            &mut self,
+            _: &MappedFile,
+            probe: &AllocationProbe,
+            pid: Option<u32>,
+        ) -> anyhow::Result<()> {
             self.note(format!("probe allocator of {pid:?}: {:?}", probe.hook))
         }
 

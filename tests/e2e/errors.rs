@@ -549,7 +549,7 @@ fn under_sudo_nothing_is_written_where_its_user_may_not_write() -> Result<()> {
     let own = std::process::id().to_string();
     let roots = tempfile::tempdir()?;
     fs::set_permissions(roots.path(), fs::Permissions::from_mode(0o755))?;
-    let path = roots.path().join("profile.sh");
+    let path = roots.path().join("profile.svg");
     let (path, words) = (
         path.to_str().context("a path")?,
         ["cannot write in", "sudo was run by nobody"],

@@ -18,13 +18,10 @@ fn libraries() -> Vec<(PathBuf, PathBuf)> {
         let library = home.join(format!("lib/libpython{minor}.so.1.0"));
         library.exists().then_some((library, home))
     };
-    ["3.8", "3.11", "3.12", "3.13"]
-        .into_iter()
-        .filter_map(library)
-        .collect()
+    ["3.8", "3.11", "3.13"].into_iter().filter_map(library).collect()
 }
 
-/// What is done with each, for two seconds.
+/// What is done with each, for a second.
 const COMMANDS: [&[&str]; 4] = [
     &["record", "--native", "full", "-r", RATE, "-f", "folded", "-o", "-"],
     &["memory"],
@@ -54,7 +51,7 @@ fn a_program_that_lies_in_all_of_its_memory_ends_no_recording_and_harms_no_neigh
                 let began = Instant::now();
                 let outcome = Profiler::bare()
                     .args(arguments)
-                    .args(["-p", &pids, "-d", "2", "--summary-json"])
+                    .args(["-p", &pids, "-d", "1", "--summary-json"])
                     .arg(&summary)
                     .run()?
                     .success()
@@ -77,7 +74,7 @@ fn a_program_that_lies_in_all_of_its_memory_ends_no_recording_and_harms_no_neigh
                 if arguments[0] == "record" {
                     let folded = outcome.folded()?.below(&format!("process {}:", honest.pid));
                     let share = folded.share_of("inner");
-                    ensure!(folded.total() > 50 && share > 0.95, "{what}: {share}\n{folded}");
+                    ensure!(folded.total() > 20 && share > 0.95, "{what}: {share}\n{folded}");
                 }
             }
         }
