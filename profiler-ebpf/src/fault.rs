@@ -39,7 +39,8 @@ pub fn try_fault(ctx: &RawTracePointContext, in_kernel: bool) -> Result<(), Coun
         return Ok(());
     }
     let address: u64 = ctx.arg(0);
-    if in_kernel && (address >= USER_END || task::page_faults_disabled()) {
+    // A program may touch what is no memory of a program's: no page comes of it.
+    if address >= USER_END || (in_kernel && task::page_faults_disabled()) {
         return Ok(());
     }
     let gate = FAULT_GATE.get_ptr_mut(0).ok_or(Counter::LostNoScratch)?;

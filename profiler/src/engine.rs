@@ -94,6 +94,7 @@ impl Engine {
         self.host.name_threads(false);
         if self.cpus_followed.elapsed() >= FOLLOW_CPUS_EVERY {
             self.source.follow_cpus()?;
+            self.host.files.let_go_of_deleted();
             self.cpus_followed = Instant::now();
         }
         Ok(())

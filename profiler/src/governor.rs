@@ -15,7 +15,11 @@ use anyhow::Context as _;
 use profiler_common::python::{PROBE_STEPPED, Toll};
 use serde::Serialize;
 
-use crate::{orders::Orders, process::maps, python::allocator::place::Place};
+use crate::{
+    orders::Orders,
+    process::{file::MappedFile, maps},
+    python::allocator::place::Place,
+};
 
 /// What a trap costs, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,7 +86,7 @@ impl TrapCost {
 
 /// By how much longer one of our own functions takes with a probe on its first instruction.
 fn probed_over_plain(kernel: &mut dyn Orders, yardstick: unsafe extern "C" fn(), calls: u32) -> anyhow::Result<f64> {
-    let own = Path::new("/proc/self/exe");
+    let own = MappedFile::open_path(Path::new("/proc/self/exe")).context("cannot open this program's own file")?;
     let address = yardstick as *const () as usize as u64;
     let entries = maps::read(std::process::id())?.entries;
     let offset = entries
@@ -103,7 +107,7 @@ fn probed_over_plain(kernel: &mut dyn Orders, yardstick: unsafe extern "C" fn(),
         (0..5).map(round).fold(f64::INFINITY, f64::min)
     };
     let plain_ns = timed();
-    let link = kernel.attach_nothing(own, offset, std::process::id())?;
+    let link = kernel.attach_nothing(&own, offset, std::process::id())?;
     let probed_ns = timed();
     drop(link);
     Ok((probed_ns - plain_ns).max(0.0))

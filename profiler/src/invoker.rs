@@ -4,13 +4,18 @@
 //! command after `--` to run as root, or the profile to belong to root. sudo says who asked in `SUDO_UID` and
 //! `SUDO_GID` (sudo(8), "ENVIRONMENT"); the user database has the rest.
 
+mod acting;
+
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
+    fmt,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     ptr,
 };
 
 use anyhow::{Context as _, Result};
+
+pub use self::acting::acting;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoker {
@@ -71,6 +76,15 @@ impl Invoker {
             groups,
             account,
         }))
+    }
+}
+
+impl fmt::Display for Invoker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.account {
+            Some(account) => write!(f, "{}", account.name.display()),
+            None => write!(f, "user {}", self.uid),
+        }
     }
 }
 

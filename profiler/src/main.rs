@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use profiler::{
     cli::{self, Command, completions},
     config::Config,
-    exit, session,
+    exit, session, shown,
 };
 
 fn main() -> ExitCode {
@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let remedy = exit::remedy(&error).map(|remedy| format!("; {remedy}"));
-            eprintln!("error: {error:#}{}", remedy.unwrap_or_default());
+            let text = format!("error: {error:#}{}", remedy.unwrap_or_default());
+            eprintln!("{}", shown::lines(&text));
             ExitCode::from(exit::of_error(&error))
         }
     }

@@ -4,13 +4,13 @@
 //! at once, and says whether it could be: what comes next often depends on it (a process's calls are counted only when
 //! all probes are in place).
 
-use std::path::Path;
-
 use profiler_common::{
     python::{CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, Watch, WatchKey},
     stats::Counter,
     wait::WaitSlot,
 };
+
+use crate::process::file::MappedFile;
 
 /// A place in a file where calls of Python functions can be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +85,13 @@ pub trait Orders {
     fn set_pool_facts(&mut self, pid: u32, facts: &PoolFacts) -> anyhow::Result<()>;
 
     /// Look at the births of pymalloc's pools.
-    fn attach_pools(&mut self, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<()>;
+    fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<()>;
 
     /// Look at calls of an allocator.
-    fn attach_allocator(&mut self, file: &Path, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()>;
+    fn attach_allocator(&mut self, file: &MappedFile, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()>;
 
     /// Look at calls of Python functions.
-    fn attach_calls(&mut self, file: &Path, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()>;
+    fn attach_calls(&mut self, file: &MappedFile, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()>;
 
     /// How to see a process's calls: from then on they count.
     fn set_call_facts(&mut self, pid: u32, facts: &CallFacts) -> anyhow::Result<()>;
@@ -118,7 +118,7 @@ pub trait Orders {
     fn probes_are_gone(&mut self) -> bool;
 
     /// A probe that does nothing: to measure what that costs.
-    fn attach_nothing(&mut self, file: &Path, offset: u64, pid: u32) -> anyhow::Result<Box<dyn Held>>;
+    fn attach_nothing(&mut self, file: &MappedFile, offset: u64, pid: u32) -> anyhow::Result<Box<dyn Held>>;
 
     /// Look whenever anybody in user space reads or writes the byte at this address.
     fn attach_watch(&mut self, address: u64) -> anyhow::Result<Box<dyn Breakpoint>>;
@@ -182,15 +182,20 @@ pub mod fake {
             self.note(format!("pool facts of {pid}"))
         }
 
-        fn attach_pools(&mut self, _: &Path, _: u64, pid: Option<u32>) -> anyhow::Result<()> {
+        fn attach_pools(&mut self, _: &MappedFile, _: u64, pid: Option<u32>) -> anyhow::Result<()> {
             self.note(format!("probe pools of {pid:?}"))
         }
 
-        fn attach_allocator(&mut self, _: &Path, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
+        fn attach_allocator(
+            &mut self,
+            _: &MappedFile,
+            probe: &AllocationProbe,
+            pid: Option<u32>,
+        ) -> anyhow::Result<()> {
             self.note(format!("probe allocator of {pid:?}: {:?}", probe.hook))
         }
 
-        fn attach_calls(&mut self, _: &Path, _: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
+        fn attach_calls(&mut self, _: &MappedFile, _: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
             self.note(format!("probe calls of {pid:?}"))
         }
 
@@ -226,7 +231,7 @@ pub mod fake {
             true
         }
 
-        fn attach_nothing(&mut self, _: &Path, _: u64, _: u32) -> anyhow::Result<Box<dyn Held>> {
+        fn attach_nothing(&mut self, _: &MappedFile, _: u64, _: u32) -> anyhow::Result<Box<dyn Held>> {
             Ok(Box::new(Nothing))
         }
 

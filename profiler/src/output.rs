@@ -3,30 +3,43 @@
 //! A file is written under another name in its directory and renamed when it is complete, so that a full disk or a
 //! crash leaves what was there before. Standard output, pipes and devices are written as they come; when the reader of
 //! a pipe leaves early (`| head`), that is its decision and no failure.
+//!
+//! Under sudo, all of this is done with the rights of the user who asked: who may run this program as root, and nothing
+//! else, may not write as root.
+
+mod directory;
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions, Permissions},
+    ffi::{CString, OsString},
+    fs::{self, File, FileType, Metadata, OpenOptions},
     io::{self, BufWriter, ErrorKind, Write},
     os::{
         fd::AsRawFd as _,
         unix::{
             ffi::OsStrExt as _,
-            fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
+            fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
         },
     },
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
-use tempfile::NamedTempFile;
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::{config::OutputTarget, invoker::Invoker, launch::is_ignored};
+use self::directory::Directory;
+pub use self::directory::remove_partial;
+use crate::{
+    config::OutputTarget,
+    invoker::{Invoker, acting},
+    launch::is_ignored,
+};
 
 /// A place that has been found fit to be written to.
 #[derive(Debug)]
 pub struct Output {
     place: Place,
+    /// Who asked for it, if that is somebody else than we are.
+    invoker: Option<Invoker>,
     /// What names it on the command line.
     option: &'static str,
 }
@@ -56,34 +69,20 @@ enum Place {
 struct Replacement {
     /// As the user calls it, for messages.
     shown: PathBuf,
-    /// Behind symbolic links, so that renaming replaces the file and not the link to it.
-    path: PathBuf,
-    directory: PathBuf,
+    directory: Arc<Directory>,
+    /// In the directory, behind symbolic links, so that renaming replaces the file and not the link to it.
+    name: OsString,
     force: bool,
-    /// The mode of the file that is replaced. A new one has what the umask leaves.
-    permissions: Option<Permissions>,
-    /// The uid and gid the file is given: those it had, or those of the user behind sudo.
-    owner: Option<(u32, u32)>,
+    /// Of the file that is replaced. A new one has the mode that the umask leaves, and is its maker's.
+    former: Option<Former>,
     option: &'static str,
 }
 
-/// The temporary file that is being written.
-static PARTIAL: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-/// Removes a file that is half written, before the program ends without having finished it.
-pub fn remove_partial() {
-    if let Ok(mut partial) = PARTIAL.lock()
-        && let Some(path) = partial.take()
-    {
-        // It may just have been finished and renamed.
-        let _ = fs::remove_file(path);
-    }
-}
-
-fn set_partial(path: Option<&Path>) {
-    if let Ok(mut partial) = PARTIAL.lock() {
-        *partial = path.map(Path::to_owned);
-    }
+#[derive(Clone, Copy, Debug)]
+struct Former {
+    mode: u32,
+    uid: u32,
+    gid: u32,
 }
 
 /// From here on, a file that may not become larger (`ulimit -f`) is an error, as a full disk is, and not the end of the
@@ -108,27 +107,34 @@ pub struct Written {
 }
 
 impl Output {
-    /// Checks that `target`, which is named with `option`, can be written. A new file is given to `owner`.
-    pub fn prepare(target: &OutputTarget, owner: Option<&Invoker>, option: &'static str) -> Result<Self> {
+    /// Checks that `target`, which is named with `option`, can be written, by `invoker` if there is one.
+    pub fn prepare(target: &OutputTarget, invoker: Option<&Invoker>, option: &'static str) -> Result<Self> {
         let place = match target {
             OutputTarget::Stdout => Place::Stdout,
-            OutputTarget::File { path, force } => Place::of_path(path, *force, owner, option)?,
+            OutputTarget::File { path, force } => {
+                // One place for all: whatever is looked at or opened there is the invoker's affair.
+                let found = acting(invoker, || Place::of_path(path, *force, invoker, option))?;
+                found.map_err(|error| on_behalf(error, invoker))?
+            }
         };
-        Ok(Self { place, option })
+        Ok(Self {
+            place,
+            invoker: invoker.cloned(),
+            option,
+        })
     }
 
     /// Opens a pipe, which waits until somebody reads it; `waits` is called before, if nobody does yet.
     pub fn connect(self, waits: impl FnOnce(&Path)) -> Result<Self> {
-        let Self { place, option } = self;
-        let place = match place {
+        let place = match self.place {
             Place::Pipe { path } => {
-                let pipe =
-                    open_pipe(&path, waits).with_context(|| format!("cannot open the pipe {}", path.display()))?;
+                let pipe = acting(self.invoker.as_ref(), || open_pipe(&path, waits))?
+                    .with_context(|| format!("cannot open the pipe {}", path.display()))?;
                 Place::Connected { path, pipe }
             }
             other => other,
         };
-        Ok(Self { place, option })
+        Ok(Self { place, ..self })
     }
 
     /// Where the profile will be; `None` is standard output.
@@ -142,7 +148,7 @@ impl Output {
 
     /// Lets `content` write, and puts what it wrote in its place.
     pub fn write(self, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Written> {
-        let Self { place, option } = self.connect(|_| {})?;
+        let Self { place, option, .. } = self.connect(|_| {})?;
         let (path, (bytes, reader_left)) = match place {
             Place::Stdout => {
                 // Locked for the whole profile, so that nothing else gets in between.
@@ -171,7 +177,7 @@ impl Output {
 /// Opens a pipe with a name for writing.
 fn open_pipe(path: &Path, waits: impl FnOnce(&Path)) -> io::Result<File> {
     let now = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
-    match now {
+    let opened = match now {
         // From here on it waits where the reader is slow.
         Ok(pipe) => {
             // SAFETY: the descriptor is open, and a flag is all that changes. O_NONBLOCK is the one that was asked for,
@@ -186,11 +192,41 @@ fn open_pipe(path: &Path, waits: impl FnOnce(&Path)) -> io::Result<File> {
             OpenOptions::new().write(true).open(path)
         }
         Err(error) => Err(error),
+    };
+    still(opened?, FileType::is_fifo)
+}
+
+/// Passes on what was opened by its name if it is what was seen there before: somebody may have put something else there.
+fn still(opened: File, kind: impl FnOnce(&FileType) -> bool) -> io::Result<File> {
+    if kind(&opened.metadata()?.file_type()) {
+        Ok(opened)
+    } else {
+        Err(io::Error::other("something else was put there meanwhile"))
+    }
+}
+
+/// Adds to an error whose rights have not sufficed.
+fn on_behalf(error: anyhow::Error, invoker: Option<&Invoker>) -> anyhow::Error {
+    let mut kinds = error
+        .chain()
+        .filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    match kinds.find(|&kind| kind == ErrorKind::PermissionDenied) {
+        Some(kind) => anyhow!("{error:#}{}", whose_rights(kind, invoker)),
+        None => error,
+    }
+}
+
+fn whose_rights(kind: ErrorKind, invoker: Option<&Invoker>) -> String {
+    match invoker {
+        Some(invoker) if kind == ErrorKind::PermissionDenied => {
+            format!("; sudo was run by {invoker}, whose rights decide (as root: `env -u SUDO_UID profiler …`)")
+        }
+        _ => String::new(),
     }
 }
 
 impl Place {
-    fn of_path(path: &Path, force: bool, owner: Option<&Invoker>, option: &'static str) -> Result<Self> {
+    fn of_path(path: &Path, force: bool, invoker: Option<&Invoker>, option: &'static str) -> Result<Self> {
         let shown = path.display();
         if path.as_os_str().is_empty() {
             bail!(
@@ -209,29 +245,19 @@ impl Place {
             if fs::symlink_metadata(path).is_ok() && !force {
                 return Err(exists(path, option));
             }
-            return Ok(Self::File(Replacement::new(
-                path,
-                path.to_owned(),
-                force,
-                None,
-                owner,
-                option,
-            )?));
+            return Ok(Self::File(Replacement::new(path, path, force, None, invoker, option)?));
         };
 
         let kind = metadata.file_type();
         if kind.is_dir() {
             bail!("{shown} is a directory; name a file in it with {option}");
         } else if kind.is_fifo() {
-            if !may_write(path) {
-                bail!(
-                    "the pipe {shown} cannot be written: {}; name another with {option}",
-                    io::Error::last_os_error()
-                );
-            }
+            may_write(path)
+                .with_context(|| format!("the pipe {shown} cannot be written; name another with {option}"))?;
             Ok(Self::Pipe { path: path.to_owned() })
         } else if kind.is_char_device() {
             let file = OpenOptions::new().write(true).open(path);
+            let file = file.and_then(|file| still(file, FileType::is_char_device));
             let file = file.with_context(|| format!("cannot write to {shown}; name another file with {option}"))?;
             Ok(Self::Device {
                 path: path.to_owned(),
@@ -243,14 +269,8 @@ impl Place {
             Err(exists(path, option))
         } else {
             let real = fs::canonicalize(path).with_context(|| format!("cannot look at {shown}"))?;
-            Ok(Self::File(Replacement::new(
-                path,
-                real,
-                force,
-                Some(&metadata),
-                owner,
-                option,
-            )?))
+            let replacement = Replacement::new(path, &real, force, Some(&metadata), invoker, option)?;
+            Ok(Self::File(replacement))
         }
     }
 }
@@ -258,115 +278,94 @@ impl Place {
 impl Replacement {
     fn new(
         shown: &Path,
-        path: PathBuf,
+        path: &Path,
         force: bool,
         existing: Option<&Metadata>,
-        owner: Option<&Invoker>,
+        invoker: Option<&Invoker>,
         option: &'static str,
     ) -> Result<Self> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
         };
-        if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
-            bail!("{} does not name a file; name one with {option}", shown.display());
-        }
-        let replacement = Self {
-            shown: shown.to_owned(),
-            path,
-            force,
-            permissions: existing.map(|metadata| Permissions::from_mode(metadata.mode() & 0o777)),
-            owner: existing
-                .map(|metadata| (metadata.uid(), metadata.gid()))
-                .or_else(|| owner.map(|invoker| (invoker.uid, invoker.gid))),
-            directory,
-            option,
+        let name = match path.file_name() {
+            Some(name) if !path.as_os_str().as_bytes().ends_with(b"/") => name,
+            _ => bail!("{} does not name a file; name one with {option}", shown.display()),
         };
-        // Only trying tells whether a file can be made: permissions, read-only mounts and quotas all have their say.
-        // It is removed at once, so that nothing is left behind if the recording is killed.
-        let directory = replacement.directory.display();
-        match replacement.temporary() {
-            Ok(_) => Ok(replacement),
-            Err(_) if !replacement.directory.exists() => {
+        let former = existing.map(|metadata| Former {
+            mode: metadata.mode() & 0o777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        });
+        let tried = Directory::open(parent, invoker).and_then(|directory| {
+            let directory = Arc::new(directory);
+            // Only trying tells whether a file can be made: permissions, read-only mounts and quotas all have their say.
+            // It is removed at once, so that nothing is left behind if the recording is killed.
+            directory.make(mode(former))?;
+            Ok(directory)
+        });
+        let directory = parent.display();
+        match tried {
+            Ok(directory) => Ok(Self {
+                shown: shown.to_owned(),
+                directory,
+                name: name.to_owned(),
+                force,
+                former,
+                option,
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound && !parent.exists() => {
                 bail!("there is no directory {directory}; make it with mkdir -p, or name another file with {option}")
             }
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
                 bail!("{directory} is not a directory; name another file with {option}")
             }
-            // The kind alone: tempfile adds the name of a file that nobody asked for.
             Err(error) => bail!(
-                "cannot write in {directory}: {}; name another file with {option}",
-                error.kind()
+                "cannot write in {directory}: {}; name another file with {option}{}",
+                error.kind(),
+                whose_rights(error.kind(), invoker)
             ),
         }
     }
 
-    fn temporary(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new()
-            .prefix(".profiler-")
-            .suffix(".partial")
-            // Less the umask, as for any new file.
-            .permissions(
-                self.permissions
-                    .clone()
-                    .unwrap_or_else(|| Permissions::from_mode(0o666)),
-            )
-            .tempfile_in(&self.directory)
-    }
-
     fn write(self, content: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
         let shown = self.shown.display();
-        let mut temporary = self
-            .temporary()
-            .with_context(|| format!("cannot write in {}", self.directory.display()))?;
-        set_partial(Some(temporary.path()));
-        let _forget = Forget;
-        let (bytes, _) = stream(temporary.as_file_mut(), content, self.option).with_context(|| shown.to_string())?;
-        let file = temporary.as_file();
-        if let Some(permissions) = self.permissions {
+        let mut partial = self
+            .directory
+            .make(mode(self.former))
+            .with_context(|| format!("cannot write in {}", self.directory.shown.display()))?;
+        let _announced = partial.announce();
+        let (bytes, _) = stream(partial.file(), content, self.option).with_context(|| shown.to_string())?;
+        if let Some(Former { mode, uid, gid }) = self.former {
             // Whoever chose the old file's mode chose it with or without the umask.
-            file.set_permissions(permissions)
+            partial
+                .set_mode(mode)
                 .with_context(|| format!("cannot set the mode of {shown}"))?;
-        }
-        if let Some((uid, gid)) = self.owner {
-            // A courtesy that some file systems do not grant (NFS for root, FAT): the profile matters more.
-            let _ = fchown(file, Some(uid), Some(gid));
+            partial.give_to(uid, gid);
         }
         // A rename may reach the disk before the data does; after a power failure the file would be empty.
-        file.sync_all()
+        partial
+            .file()
+            .sync_all()
             .map_err(|error| {
                 let why = refused(error.kind(), self.option);
                 anyhow::Error::new(error).context(why)
             })
             .with_context(|| shown.to_string())?;
-        let persisted = if self.force {
-            temporary.persist(&self.path)
-        } else {
-            temporary.persist_noclobber(&self.path)
-        };
-        if let Err(error) = persisted {
-            // The recording is not lost because somebody took its name in the meantime.
-            let (_, kept) = error
-                .file
-                .keep()
-                .with_context(|| format!("cannot rename the profile to {shown}"))?;
-            bail!(
+        // The recording is not lost because somebody took its name in the meantime.
+        partial.rename(&self.name, self.force).map_err(|(error, kept)| {
+            anyhow!(
                 "cannot rename the profile to {shown}: {}; it was kept as {}",
-                error.error.kind(),
+                error.kind(),
                 kept.display()
-            );
-        }
+            )
+        })?;
         Ok(bytes)
     }
 }
 
-/// Forgets the file that was being written, however that ended.
-struct Forget;
-
-impl Drop for Forget {
-    fn drop(&mut self) {
-        set_partial(None);
-    }
+fn mode(former: Option<Former>) -> u32 {
+    former.map_or(0o666, |former| former.mode)
 }
 
 fn exists(path: &Path, option: &str) -> anyhow::Error {
@@ -376,13 +375,14 @@ fn exists(path: &Path, option: &str) -> anyhow::Error {
     )
 }
 
-/// Whether the effective user may write to `path`; if not, the reason is the last operating-system error.
-fn may_write(path: &Path) -> bool {
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
+/// Whether this thread may write to `path`. By its rights to files, which are what `AT_EACCESS` asks for.
+fn may_write(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is NUL-terminated and outlives the call, which only reads it.
-    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }
+    match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Writes `content` into `sink`, buffered. Answers with the bytes the sink took and whether its reader left.
@@ -455,7 +455,9 @@ impl<W: Write> Write for Sink<W> {
 #[cfg(test)]
 mod tests {
     use std::{
+        fs::Permissions,
         io::{BufRead as _, BufReader},
+        os::unix::fs::{PermissionsExt as _, chown},
         thread,
     };
 
@@ -643,7 +645,7 @@ mod tests {
     }
 
     fn make_pipe(path: &Path) {
-        let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
         // SAFETY: `path` is NUL-terminated and outlives the call.
         assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     }
@@ -693,34 +695,119 @@ mod tests {
         assert!(written.reader_left);
     }
 
-    #[test]
-    fn a_new_file_belongs_to_the_user_behind_sudo() {
-        // SAFETY: geteuid(2) has no preconditions.
-        if unsafe { libc::geteuid() } != 0 {
-            eprintln!("skipping: only root can give files away");
-            return;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("flame.svg");
+    /// Another user, if we may act for one, and a directory of theirs.
+    fn somebody() -> Option<(Invoker, tempfile::TempDir)> {
         let invoker = Invoker {
             uid: 65534,
             gid: 65533,
             groups: vec![65533],
             account: None,
         };
+        let directory = tempfile::tempdir().unwrap();
+        // SAFETY: geteuid(2) has no preconditions.
+        if unsafe { libc::geteuid() } != 0 {
+            eprintln!("skipping: only root can act for others");
+            return None;
+        }
+        chown(directory.path(), Some(invoker.uid), Some(invoker.gid)).unwrap();
+        Some((invoker, directory))
+    }
+
+    #[test]
+    fn under_sudo_an_output_is_written_by_the_user_where_they_may() {
+        let Some((invoker, directory)) = somebody() else { return };
+        let path = directory.path().join("flame.svg");
         Output::prepare(&file(&path), Some(&invoker), "-o")
             .unwrap()
             .write(hello)
             .unwrap();
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (65534, 65533));
-        // What was there keeps its owner.
+        assert_eq!(fs::read(&path).unwrap(), b"hello");
+        // They may put another in the place of what root left there, which is then theirs, as with mv.
         let old = directory.path().join("old.svg");
         fs::write(&old, "old").unwrap();
         Output::prepare(&forced(&old), Some(&invoker), "-o")
             .unwrap()
             .write(hello)
             .unwrap();
-        assert_eq!(fs::metadata(&old).unwrap().uid(), 0);
+        assert_eq!(fs::metadata(&old).unwrap().uid(), 65534);
+        assert_eq!(fs::read(&old).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn without_sudo_what_is_replaced_keeps_its_owner() {
+        let Some((invoker, directory)) = somebody() else { return };
+        let path = directory.path().join("old.svg");
+        fs::write(&path, "old").unwrap();
+        chown(&path, Some(invoker.uid), Some(invoker.gid)).unwrap();
+        Output::prepare(&forced(&path), None, "-o")
+            .unwrap()
+            .write(hello)
+            .unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (65534, 65533));
+    }
+
+    #[test]
+    fn under_sudo_an_output_is_refused_where_the_user_may_not_write() {
+        let Some((invoker, roots)) = somebody() else { return };
+        chown(roots.path(), Some(0), Some(0)).unwrap();
+        fs::set_permissions(roots.path(), Permissions::from_mode(0o755)).unwrap();
+        let (new, old) = (roots.path().join("new.sh"), roots.path().join("old.sh"));
+        fs::write(&old, "root's").unwrap();
+        for target in [file(&new), forced(&new), forced(&old)] {
+            let error = format!("{:#}", Output::prepare(&target, Some(&invoker), "-o").unwrap_err());
+            assert!(error.starts_with("cannot write in "), "{error}");
+            assert!(
+                error.contains("sudo was run by user 65534, whose rights decide"),
+                "{error}"
+            );
+        }
+        assert_eq!(names(roots.path()), ["old.sh"]);
+        assert_eq!(fs::read(&old).unwrap(), b"root's");
+        // Nor may a pipe or a device be written that is not theirs.
+        let pipe = roots.path().join("pipe");
+        make_pipe(&pipe);
+        assert!(Output::prepare(&file(&pipe), Some(&invoker), "-o").is_err());
+        assert!(Output::prepare(&file("/dev/mem"), Some(&invoker), "-o").is_err());
+        // What they may not even look into tells them nothing.
+        fs::set_permissions(roots.path(), Permissions::from_mode(0o700)).unwrap();
+        for name in ["old.sh", "none.sh"] {
+            let error = Output::prepare(&file(roots.path().join(name)), Some(&invoker), "-o").unwrap_err();
+            assert!(format!("{error:#}").contains("cannot look at"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_swapped_for_a_link_leads_nowhere_else() {
+        let Some((invoker, home)) = somebody() else { return };
+        for invoker in [None, Some(&invoker)] {
+            let (theirs, moved) = (home.path().join("theirs"), home.path().join("moved"));
+            let elsewhere = tempfile::tempdir().unwrap();
+            fs::create_dir(&theirs).unwrap();
+            chown(&theirs, Some(65534), Some(65533)).unwrap();
+            let output = Output::prepare(&forced(theirs.join("x.svg")), invoker, "-o").unwrap();
+            fs::rename(&theirs, &moved).unwrap();
+            std::os::unix::fs::symlink(elsewhere.path(), &theirs).unwrap();
+            output.write(hello).unwrap();
+            assert!(names(elsewhere.path()).is_empty());
+            assert_eq!(names(&moved), ["x.svg"]);
+            fs::remove_dir_all(&moved).unwrap();
+            fs::remove_file(&theirs).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_takes_a_pipes_place_is_not_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, passwd) = (directory.path().join("pipe"), directory.path().join("passwd"));
+        make_pipe(&path);
+        fs::write(&passwd, "root").unwrap();
+        let output = Output::prepare(&file(&path), None, "-o").unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&passwd, &path).unwrap();
+        assert!(output.write(hello).is_err());
+        assert_eq!(fs::read(&passwd).unwrap(), b"root");
     }
 }

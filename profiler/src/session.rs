@@ -28,7 +28,7 @@ use crate::{
     config::{Config, OutputTarget, Target, Verbosity},
     cost,
     engine::Engine,
-    exit, humanize,
+    exit, foreign, humanize,
     instruments::{self, Instrument, Needs, Told, Turn},
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -38,16 +38,16 @@ use crate::{
     progress::Progress,
     recording::{Recording, Sampled, Scope},
     report::View,
-    source,
+    rights, shown, source,
     summary::{self, Children, Cost, Summary},
     truncated,
 };
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads (`2>&1 | head`): the profile
-/// matters more.
+/// matters more. Whatever strangers have named, it only reads.
 macro_rules! say {
     ($($text:tt)*) => {{
-        let _ = writeln!(io::stderr(), $($text)*);
+        let _ = writeln!(io::stderr(), "{}", shown::lines(&format!($($text)*)));
     }};
 }
 
@@ -76,6 +76,8 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         )?),
         Target::All | Target::Pids(_) => None,
     };
+    // The command has been forked, and has what it would have without us; of ours, there is one thread so far.
+    rights::give_up().context("failed to give up capabilities")?;
     let command_pid = stopped.as_ref().map(Stopped::pid);
     let target = config.output_target(command_pid, &roots.proc, SystemTime::now());
     let invoker = invoker.as_ref();
@@ -353,6 +355,8 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     summary.warnings.extend(compiled(&recording, config.calls.is_some()));
     summary.warnings.extend(recording.refused_maps().map(str::to_owned));
     summary.warnings.extend(shrunk());
+    summary.warnings.extend(recording.files.let_go_warning());
+    summary.warnings.extend(foreign::warning());
     let told = Told {
         host: &recording,
         counters: &counters,

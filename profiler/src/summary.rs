@@ -23,6 +23,7 @@ use crate::{
     humanize::{bytes, count, duration, percent},
     recording::{Recording, Tally},
     session::StoppedBy,
+    shown,
 };
 
 /// What a recording came to, under the names of `--summary-json`.
@@ -407,7 +408,11 @@ impl Summary {
                 many(*count, "process")
             ));
         }
-        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines.extend(
+            self.warnings
+                .iter()
+                .map(|warning| format!("warning: {}", shown::line(warning))),
+        );
         lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
             None if self.calls.is_some() => self.cost.line(length, "hit"),
             None if self.waits.is_some() => self.cost.line(length, "stack"),

@@ -99,6 +99,8 @@ fn under_sudo_the_command_is_the_users_who_called_it() -> Result<()> {
         ("SUDO_COMMAND", "profiler"),
     ];
     let (directory, profiler) = prepare(&python, &["who"])?;
+    // The profile is written with that user's rights.
+    std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534))?;
     let profiler = sudo
         .iter()
         .fold(profiler, |profiler, (name, value)| profiler.env(name, value));

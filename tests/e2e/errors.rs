@@ -542,3 +542,53 @@ fn a_summary_for_standard_output_goes_there() -> Result<()> {
     ensure!(fs::read_dir(directory.path())?.count() == 0, "a file was made");
     Ok(())
 }
+
+#[test]
+fn under_sudo_nothing_is_written_where_its_user_may_not_write() -> Result<()> {
+    let _serial = serial();
+    let own = std::process::id().to_string();
+    let roots = tempfile::tempdir()?;
+    fs::set_permissions(roots.path(), fs::Permissions::from_mode(0o755))?;
+    let path = roots.path().join("profile.svg");
+    let (path, words) = (
+        path.to_str().context("a path")?,
+        ["cannot write in", "sudo was run by nobody"],
+    );
+    let sudo = |arguments: &[&str]| {
+        Profiler::record(&["-p", &own, "-d", "1"])
+            .args(arguments)
+            .env("SUDO_UID", "65534")
+            .env("SUDO_GID", "65534")
+    };
+    for arguments in [
+        vec!["-o", path],
+        vec!["-o", path, "--force"],
+        vec!["-o", "-", "-f", "folded", "--summary-json", path],
+        // Into the directory where it is started, which is root's.
+        vec![],
+    ] {
+        refused(sudo(&arguments), 1, &words)?;
+    }
+    let memory = Profiler::bare().args(["memory", "-p", &own, "-d", "1", "--every", "1s", "--curve", path]);
+    refused(memory.env("SUDO_UID", "65534").env("SUDO_GID", "65534"), 1, &words)?;
+    ensure!(fs::read_dir(roots.path())?.next().is_none(), "something was written");
+    Ok(())
+}
+
+#[test]
+fn what_is_said_of_a_path_does_not_act_on_the_terminal() -> Result<()> {
+    let _serial = serial();
+    let own = std::process::id().to_string();
+    let missing = "/tmp/\u{1b}]0;title\u{7}\u{202e}/x.svg";
+    let outcome = refused(
+        Profiler::record(&["-p", &own, "-o", missing]),
+        1,
+        &["there is no directory"],
+    )?;
+    ensure!(
+        !outcome.stderr.contains(['\u{1b}', '\u{7}', '\u{202e}']),
+        "{:?}",
+        outcome.stderr
+    );
+    Ok(())
+}

@@ -17,6 +17,7 @@ mod deep;
 mod errors;
 mod families;
 mod formats;
+mod hostile;
 mod hosts;
 mod launchers;
 mod machine;

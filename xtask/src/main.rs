@@ -9,6 +9,7 @@ mod cargo;
 mod command;
 mod debian;
 mod ebpf_tools;
+mod fuzz;
 mod lint;
 mod pythons;
 mod root;
@@ -40,6 +41,7 @@ enum Task {
     Test(test::Options),
     Bless(bless::Options),
     Bench(bench::Options),
+    Fuzz(fuzz::Options),
     Pythons(pythons::Options),
     Vm(vm::Options),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bless(options) => bless::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Pythons(options) => pythons::run(&options),
         Task::Vm(options) => vm::run(&options),
     };

@@ -7,7 +7,6 @@ use std::{
     io::{self, Read as _},
     num::NonZeroU32,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-    path::Path,
 };
 
 use anyhow::Context as _;
@@ -17,7 +16,10 @@ use aya::programs::{
 };
 use perf_event_open_sys as sys;
 
-use crate::config::{Place, Probe};
+use crate::{
+    config::{Place, Probe},
+    process::file::MappedFile,
+};
 
 /// Opens the software CPU clock on `cpu` with `period_ns` and runs `program` at each tick. Closing it detaches.
 ///
@@ -99,12 +101,14 @@ pub(super) fn probe(program: &mut UProbe, probe: &Probe, pids: &[u32]) -> anyhow
     if scopes.is_empty() {
         scopes.push(UProbeScope::AllProcesses);
     }
+    let file = MappedFile::open_path(&probe.file).with_context(|| format!("cannot open {}", probe.file.display()))?;
+    let path = file.path_to_probe()?;
     let mut attach = |scope| -> anyhow::Result<UProbeLink> {
         let location = match &probe.place {
             Place::Offset(offset) => UProbeAttachLocation::AbsoluteOffset(*offset),
             Place::Symbol(symbol) => UProbeAttachLocation::Symbol(symbol),
         };
-        let link = program.attach(location, &probe.file, scope)?;
+        let link = program.attach(location, &path, scope)?;
         Ok(program.take_link(link)?)
     };
     scopes
@@ -117,7 +121,7 @@ pub(super) fn probe(program: &mut UProbe, probe: &Probe, pids: &[u32]) -> anyhow
 /// `cookie`: what the program is told of the place.
 pub(super) fn offset(
     program: &mut UProbe,
-    file: &Path,
+    file: &MappedFile,
     offset: u64,
     cookie: Option<u64>,
     pid: Option<u32>,
@@ -126,16 +130,16 @@ pub(super) fn offset(
         Some(pid) => UProbeScope::OneProcess(pid),
         None => UProbeScope::AllProcesses,
     };
-    let link = program
-        .attach(
-            UProbeAttachPoint {
-                location: UProbeAttachLocation::AbsoluteOffset(offset),
-                cookie,
-            },
-            file,
-            scope,
-        )
-        .with_context(|| format!("failed to put a probe at {:#x} of {}", offset, file.display()))?;
+    let point = UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(offset),
+        cookie,
+    };
+    let attached = file
+        .path_to_probe()
+        .map_err(anyhow::Error::new)
+        .and_then(|path| Ok(program.attach(point, path, scope)?));
+    let link =
+        attached.with_context(|| format!("failed to put a probe at {:#x} of {}", offset, file.path().display()))?;
     Ok(program.take_link(link)?)
 }
 
@@ -163,5 +167,70 @@ fn check(result: i32) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::CString,
+        fs,
+        os::unix::{ffi::OsStringExt as _, fs::symlink},
+        path::Path,
+        process::Command,
+    };
+
+    use object::Object as _;
+
+    use super::*;
+    use crate::source::online_cpus;
+
+    /// Counts how often any process comes to this place of what `path` leads to; none where there are no such events.
+    fn counters(path: &Path, offset: u64) -> Option<Vec<OwnedFd>> {
+        let kind = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type").ok()?;
+        let path = CString::new(path.as_os_str().to_owned().into_vec()).expect("no NUL");
+        let mut attributes = sys::bindings::perf_event_attr {
+            type_: kind.trim().parse().expect("a number"),
+            size: size_of::<sys::bindings::perf_event_attr>() as u32,
+            ..Default::default()
+        };
+        attributes.__bindgen_anon_3.uprobe_path = path.as_ptr() as u64;
+        attributes.__bindgen_anon_4.probe_offset = offset;
+        let mut open = |cpu: u32| {
+            // SAFETY: `attributes` is whole, and the path it points to ends with NUL.
+            owned(unsafe { sys::perf_event_open(&raw mut attributes, -1, cpu as i32, -1, 0) })
+        };
+        online_cpus()
+            .expect("CPUs")
+            .into_iter()
+            .map(|cpu| open(cpu).ok())
+            .collect()
+    }
+
+    #[test]
+    fn a_name_that_is_swapped_before_probes_go_in_does_not_get_them() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (name, kept) = (directory.path().join("python"), directory.path().join("kept"));
+        let elf = fs::read("/bin/true").expect("read");
+        let copied = Command::new("cp").arg("/bin/true").arg(&name).status().expect("cp");
+        assert!(copied.success());
+        fs::hard_link(&name, &kept).expect("link");
+        let inspected = MappedFile::open_path(&name).expect("open");
+        let headers = inspected.elf_headers().expect("ELF");
+        let entry = object::File::parse(&*elf).expect("ELF").entry();
+        let offset = (0..elf.len() as u64).find(|&offset| headers.virtual_address(offset) == Some(entry));
+        let path = inspected.path_to_probe().expect("unchanged");
+        // What everybody runs.
+        fs::remove_file(&name).expect("delete");
+        symlink("/bin/true", &name).expect("link");
+        let Some(counters) = counters(&path, offset.expect("an entry")) else {
+            eprintln!("skipped: no probes without root");
+            return;
+        };
+        let run = |program: &Path| assert!(Command::new(program).status().expect("run").success());
+        run(&name);
+        run(&kept);
+        let hits: u64 = counters.into_iter().map(|counter| end(counter).expect("a count")).sum();
+        assert_eq!(hits, 1);
     }
 }

@@ -2,6 +2,8 @@
 
 use log::{Level, Log, Metadata, Record};
 
+use crate::shown;
+
 pub(super) struct StandardError;
 
 impl Log for StandardError {
@@ -14,7 +16,7 @@ impl Log for StandardError {
             Level::Error | Level::Warn => "kernel side warns: ",
             _ => "kernel side: ",
         };
-        eprintln!("{level}{}", record.args());
+        eprintln!("{level}{}", shown::line(&record.args().to_string()));
     }
 
     fn flush(&self) {}

@@ -12,9 +12,8 @@ use std::{
     fs, io, mem,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::ffi::OsStrExt as _,
+        unix::ffi::OsStringExt as _,
     },
-    path::Path,
 };
 
 use anyhow::Context as _;
@@ -23,6 +22,8 @@ use aya_obj::{
     Object,
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type},
 };
+
+use crate::process::file::MappedFile;
 
 /// From here on taking a link away waits once for all of its probes, and its filter for a process is right (fixed in 6.10).
 const SINCE: (u32, u32) = (6, 12);
@@ -109,8 +110,9 @@ impl Multi {
     }
 
     /// Runs the program at these places of a file, of which each has its cookie, in one process or in all.
-    pub fn attach(&self, file: &Path, places: &[(u64, u64)], pid: Option<u32>) -> anyhow::Result<OwnedFd> {
-        let path = CString::new(file.as_os_str().as_bytes())?;
+    pub fn attach(&self, file: &MappedFile, places: &[(u64, u64)], pid: Option<u32>) -> anyhow::Result<OwnedFd> {
+        let failed = || format!("failed to put {} probes into {}", places.len(), file.path().display());
+        let path = CString::new(file.path_to_probe().with_context(failed)?.into_os_string().into_vec())?;
         let (offsets, cookies): (Vec<u64>, Vec<u64>) = places.iter().copied().unzip();
         // SAFETY: as above.
         let mut attributes: bpf_attr = unsafe { mem::zeroed() };
@@ -129,8 +131,7 @@ impl Multi {
                 pid: pid.unwrap_or(0),
             };
         // SAFETY: what it points to is live: a path that ends with a zero byte, and as many offsets and cookies as it says.
-        unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
-            .with_context(|| format!("failed to put {} probes into {}", places.len(), file.display()))
+        unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.with_context(failed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! How orders are carried out.
 
-use std::{os::fd::AsFd as _, path::Path, thread};
+use std::{os::fd::AsFd as _, thread};
 
 use anyhow::Context as _;
 use aya::programs::{PerfEvent, UProbe, uprobe::UProbeLink};
@@ -13,6 +13,7 @@ use profiler_common::{
 use super::{HOOKS, Kernel, attach, program, watch::WatchLink};
 use crate::{
     orders::{AllocationProbe, Breakpoint, CallPlace, Held, Orders, ThreadAccounts},
+    process::file::MappedFile,
     source::online_cpus,
 };
 
@@ -41,20 +42,20 @@ impl Orders for Kernel {
             .context("failed to write map POOL_FACTS")
     }
 
-    fn attach_pools(&mut self, file: &Path, offset: u64, pid: Option<u32>) -> anyhow::Result<()> {
+    fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<()> {
         let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_POOL)?;
         self.probes.push(attach::offset(program, file, offset, None, pid)?);
         Ok(())
     }
 
-    fn attach_allocator(&mut self, file: &Path, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
+    fn attach_allocator(&mut self, file: &MappedFile, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
         let program: &mut UProbe = program(&mut self.ebpf, HOOKS[probe.hook as usize])?;
         let link = attach::offset(program, file, probe.offset, Some(probe.cookie), pid)?;
         self.probes.push(link);
         Ok(())
     }
 
-    fn attach_calls(&mut self, file: &Path, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
+    fn attach_calls(&mut self, file: &MappedFile, places: &[CallPlace], pid: Option<u32>) -> anyhow::Result<()> {
         let Some([probe, on_return]) = &self.multi else {
             return places.iter().try_for_each(|place| self.attach_call(file, place, pid));
         };
@@ -128,7 +129,7 @@ impl Orders for Kernel {
         self.leaving.is_empty()
     }
 
-    fn attach_nothing(&mut self, file: &Path, offset: u64, pid: u32) -> anyhow::Result<Box<dyn Held>> {
+    fn attach_nothing(&mut self, file: &MappedFile, offset: u64, pid: u32) -> anyhow::Result<Box<dyn Held>> {
         let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_NOTHING)?;
         let link = attach::offset(program, file, offset, None, Some(pid))?;
         Ok(Box::new(HeldProbe(link)))
@@ -162,7 +163,7 @@ impl Orders for Kernel {
 }
 
 impl Kernel {
-    fn attach_call(&mut self, file: &Path, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
+    fn attach_call(&mut self, file: &MappedFile, place: &CallPlace, pid: Option<u32>) -> anyhow::Result<()> {
         let name = if place.returns {
             names::PROGRAM_CALL_RETURN
         } else {

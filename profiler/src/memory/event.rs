@@ -139,7 +139,11 @@ pub enum What {
     },
 }
 
-/// What the kernel side's event says; none if it is of no kind we know.
+/// Where addresses of user space end on x86-64 with five levels of page tables.
+const USER_END: u64 = 1 << 56;
+
+/// What the kernel side's event says; none if it is of no kind we know, or of what cannot be: where a pool is, a register of
+/// the program says.
 pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
     let MemoryEvent {
         what,
@@ -151,6 +155,9 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
         old_length,
         ..
     } = *event;
+    if address >= USER_END {
+        return None;
+    }
     Some(match what {
         MEMORY_FAULT => What::Fault {
             address,
@@ -210,4 +217,29 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
         MEMORY_BREAK => What::Break { end: address, site },
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_where_no_program_has_memory_is_no_event() {
+        let at = |what, address| {
+            let event = MemoryEvent {
+                what,
+                address,
+                other: 16 << 10,
+                length: 32,
+                ..MemoryEvent::default()
+            };
+            super::what(&event, SiteId::default())
+        };
+        for what in [MEMORY_FAULT, MEMORY_POOL] {
+            assert!(at(what, 0x7fff_ffff_f000).is_some());
+            for nowhere in [USER_END, 0xffff_ffff_8100_0000, u64::MAX] {
+                assert_eq!(at(what, nowhere), None);
+            }
+        }
+    }
 }

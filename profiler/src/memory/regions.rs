@@ -100,7 +100,10 @@ impl Regions {
         let addresses = addresses.clone();
         let before = regions.and_then(|regions| regions.range(..addresses.start).next_back());
         let before = before.filter(|(_, region)| region.end > addresses.start);
-        let inside = regions.map(|regions| regions.range(addresses));
+        // The map has no patience with a range that ends before it begins.
+        let inside = regions
+            .filter(|_| addresses.start < addresses.end)
+            .map(|regions| regions.range(addresses));
         before
             .into_iter()
             .chain(inside.into_iter().flatten())

@@ -5,23 +5,13 @@
 
 use std::{fs, path::Path};
 
+pub use crate::shown::line as clean;
+
 /// A name as it is shown: up to the first NUL, with U+FFFD in place of what is no character, or one that would do
 /// something to a terminal or to the lines of a file.
 pub fn shown(name: &[u8]) -> String {
     let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     clean(&String::from_utf8_lossy(&name[..end]))
-}
-
-/// A name that is text already, likewise.
-pub fn clean(name: &str) -> String {
-    name.chars()
-        .map(|c| match c {
-            // What ends a line, and what turns text around.
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
-            _ if c.is_control() => char::REPLACEMENT_CHARACTER,
-            _ => c,
-        })
-        .collect()
 }
 
 /// The name of a process's main thread; empty if it is gone. `proc` is /proc.

@@ -11,13 +11,14 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader as _};
 use object::{Endianness, FileKind};
 use thiserror::Error;
 
 use super::maps::{self, MapEntry};
+use super::root::{LastLink, Root};
 
 /// Tells mapped files apart, as the kernel numbers them in a [`MapEntry`]: two mappings with the same key are of the
 /// same file, as long as somebody keeps it (otherwise its inode can be given to another).
@@ -35,16 +36,6 @@ impl FileKey {
             device: entry.device,
             inode: entry.inode,
         })
-    }
-
-    /// Whether `stat` can have reported `self` like this.
-    ///
-    /// The inode must be the same. The device must be, too, unless one of the two has major number 0: btrfs and
-    /// overlayfs show another such device in `stat` than in a process's maps. Real devices differ if the file is in
-    /// another image, and two images made from one have equal paths and inodes with different content.
-    fn matches(self, version: Version) -> bool {
-        let anonymous = self.device.0 == 0 || version.device.0 == 0;
-        self.inode == version.inode && (anonymous || self.device == version.device)
     }
 }
 
@@ -83,21 +74,15 @@ impl MappedFile {
             source,
         };
 
-        let (handle, version) = match look_up(pid, entry, key, path) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Err(MappedFileError::Gone { pid, path: path.into() }),
-            Err(error) => return Err(unreadable(error)),
-        };
-        // Opening a device has effects that are up to its driver, and opening a pipe waits for a writer.
-        if !version.regular {
-            return Err(MappedFileError::NotAFile);
+        match look_up(pid, entry, key, path).map_err(unreadable)? {
+            Some((_, version)) if !version.regular => Err(MappedFileError::NotAFile),
+            Some((file, version)) => Ok(Self {
+                file,
+                version,
+                path: path.into(),
+            }),
+            None => Err(MappedFileError::Gone { pid, path: path.into() }),
         }
-        let file = File::open(descriptor_path(&handle)).map_err(unreadable)?;
-        Ok(Self {
-            file,
-            version,
-            path: path.into(),
-        })
     }
 
     /// Opens a file by its path in our own mount namespace.
@@ -137,8 +122,24 @@ impl MappedFile {
             .is_ok_and(|metadata| Version::from(&metadata) == self.version)
     }
 
-    /// A path that leads to this very file: its own if it still does, so that debug files beside it are found, and
-    /// otherwise `/proc/self/fd/N`, which works as long as `self` lives.
+    /// A path under which the kernel finds the very file that was inspected, to put probes into it. A name will not do,
+    /// however lately it was looked at: the kernel looks again, and whoever may change the name decides what it finds.
+    /// Works as long as `self` lives.
+    ///
+    /// # Errors
+    /// If the file was written to meanwhile: what was found in it can be anywhere now, and a probe within an instruction
+    /// ends the program that runs it.
+    pub fn path_to_probe(&self) -> io::Result<PathBuf> {
+        if self.is_unchanged() {
+            Ok(descriptor_path(&self.file))
+        } else {
+            Err(io::Error::other("the file was written to after it was inspected"))
+        }
+    }
+
+    /// A path that leads to this very file, to look for names: its own if it still does, so that debug files beside it
+    /// are found, and otherwise `/proc/self/fd/N`, which works as long as `self` lives. What opens it looks again at
+    /// what is there.
     pub fn path_to_open(&self) -> PathBuf {
         let same = look_at(&self.path).is_ok_and(|(_, version)| version == self.version);
         if same {
@@ -190,47 +191,84 @@ impl From<&std::fs::Metadata> for Version {
     }
 }
 
-/// Finds the file of a mapping without opening it. None if there is no such file any more.
+/// Finds the file of a mapping, and opens it if it is a regular one. None if there is no such file any more.
+///
+/// Whoever maps a file may map another in its place at any moment, and choose what its path leads to. So nothing is
+/// believed for having been found in the right place: only what the kernel numbers alike is the file.
 fn look_up(pid: u32, entry: &MapEntry, key: FileKey, path: &Path) -> io::Result<Option<(File, Version)>> {
     // The link leads to the mapped file itself, whatever became of its path. It needs CAP_CHECKPOINT_RESTORE or
     // CAP_SYS_ADMIN; without, the paths below may do.
     let link = |entry: &MapEntry| look_at(format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start, entry.end).as_ref());
     let mut refused = None;
-    let linked = link(entry);
-    if let Ok(found) = linked
-        && key.matches(found.1)
-    {
-        return Ok(Some(found));
+    let mut note = |error: io::Error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            refused = Some(error);
+        }
+    };
+    match link(entry).and_then(|found| open_if(found, key)) {
+        Ok(Some(found)) => return Ok(Some(found)),
+        Ok(None) => {}
+        Err(error) => note(error),
     }
-    // Either the mapping was split or merged since (its link has another name), or this file system numbers its files
-    // differently in `stat`, or something else is mapped there by now. The process's maps tell which.
+    // Either the mapping was split or merged since (its link has another name), or something else is mapped there by
+    // now. The process's maps tell which.
     if let Ok(maps) = maps::read(pid)
         && let Some(now) = maps.find(entry.start).filter(|now| FileKey::of(now) == Some(key))
+        && (now.start, now.end) != (entry.start, entry.end)
     {
-        match link(now) {
-            Ok(found) => return Ok(Some(found)),
-            Err(error) => refused = Some(error),
+        match link(now).and_then(|found| open_if(found, key)) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(error) => note(error),
         }
     }
     // Inside the process's mount namespace, then in ours: for a process that is gone the same path is all there is.
-    let mut in_process = PathBuf::from(format!("/proc/{pid}/root"));
-    in_process.push(path.strip_prefix("/").unwrap_or(path));
-    for candidate in [&in_process, path] {
-        match look_at(candidate) {
-            Ok(found) if key.matches(found.1) => return Ok(Some(found)),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = Some(error),
-            Ok(_) | Err(_) => {}
+    let inside = || look(Root::of(pid)?.hold(path, LastLink::Follow)?);
+    let ours = || look_at(path);
+    for candidate in [&inside as &dyn Fn() -> io::Result<(File, Version)>, &ours] {
+        let is_alike = |(_, version): &(File, Version)| version.inode == key.inode;
+        match candidate().map(|found| is_alike(&found).then_some(found)) {
+            Ok(None) => {}
+            Ok(Some(found)) => match open_if(found, key) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => note(error),
+            },
+            Err(error) => note(error),
         }
     }
-    match refused {
-        Some(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        _ => Ok(None),
+    refused.map_or(Ok(None), Err)
+}
+
+/// Opens a file that is held, if the kernel numbers it like this where it is mapped. What is no regular file is passed on
+/// as it is.
+fn open_if((handle, version): (File, Version), key: FileKey) -> io::Result<Option<(File, Version)>> {
+    let is_exactly = (version.device, version.inode) == (key.device, key.inode);
+    // Opening a device has effects that are up to its driver, and opening a pipe waits for a writer.
+    if !version.regular {
+        return Ok(is_exactly.then_some((handle, version)));
     }
+    let file = File::open(descriptor_path(&handle))?;
+    // btrfs and overlayfs show other numbers in `stat` than in maps. Inode numbers alone say nothing: whoever makes files
+    // enough on a tmpfs has any of them.
+    let is_right = is_exactly || key_where_mapped(&file)? == Some(key);
+    Ok(is_right.then_some((file, version)))
+}
+
+/// The numbers that the kernel shows of a file where it is mapped: here.
+fn key_where_mapped(file: &File) -> io::Result<Option<FileKey>> {
+    // SAFETY: nothing is read through it.
+    let map = unsafe { MmapOptions::new().len(1).map(file)? };
+    let own = maps::read(std::process::id())?;
+    Ok(own.find(map.as_ptr() as u64).and_then(FileKey::of))
 }
 
 /// Gets hold of a file without opening it: no driver is called, no access time changes, nothing blocks on a pipe.
 fn look_at(path: &Path) -> io::Result<(File, Version)> {
-    let handle = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+    look(File::options().read(true).custom_flags(libc::O_PATH).open(path)?)
+}
+
+fn look(handle: File) -> io::Result<(File, Version)> {
     let version = Version::from(&handle.metadata()?);
     Ok((handle, version))
 }
@@ -409,14 +447,23 @@ mod tests {
 
     /// An entry as the maps of some process would show the file at `path`.
     fn entry_of(path: &Path) -> MapEntry {
-        let version = Version::from(&fs::metadata(path).expect("metadata"));
+        let (handle, version) = look_at(path).expect("a file");
+        // Of what cannot be mapped, `stat` has the numbers.
+        let key = version
+            .regular
+            .then(|| File::open(descriptor_path(&handle)).expect("a file"))
+            .and_then(|file| key_where_mapped(&file).expect("a mapping"))
+            .unwrap_or(FileKey {
+                device: version.device,
+                inode: version.inode,
+            });
         MapEntry {
             start: 0x1000,
             end: 0x2000,
             offset: 0,
             executable: true,
-            device: version.device,
-            inode: version.inode,
+            device: key.device,
+            inode: key.inode,
             name: MapName::File {
                 path: path.into(),
                 deleted: false,
@@ -513,6 +560,7 @@ mod tests {
         assert_eq!(file.map().expect("map")[..], sleep[..]);
         assert_eq!(fs::read(file.path_to_open()).expect("read"), sleep);
         assert!(file.path_to_open().starts_with("/proc/self/fd"));
+        assert_eq!(fs::read(file.path_to_probe().expect("unchanged")).expect("read"), sleep);
     }
 
     #[test]
@@ -539,14 +587,36 @@ mod tests {
             device: (entry.device.0 + 1, entry.device.1),
             ..entry.clone()
         };
-        let found = MappedFile::open(NOBODY, &other_disk);
-        // On an anonymous device, as on overlayfs, the device says nothing.
-        assert_eq!(found.is_ok(), entry.device.0 == 0);
-        let subvolume = MapEntry {
-            device: (0, 99),
+        assert!(matches!(
+            MappedFile::open(NOBODY, &other_disk),
+            Err(MappedFileError::Gone { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_of_the_same_number_on_another_file_system_is_not_mistaken_for_it() {
+        // Whoever fills a tmpfs with files has one of any number, and maps and path say what its owner likes.
+        let entry = entry_of(&system_tool());
+        let elsewhere = MapEntry {
+            device: (0, 0xf_fff0),
             ..entry
         };
-        MappedFile::open(NOBODY, &subvolume).expect("found");
+        for pid in [NOBODY, std::process::id()] {
+            assert!(MappedFile::open(pid, &elsewhere).is_err());
+        }
+    }
+
+    #[test]
+    fn a_file_that_numbers_differently_where_it_is_mapped_is_found() {
+        let (entry, _) = own_executable();
+        let opened = MappedFile::open(std::process::id(), &entry).expect("own executable");
+        assert_eq!(key_where_mapped(opened.file()).expect("mapped"), FileKey::of(&entry));
+    }
+
+    #[test]
+    fn a_path_inside_a_process_is_not_led_out_of_its_root() {
+        let root = Root::of(std::process::id()).expect("own root");
+        assert!(root.hold(Path::new("/proc/self/exe"), LastLink::Follow).is_err());
     }
 
     #[test]
@@ -575,9 +645,26 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("file");
         let opened = MappedFile::open_path(file.path()).expect("open");
         assert!(opened.is_unchanged());
+        assert!(opened.path_to_probe().is_ok());
         fs::write(file.path(), b"new").expect("write");
         assert!(!opened.is_unchanged());
+        // What was found in it may be elsewhere now.
+        assert!(opened.path_to_probe().is_err());
         assert!(opened.elf_headers().is_none());
+    }
+
+    #[test]
+    fn probes_go_into_the_file_that_was_inspected_whatever_its_name_leads_to_by_then() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("python");
+        fs::copy("/bin/true", &path).expect("copy");
+        let inspected = fs::metadata(&path).expect("metadata").ino();
+        let opened = MappedFile::open_path(&path).expect("open");
+        let to_probe = opened.path_to_probe().expect("unchanged");
+        // After the last look of ours and before the kernel's.
+        fs::remove_file(&path).expect("delete");
+        symlink("/bin/sleep", &path).expect("link");
+        assert_eq!(fs::metadata(to_probe).expect("metadata").ino(), inspected);
     }
 
     #[test]

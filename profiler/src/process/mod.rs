@@ -16,3 +16,9 @@ pub mod stat;
 pub mod table;
 pub mod threads;
 pub mod who;
+
+/// Whose rights a process has: its effective user, in our user namespace. `None` if it is gone.
+pub fn user(pid: u32) -> Option<u32> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    Some(perf_map::Status::parse(&status)?.user)
+}

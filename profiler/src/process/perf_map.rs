@@ -18,6 +18,7 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::PathBuf,
     rc::Rc,
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -29,6 +30,9 @@ use super::root::{LastLink, Root, open_regular};
 /// 125 MB/s (measured, 1 million lines) that would hold up the recording for seconds. Of more than this only the end is
 /// read: what is missing then is nameless, while without the end names would be wrong.
 const MOST_BYTES: u64 = 128 << 20;
+/// What one user can have us read once more, in all: a map that is written anew is, and so is the parent's for each child
+/// that is recorded. A second of work for them, and two of ours.
+const MOST_AGAIN_BYTES: u64 = 256 << 20;
 /// Pieces of code that have a name at one time, and what their names may take together. A large node program has
 /// 100,000.
 const MOST_ENTRIES: usize = 500_000;
@@ -49,6 +53,26 @@ pub struct PerfMap {
     entries: BTreeMap<u64, Entry>,
     name_bytes: usize,
     is_truncated: bool,
+    /// It was read before, by us or for the parent.
+    is_again: bool,
+}
+
+/// What was read again, by the user whose it is.
+#[derive(Debug)]
+struct Again(BTreeMap<u32, u64>);
+
+static AGAIN: Mutex<Again> = Mutex::new(Again(BTreeMap::new()));
+
+impl Again {
+    fn may_read(&mut self, owner: u32, bytes: u64) -> bool {
+        let read = self.0.entry(owner).or_default();
+        let sum = read.saturating_add(bytes);
+        if sum > MOST_AGAIN_BYTES {
+            return false;
+        }
+        *read = sum;
+        true
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +142,7 @@ impl PerfMap {
         Ok(Self::new(file))
     }
 
-    fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self {
             file,
             read_bytes: 0,
@@ -126,6 +150,7 @@ impl PerfMap {
             entries: BTreeMap::new(),
             name_bytes: 0,
             is_truncated: false,
+            is_again: false,
         }
     }
 
@@ -135,7 +160,10 @@ impl PerfMap {
     /// # Errors
     /// If we have no descriptor left.
     pub fn for_child(&self) -> io::Result<Self> {
-        Ok(Self::new(self.file.try_clone()?))
+        Ok(Self {
+            is_again: true,
+            ..Self::new(self.file.try_clone()?)
+        })
     }
 
     /// Reads what was written since the last time.
@@ -148,10 +176,20 @@ impl PerfMap {
 
     fn refresh_up_to(&mut self, most_bytes: u64) -> io::Result<()> {
         // It may grow faster than we read.
-        let end = self.file.metadata()?.len();
+        let metadata = self.file.metadata()?;
+        let end = metadata.len();
         if end < self.read_bytes {
             // Written anew from its beginning.
             self.start_over(0);
+            self.is_again = true;
+        }
+        if self.is_again {
+            let bytes = (end - self.read_bytes).min(most_bytes);
+            let mut again = AGAIN.lock().unwrap_or_else(PoisonError::into_inner);
+            if !again.may_read(metadata.uid(), bytes) {
+                self.is_truncated = true;
+                return Ok(());
+            }
         }
         if end - self.read_bytes > most_bytes {
             self.start_over(end - most_bytes);
@@ -300,7 +338,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Status {
     /// Its effective user, in our user namespace.
-    user: u32,
+    pub(super) user: u32,
     /// Its pid in its own pid namespace; not said by kernels built without pid namespaces.
     pub(super) pid_inside: Option<u32>,
 }
@@ -366,6 +404,19 @@ mod tests {
         let mut map = PerfMap::new(file);
         map.refresh().expect("read");
         map
+    }
+
+    #[test]
+    fn what_one_user_writes_anew_is_read_up_to_a_limit_which_is_not_that_of_others() {
+        let mut again = Again(BTreeMap::new());
+        let third = MOST_AGAIN_BYTES / 3;
+        assert_eq!(
+            [(); 5].map(|()| again.may_read(1000, third)),
+            [true, true, true, false, false]
+        );
+        assert!(again.may_read(1001, third));
+        assert!(!again.may_read(1001, u64::MAX));
+        assert!(again.may_read(1000, 0));
     }
 
     #[test]

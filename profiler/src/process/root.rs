@@ -58,16 +58,23 @@ impl Root {
     /// # Errors
     /// If there is none, or something else, or openat2 is not allowed (seccomp profiles older than it).
     pub fn open(&self, path: &Path, last: LastLink) -> io::Result<File> {
+        reopen(&self.hold(path, last)?)
+    }
+
+    /// Gets hold of what is at a path as the process sees it, without opening it.
+    ///
+    /// # Errors
+    /// If there is nothing, or openat2 is not allowed.
+    pub fn hold(&self, path: &Path, last: LastLink) -> io::Result<File> {
         let nofollow = match last {
             LastLink::Follow => 0,
             LastLink::Refuse => libc::O_NOFOLLOW,
         };
-        let handle = open_in_root(
+        open_in_root(
             self.directory.as_raw_fd(),
             path,
             libc::O_PATH | libc::O_CLOEXEC | nofollow,
-        )?;
-        reopen(&handle)
+        )
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Allocators {
 pub enum NoAllocator {
     #[error("not a CPython for x86-64")]
     NotPython,
+    #[error("it cannot be read")]
+    Unreadable,
     #[error("it has no unwind table (.eh_frame), or a damaged one")]
     NoUnwindTable,
     #[error("its table of allocators was not found")]

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     humanize,
     profile::{FrameKind, Profile, ValueType},
+    shown::acts,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -369,7 +370,7 @@ fn empty(profile: &Profile, view: &View, value_type: ValueType) -> String {
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
-            if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') {
+            if acts(c) || matches!(c, '\u{fffe}' | '\u{ffff}') {
                 ' '
             } else {
                 c

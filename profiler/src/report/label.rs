@@ -15,7 +15,10 @@
 use std::borrow::Cow;
 
 use super::{cython, path};
-use crate::profile::{Frame, FrameKind, Labels, Profile};
+use crate::{
+    profile::{Frame, FrameKind, Labels, Profile},
+    shown::acts,
+};
 
 /// The text of one frame. Never empty, and free of `;` and control characters.
 pub fn frame(profile: &Profile, frame: &Frame) -> String {
@@ -143,7 +146,7 @@ fn replacement(c: char) -> Option<char> {
         ';' => Some(':'),
         '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => Some(' '),
         '\u{fffe}' | '\u{ffff}' => Some(char::REPLACEMENT_CHARACTER),
-        _ if c.is_control() => Some(char::REPLACEMENT_CHARACTER),
+        _ if acts(c) => Some(char::REPLACEMENT_CHARACTER),
         _ => None,
     }
 }
@@ -227,6 +230,11 @@ mod tests {
     }
 
     #[test]
+    fn a_name_cannot_turn_the_rest_of_its_line_around() {
+        assert_eq!(clean("f\u{202e}x (a.py:1)".to_owned()), "f\u{fffd}x (a.py:1)");
+    }
+
+    #[test]
     fn a_comment_sign_does_not_hide_a_stack() {
         assert_eq!(clean("# x".to_owned()), "#x");
     }
@@ -237,7 +245,7 @@ mod tests {
             let label = clean(python(&name, &name, 1));
             prop_assert!(!label.is_empty());
             prop_assert_eq!(label.trim(), &label);
-            let breaks = |c: char| c.is_control() || matches!(c, ';' | '\u{ffff}');
+            let breaks = |c: char| acts(c) || matches!(c, ';' | '\u{ffff}');
             prop_assert!(!label.contains(breaks));
             prop_assert_eq!(clean(label.clone()), label);
         }

@@ -21,17 +21,31 @@ pub enum Image {
     Owned(Vec<u8>),
 }
 
-/// A table that is made.
+/// What became of a file.
+pub enum Made {
+    Table(Result<Table, NoTable>),
+    /// It is the same as this other one, byte for byte.
+    SameAs(u32, Image),
+}
+
+/// A table that is made, or need not be.
 pub struct Built {
     pub file: u32,
-    pub table: Result<Table, NoTable>,
+    pub made: Made,
     /// CPU time it took.
     pub took: Duration,
 }
 
+struct Job {
+    file: u32,
+    image: Image,
+    /// Files that claim to be the same.
+    alike: Vec<(u32, Mmap)>,
+}
+
 /// A thread that makes tables, in the order in which they are asked for.
 pub struct Builder {
-    jobs: Sender<(u32, Image)>,
+    jobs: Sender<Job>,
     built: Receiver<Built>,
     /// Asked for, but not taken yet.
     waiting: usize,
@@ -46,12 +60,25 @@ fn let_go(bytes: &Mmap) {
 
 impl Builder {
     pub fn start() -> io::Result<Self> {
-        let (jobs, to_do) = channel::<(u32, Image)>();
+        let (jobs, to_do) = channel::<Job>();
         let (done, built) = channel();
         // It ends when the other ends of the channels are dropped.
         thread::Builder::new().name("unwind-tables".to_owned()).spawn(move || {
-            for (file, image) in to_do {
+            for Job { file, image, alike } in to_do {
                 let started = cost::thread_cpu_time();
+                if let Image::Mapped(bytes) = &image
+                    && let Some((other, _)) = alike.iter().find(|(_, other)| **other == **bytes)
+                {
+                    let (made, took) = (
+                        Made::SameAs(*other, image),
+                        cost::thread_cpu_time().saturating_sub(started),
+                    );
+                    if done.send(Built { file, made, took }).is_err() {
+                        break;
+                    }
+                    continue;
+                }
+                drop(alike);
                 // Whatever is wrong with one file, the others want their tables. Nothing outlives the call but its result.
                 let table = catch_unwind(AssertUnwindSafe(|| match &image {
                     Image::Mapped(bytes) => build_and(bytes.deref(), &|| let_go(bytes)),
@@ -59,7 +86,8 @@ impl Builder {
                 }))
                 .unwrap_or(Err(NoTable::Damaged));
                 let took = cost::thread_cpu_time().saturating_sub(started);
-                if done.send(Built { file, table, took }).is_err() {
+                let made = Made::Table(table);
+                if done.send(Built { file, made, took }).is_err() {
                     break;
                 }
             }
@@ -71,9 +99,10 @@ impl Builder {
         })
     }
 
-    pub fn ask(&mut self, file: u32, image: Image) {
+    /// `alike`: files of which it may be a copy. A build id is what a file says of itself, so they are compared.
+    pub fn ask(&mut self, file: u32, image: Image, alike: Vec<(u32, Mmap)>) {
         // The thread lives as long as `self`; should it have died, nothing comes back and nothing is waited for.
-        if self.jobs.send((file, image)).is_ok() {
+        if self.jobs.send(Job { file, image, alike }).is_ok() {
             self.waiting += 1;
         }
     }

@@ -8,21 +8,30 @@ mod decoded;
 #[cfg(test)]
 mod own_stack;
 mod rule;
+mod rules;
 pub mod runs;
 pub mod store;
 pub mod table;
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
 
+use memmap2::Mmap;
 use profiler_common::unwind::UnwindMapping;
+use rustc_hash::FxHashMap;
 
 use self::{
-    builder::{Builder, Image},
+    builder::{Builder, Image, Made},
     store::{Store, StoreTally, TableMemory},
     table::NoTable,
 };
 use crate::{
-    process::files::{FileId, Files},
+    process::{
+        self,
+        files::{FileId, Files},
+    },
     symbolize::vdso_image,
 };
 
@@ -40,7 +49,11 @@ pub struct Unwinder<M> {
     builder: Builder,
     /// Files whose table is there or on its way, by index.
     asked: Vec<bool>,
-    build_ids: Vec<String>,
+    /// By index: what files with one table have in common. `None`: it is not known yet whether a file is a copy of
+    /// another.
+    keys: Vec<Option<String>>,
+    /// Files that have a build id, but are not the same.
+    originals: FxHashMap<String, Vec<u32>>,
     cost: TableCost,
     room_looked_for: Instant,
 }
@@ -65,7 +78,8 @@ impl<M: TableMemory> Unwinder<M> {
             store: Store::new(memory),
             builder: Builder::start()?,
             asked: Vec::new(),
-            build_ids: Vec::new(),
+            keys: Vec::new(),
+            originals: FxHashMap::default(),
             cost: TableCost::default(),
             room_looked_for: Instant::now(),
         })
@@ -75,6 +89,9 @@ impl<M: TableMemory> Unwinder<M> {
     pub fn set_mappings(&mut self, files: &Files, pid: u32, mappings: &[UnwindMapping]) {
         let now = Instant::now();
         self.store.advance(now);
+        if let Some(owner) = process::user(pid) {
+            self.store.set_owner(pid, owner);
+        }
         self.store.set_mappings(pid, mappings);
         for mapping in mappings {
             self.want(files, mapping.file);
@@ -101,8 +118,23 @@ impl<M: TableMemory> Unwinder<M> {
             self.cost.cpu += built.took;
             self.cost.longest = self.cost.longest.max(built.took);
             self.store.advance(Instant::now());
-            let build_id = self.build_ids.get(built.file as usize).map_or("", String::as_str);
-            self.store.install(built.file, build_id, built.table);
+            match built.made {
+                Made::Table(table) => {
+                    self.is_original(built.file);
+                    let key = self.keys.get(built.file as usize).and_then(Option::as_deref);
+                    self.store.install(built.file, key.unwrap_or_default(), table);
+                }
+                Made::SameAs(original, image) => {
+                    let key = self.keys.get(original as usize).cloned().flatten().unwrap_or_default();
+                    // The original's table may have been thrown out meanwhile.
+                    if !self.store.adopt(built.file, &key) {
+                        self.builder.ask(built.file, image, Vec::new());
+                    }
+                    if let Some(known) = self.keys.get_mut(built.file as usize) {
+                        *known = Some(key);
+                    }
+                }
+            }
         }
     }
 
@@ -130,7 +162,7 @@ impl<M: TableMemory> Unwinder<M> {
         }
         if self.asked.len() < count {
             self.asked.resize(count, false);
-            self.build_ids.resize(count, String::new());
+            self.keys.resize(count, None);
         }
         if self.asked[index as usize] && !self.store.take_missing(index) {
             return;
@@ -138,7 +170,7 @@ impl<M: TableMemory> Unwinder<M> {
         self.asked[index as usize] = true;
         if index == VDSO {
             match vdso_image() {
-                Ok(bytes) => self.builder.ask(VDSO, Image::Owned(bytes)),
+                Ok(bytes) => self.builder.ask(VDSO, Image::Owned(bytes), Vec::new()),
                 Err(_) => self.store.install(VDSO, "", Err(NoTable::Damaged)),
             }
             return;
@@ -146,11 +178,11 @@ impl<M: TableMemory> Unwinder<M> {
         let Some(file) = files.at(index as usize - 1) else {
             return;
         };
-        let build_id = file.headers.as_ref().map_or("", |headers| &*headers.build_id);
-        if self.store.adopt(index, build_id) {
+        if let Some(key) = &self.keys[index as usize]
+            && self.store.adopt(index, key)
+        {
             return;
         }
-        build_id.clone_into(&mut self.build_ids[index as usize]);
         let Some(opened) = &file.opened else {
             // The next process that maps it may show the way to it.
             self.asked[index as usize] = false;
@@ -159,9 +191,110 @@ impl<M: TableMemory> Unwinder<M> {
         };
         match opened.map() {
             // A table that the kernel side cannot be told of need not be made.
-            Ok(bytes) if self.store.has_place(index) => self.builder.ask(index, Image::Mapped(bytes)),
+            Ok(bytes) if self.store.has_place(index) => {
+                if let Ok(metadata) = opened.file().metadata() {
+                    self.store.set_file_owner(index, metadata.uid());
+                }
+                let alike = self.alike(files, index, bytes.len());
+                self.builder.ask(index, Image::Mapped(bytes), alike);
+            }
             Ok(_) => self.store.refuse(),
             Err(_) => self.store.install(index, "", Err(NoTable::Damaged)),
         }
+    }
+
+    /// The files that a new one may be a copy of, as it says itself.
+    fn alike(&mut self, files: &Files, index: u32, bytes: usize) -> Vec<(u32, Mmap)> {
+        let known = &mut self.keys[index as usize];
+        let headers = files.at(index as usize - 1).and_then(|file| file.headers.as_ref());
+        let build_id = headers.map_or("", |headers| &*headers.build_id);
+        if known.is_some() || build_id.is_empty() {
+            return Vec::new();
+        }
+        let originals = self.originals.entry(build_id.to_owned()).or_default();
+        let image = |&original: &u32| {
+            let opened = files.at(original as usize - 1)?.opened.as_ref()?;
+            let map = opened.map().ok()?;
+            (map.len() == bytes).then_some((original, map))
+        };
+        let alike = originals.iter().filter_map(image).collect();
+        // Until it is known to be the same as one of them.
+        *known = Some(key_of(build_id, index));
+        if originals.is_empty() {
+            originals.push(index);
+        }
+        alike
+    }
+
+    /// A file is none of those that it was compared with.
+    fn is_original(&mut self, index: u32) {
+        /// Who gives files the build id of another, and makes sure that they come first, takes nothing but memory.
+        const MOST_ORIGINALS: usize = 4;
+
+        let known = self.keys.get(index as usize).and_then(Option::as_deref);
+        let Some((build_id, _)) = known.and_then(|key| key.rsplit_once('/')) else {
+            return;
+        };
+        if let Some(originals) = self.originals.get_mut(build_id)
+            && originals.len() < MOST_ORIGINALS
+            && !originals.contains(&index)
+            && known == Some(&*key_of(build_id, index))
+        {
+            originals.push(index);
+        }
+    }
+}
+
+/// What a file and its copies have in common.
+fn key_of(build_id: &str, index: u32) -> String {
+    format!("{build_id}/{index}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::{
+        store::{Sizes, fake::Fake},
+        *,
+    };
+
+    #[test]
+    fn a_file_that_claims_to_be_another_neither_gets_its_table_nor_gives_it_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let original = fs::read("/bin/true").expect("read");
+        let mut liar = original.clone();
+        // Anywhere but in the headers: the build id is the same.
+        let last = liar.len() - 1;
+        liar[last] ^= 1;
+        let mut files = Files::default();
+        let mut add = |name: &str, bytes: &[u8]| {
+            let path: PathBuf = directory.path().join(name);
+            fs::write(&path, bytes).expect("write");
+            file_index(files.foresee(&path).expect("a file"))
+        };
+        // The liar comes first.
+        let indices = [add("liar", &liar), add("original", &original), add("copy", &original)];
+        let build_ids: Vec<_> = files
+            .iter()
+            .map(|(_, file)| file.headers.clone().expect("ELF").build_id)
+            .collect();
+        assert!(!build_ids[0].is_empty() && build_ids.iter().all(|id| *id == build_ids[0]));
+
+        let mut unwinder = Unwinder::new(Fake::new(Sizes::for_code(0), 16)).expect("a thread");
+        let mappings = indices.map(|file| UnwindMapping {
+            start: u64::from(file) << 32,
+            end: (u64::from(file) << 32) + 4096,
+            file,
+            ..UnwindMapping::default()
+        });
+        for count in 1..=3 {
+            unwinder.set_mappings(&files, 1, &mappings[..count]);
+            unwinder.install(Some(Instant::now() + Duration::from_secs(600)));
+            assert_eq!(unwinder.waiting(), 0);
+        }
+        // One for the liar, and one for those that are the same.
+        assert_eq!(unwinder.tally().tables, 2);
+        assert!(indices.iter().all(|&file| unwinder.store.has_table(file)));
     }
 }

@@ -18,13 +18,13 @@ use std::{
 
 use indexmap::IndexMap;
 use profiler_common::unwind::{
-    CFA_NONE, CFA_UNSUPPORTED, FILE_FRAME_POINTERS, FILE_NO_ROOM, FILE_TABLE, MAX_RULES, NO_FILE, RULE_NONE,
-    RULE_UNSUPPORTED, SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule, row, row_low,
-    row_rule,
+    CFA_NONE, CFA_UNSUPPORTED, FILE_FRAME_POINTERS, FILE_NO_ROOM, FILE_TABLE, NO_FILE, RULE_NONE, RULE_UNSUPPORTED,
+    SHARD_ROWS, UnwindFile, UnwindMapping, UnwindPage, UnwindProcess, UnwindRule, row, row_low, row_rule,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::{
+    rules::{ROOT, Rules},
     runs::Runs,
     table::{NoTable, Table},
 };
@@ -98,6 +98,10 @@ const MAX_RETRY_DOUBLINGS: u32 = 8;
 /// should not cost all others their stacks.
 const MAPPINGS_SHARE: u32 = 4;
 
+/// One user may have half of all mappings and of all rules, however many processes and files they have. Root may have all:
+/// who is root needs no profiler to do harm.
+const USERS_SHARE: u32 = 2;
+
 /// Processes without room that are tried again at a time.
 const RETRIED_AT_ONCE: usize = 64;
 
@@ -109,7 +113,7 @@ pub struct Store<M> {
     rows: Runs,
     pages: Runs,
     mappings: Runs,
-    rules: FxHashMap<UnwindRule, u16>,
+    rules: Rules,
     tables: Vec<Option<Installed>>,
     /// Indices in `tables` that hold none.
     unused: Vec<usize>,
@@ -125,8 +129,13 @@ pub struct Store<M> {
     processes: FxHashMap<u32, Box<[UnwindMapping]>>,
     /// Processes that found no room, and what they have mapped, unless it is more than there can ever be room for.
     refused: IndexMap<u32, Option<Box<[UnwindMapping]>>, FxBuildHasher>,
-    /// Mappings (since when, where, how many) that were replaced, but are perhaps still being read. Oldest first.
-    retired: VecDeque<(Instant, u32, u32)>,
+    /// Mappings (since when, where, how many, whose) that were replaced, but are perhaps still being read. Oldest first.
+    retired: VecDeque<(Instant, u32, u32, u32)>,
+    /// Users of processes, and of files, where they are known; others are root's.
+    owners: FxHashMap<u32, u32>,
+    file_owners: FxHashMap<u32, u32>,
+    /// Mappings of each user, those included that were replaced.
+    held: FxHashMap<u32, u32>,
     /// Counts what was released, to evict the oldest first.
     clock: u64,
     pub tally: StoreTally,
@@ -176,8 +185,10 @@ struct Installed {
     /// First row and number of rows of each piece.
     rows: Vec<(u32, u32)>,
     build_id: String,
-    /// Those that have this table: one, or several with the same build id.
+    /// Those that have this table: one, or several that are the same.
     files: Vec<u32>,
+    /// Indices of its rules.
+    rules: Vec<u16>,
     /// The sum of theirs.
     users: u32,
     /// When the last of them was gone.
@@ -195,6 +206,8 @@ impl Installed {
 #[derive(Debug)]
 struct List {
     at: u32,
+    /// The user of the process that had them first.
+    owner: u32,
     /// Processes that have exactly these.
     users: u32,
 }
@@ -218,7 +231,7 @@ impl<M: TableMemory> Store<M> {
             rows: Runs::new(sizes.row_shards, SHARD_ROWS as u32),
             pages: Runs::new(1, sizes.pages),
             mappings: Runs::new(1, sizes.mappings),
-            rules: FxHashMap::from_iter([(none, RULE_NONE), (unsupported, RULE_UNSUPPORTED)]),
+            rules: Rules::new([none, unsupported]),
             tables: Vec::new(),
             unused: Vec::new(),
             idle: BTreeSet::new(),
@@ -231,6 +244,9 @@ impl<M: TableMemory> Store<M> {
             processes: FxHashMap::default(),
             refused: IndexMap::default(),
             retired: VecDeque::new(),
+            owners: FxHashMap::default(),
+            file_owners: FxHashMap::default(),
+            held: FxHashMap::default(),
             clock: 0,
             tally: StoreTally::default(),
         }
@@ -240,12 +256,25 @@ impl<M: TableMemory> Store<M> {
     /// makes room.
     pub fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        while let Some(&(since, at, len)) = self.retired.front()
+        while let Some(&(since, at, len, owner)) = self.retired.front()
             && self.now.duration_since(since) >= GRACE
         {
             self.mappings.give(at, len);
+            if let Some(held) = self.held.get_mut(&owner) {
+                *held = held.saturating_sub(len);
+            }
             self.retired.pop_front();
         }
+    }
+
+    /// Says which user a process is of, before it says what it maps.
+    pub fn set_owner(&mut self, pid: u32, owner: u32) {
+        self.owners.insert(pid, owner);
+    }
+
+    /// Says which user a file is of, before its table comes.
+    pub fn set_file_owner(&mut self, file: u32, owner: u32) {
+        self.file_owners.insert(file, owner);
     }
 
     /// Says what a process has mapped as code, in order of address.
@@ -263,7 +292,10 @@ impl<M: TableMemory> Store<M> {
             Ok(()) => {}
             Err(again) => {
                 self.tally.not_unwound += u64::from(!was_refused);
+                let owner = self.owners.get(&pid).copied();
                 self.remove(pid);
+                // For when it is tried again.
+                self.owners.extend(owner.map(|owner| (pid, owner)));
                 self.refused.insert(pid, again.then(|| mappings.into()));
             }
         }
@@ -275,10 +307,17 @@ impl<M: TableMemory> Store<M> {
         if mappings.len() > (self.memory.sizes().mappings / MAPPINGS_SHARE) as usize {
             return Err(false);
         }
+        let owner = self.owners.get(&pid).copied().unwrap_or(ROOT);
         let known = self.lists.get(mappings).map(|list| list.at);
         let at = match known {
             Some(at) => at,
-            None => self.mappings.take(len).ok_or(true)?,
+            None => {
+                let held = self.held.get(&owner).map_or(len, |held| held.saturating_add(len));
+                if owner != ROOT && held > self.memory.sizes().mappings / USERS_SHARE {
+                    return Err(true);
+                }
+                self.mappings.take(len).ok_or(true)?
+            }
         };
         if known.is_none() {
             self.memory.write_mappings(at, mappings);
@@ -296,7 +335,8 @@ impl<M: TableMemory> Store<M> {
         match self.lists.get_mut(mappings) {
             Some(list) => list.users += 1,
             None => {
-                self.lists.insert(mappings.into(), List { at, users: 1 });
+                self.lists.insert(mappings.into(), List { at, owner, users: 1 });
+                *self.held.entry(owner).or_default() += len;
                 for file in files_of(mappings) {
                     self.use_file(file);
                 }
@@ -311,6 +351,7 @@ impl<M: TableMemory> Store<M> {
     /// Forgets a process.
     pub fn remove(&mut self, pid: u32) {
         self.refused.swap_remove(&pid);
+        self.owners.remove(&pid);
         // Also of a process that was never set here: at a fork the kernel side copies the parent's entry (`track_fork`), and
         // a child that ends before it is seen would leave it to whoever gets its pid.
         self.memory.remove_process(pid);
@@ -359,7 +400,7 @@ impl<M: TableMemory> Store<M> {
         true
     }
 
-    fn has_table(&self, file: u32) -> bool {
+    pub(super) fn has_table(&self, file: u32) -> bool {
         self.files.get(&file).is_some_and(|state| state.table.is_some())
     }
 
@@ -375,7 +416,7 @@ impl<M: TableMemory> Store<M> {
         };
         match table {
             Ok(_) if !self.has_place(file) => self.tally.no_room += 1,
-            Ok(table) => match self.place(&table) {
+            Ok(table) => match self.place(&table, self.file_owners.get(&file).copied().unwrap_or(ROOT)) {
                 Ok(mut installed) => {
                     installed.build_id = build_id.to_owned();
                     self.tally.tables += 1;
@@ -472,7 +513,7 @@ impl<M: TableMemory> Store<M> {
     }
 
     /// Finds room for a table and writes it.
-    fn place(&mut self, table: &Table) -> Result<Installed, Missing> {
+    fn place(&mut self, table: &Table, owner: u32) -> Result<Installed, Missing> {
         // Pages that are neighbours stay together, as far as a shard reaches.
         let mut pieces: Vec<(u32, u32)> = Vec::new();
         for page in &table.pages {
@@ -528,7 +569,7 @@ impl<M: TableMemory> Store<M> {
             again_at: self.now + RETRY,
         })?;
 
-        let rules: Vec<u16> = table.rules.iter().map(|rule| self.intern_rule(*rule)).collect();
+        let rules: Vec<u16> = table.rules.iter().map(|rule| self.take_rule(*rule, owner)).collect();
         let global = |local: u32| {
             let rule = rules.get(usize::from(row_rule(local))).copied();
             row(row_low(local), rule.unwrap_or(RULE_UNSUPPORTED))
@@ -564,25 +605,27 @@ impl<M: TableMemory> Store<M> {
             rows: placed,
             build_id: String::new(),
             files: Vec::new(),
+            rules,
             users: 0,
             released: 0,
             idle_since: self.now,
         })
     }
 
-    /// The index of a rule in the kernel side's memory.
-    fn intern_rule(&mut self, rule: UnwindRule) -> u16 {
-        if let Some(&index) = self.rules.get(&rule) {
-            return index;
+    /// The index of a rule in the kernel side's memory, for one table more.
+    fn take_rule(&mut self, rule: UnwindRule, owner: u32) -> u16 {
+        match self.rules.take(rule, owner) {
+            Some((index, is_new)) => {
+                if is_new {
+                    self.memory.write_rule(index.into(), rule);
+                }
+                index
+            }
+            None => {
+                self.tally.rules_refused += 1;
+                RULE_UNSUPPORTED
+            }
         }
-        let index = self.rules.len();
-        if index >= MAX_RULES {
-            self.tally.rules_refused += 1;
-            return RULE_UNSUPPORTED;
-        }
-        self.memory.write_rule(index as u32, rule);
-        self.rules.insert(rule, index as u16);
-        index as u16
     }
 
     /// One process less has these mappings.
@@ -594,7 +637,8 @@ impl<M: TableMemory> Store<M> {
         if list.users > 0 {
             return;
         }
-        self.retired.push_back((self.now, list.at, mappings.len() as u32));
+        self.retired
+            .push_back((self.now, list.at, mappings.len() as u32, list.owner));
         self.lists.swap_remove(mappings);
         self.clock += 1;
         for file in files_of(mappings) {
@@ -629,6 +673,9 @@ impl<M: TableMemory> Store<M> {
         self.pages.give(installed.file.first_page, installed.file.pages);
         for (at, len) in installed.rows {
             self.rows.give(at, len);
+        }
+        for rule in installed.rules {
+            self.rules.give(rule);
         }
         self.tally.evicted += 1;
         true

@@ -8,7 +8,6 @@ mod windows;
 use std::{
     fs, io,
     ops::Range,
-    path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -31,12 +30,17 @@ use crate::{
     calls::{Counted, FASTEST_CALL_NS, Main, Pattern, Timing, WindowCount, report},
     config::{CallsConfig, Config, Target, Via},
     cost::monotonic_ns,
+    foreign,
     governor::{self, Governor, HIT_ERROR, TrapCost, cpu_time_ns, stepped},
     instruments::{CallNeeds, Change, Instrument, Needs, Picture, Told, Turn, content::Content},
     orders::{CallPlace, Orders},
-    process::files::{File, FileId},
+    process::{
+        file::MappedFile,
+        files::{File, FileId},
+    },
     progress::stdout_columns,
     python::{
+        allocator::NoAllocator,
         binary::PythonBinary,
         calls::{self, CallProbes, Event},
         code::Code,
@@ -179,12 +183,12 @@ impl Calls {
         // It may have run another program until now.
         self.watching.forget(kernel, pid);
         let id = python.file;
-        let Some((found, path)) = self.places(id, file, &python.binary) else {
+        let Some((found, opened)) = self.places(id, file, &python.binary) else {
             return;
         };
         let facts = found.facts(python.bias);
         let scope = self.by_process.then_some(pid);
-        let counted = self.attach(kernel, id, &path, &found, scope).and_then(|attached| {
+        let counted = self.attach(kernel, id, opened, &found, scope).and_then(|attached| {
             self.know(recording, pid, id, attached, &found);
             match attached {
                 // With all probes in place, not between two of them.
@@ -206,11 +210,11 @@ impl Calls {
     fn foresee_file(&mut self, kernel: &mut dyn Orders, recording: &Recording, file: FileId) {
         let known = recording.files.get(file);
         let Some(binary) = known.cpython() else { return };
-        let Some((found, path)) = self.places(file, known, binary) else {
+        let Some((found, opened)) = self.places(file, known, binary) else {
             return;
         };
         let counted = self
-            .attach(kernel, file, &path, &found, None)
+            .attach(kernel, file, opened, &found, None)
             .and_then(|attached| match attached {
                 Some(_) => Self::foresee(kernel, &found, binary),
                 None => Ok(()),
@@ -235,15 +239,21 @@ impl Calls {
         kernel.expect_calls(found.number, &expected)
     }
 
-    /// Where calls can be seen in a file, and a path to it.
-    fn places(&mut self, id: FileId, file: &File, binary: &PythonBinary) -> Option<(Rc<Places>, PathBuf)> {
+    /// Where calls can be seen in a file, which goes with it as it was inspected.
+    fn places<'a>(
+        &mut self,
+        id: FileId,
+        file: &'a File,
+        binary: &PythonBinary,
+    ) -> Option<(Rc<Places>, &'a MappedFile)> {
         let opened = file.opened.as_ref()?;
         let timed = !self.patterns.is_empty();
         let warnings = &mut self.warnings;
         let next = u8::try_from(self.files.len() + 1).unwrap_or(0);
         let found = self.files.entry(id).or_insert_with(|| {
             let bytes = opened.map().ok()?;
-            match calls::inspect(&bytes, binary) {
+            let found = foreign::parsed(|| calls::inspect(&bytes, binary));
+            match found.unwrap_or(Err(NoAllocator::Unreadable.into())) {
                 Ok(found) => {
                     warnings.extend(shortcomings(file, &found, timed));
                     let far = found.calls.iter().any(|probe| probe.place.address >> 32 != 0);
@@ -261,7 +271,7 @@ impl Calls {
                 }
             }
         });
-        Some((found.clone()?, opened.path_to_open()))
+        Some((found.clone()?, opened))
     }
 
     /// Puts the probes of a file in place, if calls are counted now and if they are not there. Returns since when they are.
@@ -269,7 +279,7 @@ impl Calls {
         &mut self,
         kernel: &mut dyn Orders,
         file: FileId,
-        path: &Path,
+        opened: &MappedFile,
         found: &Places,
         scope: Option<u32>,
     ) -> anyhow::Result<Option<u64>> {
@@ -283,7 +293,7 @@ impl Calls {
         if let Some(&since) = self.attached.get(&(file, scope)) {
             return Ok(Some(since));
         }
-        kernel.attach_calls(path, &found.places, scope)?;
+        kernel.attach_calls(opened, &found.places, scope)?;
         let since = monotonic_ns();
         self.attached.insert((file, scope), since);
         Ok(Some(since))

@@ -14,6 +14,7 @@ use crate::{
     cost,
     humanize::bytes,
     instruments::{Picture, Told, content::Content},
+    invoker::{Invoker, acting},
     memory::{blocks::Blocks, report, watch::Watch},
     profile::Profile,
     progress::stdout_columns,
@@ -249,7 +250,10 @@ impl Account {
 
 fn read_base(path: &PathBuf) -> anyhow::Result<Profile> {
     const REMEDY: &str = "--base takes what an earlier `profiler memory … -o FILE.pb.gz` wrote";
-    let bytes = fs::read(path).with_context(|| format!("failed to read {}; {REMEDY}", path.display()))?;
+    // Who may not read it is told nothing of what is in it.
+    let invoker = Invoker::of_this_process()?;
+    let bytes = acting(invoker.as_ref(), || fs::read(path))?
+        .with_context(|| format!("failed to read {}; {REMEDY}", path.display()))?;
     // What a decoder says of bytes that are something else helps nobody: only the first, which is ours, is told.
     let base =
         pprof::read(&bytes).map_err(|error| anyhow!("{} is no such recording: {error}; {REMEDY}", path.display()))?;

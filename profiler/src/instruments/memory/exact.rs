@@ -11,6 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{account::Account, not_pymalloc};
 use crate::{
     config::{self, Config, MemoryConfig, Target},
+    foreign,
     governor::{Governor, Hits, TrapCost, cpu_time_ns, is_stepped, stepped},
     humanize::percent,
     instruments::{Change, Instrument, Needs, Picture, Told, Turn, content::Content},
@@ -18,7 +19,7 @@ use crate::{
     process::files::{File, FileId},
     python::{
         allocator::{
-            self, Allocators,
+            self, Allocators, NoAllocator,
             coverage::{Coverage, Verdict},
             functions::{AllocFunction, Arguments},
             table::Domain,
@@ -83,9 +84,10 @@ impl Blocks {
         let account = &mut self.account;
         let found = self.files.entry(python.file).or_insert_with(|| {
             let bytes = opened.map().ok()?;
-            match allocator::inspect(&bytes, &python.binary) {
+            let found = foreign::parsed(|| allocator::inspect(&bytes, &python.binary));
+            match found.unwrap_or(Err(NoAllocator::Unreadable)) {
                 Ok(allocators) => {
-                    let coverage = Coverage::measure(&bytes, &allocators).ok().flatten();
+                    let coverage = foreign::parsed(|| Coverage::measure(&bytes, &allocators).ok()?).flatten();
                     if let Some(line) = shortcoming(file, coverage.as_ref()) {
                         account.warn(line);
                     }
@@ -114,7 +116,7 @@ impl Blocks {
         let scope = self.by_process.then_some(pid);
         if self.probed.insert((python.file, scope)) {
             for probe in &found.probes {
-                kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
+                kernel.attach_allocator(opened, probe, scope)?;
             }
         }
         Ok(())
@@ -127,7 +129,8 @@ impl Blocks {
             let probes = self.natives.entry(id).or_insert_with(|| {
                 let functions = opened
                     .map()
-                    .map(|bytes| allocator::exported(&bytes))
+                    .ok()
+                    .and_then(|bytes| foreign::parsed(|| allocator::exported(&bytes)))
                     .unwrap_or_default();
                 Rc::new(functions.iter().flat_map(probes).collect())
             });
@@ -138,7 +141,7 @@ impl Blocks {
             }
             self.govern(kernel, pid, &probes)?;
             for probe in &*probes {
-                kernel.attach_allocator(&opened.path_to_open(), probe, scope)?;
+                kernel.attach_allocator(opened, probe, scope)?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{account::Account, not_pymalloc};
 use crate::{
     config::{Config, MemoryConfig, Target},
+    foreign,
     instruments::{Change, Instrument, Needs, Picture, Told, Turn, content::Content},
     orders::Orders,
     process::files::FileId,
@@ -54,7 +55,8 @@ impl Growth {
         let account = &mut self.account;
         let allocators = self.allocators.entry(python.file).or_insert_with(|| {
             let found = match opened.map() {
-                Ok(bytes) => allocator::inspect(&bytes, &python.binary),
+                Ok(bytes) => foreign::parsed(|| allocator::inspect(&bytes, &python.binary))
+                    .unwrap_or(Err(NoAllocator::Unreadable)),
                 Err(_) => Err(NoAllocator::NotPython),
             };
             if let Err(error) = found.as_ref().and_then(|found| found.pool.as_ref()) {
@@ -77,7 +79,7 @@ impl Growth {
         let scope = self.by_process.then_some(pid);
         let attached = kernel.set_pool_facts(pid, &facts).and_then(|()| {
             if self.probed.insert((python.file, scope)) {
-                kernel.attach_pools(&opened.path_to_open(), probe.place.file_offset, scope)
+                kernel.attach_pools(opened, probe.place.file_offset, scope)
             } else {
                 Ok(())
             }

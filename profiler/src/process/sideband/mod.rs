@@ -20,6 +20,13 @@ use anyhow::Context as _;
 use self::{record::parse_records, ring::Ring};
 use super::maps::MapEntry;
 
+/// What records from the side band say; what cannot be read is left out.
+pub(crate) fn parse(bytes: &[u8]) -> Vec<SidebandEvent> {
+    let mut events = Vec::new();
+    parse_records(bytes, &mut events);
+    events
+}
+
 /// One thing a process did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidebandEvent {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{CallsReport, Function, Histogram, PERCENTILES, Repeated, Timed, pstats, table::Table};
-use crate::governor::SlowDown;
+use crate::{governor::SlowDown, shown::csv_field};
 
 /// The formats of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -92,15 +92,6 @@ fn write_csv(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow
 
 fn known(number: Option<impl ToString>) -> Cow<'static, str> {
     number.map(|number| number.to_string()).unwrap_or_default().into()
-}
-
-/// A field of CSV, in quotation marks where it needs them.
-fn csv_field(text: &str) -> Cow<'_, str> {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\"")).into()
-    } else {
-        text.into()
-    }
 }
 
 /// What the recording is, and all functions; callers are indices into these.

@@ -9,6 +9,7 @@ use super::{
     merge::{merged, reordered, sum},
     summary::{heading, notes, paragraphs},
 };
+pub(super) use crate::shown::line as clean;
 use crate::{
     humanize::{count, duration},
     report::{
@@ -345,17 +346,6 @@ fn place_in(function: &Function, file: &str) -> String {
         0 => format!("{}({})", or(file), or(name)),
         _ => format!("{}:{first_line}({})", or(file), or(name)),
     }
-}
-
-/// Names come from other programs: what moves a terminal's cursor is replaced.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
-            _ if c.is_control() => char::REPLACEMENT_CHARACTER,
-            _ => c,
-        })
-        .collect()
 }
 
 pub(super) fn count_of(number: u64, what: &str) -> String {

@@ -257,7 +257,8 @@ proptest! {
     fn whatever_is_reported_is_written(report in any_report(64), top in 0_usize..12, width in 0_usize..200) {
         for sort in ALL {
             let table = Table::new(&report, sort);
-            table::text(&report, &table, top, width);
+            let text = table::text(&report, &table, top, width);
+            prop_assert_eq!(&*crate::shown::lines(&text), &text);
             for format in [Format::Pstats, Format::Csv] {
                 format.write(&report, &table, &mut Vec::new()).unwrap();
             }
@@ -266,7 +267,8 @@ proptest! {
             let json: Value = serde_json::from_slice(&json).unwrap();
             prop_assert_eq!(json["functions"].as_array().unwrap().len(), table.functions.len());
         }
-        lines(&report);
+        let text = lines(&report).join("\n");
+        prop_assert_eq!(&*crate::shown::lines(&text), &text);
     }
 
     /// A count has up to 27 digits and marks here, `~1,073,741,823/1,073,741,823`; no terminal is taken for so narrow

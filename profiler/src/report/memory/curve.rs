@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::{
     Curve, MemoryReport,
-    export::csv_field,
     layout::{Grid, Last},
     table::Table,
 };
-use crate::humanize::{bytes, bytes_change};
+use crate::{
+    humanize::{bytes, bytes_change},
+    shown::csv_field,
+};
 
 /// How many rows of the table get a sparkline.
 pub const TOP: usize = 5;

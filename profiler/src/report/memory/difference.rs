@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::{
     MemoryReport, Shown,
-    export::csv_field,
     group::{By, Ids, Indices, Place, Sums, group, group_samples},
     layout::{Grid, Last, span},
     table::closing,
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     humanize::{bytes, bytes_change},
     profile::Profile,
+    shown::csv_field,
 };
 
 /// The file is a profile of something else.

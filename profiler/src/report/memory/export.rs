@@ -1,6 +1,6 @@
 //! The table for programs: every row, exact bytes, raw numbers.
 
-use std::{borrow::Cow, io::Write, time::Duration};
+use std::{io::Write, time::Duration};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::{
     group::{Place, Sums},
     table::Table,
 };
+use crate::shown::csv_field;
 
 const COLUMNS: &str = "name,function,file,line,pid,tid,via,inuse_bytes,inuse_error_bytes,estimated_bytes,inuse_objects,\
                        alloc_bytes,alloc_error_bytes,alloc_objects,share,youngest_s,oldest_s,uncertain_bytes";
@@ -60,15 +61,6 @@ pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(out, "{}", fields.join(","))?;
     }
     Ok(())
-}
-
-/// A field of CSV, in quotation marks where it needs them.
-pub(crate) fn csv_field(text: &str) -> Cow<'_, str> {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\"")).into()
-    } else {
-        text.into()
-    }
 }
 
 /// The report's head, its processes, the whole, and all rows.

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     profile::{Profile, SampleKey},
-    report::{label, memory::export::csv_field},
+    report::label,
+    shown::csv_field,
     waits::cause::Cause,
 };
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use profiler_common::record::{
     NATIVE_COMPLETE, NATIVE_NO_ROOM, NATIVE_NOT_CODE, NATIVE_NOT_COVERED, NATIVE_TABLE_NOT_READY, NATIVE_UNSUPPORTED,
 };
-use profiler_common::unwind::{CFA_SP, FILE_NOT_READY};
+use profiler_common::unwind::{CFA_SP, FILE_NOT_READY, MAX_RULES};
 use proptest::prelude::*;
 
 use super::fake::{Fake, frame_at};
@@ -406,6 +406,52 @@ fn files_without_a_table_say_why() {
 }
 
 #[test]
+fn rules_go_with_their_table_so_that_a_crowd_of_files_does_not_take_them_for_good() {
+    let mut store = store(Sizes { files: 32, ..SMALL });
+    let known = store.rules.len();
+    for round in 0..20 {
+        let table = table(round, &[SHARD_ROWS as u32]);
+        store.install(round, "", Ok(clone(&table)));
+        store.advance(store.now + GRACE);
+    }
+    assert_eq!(store.tally.evicted, 19);
+    // Those of the one that is left.
+    assert!(store.rules.len() <= known + 4, "{}", store.rules.len());
+}
+
+#[test]
+fn one_user_has_half_of_the_mappings_however_they_change() {
+    let mut store = Store::new(Fake::new(SMALL, 100));
+    let most = SMALL.mappings;
+    let list = |pid: u32, len: u32| -> Vec<UnwindMapping> {
+        let start = |at: u32| u64::from(pid) << 40 | u64::from(at) << 20;
+        let mapping = |at| UnwindMapping {
+            start: start(at),
+            end: start(at) + 4096,
+            file: NO_FILE,
+            ..UnwindMapping::default()
+        };
+        (0..len).map(mapping).collect()
+    };
+    // Each takes an eighth, and so does what they had before.
+    for pid in 0..8 {
+        store.set_owner(pid, 1000);
+        store.set_mappings(pid, &list(pid + 1, most / 8));
+        store.set_mappings(pid, &list(pid + 100, most / 8));
+    }
+    assert!(store.mappings.free() >= u64::from(most / 2));
+    assert!(store.tally.not_unwound > 0);
+    store.set_owner(50, 1001);
+    store.set_mappings(50, &list(50, most / 8));
+    assert!(store.processes.contains_key(&50));
+    // When what was replaced is not read any more, there is room for others of the first user.
+    store.advance(store.now + GRACE);
+    store.retry();
+    let theirs = store.processes.keys().filter(|&&pid| pid < 8).count();
+    assert_eq!(theirs, 4);
+}
+
+#[test]
 fn rules_are_shared_and_those_beyond_the_last_number_are_unsupported_and_counted() {
     let mut store = store(SMALL);
     store.install(0, "", Ok(table(0, &[4])));
@@ -418,7 +464,7 @@ fn rules_are_shared_and_those_beyond_the_last_number_are_unsupported_and_counted
             cfa_extra: at as i32,
             ..UnwindRule::default()
         };
-        assert_eq!(usize::from(store.intern_rule(rule)), at);
+        assert_eq!(usize::from(store.take_rule(rule, ROOT)), at);
     }
     let (old, new) = (table(0, &[4]), table(2, &[4]));
     store.install(2, "", Ok(clone(&new)));
@@ -547,7 +593,7 @@ fn check_accounts(store: &Store<Fake>) {
     );
     assert_eq!(store.pages.free() + pages, u64::from(sizes.pages));
 
-    let retired: u64 = store.retired.iter().map(|&(_, _, len)| u64::from(len)).sum();
+    let retired: u64 = store.retired.iter().map(|&(_, _, len, _)| u64::from(len)).sum();
     let listed: u64 = store.lists.keys().map(|list| list.len() as u64).sum();
     assert_eq!(store.mappings.free() + listed + retired, u64::from(sizes.mappings));
     for (list, known) in &store.lists {

@@ -218,9 +218,9 @@ prop_compose! {
 
 prop_compose! {
     fn any_function(bits: u32)(
-        file in "[ab]?|\\PC{0,60}|[\n\0;,\"]{0,3}",
+        file in "[ab]?|\\PC{0,60}|[\n\0;,\"\u{1b}\u{202e}=-]{0,3}",
         first_line in prop_oneof![0_u32..3, any::<u32>()],
-        name in "[fg]?|\\PC{0,60}|[\n\0;,\"]{0,3}",
+        name in "[fg]?|\\PC{0,60}|[\n\0;,\"\u{1b}\u{202e}=-]{0,3}",
         calls in prop::option::of(any_count(bits)),
         own_samples in any_time(),
         cumulative_samples in any_time(),

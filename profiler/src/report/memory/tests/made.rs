@@ -222,7 +222,7 @@ pub(super) fn between_recordings_by(by: By) -> Difference {
 
 /// Stacks of a few frames in any order, with names from elsewhere.
 pub(super) fn any_report() -> impl Strategy<Value = MemoryReport> {
-    let name = "[a-c]{1,2}|\\PC{0,80}|[;\n\",#/ ]{0,3}|/lib/python3.9/[a-z/]{0,9}\\.py|libc.so.6|malloc";
+    let name = "[a-c]{1,2}|\\PC{0,80}|[;\n\",#/ ]{0,3}|[\u{0}-\u{1f}\u{202e}=-]{1,4}|/lib/python3.9/[a-z/]{0,9}\\.py|libc.so.6|malloc";
     let frame = (0..4_u8, name, name, 0..3_u32);
     let sample = (
         proptest::collection::vec(0..6_usize, 0..5),
