@@ -25,7 +25,7 @@ fn time_on_a_cpu_and_waited_for_one_are_those_of_schedstat() -> Result<()> {
     let _lock = serial();
     let python = python::any()?;
     // Two that never wait for anything but the one CPU they both want.
-    let workload = Workload::python(&python, "waits/crowd.py", &[])?;
+    let workload = Workload::python(&python, "waits_crowd.py", &[])?;
     let pid = workload.truth[0]["pid"].as_u64().context("no pid")? as u32;
     let attached = waits::attach(&["-p", &pid.to_string()])?;
     let before = schedstat(pid)?;

@@ -22,7 +22,7 @@ fn every_cause_has_its_line_and_the_time_that_the_program_measures() -> Result<(
 }
 
 fn causes(python: &python::Python) -> Result<()> {
-    let mut workload = Workload::python(python, "waits/causes.py", &[ROUNDS, PAUSE_S])?;
+    let mut workload = Workload::python(python, "waits_causes.py", &[ROUNDS, PAUSE_S])?;
     let attached = waits::attach(&["-p", &workload.pid.to_string()])?;
     workload.tell("go")?;
     let measured = workload.value()?;

@@ -18,7 +18,7 @@ fn a_deadlock_shows_both_lines_for_the_whole_time() -> Result<()> {
 }
 
 fn deadlock(python: &Python) -> Result<()> {
-    let workload = Workload::python(python, "waits/deadlock.py", &[])?;
+    let workload = Workload::python(python, "waits_deadlock.py", &[])?;
     let outcome = waits::attach(&["-p", &workload.pid.to_string(), "-d", "1"])?
         .finish()?
         .success()?;
