@@ -359,6 +359,9 @@ async fn run(
     if calls.is_some() {
         recording.counted_ns.end = started_ns + length.as_nanos() as u64;
     }
+    if let Some(waits) = &mut waits {
+        waits.stop();
+    }
     let detaching = Instant::now();
     if let Some(calls) = &mut calls {
         calls.stop(&mut source.kernel, &recording, length)?;
