@@ -91,6 +91,8 @@ counters! {
     LostWaits = 35, "waits without a stack";
     /// There was no slot for a thread.
     LostThreads = 36, "threads whose waits are not seen: table full";
+    /// A thread left a CPU that it had not been seen to get.
+    LostSwitches = 37, "switches of threads not seen";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

@@ -129,10 +129,12 @@ pub struct WaitSlot {
     pub holder_ns: u64,
     pub holder_stack: [u64; 2],
     pub holder_state: u64,
+    /// Between switches that were seen, of which one in between was not: on a CPU or away.
+    pub unseen_ns: u64,
     pub sums: [WaitSum; WAIT_CLASSES],
 }
 
-const _: () = assert!(size_of::<WaitSlot>() == 176 + 40 * WAIT_CLASSES && WAIT_CLASSES.is_power_of_two());
+const _: () = assert!(size_of::<WaitSlot>() == 184 + 40 * WAIT_CLASSES && WAIT_CLASSES.is_power_of_two());
 
 #[cfg(feature = "user")]
 // SAFETY: `WaitSlot` is `repr(C)`, made of integers, and has no padding (asserted above).

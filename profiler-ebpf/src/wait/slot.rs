@@ -18,12 +18,16 @@ pub struct Leaving {
     pub sp: u64,
 }
 
-/// The thread leaves its CPU.
+/// The thread leaves its CPU. `false` if it had not been seen to get it.
 #[inline(always)]
-pub fn leave(slot: &mut WaitSlot, leaving: &Leaving) {
+pub fn leave(slot: &mut WaitSlot, leaving: &Leaving) -> bool {
     split(slot, leaving.run_delay_ns);
     if slot.in_ns != 0 {
         slot.on_cpu_ns = slot.on_cpu_ns.wrapping_add(leaving.now_ns.wrapping_sub(slot.in_ns));
+    }
+    let was_seen = slot.out_ns == 0;
+    if !was_seen {
+        slot.unseen_ns = slot.unseen_ns.wrapping_add(leaving.now_ns.wrapping_sub(slot.out_ns));
     }
     slot.in_ns = 0;
     slot.out_ns = leaving.now_ns;
@@ -34,6 +38,7 @@ pub fn leave(slot: &mut WaitSlot, leaving: &Leaving) {
     slot.arguments = leaving.arguments;
     slot.pc = leaving.pc;
     slot.sp = leaving.sp;
+    was_seen
 }
 
 /// What a wait that has ended comes to.
@@ -60,7 +65,8 @@ pub fn enter(slot: &mut WaitSlot, now_ns: u64, target_ns: u64, random: impl FnOn
     if out_ns == 0 {
         return Outcome::Counted;
     }
-    let length = now_ns.wrapping_sub(out_ns);
+    // Clocks of two CPUs may differ by some nanoseconds.
+    let length = if now_ns > out_ns { now_ns - out_ns } else { 0 };
     let class = slot.class;
     let sum = sum(slot, class);
     sum.count = sum.count.wrapping_add(1);
@@ -157,6 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn time_in_which_a_switch_was_not_seen_is_told_apart() {
+        let mut slot = WaitSlot {
+            in_ns: 100,
+            ..WaitSlot::default()
+        };
+        away(&mut slot, WAIT_LOCK, 110, 0);
+        let leaving = Leaving {
+            now_ns: 150,
+            ..Leaving::default()
+        };
+        assert!(!leave(&mut slot, &leaving));
+        enter(&mut slot, 170, T, || u32::MAX);
+        let waited: u64 = slot.sums.iter().map(|sum| sum.ns).sum();
+        assert_eq!((slot.on_cpu_ns, slot.unseen_ns, waited), (10, 40, 20));
+    }
+
+    #[test]
     fn waiting_for_a_cpu_is_taken_from_the_wait_before_it() {
         let mut slot = WaitSlot::default();
         away(&mut slot, WAIT_SOCKET, 1_000, 70);
@@ -192,8 +215,8 @@ mod tests {
         let sum = slot.sums[WAIT_LOCK as usize];
         let error = sum.drawn_ns as f64 / sum.ns as f64 - 1.0;
         assert!(error.abs() < 0.03, "{error}");
-        away(&mut slot, WAIT_SOCKET, now, 0);
         slot.drawn_ns = 0;
+        away(&mut slot, WAIT_SOCKET, now, 0);
         assert_eq!(
             enter(&mut slot, now + T, T, || unreachable!("no chance")),
             Outcome::Drawn
@@ -204,7 +227,6 @@ mod tests {
     #[test]
     fn a_wait_that_is_drawn_before_the_last_one_was_sent_says_so() {
         let mut slot = WaitSlot::default();
-        away(&mut slot, WAIT_LOCK, 0, 0);
         away(&mut slot, WAIT_LOCK, 10, 0);
         assert_eq!(enter(&mut slot, 10 + T, T, || 0), Outcome::Drawn);
         away(&mut slot, WAIT_READY, 20 + T, 0);

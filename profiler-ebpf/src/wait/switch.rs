@@ -110,7 +110,9 @@ fn leave(ctx: &BtfTracePointContext, prev: *const u8, now_ns: u64) -> Result<(),
     // with this thread; user space writes where the GIL is and nothing else.
     let slot = unsafe { &mut *slot };
     leaving.class = class::of_wait(task_state, leaving.call, call, leaving.arguments, slot.gil);
-    slot::leave(slot, &leaving);
+    if !slot::leave(slot, &leaving) {
+        count(Counter::LostSwitches);
+    }
     if leaving.class == WAIT_GIL {
         holder::note(slot, now_ns);
     }

@@ -218,6 +218,8 @@ impl ThreadAccounts for WaitMaps {
             // SAFETY: the pointer is into the map. Volatile: the kernel side writes it, too.
             unsafe {
                 if (&raw const (*slot).out_ns).read_volatile() == as_it_was.out_ns {
+                    // What it did until now is not known: its time is counted from here on.
+                    (&raw mut (*slot).first_ns).write_volatile(now_ns);
                     (&raw mut (*slot).in_ns).write_volatile(now_ns);
                     (&raw mut (*slot).out_ns).write_volatile(0);
                 }

@@ -1,6 +1,6 @@
 //! Where threads wait, how long and for what: the accounts of threads, and stacks of drawn waits.
 
-use std::{io, os::unix::ffi::OsStrExt as _, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use profiler_common::{
@@ -44,6 +44,8 @@ const MOST_A_SECOND: u64 = 1_000;
 /// How soon the length is raised, and how soon it is lowered.
 const RAISE_AFTER: Duration = Duration::from_millis(40);
 const LOWER_AFTER: Duration = Duration::from_secs(1);
+/// Threads whose number is remembered for a second.
+const MOST_NUMBERS: usize = 4096;
 /// Threads that have ended and are told apart; of more, those of a process are put together.
 const MOST_ENDED: usize = 4096;
 
@@ -64,14 +66,15 @@ pub struct Waits {
     /// Who is wanted is known by the kernel side alone.
     lazy: bool,
     tids: Vec<u32>,
-    comm: Option<Vec<u8>>,
     target: Target,
     gils: FxHashMap<u32, u64>,
-    /// Threads, by process and the address of their state: their numbers inside.
-    states: FxHashMap<(u32, u64), u32>,
+    /// Threads by process and the number that each has inside. Looked up anew every second: numbers are used again.
+    numbers: FxHashMap<(u32, u32), Option<u32>>,
     /// Processes whose interpreter has not begun yet.
     without_gil: Vec<u32>,
     warnings: Vec<String>,
+    /// When the programs were taken away.
+    end_ns: Option<u64>,
     target_ns: u64,
     longest_target_ns: u64,
     chosen_ns: u64,
@@ -96,12 +99,12 @@ impl Waits {
             unended: Unended::new(),
             lazy: is_lazy(config, in_namespace),
             tids: config.tids.clone(),
-            comm: config.comm.as_ref().map(|comm| comm.as_bytes().to_vec()),
             target: config.target.clone(),
             gils: FxHashMap::default(),
-            states: FxHashMap::default(),
+            numbers: FxHashMap::default(),
             without_gil: Vec::new(),
             warnings: Vec::new(),
+            end_ns: None,
             target_ns: SHORTEST_TARGET_NS,
             longest_target_ns: SHORTEST_TARGET_NS,
             chosen_ns: cost::monotonic_ns(),
@@ -206,19 +209,13 @@ impl Waits {
             return None;
         }
         let pid = header.pid;
-        let key = (pid, event.holder_state);
-        if !self.states.contains_key(&key) {
-            // A thread state is where another one was, now and then: each is looked up anew when a new one is met.
-            self.states.retain(|&(of, _), _| of != pid);
-            let (python, _) = recording.python(pid)?;
-            for state in stuck::thread_states(python, ProcessMemory { pid }) {
-                self.states.insert((pid, state.address), state.tid);
-            }
-            // One that is gone is not looked for again and again.
-            self.states.entry(key).or_insert(0);
+        let (python, _) = recording.python(pid)?;
+        let inside = stuck::tid_of(python, ProcessMemory { pid }, event.holder_state)?;
+        if self.numbers.len() > MOST_NUMBERS {
+            self.numbers.clear();
         }
-        let inside = *self.states.get(&key)?;
-        let tid = threads::number_outside(pid, inside)?;
+        let number = self.numbers.entry((pid, inside));
+        let tid = (*number.or_insert_with(|| threads::number_outside(pid, inside)))?;
         let mut name = [0; COMM_BYTES];
         for (to, from) in name.iter_mut().take(COMM_BYTES - 1).zip(threads::comm(pid, tid)) {
             *to = from;
@@ -274,6 +271,7 @@ impl Waits {
         } else if too_many < 0.25 {
             self.target_ns = (self.target_ns / 2).max(SHORTEST_TARGET_NS);
         }
+        self.numbers.clear();
         if let Some(maps) = &mut self.maps {
             maps.set_target(self.target_ns);
         }
@@ -284,7 +282,7 @@ impl Waits {
     /// Nothing is seen any more, and everything that was is taken in. What is under way is counted up to now, and its
     /// stack read from outside.
     fn close(&mut self, recording: &mut Recording) {
-        let end_ns = cost::monotonic_ns();
+        let end_ns = self.end_ns.unwrap_or_else(cost::monotonic_ns);
         let mut pointers: FxHashMap<u32, Vec<stuck::ThreadState>> = FxHashMap::default();
         let live = self.maps.as_ref().map(|maps| maps.live()).unwrap_or_default();
         for (number, mut slot) in live.into_iter().enumerate() {
@@ -385,6 +383,7 @@ impl Waits {
             target_ns: self.longest_target_ns,
             lost_stacks: counter(Counter::LostWaits),
             lost_threads: counter(Counter::LostThreads),
+            lost_switches: counter(Counter::LostSwitches),
             forgotten: self.account.forgotten,
             every_call: self.maps.as_ref().is_some_and(|maps| !maps.resumes()),
         }
@@ -432,6 +431,8 @@ impl Instrument for Waits {
     }
 
     fn stop(&mut self, _host: &mut Recording, _kernel: &mut dyn Orders, _recorded: Duration) -> anyhow::Result<()> {
+        // What happens while the programs are taken away does not count.
+        self.end_ns = Some(cost::monotonic_ns());
         Ok(())
     }
 

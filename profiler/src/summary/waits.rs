@@ -27,6 +27,8 @@ pub struct WaitsSummary {
     pub target_ns: u64,
     pub lost_stacks: u64,
     pub lost_threads: u64,
+    /// Switches that were not seen: what a thread did around one is not accounted for.
+    pub lost_switches: u64,
     /// Waits whose line or target is not told because there were too many different ones.
     pub forgotten: u64,
     /// Stacks were taken at the end of system calls, which costs every one of the machine.
@@ -57,6 +59,7 @@ impl WaitsSummary {
         let lost = [
             (self.lost_stacks, "stacks of waits"),
             (self.lost_threads, "threads because the table was full"),
+            (self.lost_switches, "switches of threads"),
             (self.forgotten, "lines or targets of waits because the account was full"),
         ];
         lines.extend(list("lost", &reasons(&lost)));

@@ -174,14 +174,14 @@ impl Sums {
         self.longest_ns = self.longest_ns.max(length - ready);
         self.longest_ready_ns = self.longest_ready_ns.max(ready);
         if event.weight_ns <= length {
-            self.long_ns += length;
+            self.long_ns = self.long_ns.saturating_add(length);
             self.long_count += 1;
-            self.long_ready_ns += ready;
+            self.long_ready_ns = self.long_ready_ns.saturating_add(ready);
             return;
         }
         // It was drawn with this probability.
         let chance = length as f64 / event.weight_ns as f64;
-        self.short_ns += event.weight_ns;
+        self.short_ns = self.short_ns.saturating_add(event.weight_ns);
         self.short_count += 1.0 / chance;
         self.short_ready_ns += ready as f64 / chance;
         self.variance += (1.0 - chance) * (event.weight_ns as f64).powi(2);

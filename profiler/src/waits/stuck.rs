@@ -49,7 +49,6 @@ impl profiler_ebpf::memory::ReadMemory for Foreign {
 /// A `PyThreadState`, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadState {
-    pub address: u64,
     /// The thread's number inside its process's pid namespace.
     pub tid: u32,
     /// Its `%fs`.
@@ -68,26 +67,28 @@ pub fn thread_states(python: &PythonIn, memory: ProcessMemory) -> Vec<ThreadStat
         let mut thread = word(at.wrapping_add(layout.interpreter.threads.into()));
         for _ in 0..MOST_THREADS {
             let Some(state) = thread else { break };
-            let id = state.wrapping_add(layout.process.thread_id.into());
-            if let Some(pointer) = word(id) {
-                let has_native_id = python.binary.version.series() >= (3, 11);
-                let tid = match has_native_id {
-                    true => memory.read_u64(id.wrapping_add(NATIVE_ID_AFTER_ID)),
-                    false => memory
-                        .read_u64(pointer.wrapping_add(GLIBC_TID))
-                        .map(|word| word & 0xffff_ffff),
-                };
-                found.extend(tid.and_then(|tid| u32::try_from(tid).ok()).map(|tid| ThreadState {
-                    address: state,
-                    tid,
-                    thread_pointer: pointer,
-                }));
+            if let (Some(tid), Some(thread_pointer)) = (
+                tid_of(python, memory, state),
+                word(state.wrapping_add(layout.process.thread_id.into())),
+            ) {
+                found.push(ThreadState { tid, thread_pointer });
             }
             thread = word(state.wrapping_add(NEXT_THREAD));
         }
         interpreter = word(at.wrapping_add(layout.interpreter.next.into()));
     }
     found
+}
+
+/// The number that a thread has inside, by its state. Not to be kept: a state is made by another thread, whose number it
+/// has at first, and one that is gone makes room for another.
+pub fn tid_of(python: &PythonIn, memory: ProcessMemory, state: u64) -> Option<u32> {
+    let id = state.wrapping_add(python.binary.layout.process.thread_id.into());
+    let tid = match python.binary.version.series() >= (3, 11) {
+        true => memory.read_u64(id.wrapping_add(NATIVE_ID_AFTER_ID))?,
+        false => memory.read_u64(memory.read_u64(id)?.wrapping_add(GLIBC_TID))? & 0xffff_ffff,
+    };
+    u32::try_from(tid).ok().filter(|&tid| tid != 0)
 }
 
 /// The Python stack of a thread that waits, and how it was read (`PYTHON_…`).

@@ -32,7 +32,12 @@ pub fn text(report: &WaitsReport, by: By, top: usize, width: usize) -> String {
         By::Line => by_line(report, top, width),
         By::Cause => by_cause(report, width),
         By::Holder => by_holder(report, top, width),
-        By::Thread => by_thread(report, &report.threads, top, width, thread_name),
+        By::Thread => {
+            let several = processes(report).len() > 1;
+            by_thread(report, &report.threads, top, width, |thread| {
+                thread_name(thread, several)
+            })
+        }
         By::Process => by_thread(report, &processes(report), top, width, process_name),
     });
     text
@@ -245,17 +250,18 @@ fn holder_name(report: &WaitsReport, sample: &SampleKey) -> String {
     }
 }
 
-fn thread_name(thread: &ThreadTime) -> String {
-    if thread.tid == 0 {
-        return label::clean(format!("{} of {} ({})", thread.name, thread.command, thread.pid));
-    }
-    match thread.tid == thread.pid {
-        true => label::clean(format!("main thread of {} ({})", thread.command, thread.pid)),
-        false => label::clean(format!(
-            "{} ({}) of {} ({})",
-            thread.name, thread.tid, thread.command, thread.pid
-        )),
-    }
+/// Its process's name is told beside it where there are `several`.
+fn thread_name(thread: &ThreadTime, several: bool) -> String {
+    let name = match thread.tid {
+        // Those of which there were too many.
+        0 => thread.name.clone(),
+        tid if tid == thread.pid => "main thread".to_owned(),
+        tid => format!("{} ({tid})", thread.name),
+    };
+    label::clean(match several {
+        true => format!("{name} of {} ({})", thread.command, thread.pid),
+        false => name,
+    })
 }
 
 fn process_name(thread: &ThreadTime) -> String {
