@@ -12,9 +12,9 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use crate::{
     governor::HIT_ERROR,
     python::{code::Code, codes::CodeId},
-    recording::Recording,
     report::calls::{Beginning, Caller, CallsReport, Cost, Count, Function, Histogram, Per, Scaled, Timed},
     resolve::Location,
+    window::Window,
 };
 
 /// No CPython calls faster. (30 ns on 3.13.0, measured on calls that do next to nothing.)
@@ -292,7 +292,7 @@ struct Entry {
 }
 
 /// The report.
-pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
+pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
     let mut functions = Functions::default();
     for (key, count) in counted.counts {
         let code = counted.codes.get(key).copied();
@@ -307,14 +307,14 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
         entry.primitive_unknown |= count.known & CALLS_UNLINKED != 0;
         entry.resumed |= count.known & CALLS_RESUMED != 0;
     }
-    let samples = add_samples(recording, &mut functions);
+    let samples = add_samples(window, &mut functions);
     add_callers(counted, &mut functions);
-    let threads = threads_sampled(recording);
+    let threads = threads_sampled(window);
     // In each window of each thread one call of a caller can have been under way at either end.
     let windows = counted.windows.map_or(1, <[WindowCount]>::len).max(1);
     let edge = (threads as f64 * windows as f64).sqrt();
-    let repeated = repeated::find(recording, &functions, edge);
-    let per = counted.per.and_then(|per| of_each(recording, &functions, per, edge));
+    let repeated = repeated::find(window, &functions, edge);
+    let per = counted.per.and_then(|per| of_each(window, &functions, per, edge));
     let (scale, slowed) = match counted.windows {
         Some(_) => scale(&counted.undisturbed, counted.elsewhere),
         None => (1.0, 0.0),
@@ -339,7 +339,7 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
     };
 
     let all: u64 = functions.values().map(|entry| entry.calls).sum();
-    let ledger = &recording.ledger;
+    let ledger = &window.ledger;
     let functions = functions
         .into_iter()
         .map(|(code, entry)| {
@@ -389,8 +389,8 @@ pub fn report(recording: &Recording, counted: &Counted<'_>) -> CallsReport {
 }
 
 /// The calls by which others are to be divided; none if there are none.
-fn of_each(recording: &Recording, functions: &Functions, per: &Pattern, edge: f64) -> Option<Per> {
-    let codes = &recording.ledger.codes;
+fn of_each(window: &Window, functions: &Functions, per: &Pattern, edge: f64) -> Option<Per> {
+    let codes = &window.ledger.codes;
     let mut found: Option<Per> = None;
     for (code, entry) in functions {
         let Some(code) = code.map(|code| codes.get(code)) else {
@@ -414,8 +414,8 @@ fn of_each(recording: &Recording, functions: &Functions, per: &Pattern, edge: f6
 }
 
 /// How many threads can have used CPU time at once: those that were met, and no more than there are processors.
-fn threads_sampled(recording: &Recording) -> u64 {
-    let threads: FxHashSet<(u32, u32)> = recording
+fn threads_sampled(window: &Window) -> u64 {
+    let threads: FxHashSet<(u32, u32)> = window
         .ledger
         .samples
         .keys()
@@ -426,8 +426,8 @@ fn threads_sampled(recording: &Recording) -> u64 {
 }
 
 /// Adds what the samples of the CPU clock say; how many were in Python functions.
-fn add_samples(recording: &Recording, functions: &mut Functions) -> u64 {
-    let ledger = &recording.ledger;
+fn add_samples(window: &Window, functions: &mut Functions) -> u64 {
+    let ledger = &window.ledger;
     let locations: Vec<&Location> = ledger.resolved.locations().collect();
     let stacks: Vec<&[u32]> = ledger.resolved.stacks().collect();
     let mut samples = 0;

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use crate::{
     config::{
-        CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
+        CallsFormat, DEFAULT_FORMAT, DEFAULT_KEPT_WINDOWS, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
         GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via, WaitsBy, WaitsFormat,
     },
     report::{Format, calls::table::Sort},
@@ -24,6 +24,7 @@ Examples:
   profiler record -a -d 30 -o all.pb.gz         # the whole machine, for pprof
   profiler record -r 999 -o out.speedscope.json -- python3 app.py --flag
   profiler record -p 4242 -f folded -o -        # to standard output
+  profiler record -a --every 60s --keep 60 -o /var/tmp/flight
 
 Exit status:
   0  the profile was written
@@ -119,6 +120,25 @@ pub struct Record {
     /// Show equal workers (processes of one name in one container) as one process
     #[arg(long, help_heading = "Output")]
     pub merge_workers: bool,
+
+    /// Write a pprof file for every so much time to the directory given with -o, such as 60s: a flight recorder
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Flight recorder")]
+    pub every: Option<Duration>,
+
+    /// Keep the last N of them, and remove older ones
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "every",
+        default_value_t = DEFAULT_KEPT_WINDOWS,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Flight recorder"
+    )]
+    pub keep: u32,
+
+    /// When FILE appears or changes, keep the file of now, the one before and the next for good; SIGUSR1 does the same
+    #[arg(long, value_name = "FILE", requires = "every", help_heading = "Flight recorder")]
+    pub trigger: Option<PathBuf>,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.

@@ -21,7 +21,9 @@ pub use crate::report::memory::group::By as GroupBy;
 pub use crate::report::waits::rows::By as WaitsBy;
 use crate::{
     cli::{Calls, Common, Limit, Memory, ProcessWord, Record, Waits},
-    exit, humanize,
+    exit,
+    flight::Windows,
+    humanize,
     process::{comm, who},
     report::Format,
 };
@@ -36,6 +38,12 @@ pub const DEFAULT_FORMAT: Format = Format::Svg;
 
 /// Rows of a table.
 pub const DEFAULT_ROWS: usize = 20;
+
+/// Windows of a flight recorder that stay: an hour of minutes.
+pub const DEFAULT_KEPT_WINDOWS: u32 = 60;
+
+/// A window costs more than it tells if it is shorter.
+pub const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 
 /// Blocks that exact mode follows at a time: some 100 bytes of kernel memory each.
 pub const DEFAULT_LIVE_BLOCKS: u32 = 512 * 1024;
@@ -241,6 +249,8 @@ pub struct Config {
     pub probe: Option<Probe>,
     pub output: OutputChoice,
     pub format: Format,
+    /// The recording is cut into windows.
+    pub windows: Option<Windows>,
     /// Memory is looked at, not CPU time.
     pub memory: Option<MemoryConfig>,
     /// Calls are counted.
@@ -351,6 +361,14 @@ pub enum ConfigError {
     RateOutOfRange { hertz: u64 },
     #[error("the ending of {} names no format: use {}, or choose with -f", path.display(), KnownEndings)]
     UnknownEnding { path: PathBuf },
+    #[error("--every writes a file for each window: name a directory for them with -o")]
+    WindowsWithoutDirectory,
+    #[error("--every writes pprof files, from which `go tool pprof` makes the others; leave -f {0} out")]
+    FormatOfWindows(&'static str),
+    #[error("--every replaces no files; leave --force out")]
+    ForceOfWindows,
+    #[error("windows of {} are too short; use --every 1s or more", humanize::duration(*every))]
+    ShortWindow { every: Duration },
 }
 
 impl ConfigError {
@@ -371,6 +389,10 @@ impl ConfigError {
             | Self::LongComm { .. }
             | Self::EmptyComm
             | Self::RateOutOfRange { .. }
+            | Self::WindowsWithoutDirectory
+            | Self::FormatOfWindows(_)
+            | Self::ForceOfWindows
+            | Self::ShortWindow { .. }
             | Self::UnknownEnding { .. } => exit::USAGE,
         }
     }
@@ -385,11 +407,18 @@ impl Config {
             no_kernel,
             native,
             merge_workers,
+            every,
+            keep,
+            trigger,
             probe,
             format,
         } = typed;
         let rate_hz = rate_hz(rate)?;
         let config = Self::common(common)?;
+        let windows = every
+            .map(|every| windows(every, keep, trigger, format, &config.output))
+            .transpose()?;
+        let format = format.or(windows.is_some().then_some(Format::Pprof));
         let format = match (format, &config.output) {
             (Some(format), _) => format,
             (None, output) if !says_format(output) => DEFAULT_FORMAT,
@@ -406,6 +435,7 @@ impl Config {
             merge_workers,
             probe,
             format,
+            windows,
             ..config
         };
         config.with_outputs_apart()
@@ -663,6 +693,7 @@ impl Config {
             probe: None,
             output,
             format: DEFAULT_FORMAT,
+            windows: None,
             memory: None,
             calls: None,
             waits: None,
@@ -726,6 +757,35 @@ fn target(
         (false, false, false) => Err(ConfigError::ManyTargets("a pid", "a command")),
         (true, true, false) => Err(ConfigError::ManyTargets("-a", "a command")),
     }
+}
+
+/// What `--every` asks for, if that goes together.
+fn windows(
+    every: Duration,
+    keep: u32,
+    trigger: Option<PathBuf>,
+    format: Option<Format>,
+    output: &OutputChoice,
+) -> Result<Windows, ConfigError> {
+    if every < SHORTEST_WINDOW {
+        return Err(ConfigError::ShortWindow { every });
+    }
+    if let Some(format) = format.filter(|&format| format != Format::Pprof) {
+        return Err(ConfigError::FormatOfWindows(format.name()));
+    }
+    let directory = match output {
+        OutputChoice::File { force: true, .. } | OutputChoice::ByDefault { force: true } => {
+            return Err(ConfigError::ForceOfWindows);
+        }
+        OutputChoice::File { path, .. } => path.clone(),
+        OutputChoice::Stdout | OutputChoice::ByDefault { .. } => return Err(ConfigError::WindowsWithoutDirectory),
+    };
+    Ok(Windows {
+        every,
+        last: usize::try_from(keep).unwrap_or(usize::MAX),
+        directory,
+        trigger,
+    })
 }
 
 /// Pids; for a name, those that may be meant.
@@ -895,6 +955,7 @@ mod tests {
             probe: None,
             output: OutputChoice::ByDefault { force: false },
             format: Format::Svg,
+            windows: None,
             memory: None,
             calls: None,
             waits: None,
@@ -904,6 +965,39 @@ mod tests {
             summary_json: None,
         };
         assert_eq!(config("-a"), Ok(expected));
+    }
+
+    #[test]
+    fn windows_need_a_directory_and_what_does_not_go_with_them_is_refused_with_what_to_do() {
+        let wanted = config("-a --every 60s -o windows").unwrap();
+        let windows = wanted.windows.unwrap();
+        assert_eq!((windows.every, windows.last), (Duration::from_secs(60), 60));
+        assert_eq!(
+            (windows.directory, wanted.format),
+            (PathBuf::from("windows"), Format::Pprof)
+        );
+        let last = |line: &str| config(line).map(|config| config.windows.map(|windows| windows.last));
+        assert_eq!(last("-p 1 --every 1s --keep 5 -f pprof -o d"), Ok(Some(5)));
+        assert_eq!(last("-a"), Ok(None));
+        for line in [
+            "-a --every 60s",
+            "-a --every 60s -o -",
+            "-a --every 60s -f svg -o d",
+            "-a --every 60s --force -o d",
+            "-a --every 500ms -o d",
+        ] {
+            let error = config(line).unwrap_err();
+            assert_eq!(error.exit_code(), exit::USAGE);
+            let text = error.to_string();
+            assert!(
+                ["-o", "leave", "use"].iter().any(|remedy| text.contains(remedy)),
+                "{line}: {text}"
+            );
+        }
+        let typed = |line: &str| Cli::try_parse_from(["profiler", "record"].into_iter().chain(line.split_whitespace()));
+        for line in ["-a --keep 5", "-a --trigger f", "-a --every 1s --keep 0 -o d"] {
+            assert!(typed(line).is_err(), "{line}");
+        }
     }
 
     #[test]

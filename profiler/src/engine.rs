@@ -13,9 +13,10 @@ use crate::{
     instruments::{Change, Instrument, Turn},
     orders::Orders as _,
     process::files::FileId,
-    recording::{Fact, Recording},
+    recording::{Cut, Fact, Recording},
     source::{Event, Source},
     unwind::{Unwinder, store::StoreTally},
+    window::Window,
 };
 
 /// How long to wait for unwind tables before sampling starts: what is missing then leaves stacks incomplete until it is
@@ -143,6 +144,21 @@ impl Engine {
         let tally = &mut self.host.ledger.tally;
         (tally.not_unwound, tally.tables_without_room, tally.rules_refused) = (not_unwound, no_room, rules_refused);
         Ok(took)
+    }
+
+    /// Ends a window. What was found out on the way is told, and what nobody has any more is forgotten.
+    pub fn cut(&mut self) -> Window {
+        let Cut {
+            window,
+            files,
+            forgotten,
+        } = self.host.cut();
+        self.source.kernel.forget(&forgotten, &[]);
+        self.tell();
+        for file in files {
+            self.unwinder.forget(file);
+        }
+        window
     }
 
     pub fn unwinder(&self) -> &Unwinder<Tables> {

@@ -22,6 +22,7 @@ pub mod cpu_use;
 pub mod decode;
 pub mod engine;
 pub mod exit;
+pub mod flight;
 pub mod foreign;
 #[doc(hidden)]
 pub mod fuzzed;
@@ -49,6 +50,8 @@ pub mod source;
 pub mod stitch;
 pub mod summary;
 pub mod symbolize;
+pub mod tally;
 pub mod truncated;
 pub mod unwind;
 pub mod waits;
+pub mod window;

@@ -1,7 +1,7 @@
 //! From resolved locations to a profile with names: the last stage before the writers.
 //!
-//! Runs once, after the recording, file by file: symbol tables and debug information are large, and only one file's is
-//! needed at a time.
+//! Works file by file: symbol tables and debug information are large, and only one file's is needed at a time. Between
+//! windows the names themselves are kept, by file and address.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::{
     profile::{
         Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, StackId, StringId, ValueType,
     },
-    recording::{Ledger, Recording, Sampled},
     resolve::Location,
-    symbolize::{Options, Symbol, Symbolizer},
+    symbolize::{Symbol, Symbolizer},
+    window::{Ledger, Sampled, Window},
 };
 
 const SAMPLES: ValueType = ValueType {
@@ -26,32 +26,118 @@ const CPU_TIME: ValueType = ValueType {
     unit: "nanoseconds",
 };
 
-/// A profile of the CPU time in `recording`. The second value is what the user should know about missing names.
-pub fn name(recording: &Recording, period_ns: u64) -> (Profile, Vec<String>) {
-    let period = i64::try_from(period_ns).unwrap_or(i64::MAX);
-    let mut profile = Profile::new(vec![SAMPLES, CPU_TIME], Some((CPU_TIME, period)));
-    let (stacks, warnings) = name_stacks(recording, &mut profile);
-    for (sampled, &count) in &recording.ledger.samples {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let key = key(&mut profile, &recording.ledger, &stacks, sampled);
-        profile.add(key, &[count, count.saturating_mul(period)]);
-    }
-    (profile, warnings)
+/// A profile of the CPU time in `window`. The second value is what the user should know about missing names.
+pub fn name(window: &Window, period_ns: u64) -> (Profile, Vec<String>) {
+    Namer::default().name(window, period_ns)
 }
 
-/// Names all stacks in `recording`: their ids by their indices, and what the user should know about missing names.
-pub fn name_stacks(recording: &Recording, profile: &mut Profile) -> (Vec<StackId>, Vec<String>) {
-    let mut symbolizer = Symbolizer::new(Options::default());
-    let ledger = &recording.ledger;
-    let frames = name_locations(recording, &mut symbolizer, profile);
-    let mut stacks = Vec::with_capacity(ledger.resolved.stacks().len());
-    let mut stack: Vec<FrameId> = Vec::new();
-    for locations in ledger.resolved.stacks() {
-        stack.clear();
-        stack.extend(locations.iter().flat_map(|&location| &frames[location as usize]));
-        stacks.push(profile.intern_stack(&stack));
+/// Names all stacks in `window`: their ids by their indices, and what the user should know about missing names.
+pub fn name_stacks(window: &Window, profile: &mut Profile) -> (Vec<StackId>, Vec<String>) {
+    Namer::default().name_stacks(window, profile)
+}
+
+/// Windows after which the names of a file are let go that was not met any more.
+const REMEMBERED_WINDOWS: u64 = 30;
+
+/// Addresses whose names are kept between windows: some tens of megabytes.
+const MOST_KEPT: usize = 100_000;
+
+/// Gives names, and keeps them for the next window if it is to.
+#[derive(Debug, Default)]
+pub struct Namer {
+    symbolizer: Symbolizer,
+    keeps: bool,
+    /// Counts windows.
+    window: u64,
+    /// By [`File::serial`](crate::process::files::File::serial); 0 is the kernel.
+    kept: FxHashMap<u64, Kept>,
+}
+
+/// Names in one file.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The last window that met it.
+    window: u64,
+    symbols: FxHashMap<u64, Vec<Symbol>>,
+}
+
+impl Namer {
+    /// One that names many windows.
+    pub fn keeping() -> Self {
+        Self {
+            keeps: true,
+            ..Self::default()
+        }
     }
-    (stacks, symbolizer.warnings().to_vec())
+
+    /// As [`name()`].
+    pub fn name(&mut self, window: &Window, period_ns: u64) -> (Profile, Vec<String>) {
+        let period = i64::try_from(period_ns).unwrap_or(i64::MAX);
+        let mut profile = Profile::new(vec![SAMPLES, CPU_TIME], Some((CPU_TIME, period)));
+        let (stacks, warnings) = self.name_stacks(window, &mut profile);
+        for (sampled, &count) in &window.ledger.samples {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            let key = key(&mut profile, &window.ledger, &stacks, sampled);
+            profile.add(key, &[count, count.saturating_mul(period)]);
+        }
+        (profile, warnings)
+    }
+
+    /// As [`name_stacks()`].
+    pub fn name_stacks(&mut self, window: &Window, profile: &mut Profile) -> (Vec<StackId>, Vec<String>) {
+        self.window += 1;
+        let ledger = &window.ledger;
+        let frames = name_locations(window, self, profile);
+        let mut stacks = Vec::with_capacity(ledger.resolved.stacks().len());
+        let mut stack: Vec<FrameId> = Vec::new();
+        for locations in ledger.resolved.stacks() {
+            stack.clear();
+            stack.extend(locations.iter().flat_map(|&location| &frames[location as usize]));
+            stacks.push(profile.intern_stack(&stack));
+        }
+        self.let_go();
+        (stacks, self.symbolizer.take_warnings())
+    }
+
+    /// The names of `wanted` addresses in the file with this serial number, as `find` finds those that are not known.
+    fn names(
+        &mut self,
+        serial: u64,
+        wanted: &[(usize, u64)],
+        lasting: impl Fn(u64) -> bool,
+        find: impl FnOnce(&mut Symbolizer, &[(usize, u64)]) -> Vec<Vec<Symbol>>,
+    ) -> Vec<Vec<Symbol>> {
+        if !self.keeps {
+            return find(&mut self.symbolizer, wanted);
+        }
+        let kept = self.kept.entry(serial).or_default();
+        kept.window = self.window;
+        let is_new = |&(_, address): &(usize, u64)| !kept.symbols.contains_key(&address);
+        let new: Vec<(usize, u64)> = wanted.iter().copied().filter(is_new).collect();
+        if !new.is_empty() {
+            let found = find(&mut self.symbolizer, &new);
+            kept.symbols.extend(new.iter().map(|&(_, address)| address).zip(found));
+        }
+        let named = wanted
+            .iter()
+            .map(|(_, address)| kept.symbols.get(address).cloned().unwrap_or_default())
+            .collect();
+        kept.symbols.retain(|&address, _| lasting(address));
+        named
+    }
+
+    /// Lets go of files that are not met any more, and of those met least lately if there are too many names.
+    fn let_go(&mut self) {
+        let now = self.window;
+        self.kept.retain(|_, kept| kept.window + REMEMBERED_WINDOWS > now);
+        let mut all: usize = self.kept.values().map(|kept| kept.symbols.len()).sum();
+        while all > MOST_KEPT {
+            let Some((&serial, _)) = self.kept.iter().min_by_key(|(_, kept)| kept.window) else {
+                break;
+            };
+            all -= self.kept.remove(&serial).map_or(0, |kept| kept.symbols.len());
+        }
+    }
 }
 
 /// What a sample is counted under. `stacks` are those of [`name_stacks`].
@@ -72,11 +158,11 @@ pub fn key(profile: &mut Profile, ledger: &Ledger, stacks: &[StackId], sampled: 
 }
 
 /// The frames of each location, innermost first: more than one where functions were inlined.
-fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &mut Profile) -> Vec<Vec<FrameId>> {
+fn name_locations(window: &Window, namer: &mut Namer, profile: &mut Profile) -> Vec<Vec<FrameId>> {
     let mut kernel = Vec::new();
     let mut vdso = Vec::new();
     let mut by_file: FxHashMap<FileId, Vec<(usize, u64)>> = FxHashMap::default();
-    let ledger = &recording.ledger;
+    let ledger = &window.ledger;
     let mut frames = vec![Vec::new(); ledger.resolved.locations().len()];
     for (index, location) in ledger.resolved.locations().enumerate() {
         match *location {
@@ -119,7 +205,9 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
     }
 
     if !kernel.is_empty() {
-        let symbols = symbolizer.kernel(&addresses(&kernel));
+        let symbols = namer.names(0, &kernel, is_kernel_text, |symbolizer, wanted| {
+            symbolizer.kernel(&addresses(wanted))
+        });
         add(
             profile,
             &mut frames,
@@ -130,22 +218,27 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
         );
     }
     if !vdso.is_empty() {
-        let symbols = symbolizer.vdso(&addresses(&vdso));
+        let symbols = namer.symbolizer.vdso(&addresses(&vdso));
         add(profile, &mut frames, FrameKind::Native, ("[vdso]", ""), &vdso, &symbols);
     }
     // In order, so that equal recordings give equal files.
     let mut by_file: Vec<_> = by_file.into_iter().collect();
     by_file.sort_unstable_by_key(|(file, _)| file.index());
     for (id, wanted) in by_file {
-        let file = recording.files.get(id);
+        let file = window.file(id);
         let build_id = file.headers.as_ref().map_or("", |headers| headers.build_id.as_str());
         let symbols = match &file.opened {
-            Some(opened) => {
-                let path = opened.path_to_open();
-                let mut symbols = symbolizer.native(&path, file.debug_file.as_ref(), &addresses(&wanted));
-                name_by_start(symbolizer, &path, &file.path, &wanted, &mut symbols);
-                symbols
-            }
+            Some(opened) => namer.names(
+                file.serial,
+                &wanted,
+                |_| true,
+                |symbolizer, wanted| {
+                    let path = opened.path_to_open();
+                    let mut symbols = symbolizer.native(&path, file.debug_file.as_ref(), &addresses(wanted));
+                    name_by_start(symbolizer, &path, &file.path, wanted, &mut symbols);
+                    symbols
+                },
+            ),
             None => vec![Vec::new(); wanted.len()],
         };
         add(
@@ -158,6 +251,12 @@ fn name_locations(recording: &Recording, symbolizer: &mut Symbolizer, profile: &
         );
     }
     frames
+}
+
+/// Whether it is the kernel's own code, which stays where it is until the next boot. Modules, and programs made at run
+/// time, lie above it (Documentation/arch/x86/x86_64/mm.rst), and come and go.
+fn is_kernel_text(address: u64) -> bool {
+    (0xffff_ffff_8000_0000..0xffff_ffff_c000_0000).contains(&address)
 }
 
 /// Gives code without symbols the name of where its function begins: `[libfoo.so+0x1234]`.
@@ -271,5 +370,95 @@ fn unnamed() -> Frame {
         mapping: None,
         address: 0,
         inlined: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_common::record::{NATIVE_COMPLETE, PYTHON_NONE, SampleHeader, StackKey};
+
+    use super::*;
+    use crate::{
+        decode::{RawRecord, RawStack},
+        recording::{Recording, Scope},
+    };
+
+    /// A window in which this process was met at these addresses.
+    fn window(recording: &mut Recording, addresses: &[u64]) -> Window {
+        let own = std::process::id();
+        for &address in addresses {
+            let key = StackKey { hash: [address, 1] };
+            let header = SampleHeader {
+                kind: 0,
+                cpu: 0,
+                pid: own,
+                tid: own,
+                time_ns: 1,
+                stack: key,
+                comm: [0; 16],
+                instance: 0,
+                python: PYTHON_NONE,
+            };
+            let stack = RawStack {
+                kernel: Box::default(),
+                native: Box::new([address]),
+                native_status: NATIVE_COMPLETE,
+                python: Box::default(),
+                python_flags: 0,
+                python_status: PYTHON_NONE,
+                place: key,
+            };
+            recording.take(RawRecord::Stack(header, stack));
+        }
+        recording.cut().window
+    }
+
+    fn functions(profile: &Profile) -> Vec<String> {
+        let samples = profile.samples();
+        samples
+            .flat_map(|(key, _)| profile.stack(key.stack).to_vec())
+            .map(|frame| profile.string(profile.frame(frame).function).to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn names_are_the_same_whether_they_were_kept_from_the_last_window_or_not() {
+        let mut recording = Recording::new(Scope::All, true);
+        let [a, b] = [
+            functions as fn(&Profile) -> Vec<String> as usize as u64,
+            name as *const () as u64,
+        ];
+        let mut namer = Namer::keeping();
+        for addresses in [vec![a + 4], vec![a + 4, b + 4], vec![b + 4], vec![a + 4, b + 4]] {
+            let window = window(&mut recording, &addresses);
+            let (kept, _) = namer.name(&window, 1);
+            let (anew, _) = name(&window, 1);
+            assert_eq!(functions(&kept), functions(&anew));
+            let expected = addresses.iter().map(|&address| match address == a + 4 {
+                true => "functions",
+                false => "name",
+            });
+            for (found, expected) in functions(&kept).iter().zip(expected) {
+                assert!(found.ends_with(&format!("::{expected}")), "{found}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_kept_have_a_limit_and_go_when_their_file_is_not_met_any_more() {
+        let mut namer = Namer::keeping();
+        let find = |_: &mut Symbolizer, wanted: &[(usize, u64)]| vec![Vec::new(); wanted.len()];
+        let kept = |namer: &Namer| -> usize { namer.kept.values().map(|kept| kept.symbols.len()).sum() };
+        for serial in 1..=100 {
+            namer.window += 1;
+            let wanted: Vec<(usize, u64)> = (0..10_000).map(|address| (0, address)).collect();
+            namer.names(serial, &wanted, |_| true, find);
+            namer.let_go();
+            assert!(kept(&namer) <= MOST_KEPT);
+        }
+        assert!(namer.kept.contains_key(&100));
+        namer.window += REMEMBERED_WINDOWS;
+        namer.let_go();
+        assert_eq!(kept(&namer), 0);
     }
 }

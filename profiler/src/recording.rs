@@ -9,7 +9,7 @@
 use std::{
     mem,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -17,9 +17,9 @@ use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
     python::{CodeKey, PythonProcess},
     record::{
-        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, NATIVE_COMPLETE, NATIVE_STATUSES, PYTHON_BAD_THREAD_STATE,
-        PYTHON_COMPLETE, PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED,
-        SampleHeader, StackKey,
+        BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE,
+        PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader,
+        StackKey,
     },
     unwind::UnwindMapping,
 };
@@ -28,12 +28,12 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use crate::{
     cost,
     decode::{RawCode, RawRecord, RawStack},
-    humanize,
     instruments::Needs,
     memory::event::{self, Event, SiteId, What},
     process::{
-        self, comm,
+        self, ancestry,
         files::{FileId, Files, PythonFile},
+        maps,
         offspring::Offspring,
         pythons::{PythonIn, Used},
         sideband::{SidebandEvent, SidebandKind},
@@ -42,12 +42,15 @@ use crate::{
     },
     python::{
         code::{Code, Live},
-        codes::{CodeId, Codes},
+        codes::CodeId,
         memory::ProcessMemory,
     },
-    resolve::Resolved,
+    tally::Tally,
     waits::account::Drawn,
+    window::{self, Ledger, Window},
 };
+
+pub use crate::window::Sampled;
 
 /// Something the kernel side must be told.
 #[derive(Debug)]
@@ -81,92 +84,48 @@ pub enum Scope {
     Pids { pids: FxHashSet<u32>, children: bool },
 }
 
-/// What was counted besides samples, under names the summary shows.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Samples received.
-    pub samples: u64,
-    /// When the first was taken (CLOCK_MONOTONIC).
-    pub first_sample_ns: Option<u64>,
-    /// Of those, by how the Python stack was read. Not in a Python process: in none of them.
-    pub python_complete: u64,
-    pub python_truncated: u64,
-    pub python_torn: u64,
-    pub python_bad_state: u64,
-    /// The interpreter was starting or finalizing.
-    pub python_not_initialized: u64,
-    /// A thread of a Python process that never ran Python, or does not now.
-    pub python_no_frames: u64,
-    /// The process turned out to be a CPython, but was not known to be at the time.
-    pub python_unrecognized: u64,
-    /// Samples by how their native stack ends (`NATIVE_…`).
-    pub native: [u64; NATIVE_STATUSES],
-    /// Samples of CPython whose evaluation loops and Python frames do not add up.
-    pub not_interleaved: u64,
-    /// Of those, the samples of compiled Python functions.
-    pub compiled: u64,
-    /// Samples in which a Python function has no name.
-    pub unknown_functions: u64,
-    /// Samples with frames of others that are not shown: beside frames that are, and without any.
-    pub python_unseen_beside: u64,
-    pub python_unseen: u64,
-    /// Samples that refer to a stack that never arrived.
-    pub lost_stacks: u64,
-    /// Samples of a process that had execed or ended since.
-    pub stale: u64,
-    /// Records that could not be decoded.
-    pub malformed: u64,
-    /// CPython processes the kernel side had no room for.
-    pub not_walked: u64,
-    /// Processes whose mappings, and files whose unwind tables it had no room for.
-    pub not_unwound: u64,
-    pub tables_without_room: u64,
-    /// Unwind rules it had no number left for.
-    pub rules_refused: u64,
-    /// Side-band events the kernel had no room for: processes or mappings may be missing.
-    pub lost_events: u64,
-    /// Different stacks under one key: should never be seen.
-    pub collisions: u64,
-    /// Processes whose perf map was not read whole.
-    pub perf_maps_cut: u64,
-}
-
-/// What resolving has produced: a stack of whom.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sampled {
-    /// Index into the resolved stacks.
-    pub stack: u32,
-    pub pid: u32,
-    pub tid: u32,
-    /// To be looked up with [`Ledger::name`].
-    pub comm: u32,
-    /// What the process runs.
-    pub command: u32,
-    /// To be looked up with [`Ledger::thread_name`].
-    pub thread: ThreadId,
-    /// Empty if there is none.
-    pub cgroup: u32,
-    pub container: u32,
-}
-
 /// When to forget the raw stacks: a few minutes' of a varied machine, some 60,000 of 500 bytes each.
 const MOST_STACK_BYTES: usize = 32 << 20;
 
-/// What has been met, and how often: everything here outlives the processes.
+/// Stacks as the kernel side sends them: it refers to each by its key from then on.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    pub codes: Codes,
-    stacks: IndexMap<StackKey, RawStack, FxBuildHasher>,
+struct RawStacks {
+    stacks: window::RawStacks,
     /// Memory those take up.
-    stack_bytes: usize,
-    names: IndexSet<Box<str>, FxBuildHasher>,
-    /// What threads are called, by [`ThreadId`].
-    threads: Vec<ThreadName>,
-    pub resolved: Resolved,
-    pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
-    /// Stacks that got memory, by [`SiteId`], once they are resolved.
-    pub sites: Vec<Option<Sampled>>,
-    pub tally: Tally,
+    bytes: usize,
+    /// Those of processes that have ended: nobody will have them again.
+    ended: Vec<StackKey>,
+}
+
+impl RawStacks {
+    /// Lets go of the stacks of processes that have ended; nothing may be counted by number. Returns them, for the kernel
+    /// side not to take them for known should a number of a process come back.
+    fn forget_ended(&mut self) -> Vec<StackKey> {
+        let ended: FxHashSet<StackKey> = mem::take(&mut self.ended).into_iter().collect();
+        let mut forgotten = Vec::with_capacity(ended.len());
+        self.stacks.retain(|key, stack| {
+            let goes = ended.contains(key);
+            if goes {
+                self.bytes -= stack.bytes();
+                forgotten.push(stack.place);
+            }
+            !goes
+        });
+        if self.stacks.capacity() > 4 * self.stacks.len().max(1024) {
+            self.stacks.shrink_to_fit();
+        }
+        forgotten
+    }
+}
+
+/// What a cut comes to.
+#[derive(Debug)]
+pub struct Cut {
+    pub window: Window,
+    /// Files that no process has any more: their numbers become others'.
+    pub files: Vec<FileId>,
+    /// Stacks that the kernel side is not to take for known any more.
+    pub forgotten: Vec<StackKey>,
 }
 
 /// What came in while raw stacks were being forgotten.
@@ -183,12 +142,16 @@ pub struct Forgotten {
     pub codes: Vec<CodeKey>,
 }
 
-/// What a thread is called; both to be looked up with [`Ledger::name`].
-#[derive(Clone, Copy, Debug)]
-struct ThreadName {
-    kernel: u32,
-    /// What the program calls it, if it does and that could be read.
-    program: Option<u32>,
+/// How much is known at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub processes: usize,
+    pub files: usize,
+    /// Numbers of files, free ones included.
+    pub file_ids: usize,
+    pub codes: usize,
+    pub stacks: usize,
+    pub stack_bytes: usize,
 }
 
 /// A stack (by its index), a thread's number, and who had it.
@@ -205,11 +168,16 @@ pub struct Recording {
     scope: Scope,
     pub files: Files,
     table: Table,
+    raw: RawStacks,
     pub ledger: Ledger,
+    /// What the windows that are cut already counted.
+    before: Tally,
     /// While raw stacks are being forgotten: what came in since the kernel side has forgotten them.
     kept: Option<Kept>,
-    /// Pids that samples were taken of.
+    /// Pids that samples were taken of, in this window.
     sampled_pids: FxHashSet<u32>,
+    /// Processes that samples were taken of, in all.
+    sampled: usize,
     facts: Vec<Fact>,
     /// Stacks and threads by the numbers that the kernel side gave them (exact mode).
     numbered: FxHashMap<u32, (u32, SampleOf)>,
@@ -239,7 +207,7 @@ pub struct Recording {
     refused: IndexMap<String, FxHashSet<u32>, FxBuildHasher>,
     /// CPythons that are not walked, because their processes have another one: the path, the processes, and whether it is
     /// known of one of them that it has run there.
-    other_pythons: IndexMap<PathBuf, (FxHashSet<u32>, Used), FxBuildHasher>,
+    other_pythons: OtherPythons,
     /// Perf maps that are not believed, and why.
     refused_maps: IndexSet<String, FxBuildHasher>,
     started: Instant,
@@ -255,9 +223,12 @@ impl Recording {
             unwinds,
             files: Files::default(),
             table: Table::default(),
+            raw: RawStacks::default(),
             ledger: Ledger::default(),
+            before: Tally::default(),
             kept: None,
             sampled_pids: FxHashSet::default(),
+            sampled: 0,
             facts: Vec::new(),
             numbered: FxHashMap::default(),
             offspring: None,
@@ -466,10 +437,10 @@ impl Recording {
     pub fn forget_stacks(&mut self) -> Forgotten {
         match self.kept.take() {
             // Those that the kernel side has numbered are referred to for good; there are no more than it has numbers.
-            None if self.ledger.stack_bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
+            None if self.raw.bytes > MOST_STACK_BYTES && self.numbered.is_empty() => {
                 self.kept = Some(Kept::default());
                 Forgotten {
-                    stacks: self.ledger.stacks.values().map(|stack| stack.place).collect(),
+                    stacks: self.raw.stacks.values().map(|stack| stack.place).collect(),
                     codes: self.table.iter().flat_map(Process::code_keys).collect(),
                 }
             }
@@ -477,17 +448,22 @@ impl Recording {
             // Samples that referred to them were on their way when the kernel side forgot them, and have arrived.
             Some(kept) => {
                 for process in self.table.iter_mut() {
-                    self.ledger.seal(process);
+                    self.ledger.seal(process, &self.raw.stacks);
                 }
-                self.ledger.stacks.retain(|key, _| kept.stacks.contains(key));
-                let frames = self.ledger.stacks.values().flat_map(|stack| &*stack.python);
+                self.raw.stacks.retain(|key, _| kept.stacks.contains(key));
+                let frames = self.raw.stacks.values().flat_map(|stack| &*stack.python);
                 let mut codes = kept.codes;
                 codes.extend(frames.map(CodeAt::from));
                 for process in self.table.iter_mut() {
                     process.keep_codes(&codes);
                 }
-                self.ledger.stacks.shrink_to_fit();
-                self.ledger.stack_bytes = self.ledger.stacks.values().map(RawStack::bytes).sum();
+                self.raw.stacks.shrink_to_fit();
+                self.raw.ended = Vec::new();
+                for process in self.table.iter_mut() {
+                    process.stacks.retain(|key| self.raw.stacks.contains_key(key));
+                    process.stacks.shrink_to_fit();
+                }
+                self.raw.bytes = self.raw.stacks.values().map(RawStack::bytes).sum();
                 Forgotten::default()
             }
         }
@@ -569,9 +545,9 @@ impl Recording {
         self.sampled_pids.len()
     }
 
-    /// Interpreters that are refused, and how many processes run each.
-    pub fn refused(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.refused.iter().map(|(reason, pids)| (&**reason, pids.len()))
+    /// Files that could not be opened.
+    pub fn unopened(&self) -> Vec<PathBuf> {
+        self.files.unopened().map(|file| file.path.clone()).collect()
     }
 
     /// Why the interpreter of a process is refused, if it is.
@@ -580,28 +556,127 @@ impl Recording {
         refused.find_map(|(reason, pids)| pids.contains(&pid).then_some(&**reason))
     }
 
-    /// Says which CPythons are not walked, because their processes have another one. `what`: what is missing of them.
-    pub fn other_pythons(&self, what: &str) -> impl Iterator<Item = String> {
-        self.other_pythons.iter().map(move |(path, (pids, used))| {
-            let whose = match (pids.len(), pids.iter().next()) {
-                (1, Some(pid)) => format!("process {pid} has"),
-                (number, _) => format!("{} processes have", humanize::count(number as u64)),
-            };
-            let if_used = if *used == Used::Yes { "" } else { "if it runs, " };
-            format!("{whose} a second CPython, {}: {if_used}{what}", path.display())
-        })
+    /// What is held on to from one window to the next.
+    pub fn held(&self) -> Held {
+        Held {
+            processes: self.table.iter().count(),
+            files: self.files.iter().count(),
+            file_ids: self.files.ids(),
+            codes: self.ledger.codes.len(),
+            stacks: self.raw.stacks.len(),
+            stack_bytes: self.raw.bytes,
+        }
     }
 
-    /// Why generated code has no names.
-    pub fn refused_maps(&self) -> impl Iterator<Item = &str> {
-        self.refused_maps.iter().map(String::as_str)
+    /// Processes that samples were taken of, in all windows.
+    pub fn sampled_in_all(&self) -> usize {
+        self.sampled
     }
 
-    /// Resolves what is left.
-    pub fn finish(&mut self) {
+    /// Samples that were taken, in all windows.
+    pub fn samples(&self) -> u64 {
+        self.before.samples + self.ledger.tally.samples
+    }
+
+    /// What was counted, in all windows.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.before.clone();
+        tally.add(&self.ledger.tally);
+        tally
+    }
+
+    /// Ends a window: what was counted since the last cut. What nobody needs any more goes.
+    ///
+    /// Call this after everything that waited was taken in, and its facts were passed on. Sites of memory and code objects
+    /// that are counted by have no cuts: who follows them holds on to their numbers.
+    pub fn cut(&mut self) -> Cut {
+        self.bury_the_lost();
+        for process in self.table.iter_mut() {
+            if !process.counts.is_empty() {
+                // It may have changed, as a worker's title does after the fork.
+                process.look_at_command(true);
+            }
+            process.look_at_other_pythons();
+            self.ledger.seal(process, &self.raw.stacks);
+        }
+        // What was sampled was there then.
+        self.forget_unmapped();
+        for process in self.table.iter() {
+            note_others(&mut self.other_pythons, &self.files, process);
+        }
+        let window = Window::new(self.ledger.cut(&mut self.table), &self.files);
+        self.before.add(&window.ledger.tally);
+        let window = self.with_notes(window);
+        for pids in self.refused.values_mut() {
+            pids.retain(|&pid| self.table.get(pid).is_some());
+        }
+        self.refused.retain(|_, pids| !pids.is_empty());
+
+        let codes = self.table.iter().flat_map(Process::codes).map(|(_, code)| code);
+        self.ledger.codes.keep(codes);
+        let pythons = self.table.iter().flat_map(|process| {
+            let others = process.other_pythons.iter().map(|other| &other.python);
+            process.python.iter().chain(others).map(|python| python.file)
+        });
+        let files = self.table.iter().flat_map(Process::files).chain(pythons);
+        let gone = self.files.keep(&files.collect(), Instant::now());
+        Cut {
+            window,
+            files: gone,
+            forgotten: self.raw.forget_ended(),
+        }
+    }
+
+    /// Ends the recording: resolves what is left.
+    pub fn finish(&mut self) -> Window {
         let left: Vec<Process> = self.table.take_all().collect();
         for process in left {
             self.seal(Some(process));
+        }
+        self.before.add(&self.ledger.tally);
+        let mut window = Window::new(mem::take(&mut self.ledger), &self.files);
+        // Also of those that were not met: a CPython that was not seen may be among them.
+        window.unopened = self.unopened();
+        self.with_notes(window)
+    }
+
+    fn with_notes(&mut self, mut window: Window) -> Window {
+        let refused = self.refused.iter();
+        window.processes = mem::take(&mut self.sampled_pids).len();
+        window.refused = refused.map(|(reason, pids)| (reason.clone(), pids.len())).collect();
+        window.refused_maps = mem::take(&mut self.refused_maps).into_iter().collect();
+        let others = mem::take(&mut self.other_pythons).into_iter();
+        window.other_pythons = others
+            .map(|(path, (pids, used))| (path, pids.into_iter().collect(), used))
+            .collect();
+        window
+    }
+
+    /// The side band tells of what is mapped, not of what is unmapped: who maps one file after the other seems to have them
+    /// all. So who has mapped many is looked at, a few of them at a time.
+    fn forget_unmapped(&mut self) {
+        const MANY: u32 = 32;
+        const MOST_AT_ONCE: usize = 16;
+        let many = self.table.iter_mut().filter(|process| process.mapped >= MANY);
+        for process in many.take(MOST_AT_ONCE) {
+            let now = maps::read(process.pid).map(|maps| maps.entries).unwrap_or_default();
+            if process.forget_unmapped(&now) {
+                self.remapped.insert(process.pid);
+            }
+        }
+    }
+
+    /// The end of a process may be among events that were lost, or it was sampled once more after it: then it would stay
+    /// for ever.
+    fn bury_the_lost(&mut self) {
+        let Ok(living) = ancestry::pids(Path::new("/proc")) else {
+            return;
+        };
+        let living: FxHashSet<u32> = living.into_iter().collect();
+        let gone: Vec<u32> = self.pids().filter(|pid| !living.contains(pid)).collect();
+        let now_ns = cost::monotonic_ns();
+        for pid in gone {
+            self.apply_exit(now_ns, pid);
         }
     }
 
@@ -714,20 +789,24 @@ impl Recording {
         if let Some(kept) = &mut self.kept {
             kept.stacks.insert(header.stack);
         }
-        match self.ledger.stacks.get_mut(&header.stack) {
+        match self.raw.stacks.get_mut(&header.stack) {
             Some(known) if *known == stack => {}
             Some(known) => {
                 self.ledger.tally.collisions += 1;
                 *known = stack;
             }
             None => {
-                if let Some(process) = self.table.get_mut(header.pid)
-                    && let Some(error) = process.look_for_perf_map(&stack.native)
-                {
-                    self.refused_maps.insert(error.to_string());
+                match self.table.get_mut(header.pid) {
+                    Some(process) => {
+                        if let Some(error) = process.look_for_perf_map(&stack.native) {
+                            self.refused_maps.insert(error.to_string());
+                        }
+                        process.stacks.push(header.stack);
+                    }
+                    None => self.raw.ended.push(header.stack),
                 }
-                self.ledger.stack_bytes += stack.bytes();
-                self.ledger.stacks.insert(header.stack, stack);
+                self.raw.bytes += stack.bytes();
+                self.raw.stacks.insert(header.stack, stack);
             }
         }
     }
@@ -776,25 +855,18 @@ impl Recording {
         self.ledger.tally.samples += 1;
         self.ledger.tally.first_sample_ns.get_or_insert(header.time_ns);
         self.sampled_pids.insert(header.pid);
-        let Some(stack) = self.ledger.stacks.get_index_of(&header.stack) else {
+        let Some(stack) = self.raw.stacks.get_index_of(&header.stack) else {
             self.ledger.tally.lost_stacks += 1;
             return None;
         };
         let process = self.table.get_mut(header.pid)?;
-        let Ledger {
-            tally,
-            names,
-            threads,
-            stacks,
-            ..
-        } = &mut self.ledger;
-        let raw = &stacks[stack];
-        let thread = process.threads.meet(header.tid, header.comm, || {
-            let kernel = intern(names, &comm::shown(&header.comm));
-            threads.push(ThreadName { kernel, program: None });
-            // Each takes up memory: there are never four billion.
-            threads.len() as ThreadId - 1
-        });
+        self.sampled += usize::from(!mem::replace(&mut process.is_sampled, true));
+        let ledger = &mut self.ledger;
+        let raw = &self.raw.stacks[stack];
+        let thread = process
+            .threads
+            .meet(header.tid, header.comm, || ledger.meet_thread(&header.comm));
+        let tally = &mut ledger.tally;
         // Walked by what it was before its exec. Without Python frames that does no harm.
         if header.instance != 0 && !process.is_instance(header.instance) && !raw.python.is_empty() {
             tally.stale += 1;
@@ -917,156 +989,32 @@ impl Recording {
     /// Resolves what was counted for a process that is gone.
     fn seal(&mut self, process: Option<Process>) {
         if let Some(mut process) = process {
-            self.ledger.seal(&mut process);
-            self.note_other_pythons(&process);
-        }
-    }
-
-    /// Of a process that is gone, or at the end.
-    fn note_other_pythons(&mut self, process: &Process) {
-        for other in process.other_pythons.iter().filter(|other| other.used != Used::No) {
-            let path = self.files.get(other.python.file).path.clone();
-            let (pids, used) = self
-                .other_pythons
-                .entry(path)
-                .or_insert((FxHashSet::default(), other.used));
-            pids.insert(process.pid);
-            *used = (*used).max(other.used);
+            self.ledger.seal(&mut process, &self.raw.stacks);
+            self.raw.ended.append(&mut process.stacks);
+            note_others(&mut self.other_pythons, &self.files, &process);
         }
     }
 }
 
-impl Ledger {
-    /// A name by its index in [`Sampled`].
-    pub fn name(&self, index: u32) -> &str {
-        &self.names[index as usize]
-    }
-
-    /// What a thread is called: by its program, else by the kernel.
-    pub fn thread_name(&self, thread: ThreadId) -> &str {
-        let ThreadName { kernel, program } = self.threads[thread as usize];
-        self.name(program.unwrap_or(kernel))
-    }
-
-    /// Reads what a process calls its threads.
-    fn name_threads(&mut self, process: &mut Process) {
-        let Some(source) = process.python.as_ref().and_then(PythonIn::thread_names) else {
-            return;
-        };
-        let threads = process.threads.inside(process.pid);
-        let Some(python) = &process.python else { return };
-        let memory = ProcessMemory { pid: process.pid };
-        for (tid, name) in source.read(&memory, &python.facts, &|tid| threads.contains_key(&tid)) {
-            let name = intern(&mut self.names, &comm::clean(&name));
-            for &thread in threads.get(&tid).into_iter().flatten() {
-                if let Some(thread) = self.threads.get_mut(thread as usize) {
-                    thread.program = Some(name);
-                }
-            }
-        }
-    }
-
-    /// Resolves what was counted for `process`, with what is known of it now.
-    fn seal(&mut self, process: &mut Process) {
-        let counts = mem::take(&mut process.counts);
-        let sites = mem::take(&mut process.sites);
-        if counts.is_empty() && sites.is_empty() {
-            return;
-        }
-        let comm = intern(&mut self.names, &process.comm);
-        let command = intern(&mut self.names, &process.command());
-        let cgroup = process.cgroup();
-        let container = cgroup
-            .and_then(|cgroup| cgroup.container.as_deref())
-            .unwrap_or_default();
-        let container = intern(&mut self.names, container);
-        let cgroup = intern(&mut self.names, cgroup.map_or("", |cgroup| &cgroup.path));
-        self.tally.perf_maps_cut += u64::from(process.refresh_perf_map());
-        let mut outcomes = FxHashMap::default();
-        let mut others = 0;
-        // In order, so that equal recordings give equal files.
-        let mut counts: Vec<_> = counts.into_iter().map(|(key, count)| (key, count, NO_SITE)).collect();
-        counts.extend(sites.into_iter().map(|(key, site)| (key, 0, site)));
-        counts.sort_unstable();
-        for ((stack, tid, thread), count, site) in counts {
-            let outcome = *outcomes.entry(stack).or_insert_with(|| {
-                self.resolved
-                    .resolve(process, &self.codes, &self.stacks[stack as usize])
-            });
-            if outcome.unknown_codes > 0 {
-                self.tally.unknown_functions += count;
-            }
-            if outcome.not_interleaved {
-                self.tally.not_interleaved += count;
-                self.tally.compiled += if outcome.compiled { count } else { 0 };
-            }
-            if outcome.greenlet {
-                self.tally.whole_after_all(&self.stacks[stack as usize], count);
-            }
-            if outcome.unseen {
-                self.tally.unseen(&self.stacks[stack as usize], count);
-            }
-            others |= outcome.other_pythons;
-            let sampled = Sampled {
-                stack: outcome.stack,
-                pid: process.pid,
-                tid,
-                comm,
-                command,
-                thread,
-                cgroup,
-                container,
-            };
-            if let Some(resolved) = self.sites.get_mut(site as usize) {
-                *resolved = Some(sampled);
-            } else {
-                *self.samples.entry(sampled).or_default() += count;
-            }
-        }
-        for (other, number) in process.other_pythons.iter_mut().zip(0..) {
-            if others >> number & 1 != 0 {
-                other.used = Used::Yes;
-            }
-        }
+/// Notes the CPythons of a process that are not walked: when it is gone, and when a window ends.
+fn note_others(noted: &mut OtherPythons, files: &Files, process: &Process) {
+    for other in process.other_pythons.iter().filter(|other| other.used != Used::No) {
+        let path = files.get(other.python.file).path.clone();
+        let (pids, used) = noted.entry(path).or_insert((FxHashSet::default(), other.used));
+        pids.insert(process.pid);
+        *used = (*used).max(other.used);
     }
 }
 
-impl Tally {
-    /// Samples of a stack whose native part is whole, wherever the unwinder stopped beyond it.
-    fn whole_after_all(&mut self, stack: &RawStack, count: u64) {
-        if let Some(ended) = self.native.get_mut(stack.native_status as usize) {
-            *ended = ended.saturating_sub(count);
-            self.native[NATIVE_COMPLETE as usize] += count;
-        }
-    }
-
-    /// Samples of a stack with a marker for frames of others, which were counted as if there were none.
-    fn unseen(&mut self, stack: &RawStack, count: u64) {
-        let counted_as = match stack.python_status {
-            PYTHON_COMPLETE if stack.python.is_empty() => &mut self.python_no_frames,
-            PYTHON_COMPLETE => {
-                self.python_unseen_beside += count;
-                return;
-            }
-            PYTHON_NO_THREAD_STATE => &mut self.python_no_frames,
-            PYTHON_NOT_INITIALIZED => &mut self.python_not_initialized,
-            _ => return,
-        };
-        *counted_as = counted_as.saturating_sub(count);
-        self.python_unseen += count;
-    }
-}
-
-fn intern(names: &mut IndexSet<Box<str>, FxBuildHasher>, name: &str) -> u32 {
-    match names.get_index_of(name) {
-        Some(index) => index as u32,
-        None => names.insert_full(name.into()).0 as u32,
-    }
-}
+/// By path.
+type OtherPythons = IndexMap<PathBuf, (FxHashSet<u32>, Used), FxBuildHasher>;
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::record::NATIVE_COMPLETE;
+
     use super::*;
+    use crate::resolve::Location;
 
     /// A sample of this very process, of one of many long stacks.
     fn header(stack: u64) -> SampleHeader {
@@ -1106,7 +1054,7 @@ mod tests {
         let mut recording = Recording::new(Scope::All, true);
         let mut stacks = 0;
         while recording.forget_stacks().stacks.is_empty() {
-            assert!(recording.ledger.stack_bytes <= MOST_STACK_BYTES);
+            assert!(recording.raw.bytes <= MOST_STACK_BYTES);
             recording.take(RawRecord::Stack(header(stacks), stack(stacks)));
             stacks += 1;
         }
@@ -1114,7 +1062,7 @@ mod tests {
         recording.take(RawRecord::Sample(header(0)));
         recording.take(RawRecord::Stack(header(1), stack(1)));
         assert!(recording.forget_stacks().stacks.is_empty());
-        assert!(recording.ledger.stack_bytes < MOST_STACK_BYTES / 100);
+        assert!(recording.raw.bytes < MOST_STACK_BYTES / 100);
 
         recording.take(RawRecord::Sample(header(1)));
         assert_eq!(
@@ -1126,5 +1074,143 @@ mod tests {
             (recording.ledger.tally.lost_stacks, counted(&recording)),
             (1, stacks + 3)
         );
+    }
+
+    /// What a window has of each stack: its frames' addresses, where no file holds them.
+    fn anonymous(window: &Window) -> Vec<(Vec<u64>, u64)> {
+        let locations: Vec<_> = window.ledger.resolved.locations().collect();
+        let stacks: Vec<_> = window.ledger.resolved.stacks().collect();
+        let address = |&location: &u32| match *locations[location as usize] {
+            Location::Anonymous { address } => address,
+            ref other => panic!("{other:?}"),
+        };
+        let samples = window.ledger.samples.iter();
+        samples
+            .map(|(sampled, &count)| (stacks[sampled.stack as usize].iter().map(address).collect(), count))
+            .collect()
+    }
+
+    fn short(number: u64) -> RawStack {
+        RawStack {
+            native: Box::new([number]),
+            ..stack(number)
+        }
+    }
+
+    #[test]
+    fn a_window_has_what_was_counted_since_the_last_cut_and_stacks_stay_known() {
+        fn is_send<T: Send>(_: &T) {}
+        let mut recording = Recording::new(Scope::All, true);
+        recording.take(RawRecord::Stack(header(1), short(1)));
+        recording.take(RawRecord::Sample(header(1)));
+        recording.take(RawRecord::Stack(header(2), short(2)));
+        let Cut { window: first, .. } = recording.cut();
+        // The kernel side does not send a stack again because we write a file.
+        recording.take(RawRecord::Sample(header(2)));
+        let Cut { window: second, .. } = recording.cut();
+        let Cut { window: empty, .. } = recording.cut();
+        recording.take(RawRecord::Sample(header(1)));
+        let last = recording.finish();
+
+        is_send(&first);
+        assert_eq!(anonymous(&first), [(vec![1], 2), (vec![2], 1)]);
+        assert_eq!(anonymous(&second), [(vec![2], 1)]);
+        assert_eq!(anonymous(&empty), []);
+        assert_eq!(anonymous(&last), [(vec![1], 1)]);
+        let tallies = [&first, &second, &empty, &last].map(|window| (window.ledger.tally.samples, window.processes));
+        assert_eq!(tallies, [(3, 1), (1, 1), (0, 0), (1, 1)]);
+        assert_eq!((recording.samples(), recording.tally().lost_stacks), (5, 0));
+    }
+
+    #[test]
+    fn names_of_threads_and_processes_are_whole_in_each_window() {
+        let mut recording = Recording::new(Scope::All, true);
+        let named = |name: &[u8], stack| {
+            let mut header = header(stack);
+            header.comm[..name.len()].copy_from_slice(name);
+            header
+        };
+        let names = |window: &Window| -> Vec<String> {
+            let samples = window.ledger.samples.keys();
+            samples
+                .map(|sampled| window.ledger.thread_name(sampled.thread).to_owned())
+                .collect()
+        };
+        let comm = process::comm::of(Path::new("/proc"), std::process::id());
+        for (name, other) in [("first", "second"), ("second", "third"), ("first", "third")] {
+            recording.take(RawRecord::Stack(named(name.as_bytes(), 1), short(1)));
+            recording.take(RawRecord::Stack(named(other.as_bytes(), 1), short(1)));
+            let Cut { window, .. } = recording.cut();
+            assert_eq!(names(&window), [name, other]);
+            let (sampled, _) = window.ledger.samples.first().expect("two samples");
+            assert_eq!(window.ledger.name(sampled.comm), comm);
+        }
+    }
+
+    #[test]
+    fn a_file_and_its_number_go_with_the_last_process_that_had_it_and_the_window_keeps_it() {
+        let mut recording = Recording::new(Scope::All, true);
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
+        let pid = child.id();
+        let program = std::fs::canonicalize("/proc/self/exe").expect("this program");
+        // Until it has run the other program, it has this one's files.
+        while std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == program) {
+            std::thread::yield_now();
+        }
+        recording.adopt(pid);
+        let files: Vec<_> = recording
+            .files_of(pid)
+            .map(|(id, file)| (id, file.path.clone()))
+            .collect();
+        let mapped = &recording.table.get(pid).expect("it lives").unwind_mappings()[0];
+        let start = mapped.start;
+        let header = SampleHeader {
+            pid,
+            tid: pid,
+            ..header(1)
+        };
+        recording.take(RawRecord::Stack(header, short(start)));
+        child.kill().expect("it lives");
+        child.wait().expect("it lived");
+        recording.apply(&SidebandEvent {
+            time_ns: 2,
+            kind: SidebandKind::Exit { pid, tid: pid },
+        });
+        let Cut {
+            window, files: gone, ..
+        } = recording.cut();
+        let mut expected: Vec<FileId> = files.iter().map(|(id, _)| *id).collect();
+        expected.sort_unstable_by_key(|id| id.index());
+        expected.dedup();
+        assert_eq!(gone, expected);
+        let Some(Location::Native { file, .. }) = window.ledger.resolved.locations().next() else {
+            panic!("a location in a file");
+        };
+        let path = &files.iter().find(|(id, _)| id == file).expect("one of its files").1;
+        let held = window.file(*file);
+        assert_eq!(&held.path, path);
+        assert!(held.opened.as_ref().is_some_and(|opened| opened.map().is_ok()));
+        assert_eq!(recording.files.iter().count(), 0);
+    }
+
+    #[test]
+    fn what_was_unmapped_since_is_named_in_its_window_and_let_go() {
+        let mut recording = Recording::new(Scope::All, true);
+        let own = std::process::id();
+        let file = std::fs::File::open("/bin/true").expect("a small program");
+        // SAFETY: nobody reads it, and a program that is replaced is another file.
+        let map = unsafe { memmap2::MmapOptions::new().map_exec(&file) }.expect("room for it");
+        recording.adopt(own);
+        let address = map.as_ptr() as u64;
+        recording.take(RawRecord::Stack(header(1), short(address)));
+        recording.table.get_mut(own).expect("this process").mapped = 1000;
+        drop(map);
+        let Cut { window, files, .. } = recording.cut();
+        let Some(&Location::Native { file, .. }) = window.ledger.resolved.locations().next() else {
+            panic!("a location in a file");
+        };
+        let path = &window.file(file).path;
+        assert!(path.ends_with("true"), "{}", path.display());
+        assert_eq!(files, [file]);
     }
 }

@@ -3,6 +3,7 @@
 mod setup;
 mod unsuited;
 mod wait;
+mod windows;
 
 use std::{
     io::{self, Write as _},
@@ -22,6 +23,7 @@ use tokio::{
 use self::{
     setup::{adopt, load_options, scope},
     wait::{Signals, ended, finishing, until, wait, waits_for_reader, watch},
+    windows::{Cutter, Ended},
 };
 use crate::{
     bpf::Kernel,
@@ -41,6 +43,7 @@ use crate::{
     rights, shown, source,
     summary::{self, Children, Cost, Summary},
     truncated,
+    window::Window,
 };
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads (`2>&1 | head`): the profile
@@ -86,8 +89,15 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         path.map(|path| Output::prepare(&OutputTarget::replacing(path), invoker, option))
             .transpose()
     };
+    let windows = config.windows.as_ref();
+    let windows = windows
+        .map(|wanted| Cutter::start(config, wanted, invoker))
+        .transpose()?;
     let outputs = Outputs {
-        profile: Output::prepare(&target, invoker, "-o")?,
+        profile: match &config.windows {
+            None => Some(Output::prepare(&target, invoker, "-o")?),
+            Some(_) => None,
+        },
         beside: beside(curve, "--curve")?,
         summary: beside(config.summary_json.as_ref(), "--summary-json")?,
     };
@@ -96,7 +106,14 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let mut recorded = runtime.block_on(run(config, &findings, stopped, command_pid, process_started_ns))?;
+    let mut recorded = runtime.block_on(run(
+        config,
+        &findings,
+        stopped,
+        command_pid,
+        process_started_ns,
+        windows,
+    ))?;
     let child = recorded.child.take();
     let mut signals = recorded.signals.take();
     finishing(&runtime, signals.as_mut(), child.as_ref(), || {
@@ -111,7 +128,8 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
 
 /// Where everything goes.
 struct Outputs {
-    profile: Output,
+    /// Unless the recording is cut into windows.
+    profile: Option<Output>,
     /// A second file of the instrument's.
     beside: Option<Output>,
     summary: Option<Output>,
@@ -120,6 +138,8 @@ struct Outputs {
 /// Everything the recording has produced.
 struct Recorded {
     engine: Engine,
+    /// If it is cut into windows.
+    windows: Option<Cutter>,
     child: Option<Running>,
     /// Still handled while the command goes on.
     signals: Option<Signals>,
@@ -152,6 +172,7 @@ async fn run(
     stopped: Option<Stopped>,
     command_pid: Option<u32>,
     process_started_ns: u64,
+    mut windows: Option<Cutter>,
 ) -> anyhow::Result<Recorded> {
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
@@ -193,6 +214,12 @@ async fn run(
         if let Some(unmatched) = &unmatched_name {
             say!("{}", unmatched.at_the_beginning());
         }
+        if let Some(line) = windows.as_ref().and_then(|windows| windows.opening(config)) {
+            say!("{line}");
+        }
+    }
+    if let Some(windows) = &mut windows {
+        windows.begin();
     }
     let mut progress = Progress::on_stderr(config.verbosity, &config.target);
     let deadline = config
@@ -224,6 +251,7 @@ async fn run(
             _ = look.tick() => {}
             () = sleep(soon.unwrap_or_default()), if soon.is_some() => {}
             () = sleep(LOOK_FOR_TABLES), if engine.waits_for_tables() => {}
+            () = until(windows.as_ref().map(Cutter::due)) => {}
             () = until(deadline) => break StoppedBy::Duration,
             ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
             received = signals.next() => {
@@ -231,6 +259,9 @@ async fn run(
                     && launch::must_forward(received)
                 {
                     child.signal(received).context("failed to forward a signal to the command")?;
+                }
+                if let (Some(windows), None, libc::SIGUSR1) = (&mut windows, &child, received) {
+                    windows.keep();
                 }
                 // With a command, a signal is its affair: when it ends, so does the recording. Ctrl-C reaches it by the
                 // terminal.
@@ -241,12 +272,19 @@ async fn run(
         }
         let turn = engine.turn()?;
         engine.follow_machine()?;
+        if let Some(windows) = &mut windows {
+            windows.turn(&mut engine)?;
+            for line in windows.messages() {
+                progress.erase();
+                say!("{line}");
+            }
+        }
         if turn == Turn::Spent {
             break StoppedBy::Budget;
         }
         progress.update(
             started.elapsed(),
-            engine.host.ledger.tally.samples,
+            engine.host.samples(),
             engine.host.sampled_processes(),
         );
         if engine.host.has_no_targets() {
@@ -269,7 +307,7 @@ async fn run(
     {
         child.wait().context("failed to wait for the command")?;
     }
-    let first_sample_ns = engine.host.ledger.tally.first_sample_ns;
+    let first_sample_ns = engine.host.tally().first_sample_ns;
     let unwinder = engine.unwinder();
     let cost = Cost {
         detach_s: detached_in.as_secs_f64(),
@@ -286,6 +324,7 @@ async fn run(
     };
     Ok(Recorded {
         engine,
+        windows,
         child,
         signals: Some(signals),
         started_at,
@@ -301,6 +340,7 @@ async fn run(
 fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Result<()> {
     let Recorded {
         engine,
+        windows,
         child: _,
         signals: _,
         started_at,
@@ -316,7 +356,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         mut instruments,
         ..
     } = engine;
-    recording.finish();
+    let window = recording.finish();
     let counters = source.kernel.counters()?;
     if config.verbosity >= Verbosity::Verbose {
         for counter in Counter::ALL {
@@ -326,16 +366,30 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     let unreadable_events = source.unreadable_events();
     // The programs and their maps are not needed any more; naming wants the memory.
     drop(source);
+    if let Some(windows) = windows {
+        let ended = Ended {
+            recording: &recording,
+            window,
+            kernel: counters,
+            unreadable: unreadable_events,
+            children,
+            unmatched_name,
+            cost,
+            length,
+            stopped_by,
+        };
+        return windows.finish(config, ended, outputs.summary);
+    }
     let instrument = instruments.first_mut().context("there is nothing to measure with")?;
 
     let naming = Instant::now();
-    let (mut content, warnings) = instrument.content(&recording, length);
+    let (mut content, warnings) = instrument.content(&window, length);
     cost.naming_s = naming.elapsed().as_secs_f64();
     cost.peak_bytes = cost::resident_bytes().1;
-    let mut summary = Summary::new(&recording, &counters, cost, length, stopped_by, unreadable_events);
+    let mut summary = Summary::new(&window, &counters, cost, length, stopped_by, unreadable_events);
     summary.warnings = warnings;
     summary.children = children;
-    if let Some(refusal) = instrument.refusal(&recording) {
+    if let Some(refusal) = instrument.refusal(&window) {
         let hint = summary.children_line().map(|line| format!("; {line}"));
         return Err(anyhow!("{refusal}{}", hint.unwrap_or_default()));
     }
@@ -344,21 +398,21 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
             .warnings
             .extend(unmatched_name.map(|unmatched| unmatched.at_the_end()));
     }
-    summary.warnings.extend(unopened(&recording));
+    summary.warnings.extend(unopened(&window.unopened));
     let not_seen = match &config.memory {
         Some(memory) if memory.exact.is_some() => "its allocations are not seen",
         Some(_) => "its frames are not shown, and its small objects are followed by page only",
         None if config.calls.is_some() => "its calls are not counted, and its frames are not shown",
         None => "its frames are not shown",
     };
-    summary.warnings.extend(recording.other_pythons(not_seen));
-    summary.warnings.extend(compiled(&recording, config.calls.is_some()));
-    summary.warnings.extend(recording.refused_maps().map(str::to_owned));
+    summary.warnings.extend(window.other_pythons(not_seen));
+    summary.warnings.extend(compiled(&window, config.calls.is_some()));
+    summary.warnings.extend(window.refused_maps.iter().cloned());
     summary.warnings.extend(shrunk());
     summary.warnings.extend(recording.files.let_go_warning());
     summary.warnings.extend(foreign::warning());
     let told = Told {
-        host: &recording,
+        window: &window,
         counters: &counters,
         length,
     };
@@ -372,11 +426,11 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
     }
 
-    let view = view(config, &recording, &summary, &lines, &**instrument);
+    let view = view(config, &window, &summary, &lines, &**instrument);
     let connect = |output: Output| waits_for_reader(|| output.connect(|path| waiting(config, path)));
     let writing = Instant::now();
-    let written =
-        connect(outputs.profile).and_then(|output| output.write(|out| instrument.write(&content, &view, out)));
+    let profile = outputs.profile.context("there is nowhere to write to")?;
+    let written = connect(profile).and_then(|output| output.write(|out| instrument.write(&content, &view, out)));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
     for line in instrument.screen(&summary, &content) {
@@ -447,8 +501,8 @@ fn opening(config: &Config, command_pid: Option<u32>, instrument: &dyn Instrumen
 }
 
 /// What to say of Python functions that no evaluation loop runs.
-fn compiled(recording: &Recording, counts_calls: bool) -> Option<String> {
-    let samples = recording.ledger.tally.compiled;
+fn compiled(window: &Window, counts_calls: bool) -> Option<String> {
+    let samples = window.ledger.tally.compiled;
     (samples > 0).then(|| {
         format!(
             "{} of Python functions that were compiled (by Nuitka, for one): they have the line where they begin, and of the \
@@ -460,9 +514,9 @@ fn compiled(recording: &Recording, counts_calls: bool) -> Option<String> {
 }
 
 /// What to say of files that could not be opened.
-fn unopened(recording: &Recording) -> Option<String> {
-    let count = recording.files.unopened().count();
-    let first = recording.files.unopened().next()?;
+fn unopened(paths: &[PathBuf]) -> Option<String> {
+    let count = paths.len();
+    let first = paths.first()?;
     let others = if count > 1 {
         format!(" and {} others", humanize::count(count as u64 - 1))
     } else {
@@ -470,20 +524,14 @@ fn unopened(recording: &Recording) -> Option<String> {
     };
     Some(format!(
         "could not open {}{others}: code there has no names, and a CPython there is not seen",
-        first.path.display()
+        first.display()
     ))
 }
 
-fn view(
-    config: &Config,
-    recording: &Recording,
-    summary: &Summary,
-    lines: &[String],
-    instrument: &dyn Instrument,
-) -> View {
+fn view(config: &Config, window: &Window, summary: &Summary, lines: &[String], instrument: &dyn Instrument) -> View {
     let picture = instrument.picture();
-    let sites = recording.ledger.sites.iter().flatten();
-    let sampled: Vec<&Sampled> = recording.ledger.samples.keys().chain(sites).collect();
+    let sites = window.ledger.sites.iter().flatten();
+    let sampled: Vec<&Sampled> = window.ledger.samples.keys().chain(sites).collect();
     let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
     let one_target = match &config.target {
         Target::All => false,
@@ -492,7 +540,7 @@ fn view(
     };
     let one = one_target && pids.len() <= 1;
     let subject = match sampled.first() {
-        Some(sampled) if one => format!("{} ({})", recording.ledger.name(sampled.command), sampled.pid),
+        Some(sampled) if one => format!("{} ({})", window.ledger.name(sampled.command), sampled.pid),
         _ => summary::many(pids.len() as u64, "process"),
     };
     View {

@@ -21,9 +21,10 @@ use crate::{
     cpu_use::{CpuUse, error_of_shares},
     governor::{MOST_TOLD, SlowDown},
     humanize::{bytes, count, duration, percent},
-    recording::{Recording, Tally},
     session::StoppedBy,
     shown,
+    tally::Tally,
+    window::Window,
 };
 
 /// What a recording came to, under the names of `--summary-json`.
@@ -67,6 +68,24 @@ pub struct Summary {
     /// Where threads waited, if that was asked. Samples are stacks of waits then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<WaitsSummary>,
+    /// What became of the windows, if the recording was cut into any (`--every`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsSummary>,
+}
+
+/// What became of the windows of a recording.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct WindowsSummary {
+    pub written: u64,
+    pub bytes: u64,
+    /// Of those, kept for good.
+    pub kept: u64,
+    /// Longer than asked for, because writing lagged.
+    pub merged: u64,
+    /// Not written.
+    pub lost: u64,
+    /// The longest that naming and writing one took.
+    pub longest_s: f64,
 }
 
 /// What counting calls came to.
@@ -231,14 +250,14 @@ pub struct Cost {
 impl Summary {
     /// `cost` comes without the figures of the kernel side, which are in `counters`.
     pub fn new(
-        recording: &Recording,
+        window: &Window,
         counters: &[u64; COUNTERS],
         cost: Cost,
         length: Duration,
         stopped_by: StoppedBy,
         unreadable_events: u64,
     ) -> Self {
-        let tally = &recording.ledger.tally;
+        let tally = &window.ledger.tally;
         let counter = |counter: Counter| counters[counter as usize];
         let run_time_ns = counter(Counter::RunTimeNs) as f64;
         // Of exact mode, hits of probes: there is a stack for each only where it is new.
@@ -290,7 +309,7 @@ impl Summary {
         Self {
             stopped_by,
             samples: tally.samples,
-            processes: recording.sampled_processes() as u64,
+            processes: window.processes as u64,
             duration_s: length.as_secs_f64(),
             python: PythonStacks {
                 samples: tally.python_complete + tally.python_truncated + tally.python_torn,
@@ -306,7 +325,7 @@ impl Summary {
             native_incomplete: reasons(&native_incomplete(tally)),
             without_python: reasons(&without_python),
             lost: reasons(&lost),
-            refused: recording
+            refused: window
                 .refused()
                 .map(|(what, processes)| Reason {
                     count: processes as u64,
@@ -327,6 +346,7 @@ impl Summary {
             memory: None,
             calls: None,
             waits: None,
+            windows: None,
         }
     }
 
@@ -713,12 +733,10 @@ fn counted(number: u64, one: &str, more: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::Scope;
 
     fn summary() -> Summary {
-        let recording = Recording::new(Scope::All, true);
         Summary::new(
-            &recording,
+            &Window::default(),
             &[0; COUNTERS],
             Cost::default(),
             Duration::from_secs(2),
@@ -742,9 +760,8 @@ mod tests {
     fn every_loss_is_listed_under_its_name() {
         let mut counters = [0; COUNTERS];
         counters[Counter::LostRingFull as usize] = 1234;
-        let recording = Recording::new(Scope::All, true);
         let summary = Summary::new(
-            &recording,
+            &Window::default(),
             &counters,
             Cost::default(),
             Duration::from_secs(1),

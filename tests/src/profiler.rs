@@ -69,6 +69,25 @@ impl Profiler {
         self
     }
 
+    /// No file that it writes may become larger.
+    pub fn with_file_limit(mut self, bytes: u64) -> Self {
+        use std::os::unix::process::CommandExt as _;
+        let limit = move || {
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: bytes,
+            };
+            // SAFETY: the call reads what is live.
+            match unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec, only a system call is made.
+        unsafe { self.command.pre_exec(limit) };
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Result<Outcome> {
         self.spawn()?.finish()

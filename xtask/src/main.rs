@@ -15,6 +15,7 @@ mod pythons;
 mod root;
 mod run;
 mod setup;
+mod soak;
 mod steps;
 mod test;
 mod vm;
@@ -44,6 +45,7 @@ enum Task {
     Fuzz(fuzz::Options),
     Pythons(pythons::Options),
     Vm(vm::Options),
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Pythons(options) => pythons::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Soak(options) => soak::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

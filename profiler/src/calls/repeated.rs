@@ -9,9 +9,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Functions, outside};
 use crate::{
     python::{code::Code, codes::CodeId},
-    recording::Recording,
     report::calls::Repeated,
     resolve::Location,
+    window::Window,
 };
 
 /// So many calls for one are no list of what a page needs.
@@ -34,8 +34,8 @@ struct Under {
 }
 
 /// `edge`: by how many calls of a caller a count can be off, because some were under way when counting began or ended.
-pub(super) fn find(recording: &Recording, functions: &Functions, edge: f64) -> Vec<Repeated> {
-    let codes = &recording.ledger.codes;
+pub(super) fn find(window: &Window, functions: &Functions, edge: f64) -> Vec<Repeated> {
+    let codes = &window.ledger.codes;
     let asking: FxHashMap<CodeId, &'static str> = functions
         .iter()
         .filter(|(_, entry)| entry.counted && entry.calls as f64 >= FEWEST)
@@ -48,7 +48,7 @@ pub(super) fn find(recording: &Recording, functions: &Functions, edge: f64) -> V
     if asking.is_empty() {
         return Vec::new();
     }
-    let (samples, under) = look(recording, &asking);
+    let (samples, under) = look(window, &asking);
     let mut found: Vec<Repeated> = asking
         .iter()
         .filter_map(|(&callee, &what)| {
@@ -104,10 +104,10 @@ pub(super) fn find(recording: &Recording, functions: &Functions, edge: f64) -> V
 
 /// In how many samples each function was that asks outside, and which functions of the program's own below it.
 fn look(
-    recording: &Recording,
+    window: &Window,
     asking: &FxHashMap<CodeId, &'static str>,
 ) -> (FxHashMap<CodeId, u64>, FxHashMap<(CodeId, CodeId), Under>) {
-    let ledger = &recording.ledger;
+    let ledger = &window.ledger;
     let locations: Vec<&Location> = ledger.resolved.locations().collect();
     let stacks: Vec<&[u32]> = ledger.resolved.stacks().collect();
     let mut samples: FxHashMap<CodeId, u64> = FxHashMap::default();

@@ -16,6 +16,7 @@ use crate::{
     report::{Interpreter, View, hottest, label},
     source,
     summary::{self, Summary},
+    window::Window,
 };
 
 const PROC: &str = "/proc";
@@ -63,8 +64,8 @@ impl Instrument for Cpu {
         Ok(())
     }
 
-    fn content(&mut self, host: &Recording, _length: Duration) -> (Content, Vec<String>) {
-        let (profile, warnings) = name::name(host, self.config.period_ns);
+    fn content(&mut self, window: &Window, _length: Duration) -> (Content, Vec<String>) {
+        let (profile, warnings) = name::name(window, self.config.period_ns);
         (Content::Profile(profile), warnings)
     }
 
@@ -136,7 +137,7 @@ fn clocked(config: &Config) -> Option<u32> {
 
 /// What was used meanwhile: by the kernel's clock if it was asked, else by samples.
 fn cpu_use(config: &Config, told: &Told<'_>, summary: &Summary, clocks: Option<(&Clock, &Clock)>) -> CpuUse {
-    let ledger = &told.host.ledger;
+    let ledger = &told.window.ledger;
     let period_s = config.period_ns as f64 / 1e9;
     let mut by_process: FxHashMap<u32, (u32, u64)> = FxHashMap::default();
     for (sampled, count) in &ledger.samples {

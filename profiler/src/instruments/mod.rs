@@ -27,6 +27,7 @@ use crate::{
     recording::Recording,
     report::{Interpreter, View},
     summary::Summary,
+    window::Window,
 };
 
 /// What instruments need of the kernel side, all of one session together.
@@ -158,12 +159,12 @@ pub trait Instrument {
     fn finish(&mut self, _host: &mut Recording, _kernel: &dyn Orders) {}
 
     /// Why nothing could be measured, if so.
-    fn refusal(&self, _host: &Recording) -> Option<String> {
+    fn refusal(&self, _window: &Window) -> Option<String> {
         None
     }
 
     /// What was measured, with names; and what the user should know about those that are missing.
-    fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>);
+    fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>);
 
     /// Adds what it has to say to the summary.
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>);
@@ -189,7 +190,7 @@ pub trait Instrument {
 
 /// What is known at the end besides what an instrument has measured itself.
 pub struct Told<'a> {
-    pub host: &'a Recording,
+    pub window: &'a Window,
     pub counters: &'a [u64; COUNTERS],
     pub length: Duration,
 }

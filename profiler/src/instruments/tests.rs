@@ -113,8 +113,8 @@ fn growth_has_the_pages_that_were_touched_and_not_those_that_went() {
     assert_eq!(growth.turn(&mut host, &mut kernel).unwrap(), Turn::Goes);
     growth.stop(&mut host, &mut kernel, Duration::from_secs(1)).unwrap();
     growth.finish(&mut host, &kernel);
-    host.finish();
-    let report = report(growth.content(&host, Duration::from_secs(1)).0);
+    let window = host.finish();
+    let report = report(growth.content(&window, Duration::from_secs(1)).0);
     let live = report.profile.samples().map(|(_, values)| values[Shown::Live.value()]);
     assert_eq!(live.sum::<i64>(), 5 * PAGE as i64);
     // Nothing was asked of the kernel side: no process is a CPython.
@@ -138,7 +138,7 @@ fn calls_are_not_counted_any_more_before_their_probes_go() {
     calls.start(&mut host, &mut kernel).unwrap();
     calls.stop(&mut host, &mut kernel, Duration::from_secs(1)).unwrap();
     assert_eq!(kernel.orders, ["no calls count", "take probes away"]);
-    assert!(calls.refusal(&host).is_some());
+    assert!(calls.refusal(&host.finish()).is_some());
 }
 
 #[test]
@@ -163,8 +163,8 @@ fn cpu_time_asks_nothing_of_the_kernel_side_but_a_clock() {
     host.take(RawRecord::Sample(header(1, 2)));
     cpu.turn(&mut host, &mut kernel).unwrap();
     cpu.stop(&mut host, &mut kernel, Duration::from_secs(1)).unwrap();
-    host.finish();
-    let (content, _) = cpu.content(&host, Duration::from_secs(1));
+    let window = host.finish();
+    let (content, _) = cpu.content(&window, Duration::from_secs(1));
     let Content::Profile(profile) = content else {
         panic!("not a profile")
     };

@@ -34,6 +34,7 @@ use crate::{
         report::{self, Ended, Unended},
         stuck, threads,
     },
+    window::Window,
 };
 
 /// From this length on every wait has its stack: at least, and at most when there are very many.
@@ -440,8 +441,8 @@ impl Instrument for Waits {
         self.close(host);
     }
 
-    fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>) {
-        let (report, warnings) = report::report(host, &self.account, &self.unended, &self.ended, length);
+    fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>) {
+        let (report, warnings) = report::report(window, &self.account, &self.unended, &self.ended, length);
         (Content::Waits(Box::new(report)), warnings)
     }
 

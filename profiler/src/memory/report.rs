@@ -17,11 +17,11 @@ use crate::{
     config::{MemorySource, Wanted},
     name,
     profile::{Frame, FrameKind, Labels, Profile, SampleKey, StackId, StringId},
-    recording::Recording,
     report::memory::{
         COPIES, Curve, Detail, Functions, MemoryKind, MemoryReport, PAGES_OF_FILES, ProcessMemory, Resident,
         SHARED_MEMORY, Shown, Source, heap_profile,
     },
+    window::Window,
 };
 
 const PAGE: u32 = 4096;
@@ -36,7 +36,7 @@ struct Entry {
 
 /// The report of `watch`, and what the user should know about missing names.
 pub fn report(
-    recording: &Recording,
+    window: &Window,
     watch: &Watch,
     wanted: Wanted,
     source: MemorySource,
@@ -50,9 +50,9 @@ pub fn report(
         Wanted::Allocated => Shown::Allocated,
     };
     let mut profile = heap_profile(shown, watch.blocks.is_some(), PAGE);
-    let (stacks, warnings) = name::name_stacks(recording, &mut profile);
+    let (stacks, warnings) = name::name_stacks(window, &mut profile);
     let mut names = Names {
-        recording,
+        window,
         stacks,
         profile: &mut profile,
         markers: FxHashMap::default(),
@@ -315,7 +315,7 @@ fn curve(watch: &Watch, entry_of: &FxHashMap<SiteId, usize>) -> Option<Curve> {
 
 /// Sites as reports know them.
 struct Names<'a> {
-    recording: &'a Recording,
+    window: &'a Window,
     stacks: Vec<StackId>,
     profile: &'a mut Profile,
     markers: FxHashMap<&'static str, StackId>,
@@ -323,7 +323,7 @@ struct Names<'a> {
 
 impl Names<'_> {
     fn key(&mut self, site: SiteId) -> SampleKey {
-        let ledger = &self.recording.ledger;
+        let ledger = &self.window.ledger;
         match ledger.sites.get(site as usize) {
             Some(Some(sampled)) => name::key(self.profile, ledger, &self.stacks, sampled),
             _ if site == FREE_POOLS => self.marked("[free pymalloc pools]"),

@@ -82,6 +82,7 @@ fn config(target: Target) -> Config {
         cgroup: None,
         rate_hz: 99,
         period_ns: 10_101_010,
+        windows: None,
         memory: None,
         calls: None,
         waits: None,

@@ -1,13 +1,18 @@
 //! The files that processes map as code: each opened and looked at once, however many processes map it.
+//!
+//! A file is shared between those who know it: the recording, as long as a process maps it, and the windows that met its
+//! code, until they are named. Its descriptor goes with the last of them.
 
 use std::{
+    collections::VecDeque,
     ops::Deref as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     foreign,
@@ -22,7 +27,7 @@ use crate::{
 /// Disk space, or memory of a tmpfs, that files may keep which are deleted while they are open here.
 const MOST_DELETED_BYTES: u64 = 1 << 30;
 
-/// An entry of [`Files`].
+/// An entry of [`Files`]. The number of one that is gone becomes another's (see [`Files::keep`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(u32);
 
@@ -33,8 +38,10 @@ impl FileId {
 }
 
 /// A mapped file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct File {
+    /// Tells it from every other file, also from one that had its id before.
+    pub serial: u64,
     /// As the process that was seen first calls it.
     pub path: PathBuf,
     /// `None` if it could not be opened: its frames stay addresses.
@@ -49,7 +56,7 @@ pub struct File {
 }
 
 impl File {
-    fn open(pid: u32, entry: &MapEntry) -> Option<Self> {
+    fn open(serial: u64, pid: u32, entry: &MapEntry) -> Option<Self> {
         let path = entry.path()?.to_owned();
         let opened = MappedFile::open(pid, entry).ok();
         let headers = opened.as_ref().and_then(MappedFile::elf_headers);
@@ -59,7 +66,7 @@ impl File {
             .and_then(|file| file.map().ok())
         {
             Some(bytes) => match foreign::parsed(|| inspect(bytes.deref())).unwrap_or(Err(UNREADABLE)) {
-                Ok(binary) => PythonFile::Yes(Rc::new(binary)),
+                Ok(binary) => PythonFile::Yes(Arc::new(binary)),
                 Err(Refusal::NotPython) => PythonFile::No,
                 Err(refusal) => PythonFile::Refused(refusal),
             },
@@ -70,6 +77,7 @@ impl File {
             .filter(|_| headers.is_some())
             .and_then(|file| foreign::parsed(|| symbolize::debug_file_in_container(pid, &path, file.file()))?);
         Some(Self {
+            serial,
             path,
             opened,
             headers,
@@ -90,7 +98,7 @@ impl File {
     }
 
     /// The CPython in it, if there is one that is supported.
-    pub fn cpython(&self) -> Option<&Rc<PythonBinary>> {
+    pub fn cpython(&self) -> Option<&Arc<PythonBinary>> {
         match &self.python {
             PythonFile::Yes(binary) => Some(binary),
             PythonFile::No | PythonFile::Refused(_) => None,
@@ -103,21 +111,31 @@ const UNREADABLE: Refusal = Refusal::Damaged {
 };
 
 /// Whether there is a CPython in a file.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum PythonFile {
+    #[default]
     No,
-    Yes(Rc<PythonBinary>),
+    Yes(Arc<PythonBinary>),
     /// There is one, and it is not supported.
     Refused(Refusal),
 }
 
-/// The files seen so far. Ids stay valid: a recording needs the names at its end.
+/// How long the kernel side may still look up a file that no process maps any more, as in `unwind::store`.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// The files that are known. An id is valid as long as a process maps its file, and until the window is cut in which it
+/// was met; in a recording of one window, to its end.
 ///
 /// Every file stays open, which also keeps its inode number from being given to another; deleted files up to a limit.
 #[derive(Debug, Default)]
 pub struct Files {
-    files: Vec<File>,
+    files: Vec<Option<Arc<File>>>,
     ids: FxHashMap<FileKey, FileId>,
+    /// Ids that are free, and since when.
+    free: VecDeque<(Instant, FileId)>,
+    opened: u64,
+    /// In the place of one that is not known.
+    none: File,
 }
 
 impl Files {
@@ -126,24 +144,44 @@ impl Files {
         let key = FileKey::of(entry)?;
         let known = self.ids.get(&key).copied();
         if let Some(id) = known
-            && (self.files[id.index()].opened.is_some() || self.files[id.index()].let_go)
+            && (self.get(id).opened.is_some() || self.get(id).let_go)
         {
             return Some(id);
         }
-        let file = File::open(pid, entry)?;
-        let id = match known {
-            // It could not be opened before.
-            Some(id) => {
-                self.files[id.index()] = file;
-                id
-            }
-            None => {
-                self.files.push(file);
-                FileId((self.files.len() - 1) as u32)
-            }
-        };
+        self.opened += 1;
+        let file = File::open(self.opened, pid, entry)?;
+        // It could not be opened before, or has never been seen.
+        let id = known.unwrap_or_else(|| self.free_id(Instant::now()));
+        self.files[id.index()] = Some(Arc::new(file));
         self.ids.insert(key, id);
         Some(id)
+    }
+
+    fn free_id(&mut self, now: Instant) -> FileId {
+        match self.free.front() {
+            Some(&(since, id)) if now.duration_since(since) >= GRACE => {
+                self.free.pop_front();
+                id
+            }
+            Some(_) | None => {
+                self.files.push(None);
+                FileId((self.files.len() - 1) as u32)
+            }
+        }
+    }
+
+    /// Lets go of all files but these. Returns those that are gone: their ids are other files' soon.
+    pub fn keep(&mut self, kept: &FxHashSet<FileId>, now: Instant) -> Vec<FileId> {
+        let mut gone = Vec::new();
+        for (index, file) in self.files.iter_mut().enumerate() {
+            let id = FileId(index as u32);
+            if !kept.contains(&id) && file.take().is_some() {
+                gone.push(id);
+                self.free.push_back((now, id));
+            }
+        }
+        self.ids.retain(|_, id| kept.contains(id));
+        gone
     }
 
     /// The file at a path, which nobody need have mapped yet. `None` if there is none.
@@ -162,8 +200,7 @@ impl Files {
     }
 
     fn let_go_beyond(&mut self, most_bytes: u64) {
-        let deleted = self.files.iter().enumerate();
-        let deleted = deleted.map(|(index, file)| (file.deleted_bytes(), index));
+        let deleted = self.iter().map(|(id, file)| (file.deleted_bytes(), id.index()));
         let mut deleted: Vec<_> = deleted.filter(|&(bytes, _)| bytes > 0).collect();
         let mut kept_bytes = deleted.iter().fold(0_u64, |sum, (bytes, _)| sum.saturating_add(*bytes));
         deleted.sort_unstable();
@@ -178,30 +215,38 @@ impl Files {
     /// From here on its inode number can be another file's, of which nothing is known, and which is not opened: it may be
     /// the same again.
     fn let_go(&mut self, index: usize) {
-        let file = &mut self.files[index];
-        (file.opened, file.debug_file) = (None, None);
-        file.let_go = true;
+        let Some(file) = self.files.get(index).cloned().flatten() else {
+            return;
+        };
+        // A window that met it has it until it is named.
+        self.files[index] = Some(Arc::new(File {
+            serial: file.serial,
+            path: file.path.clone(),
+            headers: file.headers.clone(),
+            python: file.python.clone(),
+            let_go: true,
+            ..File::default()
+        }));
         let nothing = File {
             path: file.path.clone(),
-            opened: None,
-            headers: None,
-            debug_file: None,
-            python: PythonFile::No,
             let_go: true,
+            ..File::default()
         };
-        let next = FileId(self.files.len() as u32);
-        if let Some(id) = self.ids.values_mut().find(|id| id.index() == index) {
-            *id = next;
-            self.files.push(nothing);
+        if self.ids.values().any(|id| id.index() == index) {
+            let next = self.free_id(Instant::now());
+            self.files[next.index()] = Some(Arc::new(nothing));
+            self.ids
+                .values_mut()
+                .filter(|id| id.index() == index)
+                .for_each(|id| *id = next);
         }
     }
 
     /// What to say of them.
     pub fn let_go_warning(&self) -> Option<String> {
         let count = self
-            .files
             .iter()
-            .filter(|file| file.let_go && file.headers.is_some())
+            .filter(|(_, file)| file.let_go && file.headers.is_some())
             .count();
         let files = crate::summary::many(count as u64, "deleted file");
         (count > 0).then(|| format!("{files} took more than 1 GiB of disk: let go, so their code has no names"))
@@ -209,24 +254,36 @@ impl Files {
 
     /// Files that could not be opened: their code has no names, and a CPython in one is not seen.
     pub fn unopened(&self) -> impl Iterator<Item = &File> {
-        self.files.iter().filter(|file| file.opened.is_none() && !file.let_go)
+        self.iter()
+            .map(|(_, file)| file)
+            .filter(|file| file.opened.is_none() && !file.let_go)
     }
 
     /// The file with this index, if there is one.
     pub fn at(&self, index: usize) -> Option<&File> {
-        self.files.get(index)
+        self.files.get(index)?.as_deref()
     }
 
     pub fn get(&self, id: FileId) -> &File {
-        &self.files[id.index()]
+        self.at(id.index()).unwrap_or(&self.none)
+    }
+
+    /// The same, to be held on to.
+    pub fn share(&self, id: FileId) -> Option<Arc<File>> {
+        self.files.get(id.index())?.clone()
+    }
+
+    /// How many ids there are, free ones included.
+    pub fn ids(&self) -> usize {
+        self.files.len()
     }
 
     /// All files, in the order of their ids.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (FileId, &File)> {
+    pub fn iter(&self) -> impl Iterator<Item = (FileId, &File)> {
         self.files
             .iter()
             .enumerate()
-            .map(|(index, file)| (FileId(index as u32), file))
+            .filter_map(|(index, file)| Some((FileId(index as u32), file.as_deref()?)))
     }
 }
 
@@ -235,6 +292,56 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    /// A mapping of a new file, which is mapped here only for the kernel to number it.
+    fn foreseen(files: &mut Files, directory: &Path, name: &str) -> FileId {
+        let path = directory.join(name);
+        fs::write(&path, name).unwrap();
+        files.foresee(&path).expect("a file that is there")
+    }
+
+    fn descriptors() -> usize {
+        let own = fs::canonicalize("/proc/self/fd").unwrap();
+        fs::read_dir(own).unwrap().count()
+    }
+
+    #[test]
+    fn a_file_that_nobody_has_is_closed_and_its_id_becomes_anothers_after_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = Files::default();
+        let [a, b] = ["a", "b"].map(|name| foreseen(&mut files, directory.path(), name));
+        let held = files.share(a).unwrap();
+        let now = Instant::now();
+        assert_eq!(files.keep(&FxHashSet::from_iter([b]), now), [a]);
+        assert_eq!(files.get(a).path, PathBuf::new());
+        // A window that met it can still read it.
+        assert_eq!(&*held.opened.as_ref().unwrap().map().unwrap(), b"a");
+        assert_eq!(files.get(b).path, directory.path().join("b"));
+
+        assert_ne!(
+            files.free_id(now + GRACE / 2),
+            a,
+            "the kernel side may be looking it up"
+        );
+        assert_eq!(files.free_id(now + GRACE), a);
+    }
+
+    #[test]
+    fn ids_and_descriptors_do_not_grow_with_what_comes_and_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = Files::default();
+        let long_ago = Instant::now() - Duration::from_secs(10);
+        let before = descriptors();
+        for round in 0..20 {
+            for name in 0..10 {
+                foreseen(&mut files, directory.path(), &format!("{round}.{name}"));
+            }
+            files.keep(&FxHashSet::default(), long_ago);
+        }
+        assert_eq!((files.ids(), files.iter().count()), (10, 0));
+        // Other tests open files at the same time, but not two hundred.
+        assert!(descriptors() < before + 100, "{before} before, {} now", descriptors());
+    }
 
     #[test]
     fn deleted_files_keep_their_disk_up_to_a_limit_and_those_that_are_there_as_long_as_they_are() {

@@ -4,7 +4,7 @@
 //! Only the one that was met first is walked; of the others it is known where their evaluation loops are, so that their
 //! place in a stack can be marked.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use profiler_common::python::PythonProcess;
 
@@ -18,7 +18,7 @@ pub const MOST_OTHERS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct PythonIn {
     pub file: FileId,
-    pub binary: Rc<PythonBinary>,
+    pub binary: Arc<PythonBinary>,
     /// What to add to an address in the file to have one in memory. Wraps around.
     pub bias: u64,
     /// What the kernel side was told, if it is the one that is walked.
@@ -26,10 +26,10 @@ pub struct PythonIn {
 }
 
 impl PythonIn {
-    pub fn new(file: FileId, binary: &Rc<PythonBinary>, bias: u64, instance: u32) -> Self {
+    pub fn new(file: FileId, binary: &Arc<PythonBinary>, bias: u64, instance: u32) -> Self {
         Self {
             file,
-            binary: Rc::clone(binary),
+            binary: Arc::clone(binary),
             bias,
             facts: binary.process(bias, instance),
         }

@@ -1,10 +1,10 @@
 //! The processes of a recording and what is known of each.
 
-use std::{mem, ops::Range, path::Path, rc::Rc};
+use std::{mem, ops::Range, path::Path, sync::Arc};
 
 use profiler_common::{
     python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES},
-    record::PythonFrame,
+    record::{PythonFrame, StackKey},
     unwind::{NO_FILE, UnwindMapping},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -64,6 +64,8 @@ pub struct Process {
     command_is_own: bool,
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
+    /// How many it has made since we looked which of them it still has: nobody tells us of those that go.
+    pub mapped: u32,
     /// Names of the code it generates.
     perf_map: Option<PerfMap>,
     /// It is the one that was open in the parent at the fork.
@@ -82,6 +84,10 @@ pub struct Process {
     /// Those that user space did not find there either.
     pub unreadable_codes: FxHashSet<CodeAt>,
     pub threads: Threads,
+    /// Samples were taken of it.
+    pub is_sampled: bool,
+    /// Stacks that the kernel side has sent for it, and takes for known.
+    pub stacks: Vec<StackKey>,
     /// What was counted since it was last resolved.
     pub counts: FxHashMap<SampleOf, u64>,
     /// Who got memory since it was last resolved.
@@ -125,6 +131,7 @@ impl Process {
             command: None,
             command_is_own: false,
             mappings: Vec::new(),
+            mapped: 0,
             perf_map: None,
             perf_map_is_inherited: false,
             perf_map_is_cut: false,
@@ -135,6 +142,8 @@ impl Process {
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
             threads: Threads::default(),
+            is_sampled: false,
+            stacks: Vec::new(),
             counts: FxHashMap::default(),
             sites: FxHashMap::default(),
         }
@@ -297,6 +306,21 @@ impl Process {
         }
     }
 
+    /// Forgets mappings that it does not have any more: `now` is what it has. Returns whether there were any.
+    pub fn forget_unmapped(&mut self, now: &[MapEntry]) -> bool {
+        self.mapped = 0;
+        let before = self.mappings.len();
+        let is_there = |range: &Range<u64>| {
+            now.iter()
+                .any(|entry| entry.executable && entry.start < range.end && range.start < entry.end)
+        };
+        // Of one that has just ended there is nothing to be read.
+        if now.iter().any(|entry| entry.executable) {
+            self.mappings.retain(|mapping| is_there(&mapping.range));
+        }
+        self.mappings.len() < before
+    }
+
     /// Adds a mapping; what it covers of others is gone.
     fn map(&mut self, files: &mut Files, entry: &MapEntry) {
         if !entry.executable || entry.start >= entry.end {
@@ -317,6 +341,7 @@ impl Process {
             generated: bias.is_none() && !vdso,
         };
         self.insert(mapping);
+        self.mapped = self.mapped.saturating_add(1);
         if let (Some(id), Some(bias)) = (file, bias)
             && let PythonFile::Yes(binary) = &files.get(id).python
         {
@@ -324,7 +349,7 @@ impl Process {
         }
     }
 
-    fn meet_python(&mut self, file: FileId, binary: &Rc<PythonBinary>, bias: u64) {
+    fn meet_python(&mut self, file: FileId, binary: &Arc<PythonBinary>, bias: u64) {
         let is_known = |python: &PythonIn| python.file == file && python.bias == bias;
         let mut known = self
             .python
@@ -400,7 +425,12 @@ fn is_greenlet_module(entry: &MapEntry) -> bool {
 pub struct Table {
     processes: FxHashMap<u32, Process>,
     last_instance: u32,
+    /// Numbers are used again.
+    wrapped: bool,
 }
+
+/// Those above are the kernel side's (`calls`).
+const LAST_INSTANCE: u32 = (1 << 31) - 1;
 
 impl Table {
     pub fn get(&self, pid: u32) -> Option<&Process> {
@@ -419,13 +449,25 @@ impl Table {
         self.processes.values()
     }
 
+    /// A number that no process has. After two billion (three weeks of a thousand forks a second) they are used again.
+    fn next_instance(&mut self) -> u32 {
+        loop {
+            self.wrapped |= self.last_instance >= LAST_INSTANCE;
+            self.last_instance = self.last_instance % LAST_INSTANCE + 1;
+            let next = self.last_instance;
+            if !self.wrapped || !self.processes.values().any(|process| process.is_instance(next)) {
+                return next;
+            }
+        }
+    }
+
     /// Starts a process anew: after `exec`, or when it is seen for the first time. Returns what was there before.
     pub fn begin(&mut self, pid: u32, comm: String) -> Option<Process> {
-        self.last_instance += 1;
+        let instance = self.next_instance();
         let process = Process {
             // An exec does not change it.
             cgroup: self.processes.get(&pid).and_then(|before| before.cgroup.clone()),
-            ..Process::new(pid, self.last_instance, comm)
+            ..Process::new(pid, instance, comm)
         };
         self.processes.insert(pid, process)
     }
@@ -446,8 +488,7 @@ impl Table {
 
     /// A new process, a copy of `parent`: it has the same mappings and the same code objects at the same addresses.
     pub fn fork(&mut self, parent: u32, pid: u32) -> Option<Process> {
-        self.last_instance += 1;
-        let instance = self.last_instance;
+        let instance = self.next_instance();
         let child = match self.processes.get(&parent) {
             Some(parent) => {
                 let mut python = parent.python.clone();
@@ -536,5 +577,44 @@ mod tests {
         assert_eq!(ranges(&process), std::iter::once(0..100).collect::<Vec<_>>());
         assert!(process.mapping(99).is_some());
         assert!(process.mapping(100).is_none());
+    }
+
+    #[test]
+    fn what_a_process_has_unmapped_is_forgotten_once_somebody_looks() {
+        let entry = |range: Range<u64>, executable| MapEntry {
+            start: range.start,
+            end: range.end,
+            executable,
+            offset: 0,
+            device: (0, 0),
+            inode: 0,
+            name: MapName::Anonymous,
+        };
+        let mut process = Process::new(1, 1, String::new());
+        for range in [10..20, 30..40, 50..60] {
+            process.insert(mapping(range));
+        }
+        assert!(!process.forget_unmapped(&[]), "it has ended");
+        assert!(process.forget_unmapped(&[entry(10..15, true), entry(30..40, false), entry(50..60, true)]));
+        assert_eq!(ranges(&process), [10..20, 50..60]);
+    }
+
+    #[test]
+    fn a_number_is_used_again_only_when_no_process_has_it() {
+        let mut table = Table::default();
+        for pid in 1..=3 {
+            table.begin(pid, String::new());
+        }
+        table.last_instance = LAST_INSTANCE - 1;
+        let number = |table: &Table, pid| table.get(pid).unwrap().instance;
+        table.fork(2, 4);
+        table.fork(2, 5);
+        assert_eq!((number(&table, 4), number(&table, 5)), (LAST_INSTANCE, 4));
+        table.remove(1);
+        table.last_instance = LAST_INSTANCE;
+        table.begin(6, String::new());
+        table.begin(7, String::new());
+        // 2 is what the kernel side may still know the children of the second by.
+        assert_eq!((number(&table, 6), number(&table, 7)), (1, 5));
     }
 }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::perf_map::Status;
 
-/// A thread under one of the kernel's names, as a number that is never used twice in a recording.
+/// A thread under one of the kernel's names, as a number that is never used twice in a window.
 pub type ThreadId = u32;
 
 /// After a new thread was met, and at most.
@@ -56,6 +56,22 @@ impl Threads {
         for key in gone {
             self.met.remove(&key);
         }
+    }
+
+    /// How many are known.
+    pub fn count(&self) -> usize {
+        self.met.len()
+    }
+
+    /// Gives each a new number, or forgets it.
+    pub fn renumber(&mut self, mut number: impl FnMut(ThreadId) -> Option<ThreadId>) {
+        self.met.retain(|_, thread| match number(*thread) {
+            Some(new) => {
+                *thread = new;
+                true
+            }
+            None => false,
+        });
     }
 
     /// Whether it is time to ask.

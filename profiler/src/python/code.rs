@@ -12,7 +12,7 @@ use profiler_common::record::{
 use profiler_ebpf::python::fingerprint::CodeObject;
 
 use super::layout::{CodeFormat, Instruction};
-use super::linetable;
+use super::linetable::{self, LineTableFormat};
 use super::memory::ReadMemory;
 
 /// A code object, copied.
@@ -56,6 +56,22 @@ pub enum CodeError {
 }
 
 impl Code {
+    /// One of which nothing is known.
+    pub fn gone() -> Self {
+        Self {
+            filename: UNREADABLE.into(),
+            name: UNREADABLE.into(),
+            qualname: None,
+            first_line: 0,
+            first_traceable: 0,
+            line_table: None,
+            format: CodeFormat {
+                line_table: LineTableFormat::Lnotab,
+                instruction: Instruction::Index { unit_bytes: 1 },
+            },
+        }
+    }
+
     /// Decodes a [`CodeRecord`], cut after its last byte, into the code object's address and what it says.
     ///
     /// What the kernel side left out (long text, a long line table, pages that were not in memory) is read from the

@@ -63,7 +63,7 @@ fn refusal(recording: &Recording, pids: &[u32], what: &str) -> String {
     if pids.len() > MOST_TOLD {
         reasons.push(format!("and {} more", pids.len() - MOST_TOLD));
     }
-    reasons.extend(unopened(recording));
+    reasons.extend(unopened(&recording.unopened()));
     let below = pythons_below(pids);
     let remedy = match &below[..] {
         [] => String::new(),

@@ -121,6 +121,11 @@ impl Symbolizer {
         &self.warnings
     }
 
+    /// The same, to be said once.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     fn warn(&mut self, warning: Option<String>) {
         if let Some(warning) = warning.filter(|warning| !self.warnings.contains(warning)) {
             self.warnings.push(warning);

@@ -21,16 +21,21 @@ pub enum Image {
     Owned(Vec<u8>),
 }
 
+/// A file that others may be copies of: its index, and which of those that had it.
+pub type Original = (u32, u32);
+
 /// What became of a file.
 pub enum Made {
     Table(Result<Table, NoTable>),
     /// It is the same as this other one, byte for byte.
-    SameAs(u32, Image),
+    SameAs(Original, Image),
 }
 
 /// A table that is made, or need not be.
 pub struct Built {
     pub file: u32,
+    /// As it was asked for.
+    pub generation: u32,
     pub made: Made,
     /// CPU time it took.
     pub took: Duration,
@@ -38,9 +43,10 @@ pub struct Built {
 
 struct Job {
     file: u32,
+    generation: u32,
     image: Image,
     /// Files that claim to be the same.
-    alike: Vec<(u32, Mmap)>,
+    alike: Vec<(Original, Mmap)>,
 }
 
 /// A thread that makes tables, in the order in which they are asked for.
@@ -64,7 +70,13 @@ impl Builder {
         let (done, built) = channel();
         // It ends when the other ends of the channels are dropped.
         thread::Builder::new().name("unwind-tables".to_owned()).spawn(move || {
-            for Job { file, image, alike } in to_do {
+            for Job {
+                file,
+                generation,
+                image,
+                alike,
+            } in to_do
+            {
                 let started = cost::thread_cpu_time();
                 if let Image::Mapped(bytes) = &image
                     && let Some((other, _)) = alike.iter().find(|(_, other)| **other == **bytes)
@@ -73,7 +85,13 @@ impl Builder {
                         Made::SameAs(*other, image),
                         cost::thread_cpu_time().saturating_sub(started),
                     );
-                    if done.send(Built { file, made, took }).is_err() {
+                    let built = Built {
+                        file,
+                        generation,
+                        made,
+                        took,
+                    };
+                    if done.send(built).is_err() {
                         break;
                     }
                     continue;
@@ -86,8 +104,13 @@ impl Builder {
                 }))
                 .unwrap_or(Err(NoTable::Damaged));
                 let took = cost::thread_cpu_time().saturating_sub(started);
-                let made = Made::Table(table);
-                if done.send(Built { file, made, took }).is_err() {
+                let built = Built {
+                    file,
+                    generation,
+                    made: Made::Table(table),
+                    took,
+                };
+                if done.send(built).is_err() {
                     break;
                 }
             }
@@ -100,9 +123,15 @@ impl Builder {
     }
 
     /// `alike`: files of which it may be a copy. A build id is what a file says of itself, so they are compared.
-    pub fn ask(&mut self, file: u32, image: Image, alike: Vec<(u32, Mmap)>) {
+    pub fn ask(&mut self, file: u32, generation: u32, image: Image, alike: Vec<(Original, Mmap)>) {
+        let job = Job {
+            file,
+            generation,
+            image,
+            alike,
+        };
         // The thread lives as long as `self`; should it have died, nothing comes back and nothing is waited for.
-        if self.jobs.send(Job { file, image, alike }).is_ok() {
+        if self.jobs.send(job).is_ok() {
             self.waiting += 1;
         }
     }

@@ -14,6 +14,7 @@ pub mod store;
 pub mod table;
 
 use std::{
+    mem,
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use profiler_common::unwind::UnwindMapping;
 use rustc_hash::FxHashMap;
 
 use self::{
-    builder::{Builder, Image, Made},
+    builder::{Builder, Image, Made, Original},
     store::{Store, StoreTally, TableMemory},
     table::NoTable,
 };
@@ -47,15 +48,23 @@ pub fn file_index(file: FileId) -> u32 {
 pub struct Unwinder<M> {
     store: Store<M>,
     builder: Builder,
-    /// Files whose table is there or on its way, by index.
-    asked: Vec<bool>,
-    /// By index: what files with one table have in common. `None`: it is not known yet whether a file is a copy of
-    /// another.
-    keys: Vec<Option<String>>,
+    /// By index.
+    files: Vec<Asked>,
     /// Files that have a build id, but are not the same.
     originals: FxHashMap<String, Vec<u32>>,
     cost: TableCost,
     room_looked_for: Instant,
+}
+
+/// A file as tables are asked for it.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// Its table is there or on its way.
+    asked: bool,
+    /// How many files had this index before: a table can be on its way to one that is gone.
+    generation: u32,
+    /// What files with one table have in common. `None`: it is not known yet whether this is a copy of another.
+    key: Option<String>,
 }
 
 /// How often to look whether there is room now for what found none before.
@@ -77,8 +86,7 @@ impl<M: TableMemory> Unwinder<M> {
         Ok(Self {
             store: Store::new(memory),
             builder: Builder::start()?,
-            asked: Vec::new(),
-            keys: Vec::new(),
+            files: Vec::new(),
             originals: FxHashMap::default(),
             cost: TableCost::default(),
             room_looked_for: Instant::now(),
@@ -112,26 +120,64 @@ impl<M: TableMemory> Unwinder<M> {
         self.store.remove(pid);
     }
 
+    /// Forgets a file that no process maps any more: its index becomes another's, after the grace that `Files` gives.
+    pub fn forget(&mut self, file: FileId) {
+        let index = file_index(file);
+        self.store.advance(Instant::now());
+        self.store.forget(index);
+        let Some(file) = self.files.get_mut(index as usize) else {
+            return;
+        };
+        let generation = file.generation.wrapping_add(1);
+        let gone = mem::replace(
+            file,
+            Asked {
+                generation,
+                ..Asked::default()
+            },
+        );
+        // The next copy of it is compared with nobody, and is the original.
+        if let Some((build_id, _)) = gone.key.as_deref().and_then(|key| key.rsplit_once('/'))
+            && let Some(originals) = self.originals.get_mut(build_id)
+        {
+            originals.retain(|&original| original != index);
+            if originals.is_empty() {
+                self.originals.remove(build_id);
+            }
+        }
+    }
+
+    fn key(&self, index: u32) -> Option<&str> {
+        self.files.get(index as usize)?.key.as_deref()
+    }
+
     /// Hands over the tables that are made; those that are asked for are waited for until `deadline`.
     pub fn install(&mut self, deadline: Option<Instant>) {
         while let Some(built) = self.builder.next(deadline) {
             self.cost.cpu += built.took;
             self.cost.longest = self.cost.longest.max(built.took);
             self.store.advance(Instant::now());
+            let current = self.files.get(built.file as usize).map(|file| file.generation);
+            if current != Some(built.generation) {
+                continue; // Of a file that is gone.
+            }
             match built.made {
                 Made::Table(table) => {
                     self.is_original(built.file);
-                    let key = self.keys.get(built.file as usize).and_then(Option::as_deref);
-                    self.store.install(built.file, key.unwrap_or_default(), table);
+                    let key = self.key(built.file).unwrap_or_default().to_owned();
+                    self.store.install(built.file, &key, table);
                 }
-                Made::SameAs(original, image) => {
-                    let key = self.keys.get(original as usize).cloned().flatten().unwrap_or_default();
+                Made::SameAs((original, generation), image) => {
+                    // The original may be gone meanwhile, and another have its index.
+                    let is_there = self.files.get(original as usize).map(|file| file.generation) == Some(generation);
+                    let same = if is_there { original } else { built.file };
+                    let key = self.key(same).unwrap_or_default().to_owned();
                     // The original's table may have been thrown out meanwhile.
                     if !self.store.adopt(built.file, &key) {
-                        self.builder.ask(built.file, image, Vec::new());
+                        self.builder.ask(built.file, built.generation, image, Vec::new());
                     }
-                    if let Some(known) = self.keys.get_mut(built.file as usize) {
-                        *known = Some(key);
+                    if let Some(known) = self.files.get_mut(built.file as usize) {
+                        known.key = Some(key);
                     }
                 }
             }
@@ -156,21 +202,22 @@ impl<M: TableMemory> Unwinder<M> {
     }
 
     fn want(&mut self, files: &Files, index: u32) {
-        let count = files.iter().len() + 1;
+        let count = files.ids() + 1;
         if index as usize >= count {
             return; // Code of no file.
         }
-        if self.asked.len() < count {
-            self.asked.resize(count, false);
-            self.keys.resize(count, None);
+        if self.files.len() < count {
+            self.files.resize(count, Asked::default());
         }
-        if self.asked[index as usize] && !self.store.take_missing(index) {
+        let known = &mut self.files[index as usize];
+        if known.asked && !self.store.take_missing(index) {
             return;
         }
-        self.asked[index as usize] = true;
+        known.asked = true;
+        let generation = known.generation;
         if index == VDSO {
             match vdso_image() {
-                Ok(bytes) => self.builder.ask(VDSO, Image::Owned(bytes), Vec::new()),
+                Ok(bytes) => self.builder.ask(VDSO, generation, Image::Owned(bytes), Vec::new()),
                 Err(_) => self.store.install(VDSO, "", Err(NoTable::Damaged)),
             }
             return;
@@ -178,14 +225,14 @@ impl<M: TableMemory> Unwinder<M> {
         let Some(file) = files.at(index as usize - 1) else {
             return;
         };
-        if let Some(key) = &self.keys[index as usize]
+        if let Some(key) = &known.key
             && self.store.adopt(index, key)
         {
             return;
         }
         let Some(opened) = &file.opened else {
             // The next process that maps it may show the way to it.
-            self.asked[index as usize] = false;
+            self.files[index as usize].asked = false;
             self.store.install(index, "", Err(NoTable::Damaged));
             return;
         };
@@ -196,7 +243,7 @@ impl<M: TableMemory> Unwinder<M> {
                     self.store.set_file_owner(index, metadata.uid());
                 }
                 let alike = self.alike(files, index, bytes.len());
-                self.builder.ask(index, Image::Mapped(bytes), alike);
+                self.builder.ask(index, generation, Image::Mapped(bytes), alike);
             }
             Ok(_) => self.store.refuse(),
             Err(_) => self.store.install(index, "", Err(NoTable::Damaged)),
@@ -204,22 +251,23 @@ impl<M: TableMemory> Unwinder<M> {
     }
 
     /// The files that a new one may be a copy of, as it says itself.
-    fn alike(&mut self, files: &Files, index: u32, bytes: usize) -> Vec<(u32, Mmap)> {
-        let known = &mut self.keys[index as usize];
+    fn alike(&mut self, files: &Files, index: u32, bytes: usize) -> Vec<(Original, Mmap)> {
+        let known = &mut self.files[index as usize];
         let headers = files.at(index as usize - 1).and_then(|file| file.headers.as_ref());
         let build_id = headers.map_or("", |headers| &*headers.build_id);
-        if known.is_some() || build_id.is_empty() {
+        if known.key.is_some() || build_id.is_empty() {
             return Vec::new();
         }
+        // Until it is known to be the same as another.
+        known.key = Some(key_of(build_id, index, known.generation));
         let originals = self.originals.entry(build_id.to_owned()).or_default();
         let image = |&original: &u32| {
+            let generation = self.files.get(original as usize)?.generation;
             let opened = files.at(original as usize - 1)?.opened.as_ref()?;
             let map = opened.map().ok()?;
-            (map.len() == bytes).then_some((original, map))
+            (map.len() == bytes).then_some(((original, generation), map))
         };
         let alike = originals.iter().filter_map(image).collect();
-        // Until it is known to be the same as one of them.
-        *known = Some(key_of(build_id, index));
         if originals.is_empty() {
             originals.push(index);
         }
@@ -231,14 +279,17 @@ impl<M: TableMemory> Unwinder<M> {
         /// Who gives files the build id of another, and makes sure that they come first, takes nothing but memory.
         const MOST_ORIGINALS: usize = 4;
 
-        let known = self.keys.get(index as usize).and_then(Option::as_deref);
+        let Some(file) = self.files.get(index as usize) else {
+            return;
+        };
+        let known = file.key.as_deref();
         let Some((build_id, _)) = known.and_then(|key| key.rsplit_once('/')) else {
             return;
         };
         if let Some(originals) = self.originals.get_mut(build_id)
             && originals.len() < MOST_ORIGINALS
             && !originals.contains(&index)
-            && known == Some(&*key_of(build_id, index))
+            && known == Some(&*key_of(build_id, index, file.generation))
         {
             originals.push(index);
         }
@@ -246,8 +297,8 @@ impl<M: TableMemory> Unwinder<M> {
 }
 
 /// What a file and its copies have in common.
-fn key_of(build_id: &str, index: u32) -> String {
-    format!("{build_id}/{index}")
+fn key_of(build_id: &str, index: u32, generation: u32) -> String {
+    format!("{build_id}/{index}.{generation}")
 }
 
 #[cfg(test)]

@@ -57,6 +57,17 @@ impl Rules {
         Some((index, true))
     }
 
+    /// Whether there is no number left, for whomever.
+    pub fn is_full(&self) -> bool {
+        self.unused.is_empty() && self.known.len() >= MAX_RULES
+    }
+
+    /// How many tables have each, by index.
+    #[cfg(test)]
+    pub fn users(&self) -> impl Iterator<Item = u32> {
+        self.known.iter().map(|&(_, users, _)| users)
+    }
+
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.indices.len()

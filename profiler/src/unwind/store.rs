@@ -360,6 +360,37 @@ impl<M: TableMemory> Store<M> {
         }
     }
 
+    /// Forgets a file that no process maps any more. Its table stays for others with the same build id, until the room is
+    /// needed.
+    pub fn forget(&mut self, file: u32) {
+        self.no_room.remove(&file);
+        self.file_owners.remove(&file);
+        self.memory.write_file(file, UnwindFile::default());
+        let Some(state) = self.files.get_mut(&file) else { return };
+        let (table, users) = (state.table, state.users);
+        // Should a process have it all the same, that counts on.
+        *state = FileState {
+            users,
+            ..FileState::default()
+        };
+        if users == 0 {
+            self.files.remove(&file);
+        }
+        if let Some(table) = table
+            && let Some(Some(installed)) = self.tables.get_mut(table)
+        {
+            installed.files.retain(|&other| other != file);
+            if users > 0 {
+                installed.users -= users;
+                if installed.users == 0 {
+                    self.rest(table);
+                }
+            }
+        }
+        // Of files without code, which take up no room, there would be ever more.
+        while self.idle.len() > self.memory.sizes().files as usize && self.evict() {}
+    }
+
     /// Tries processes again that found no room. Returns the files of those that found some: their tables may have been
     /// thrown out meanwhile.
     pub fn retry(&mut self) -> Vec<u32> {
@@ -612,18 +643,22 @@ impl<M: TableMemory> Store<M> {
         })
     }
 
-    /// The index of a rule in the kernel side's memory, for one table more.
+    /// The index of a rule in the kernel side's memory, for one table more. Where there is none left, a table that nobody
+    /// needs makes room.
     fn take_rule(&mut self, rule: UnwindRule, owner: u32) -> u16 {
-        match self.rules.take(rule, owner) {
-            Some((index, is_new)) => {
-                if is_new {
-                    self.memory.write_rule(index.into(), rule);
+        loop {
+            match self.rules.take(rule, owner) {
+                Some((index, is_new)) => {
+                    if is_new {
+                        self.memory.write_rule(index.into(), rule);
+                    }
+                    return index;
                 }
-                index
-            }
-            None => {
-                self.tally.rules_refused += 1;
-                RULE_UNSUPPORTED
+                None if self.rules.is_full() && self.evict() => {}
+                None => {
+                    self.tally.rules_refused += 1;
+                    return RULE_UNSUPPORTED;
+                }
             }
         }
     }
@@ -674,6 +709,7 @@ impl<M: TableMemory> Store<M> {
         for (at, len) in installed.rows {
             self.rows.give(at, len);
         }
+        // Nobody can be reading its rows, and so its rules, any more.
         for rule in installed.rules {
             self.rules.give(rule);
         }

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     name,
     profile::{Frame, FrameId, FrameKind, Labels, Profile, SampleKey, StackId},
-    recording::Recording,
     report::waits::{Detail, Holder, ThreadTime, VALUE, WAITS, WaitsReport},
+    window::Window,
 };
 
 /// A thread's account, when the recording has ended.
@@ -50,7 +50,7 @@ pub type Unended = Vec<(Key, u64)>;
 
 /// The report, and what the user should know about missing names.
 pub fn report(
-    recording: &Recording,
+    window: &Window,
     account: &Account,
     unended: &Unended,
     threads: &[Ended],
@@ -58,9 +58,9 @@ pub fn report(
 ) -> (WaitsReport, Vec<String>) {
     let mut profile = Profile::new(WAITS.to_vec(), Some((WAITS[VALUE], 1)));
     profile.default_type = VALUE;
-    let (stacks, warnings) = name::name_stacks(recording, &mut profile);
+    let (stacks, warnings) = name::name_stacks(window, &mut profile);
     let mut names = Names {
-        recording,
+        window,
         stacks,
         profile,
         threads: FxHashMap::default(),
@@ -379,7 +379,7 @@ fn scheduler(profile: &Profile, stack: &[FrameId]) -> usize {
 
 /// Stacks and threads as reports know them.
 struct Names<'a> {
-    recording: &'a Recording,
+    window: &'a Window,
     stacks: Vec<StackId>,
     profile: Profile,
     threads: FxHashMap<(u32, u32), Labels>,
@@ -389,7 +389,7 @@ impl Names<'_> {
     /// Notes who threads are, for what has no stack.
     fn learn<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
         for key in keys {
-            let ledger = &self.recording.ledger;
+            let ledger = &self.window.ledger;
             if let Some(Some(sampled)) = ledger.sites.get(key.site as usize) {
                 let sample = name::key(&mut self.profile, ledger, &self.stacks, sampled);
                 self.threads.insert((key.pid, key.tid), sample.labels);
@@ -423,7 +423,7 @@ impl Names<'_> {
 
     /// A stack whose innermost frame says what was waited for.
     fn key(&mut self, key: &Key, cause: Cause, target: &Target) -> SampleKey {
-        let ledger = &self.recording.ledger;
+        let ledger = &self.window.ledger;
         let Some(Some(sampled)) = ledger.sites.get(key.site as usize) else {
             return self.marked(key, LOST);
         };
@@ -445,7 +445,7 @@ impl Names<'_> {
 
     /// The stack of who had the GIL.
     fn holder(&mut self, key: &Key) -> SampleKey {
-        let ledger = &self.recording.ledger;
+        let ledger = &self.window.ledger;
         match ledger.sites.get(key.site as usize) {
             Some(Some(sampled)) => name::key(&mut self.profile, ledger, &self.stacks, sampled),
             _ => {

@@ -53,6 +53,7 @@ use crate::{
         calls::{self as calls_report, Cost, table},
     },
     summary::{CallsSummary, Summary},
+    window,
 };
 
 pub struct Calls {
@@ -599,11 +600,11 @@ impl Instrument for Calls {
     }
 
     /// No process had a CPython that is understood.
-    fn refusal(&self, recording: &Recording) -> Option<String> {
+    fn refusal(&self, recorded: &window::Window) -> Option<String> {
         if !self.probed.is_empty() {
             return None;
         }
-        let reasons: Vec<String> = recording
+        let reasons: Vec<String> = recorded
             .refused()
             .map(|(reason, _)| reason.to_owned())
             .chain(self.warnings.iter().cloned())
@@ -616,7 +617,7 @@ impl Instrument for Calls {
         })
     }
 
-    fn content(&mut self, recording: &Recording, length: Duration) -> (Content, Vec<String>) {
+    fn content(&mut self, recorded: &window::Window, length: Duration) -> (Content, Vec<String>) {
         let cost = self.governor.as_ref().map(|_| self.cost(length));
         let (undisturbed, elsewhere) = self.undisturbed(length);
         let counted = Counted {
@@ -638,7 +639,7 @@ impl Instrument for Calls {
             stop: self.watching.stop(),
             period: self.period,
         };
-        (Content::Calls(Box::new(report(recording, &counted))), Vec::new())
+        (Content::Calls(Box::new(report(recorded, &counted))), Vec::new())
     }
 
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {

@@ -25,6 +25,7 @@ use crate::{
         pprof,
     },
     summary::{ExactSummary, MemoryProcess, MemorySummary, Summary, many},
+    window::Window,
 };
 
 /// Rows of the curve.
@@ -91,8 +92,8 @@ impl Account {
     }
 
     /// The report, and what the user should know about missing names.
-    pub fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>) {
-        let (report, warnings) = report::report(host, &self.watch, self.wanted.shown, self.wanted.source, length);
+    pub fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>) {
+        let (report, warnings) = report::report(window, &self.watch, self.wanted.shown, self.wanted.source, length);
         (Content::Memory(Box::new(report), self.base.take()), warnings)
     }
 

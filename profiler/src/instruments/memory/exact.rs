@@ -29,6 +29,7 @@ use crate::{
     recording::Recording,
     report::View,
     summary::{ExactSummary, Summary},
+    window::Window,
 };
 
 pub struct Blocks {
@@ -246,8 +247,8 @@ impl Instrument for Blocks {
         self.account.watch.finish();
     }
 
-    fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>) {
-        self.account.content(host, length)
+    fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>) {
+        self.account.content(window, length)
     }
 
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {

@@ -24,6 +24,7 @@ use crate::{
     recording::Recording,
     report::View,
     summary::Summary,
+    window::Window,
 };
 
 pub struct Growth {
@@ -125,8 +126,8 @@ impl Instrument for Growth {
         self.account.watch.finish();
     }
 
-    fn content(&mut self, host: &Recording, length: Duration) -> (Content, Vec<String>) {
-        self.account.content(host, length)
+    fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>) {
+        self.account.content(window, length)
     }
 
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {

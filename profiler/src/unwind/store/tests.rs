@@ -121,6 +121,69 @@ fn a_process_is_unwound_by_the_tables_of_its_own_files() {
     );
 }
 
+#[test]
+fn a_files_index_serves_others_when_no_process_maps_it() {
+    let mut store = store(SMALL);
+    for id in 0..1000 {
+        let table = table(id, &[3]);
+        let list = [mapping(1, &table, 0)];
+        store.set_mappings(1, &list);
+        assert_eq!(
+            find(&store, 1, list[0].start),
+            Err(NATIVE_TABLE_NOT_READY),
+            "the {id}th"
+        );
+        store.install(1, "", Ok(clone(&table)));
+        assert_eq!(
+            find(&store, 1, list[0].start),
+            Ok(answer(&table, table.base)),
+            "the {id}th"
+        );
+        store.remove(1);
+        later(&mut store, GRACE);
+        store.forget(1);
+    }
+    assert!(store.files.is_empty());
+    assert!(store.tables.len() <= SMALL.files as usize + 1, "{}", store.tables.len());
+    // Nor do their rules pile up.
+    assert!(store.rules.len() < 40, "{}", store.rules.len());
+    assert_eq!(store.tally.rules_refused, 0);
+}
+
+#[test]
+fn rules_of_tables_that_nobody_needs_make_room_for_others() {
+    let many = |id: u32| {
+        let mut table = table(id, &[3]);
+        table.rules.extend((0..30_000).map(|local| UnwindRule {
+            cfa: CFA_SP,
+            cfa_offset: (1 << 20) + (id as i32) * 30_000 + local,
+            ..UnwindRule::default()
+        }));
+        table
+    };
+    let mut store = store(SMALL);
+    for id in 0..8 {
+        store.install(id % 5, "", Ok(many(id)));
+        later(&mut store, GRACE);
+        store.forget(id % 5);
+    }
+    assert_eq!(store.tally.rules_refused, 0);
+    // What is needed keeps its own.
+    let (held, more) = (many(8), many(9));
+    let list = [mapping(0, &held, 0)];
+    store.set_mappings(1, &list);
+    store.install(0, "", Ok(clone(&held)));
+    for id in 10..14 {
+        store.install(1, "", Ok(many(id)));
+        later(&mut store, GRACE);
+        store.forget(1);
+    }
+    store.install(1, "", Ok(more));
+    assert_eq!(find(&store, 1, list[0].start), Ok(answer(&held, held.base)));
+    assert_eq!(store.tally.rules_refused, 0);
+    check_accounts(&store);
+}
+
 fn clone(table: &Table) -> Table {
     Table {
         base: table.base,
@@ -513,6 +576,10 @@ enum Step {
         ms: u64,
     },
     Retry,
+    /// If no process maps it: as when a window is cut.
+    Forget {
+        file: u32,
+    },
 }
 
 const FILES: u32 = 8;
@@ -527,6 +594,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => file().prop_map(|file| Step::Adopt { file }),
         3 => prop_oneof![Just(1u64), Just(50), Just(100), Just(5000)].prop_map(|ms| Step::Later { ms }),
         1 => Just(Step::Retry),
+        2 => file().prop_map(|file| Step::Forget { file }),
     ]
 }
 
@@ -638,6 +706,13 @@ fn check_accounts(store: &Store<Fake>) {
         }
     }
     assert_eq!((store.idle_rows, store.idle_pages), idle);
+    let mut uses: BTreeMap<usize, u32> = BTreeMap::new();
+    let rules = store.tables.iter().flatten().flat_map(|table| &table.rules);
+    rules.for_each(|&rule| *uses.entry(rule.into()).or_default() += 1);
+    // The first two are there for good.
+    for (index, users) in store.rules.users().enumerate().skip(2) {
+        assert_eq!(uses.get(&index).copied().unwrap_or(0), users);
+    }
 }
 
 proptest! {
@@ -681,6 +756,13 @@ proptest! {
                 Step::Later { ms } => later(&mut store, Duration::from_millis(ms)),
                 Step::Retry => {
                     store.retry();
+                }
+                Step::Forget { file } => {
+                    let is_mapped = store.lists.keys().any(|list| list.iter().any(|mapping| mapping.file == file));
+                    if !is_mapped {
+                        store.forget(file);
+                        asked[file as usize] = false;
+                    }
                 }
             }
             for (pid, process) in before {
