@@ -42,6 +42,7 @@ mod fault;
 mod ids;
 #[cfg(target_arch = "bpf")]
 mod mapped_file;
+#[cfg(target_arch = "bpf")]
 mod mapping;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -2,13 +2,15 @@
 
 mod outside;
 mod repeated;
+pub mod windows;
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use profiler_common::python::{CALLS_RESUMED, CALLS_UNLINKED, CallCount, CodeKey};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
+use self::windows::{Estimate, Sampling};
 use crate::{
     governor::HIT_ERROR,
     python::{code::Code, codes::CodeId},
@@ -255,12 +257,8 @@ pub struct Counted<'a> {
     pub only_chosen: bool,
     pub timing: &'a FxHashMap<CodeId, Timing>,
     /// Calls by window, if counts are to be scaled up.
-    pub windows: Option<&'a [WindowCount]>,
+    pub windows: Option<Windows<'a>>,
     pub observed: Duration,
-    /// Of that, what the program did not spend in probes: at least, and at most.
-    pub undisturbed: Range<Duration>,
-    /// The same in the rest of the recording.
-    pub elsewhere: Duration,
     /// By whose calls others are to be divided.
     pub per: Option<&'a Pattern>,
     pub beginning: Beginning,
@@ -281,6 +279,8 @@ type Functions = IndexMap<Option<CodeId>, Entry, FxBuildHasher>;
 struct Entry {
     calls: u64,
     nested: u64,
+    /// Calls while nobody counted, in about.
+    more: Estimate,
     primitive_unknown: bool,
     /// Each time it is resumed is a call.
     resumed: bool,
@@ -294,6 +294,8 @@ struct Entry {
 /// The report.
 pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
     let mut functions = Functions::default();
+    let scaled = counted.windows.as_ref().filter(|windows| windows.sampling.is_enough());
+    let one_window = counted.windows.is_some() && scaled.is_none();
     for (key, count) in counted.counts {
         let code = counted.codes.get(key).copied();
         // All calls are counted, because a name is known only after the first one; asked for are these.
@@ -304,57 +306,42 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
         entry.counted = true;
         entry.calls = entry.calls.saturating_add(count.calls);
         entry.nested = entry.nested.saturating_add(count.nested);
+        if let Some(Windows { sampling, rest, .. }) = &scaled {
+            let more = sampling.of(*key, *rest);
+            entry.more.calls += more.calls;
+            // They were under way in the same windows, so their errors are not independent.
+            entry.more.error += more.error;
+        }
         entry.primitive_unknown |= count.known & CALLS_UNLINKED != 0;
         entry.resumed |= count.known & CALLS_RESUMED != 0;
     }
     let samples = add_samples(window, &mut functions);
     add_callers(counted, &mut functions);
     let threads = threads_sampled(window);
-    // In each window of each thread one call of a caller can have been under way at either end.
-    let windows = counted.windows.map_or(1, <[WindowCount]>::len).max(1);
-    let edge = (threads as f64 * windows as f64).sqrt();
-    let repeated = repeated::find(window, &functions, edge);
-    let per = counted.per.and_then(|per| of_each(window, &functions, per, edge));
-    let (scale, slowed) = match counted.windows {
-        Some(_) => scale(&counted.undisturbed, counted.elsewhere),
-        None => (1.0, 0.0),
-    };
-    let relative_error = counted.windows.map_or(0.0, relative_error);
-    let per = per.map(|per| Per { scale, ..per });
-    let exact = counted.windows.is_none();
-    let scaled = |calls: u64| {
-        if exact {
-            calls
-        } else {
-            (calls as f64 * scale).round() as u64
-        }
-    };
-    let error = |calls: u64| {
-        if exact {
-            return 0;
-        }
-        let (calls, own) = (calls as f64 * scale, 1.96 * scale * (calls as f64).sqrt());
-        // The last is no accident: it does not become less with more windows, and is added as it is.
-        (own.hypot(calls * relative_error) + calls * slowed) as u64
-    };
+    let windows = counted.windows.as_ref().map_or(1, |windows| windows.sampling.windows());
+    let edge = |calls: u64| edge(threads, windows, calls);
+    let repeated = repeated::find(window, &functions, &edge);
+    let per = counted.per.and_then(|per| of_each(window, &functions, per, &edge));
 
-    let all: u64 = functions.values().map(|entry| entry.calls).sum();
+    let errors: f64 = functions.values().map(|entry| entry.more.error).sum();
     let ledger = &window.ledger;
     let functions = functions
         .into_iter()
-        .map(|(code, entry)| {
+        .map(|(code, mut entry)| {
             let known = code.map(|code| ledger.codes.get(code));
-            let mut callers: Vec<Caller> = entry.callers.into_values().collect();
+            let mut callers: Vec<Caller> = std::mem::take(&mut entry.callers).into_values().collect();
             callers.sort_unstable_by_key(|caller| caller.function);
             Function {
                 file: known.map_or_else(String::new, |code| code.filename.to_string()),
                 first_line: known.map_or(0, Code::first_line),
                 name: known.map_or_else(|| "<unknown>".to_owned(), |code| code.display_name().to_owned()),
                 calls: entry.counted.then(|| Count {
-                    all: scaled(entry.calls),
-                    primitive: (!entry.primitive_unknown).then(|| scaled(entry.calls.saturating_sub(entry.nested))),
-                    exact,
-                    error: error(entry.calls),
+                    all: entry.scaled(entry.calls),
+                    primitive: (!entry.primitive_unknown)
+                        .then(|| entry.scaled(entry.calls.saturating_sub(entry.nested))),
+                    exact: counted.windows.is_none(),
+                    at_least: one_window,
+                    error: entry.more.error as u64,
                 }),
                 own_samples: entry.own_samples,
                 cumulative_samples: entry.cumulative_samples,
@@ -372,9 +359,15 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
         length: counted.length,
         observed: counted.observed,
         sampled: counted.sampled,
-        scaled: (!exact).then(|| Scaled {
-            error: error(all),
-            slowed,
+        one_window,
+        scaled: scaled.map(|Windows { sampling, rest, first }| Scaled {
+            error: if counted.only_chosen {
+                errors
+            } else {
+                sampling.of_all(*rest).error
+            } as u64,
+            slowed: sampling.slowed(),
+            first: first.unwrap_or_default(),
         }),
         cost: counted.cost,
         beginning: counted.beginning,
@@ -389,9 +382,10 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
 }
 
 /// The calls by which others are to be divided; none if there are none.
-fn of_each(window: &Window, functions: &Functions, per: &Pattern, edge: f64) -> Option<Per> {
+fn of_each(window: &Window, functions: &Functions, per: &Pattern, edge: &impl Fn(u64) -> f64) -> Option<Per> {
     let codes = &window.ledger.codes;
     let mut found: Option<Per> = None;
+    let mut scaled = 0;
     for (code, entry) in functions {
         let Some(code) = code.map(|code| codes.get(code)) else {
             continue;
@@ -400,17 +394,39 @@ fn of_each(window: &Window, functions: &Functions, per: &Pattern, edge: f64) -> 
             continue;
         }
         let calls = entry.calls.saturating_sub(entry.nested);
+        scaled += entry.scaled(calls);
         let found = found.get_or_insert_with(|| Per {
             name: code.display_name().to_owned(),
             calls: 0,
             scale: 1.0,
-            edge,
+            edge: 0.0,
             resumed: false,
         });
         found.calls = found.calls.saturating_add(calls);
         found.resumed |= entry.resumed;
     }
-    found.filter(|per| per.calls > 0)
+    let found = found.filter(|per| per.calls > 0)?;
+    Some(Per {
+        scale: scaled as f64 / found.calls as f64,
+        edge: edge(found.calls),
+        ..found
+    })
+}
+
+/// By how many calls of a function a count of those within them can be off, because some were under way where windows
+/// begin and end: in each window of each thread one, at most. Where windows are much shorter than a call is, few of them see
+/// one end at all, and how many do is an accident like any other.
+fn edge(threads: u64, windows: usize, calls: u64) -> f64 {
+    let ends = (threads as f64 * windows.max(1) as f64).sqrt();
+    ends.min((1.96 * (calls as f64).sqrt()).max(1.0))
+}
+
+impl Entry {
+    /// What of its calls is in the whole recording, if that is so in what was counted.
+    fn scaled(&self, part: u64) -> u64 {
+        let scale = 1.0 + self.more.calls / self.calls.max(1) as f64;
+        (part as f64 * scale).round() as u64
+    }
 }
 
 /// How many threads can have used CPU time at once: those that were met, and no more than there are processors.
@@ -510,44 +526,15 @@ fn timed(timing: &Timing) -> Timed {
     }
 }
 
-/// By what counts of windows are multiplied, and the part of the result by which it can be wrong because calls take longer
-/// in windows: how much longer is not known as well as would be needed of a program that does little besides.
-///
-/// In the rest of the time the program calls as often as it would have in what it was not in probes. Between the two
-/// estimates that follow from the least and the most of that, the geometric mean is wrong by the same factor on both sides.
-fn scale(undisturbed: &Range<Duration>, elsewhere: Duration) -> (f64, f64) {
-    let rest = elsewhere.as_secs_f64();
-    let of = |undisturbed: Duration| 1.0 + rest / undisturbed.as_secs_f64().max(1e-9);
-    let (most, least) = (of(undisturbed.start), of(undisturbed.end));
-    let scale = (most * least).sqrt();
-    (scale, most / scale - 1.0)
+/// When calls were counted, if that was not all the time.
+pub struct Windows<'a> {
+    /// How long a command's first one was, in which it may be as slow as it is made: all of that is counted, and it is no
+    /// sample of the rest.
+    pub first: Option<Duration>,
+    pub sampling: &'a Sampling,
+    /// What the program had for itself while nobody counted.
+    pub rest: Duration,
 }
-
-/// Calls that were counted in one window, and how long it was: the last one is cut.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WindowCount {
-    pub calls: u64,
-    pub length: Duration,
-}
-
-/// Half the width of the 95 % interval of a sum over windows, as a part of it: from how far windows are from the rate of
-/// all of them.
-fn relative_error(windows: &[WindowCount]) -> f64 {
-    let count = windows.len() as f64;
-    let calls = windows.iter().map(|window| window.calls).sum::<u64>() as f64;
-    let length = windows.iter().map(|window| window.length.as_secs_f64()).sum::<f64>();
-    if windows.len() < 2 || calls == 0.0 || length == 0.0 {
-        return 1.0;
-    }
-    let rate = calls / length;
-    let square = |window: &WindowCount| (window.calls as f64 - rate * window.length.as_secs_f64()).powi(2);
-    let squares: f64 = windows.iter().map(square).sum();
-    let quantile = STUDENT.get(windows.len() - 2).copied().unwrap_or(2.2);
-    quantile * (squares * count / (count - 1.0)).sqrt() / calls
-}
-
-/// Student's t: of two windows, of three, and so on, within which 95 % are. From few windows little is known.
-const STUDENT: [f64; 11] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20];
 
 #[cfg(test)]
 mod tests {
@@ -601,30 +588,5 @@ mod tests {
         ] {
             assert!(!is(line, file), "{line}");
         }
-    }
-
-    #[test]
-    fn what_a_window_slows_down_is_part_of_the_error() {
-        let ms = Duration::from_millis;
-        // Nothing is lost in probes: a fifth of the time has a fifth of the calls.
-        assert_eq!(scale(&(ms(200)..ms(200)), ms(800)), (5.0, 0.0));
-        // Between 10 and 90 ms of work were done in the 200.
-        let (scale, error) = scale(&(ms(10)..ms(90)), ms(810));
-        let (least, most) = (1.0 + 810.0 / 90.0, 1.0 + 810.0 / 10.0);
-        assert!((scale * (1.0 + error) - most).abs() < 1e-6 && scale * (1.0 - error) <= least);
-    }
-
-    #[test]
-    fn windows_that_are_alike_leave_no_error_and_one_window_says_nothing() {
-        let window = |(calls, ms)| WindowCount {
-            calls,
-            length: Duration::from_millis(ms),
-        };
-        let error = |windows: &[(u64, u64)]| relative_error(&windows.iter().copied().map(window).collect::<Vec<_>>());
-        assert_eq!(error(&[(100, 250), (100, 250), (100, 250)]), 0.0);
-        // The last one was cut, and has its part.
-        assert!(error(&[(100, 250), (100, 250), (20, 50)]) < 1e-9);
-        assert_eq!(error(&[(100, 250)]), 1.0);
-        assert!(error(&[(50, 250), (150, 250)]) > 0.5);
     }
 }

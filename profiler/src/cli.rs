@@ -10,8 +10,8 @@ use clap_complete::Shell;
 
 use crate::{
     config::{
-        CallsFormat, DEFAULT_FORMAT, DEFAULT_KEPT_WINDOWS, DEFAULT_LIVE_BLOCKS, DEFAULT_MAX_OVERHEAD_OF_CALLS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
-        GroupBy, MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via, WaitsBy, WaitsFormat,
+        CallsFormat, DEFAULT_FORMAT, DEFAULT_KEPT_WINDOWS, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy,
+        MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via, WaitsBy, WaitsFormat,
     },
     report::{Format, calls::table::Sort},
 };
@@ -283,9 +283,10 @@ pub struct Calls {
     )]
     pub via: Via,
 
-    /// Take the probes away when the program takes this many times as long
-    #[arg(long, value_name = "X", value_parser = parse_factor, default_value_t = DEFAULT_MAX_OVERHEAD_OF_CALLS, help_heading = "Counting")]
-    pub max_overhead: f64,
+    /// Count in short windows where the program would take more than this many times as long [default: 1.5; a command
+    /// may take 5 s longer before]
+    #[arg(long, value_name = "X", value_parser = parse_factor, help_heading = "Counting")]
+    pub max_overhead: Option<f64>,
 
     /// Count in windows that take up this part of the time only, and scale up: 5% or 0.05
     #[arg(long, value_name = "SHARE", value_parser = parse_share, help_heading = "Counting")]

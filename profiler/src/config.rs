@@ -140,6 +140,8 @@ pub struct CallsConfig {
     pub via: Via,
     /// The program may become this many times slower.
     pub max_overhead: f64,
+    /// A command may cost more than that at first, so that all calls of a short one are counted.
+    pub whole_at_first: bool,
     /// The part of the time in which calls are counted.
     pub duty: Option<f64>,
     pub sort: Sort,
@@ -571,7 +573,8 @@ impl Config {
             functions,
             per,
             via,
-            max_overhead,
+            max_overhead: max_overhead.unwrap_or(DEFAULT_MAX_OVERHEAD_OF_CALLS),
+            whole_at_first: max_overhead.is_none() && duty.is_none() && matches!(config.target, Target::Command(_)),
             duty,
             sort,
             top,

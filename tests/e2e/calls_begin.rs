@@ -64,6 +64,48 @@ fn the_first_calls_are_counted_behind_programs_that_become_the_interpreter() -> 
     Ok(())
 }
 
+/// Who starts a script to have its calls counted waits for that some seconds: a command is counted whole as long as that
+/// takes no more, unless another budget is given.
+#[test]
+fn a_short_command_is_counted_whole_and_a_long_one_in_windows_after_that() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let executable = python.executable.display().to_string();
+    let run = |options: &[&str], calls: u64| -> Result<(Taken, Option<u64>, bool)> {
+        let text = format!("def called(): pass\nfor _ in range({calls}): called()");
+        let taken = Calls::record(options)?
+            .args(["--", &executable, "-S", "-c", &text])
+            .run()?
+            .success()?;
+        let report = taken.report()?;
+        let found = report.function("<string>", "called")?;
+        let (calls, is_exact) = (found.calls, found.is_exact && report.whole["calls_exact"] == true);
+        Ok((taken, calls, is_exact))
+    };
+    // 30 ms of work, and ten times as long with probes.
+    let (taken, found, is_exact) = run(&[], 400_000)?;
+    ensure!(
+        found == Some(400_000) && is_exact,
+        "{found:?}\n{}",
+        taken.outcome.stderr
+    );
+    let (taken, _, is_exact) = run(&["--max-overhead", "1.5"], 400_000)?;
+    ensure!(!is_exact, "{}", taken.outcome.stderr);
+
+    let (taken, found, is_exact) = run(&[], 30_000_000)?;
+    let report = taken.report()?;
+    let row = &report.whole["functions"][0];
+    let (found, error) = (found.context("not counted")? as f64, row["calls_error"].as_f64());
+    ensure!(!is_exact && report.whole["scaled"] == true, "{}", taken.outcome.stderr);
+    ensure!(
+        error.is_some_and(|error| (found - 30e6).abs() <= error),
+        "{found} ± {error:?}\n{}",
+        taken.outcome.stderr
+    );
+    taken.outcome.line("all in the first")?;
+    Ok(())
+}
+
 /// A program that decides for itself what it runs, as pyenv's shims do.
 #[test]
 fn a_beginning_that_was_missed_is_told_with_the_time() -> Result<()> {

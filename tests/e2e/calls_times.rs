@@ -169,6 +169,40 @@ fn times_of_chosen_functions_are_those_they_measure_themselves() -> Result<()> {
     })
 }
 
+/// A call that was under way when a window ended has ended unseen, and the place of its frame is soon another call's.
+#[test]
+fn no_call_is_timed_from_one_window_into_another() -> Result<()> {
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = calls::run(python, "watched.py", &[])?;
+        let pid = workload.pid.to_string();
+        let attached = Calls::record(&["-p", &pid, "--function", "chosen", "--via", "probes"])?
+            .args(["--max-overhead", "1.2"])
+            .start()?;
+        // Four thousand calls in each, so that most of a window is one call.
+        workload.tell("plain 4000")?;
+        let said = workload.value()?;
+        let taken = attached.stop()?;
+        let longest = said["outer"]
+            .as_array()
+            .and_then(|times| times.iter().filter_map(Value::as_u64).max());
+        let longest = longest.context("no times")? as f64;
+        let summary: Value = serde_json::from_slice(&std::fs::read(taken.file("summary.json"))?)?;
+        let windows = summary["calls"]["windows"].as_u64();
+        ensure!(windows.is_some_and(|windows| windows > 1), "{windows:?} windows");
+        let report = taken.report()?;
+        let Some(times) = &report.function("watched.py", "chosen")?.times else {
+            return Ok(());
+        };
+        let found = times["max_ns"].as_f64().unwrap_or(0.0);
+        ensure!(
+            found <= longest * (1.0 + TOLERATED),
+            "{found} ns, where no call took longer than {longest}"
+        );
+        Ok(())
+    })
+}
+
 /// Nine of ten calls take a quarter of a millisecond, and one takes sixteen times as long.
 #[test]
 fn a_tail_is_seen_in_the_percentiles_and_in_the_table() -> Result<()> {

@@ -301,6 +301,42 @@ fn probes_stay_where_they_cost_little() -> Result<()> {
     Ok(())
 }
 
+/// Probes have gone for good when breakpoints have taken over: who begins then is not counted from the first call on.
+#[test]
+fn processes_that_begin_when_probes_have_made_way_are_told_to_be_late_or_missing() -> Result<()> {
+    let _serial = serial();
+    let python = python::any()?;
+    let mut workload = calls::run(&python, SCRIPT, &[])?;
+    let arguments = [&BREAKPOINTS[..], &["-s"]].concat();
+    let attached = attach(&workload, "chosen", &arguments)?;
+    let own = known(&work(&mut workload, "plain", ROUNDS[0])?, "chosen")?;
+    until_watched(&workload)?;
+    // As many processes, each of which calls its own once.
+    const CHILDREN: u64 = 3;
+    let theirs = known(&work(&mut workload, "children", CHILDREN)?, "chosen")?;
+    ensure!(theirs == CHILDREN);
+    let taken = attached.stop()?;
+    let report = taken.report()?;
+    let number = |name: &str| report.whole[name].as_u64().with_context(|| format!("no {name}"));
+    let (late, missed) = (number("late_processes")?, number("missed_processes")?);
+    let found: u64 = report.functions.iter().filter_map(|function| function.calls).sum();
+    ensure!(
+        found >= own && found <= own + theirs && found + late + missed >= own + theirs,
+        "{found} calls, {late} processes late and {missed} missing\n{}",
+        taken.outcome.stderr
+    );
+    ensure!(
+        (late + missed == 0) == (report.whole["calls_exact"] == true),
+        "{}",
+        taken.outcome.stderr
+    );
+    ensure!(
+        late + missed > 0,
+        "all were counted from the first call on, so nothing was tested"
+    );
+    Ok(())
+}
+
 #[test]
 fn after_the_recording_nothing_is_watched_and_the_target_runs_on() -> Result<()> {
     let _serial = serial();

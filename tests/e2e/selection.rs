@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
+    calls::{self, Calls},
     folded::{Folded, has},
     pprof,
     profiler::Profiler,
@@ -143,6 +144,37 @@ fn cgroup_records_what_is_in_it_and_below() -> Result<()> {
         .context("no cgroup of version 2")?;
     let folded = record(&["--cgroup", name])?;
     ensure!(folded.share_of("lines") > 0.98, "{folded}");
+    Ok(())
+}
+
+#[test]
+fn calls_of_a_cgroup_are_those_of_what_is_in_it_and_below() -> Result<()> {
+    let _serial = serial();
+    let Some(cgroup) = TestCgroup::new("below")? else {
+        return Ok(());
+    };
+    let python = python::any()?;
+    let mut workloads = [3, 5, 7]
+        .map(|rounds| calls::run(&python, "busy.py", &[]).map(|workload| (rounds, workload)))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    cgroup.take(&cgroup.path, &workloads[0].1)?;
+    cgroup.take(&cgroup.below, &workloads[1].1)?;
+    let path = cgroup.path.to_str().context("not UTF-8")?;
+    let attached = Calls::record(&["--cgroup", path])?.args(calls::WITHOUT_END).start()?;
+    for (rounds, workload) in &mut workloads {
+        workload.tell(&rounds.to_string())?;
+        workload.value()?;
+    }
+    let report = attached.stop()?.report()?;
+    // Each is a file of its own.
+    let found = report
+        .functions
+        .iter()
+        .filter(|function| function.place.name == "one_round");
+    let mut found: Vec<_> = found.filter_map(|function| function.calls).collect();
+    found.sort_unstable();
+    ensure!(found == [3, 5], "{found:?} rounds\n{}", report.shown());
     Ok(())
 }
 

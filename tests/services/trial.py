@@ -4,8 +4,8 @@ is true. Run as root, on a machine that is otherwise quiet:
     python3.12 -m venv /tmp/trial && /tmp/trial/bin/pip install -r tests/services/requirements.txt
     sudo /tmp/trial/bin/python tests/services/trial.py old=PATH/profiler new=target/release/profiler
 
-Each argument is a name and a profiler; the trials alternate between them. `--only picture,calls,memory` runs some of
-them, `--runs N` repeats. Everything listens on the loopback address and ends with the trial.
+Each argument is a name and a profiler; the trials alternate between them. `--only picture,calls,slowdown,memory` runs
+some of them, `--runs N` repeats, `--suite DIR` is an unpacked source distribution with tests for pytest. Everything listens on the loopback address and ends with the trial.
 """
 
 import http.client
@@ -169,10 +169,70 @@ def calls(profilers, scratch, runs):
                 finding = next((line for line in table.splitlines() if "for each" in line), "none")
                 yield name, "budget", {
                     "measured slow-down": f"{held['mean_ms'] / free['mean_ms']:.2f}",
-                    "p95": f"{free['p95_ms']:.1f} -> {held['p95_ms']:.1f} ms",
+                    **{
+                        name: f"{free[f'{name}_ms']:.1f} -> {held[f'{name}_ms']:.1f} ms"
+                        for name in ("p50", "p95", "p99")
+                    },
                     "stated": sentence.strip(),
                     "N+1": finding.strip(),
                 }
+
+
+# What a program says of its own time: a test suite, and a process that waits nearly all the time.
+SUITE = """
+import sys, time
+began = time.perf_counter()
+import pytest
+said = pytest.main(["-q", "-p", "no:cacheprovider", "tests"])
+print("TOOK", time.perf_counter() - began, time.process_time(), flush=True)
+sys.exit(said)
+"""
+IDLE = """
+import json, time
+def turn():
+    return json.loads(json.dumps([{"a": n} for n in range(20)]))
+began = time.perf_counter()
+for _ in range(200):
+    turn()
+    time.sleep(0.02)
+print("TOOK", time.perf_counter() - began, time.process_time(), flush=True)
+"""
+
+
+def took(command, folder):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    found = re.search(r"TOOK ([\d.]+) ([\d.]+)", done.stdout)
+    if not found:
+        sys.exit(f"{command} ended without its time:\n{done.stdout}\n{done.stderr}")
+    return float(found[1]), float(found[2])
+
+
+def slowdown(profilers, scratch, runs):
+    """How many times as long a test suite takes (`--suite DIR`), and an idle process, by their own clocks and as told."""
+    programs = [("idle", IDLE, HERE)]
+    if SUITES:
+        programs += [(f"pytest of {suite.name}", SUITE, suite) for suite in SUITES]
+    for what, text, folder in programs:
+        command = [sys.executable, "-c", text]
+        for _ in range(runs):
+            for name, profiler in profilers:
+                for options in ([], ["--max-overhead", "1.5"], ["--max-overhead", "1000"]):
+                    free = min(took(command, folder) for _ in range(2))
+                    summary = scratch / "slowdown.json"
+                    held = took(
+                        [profiler, "calls", "--summary-json", summary, "-o", scratch / "slowdown.csv", "--force",
+                         *options, "--", *command],
+                        folder,
+                    )
+                    calls = json.loads(summary.read_text())["calls"]
+                    told = calls["slow_down"]
+                    yield name, what, {
+                        "options": " ".join(options) or "none",
+                        "alone": f"{free[0]:.2f} s ({free[1]:.2f} of CPU)",
+                        "measured": f"{held[0] / free[0]:.2f} (CPU {held[1] / free[1]:.2f})",
+                        "told": f"{told['factor']:.2f} ({told['least']:.2f} to {told['most']:.2f})",
+                        "windows": calls["windows"],
+                    }
 
 
 def memory(profilers, scratch, runs):
@@ -201,7 +261,8 @@ def memory(profilers, scratch, runs):
                 }
 
 
-TRIALS = {"picture": picture, "calls": calls, "memory": memory}
+TRIALS = {"picture": picture, "calls": calls, "slowdown": slowdown, "memory": memory}
+SUITES = []
 
 
 def main():
@@ -215,9 +276,14 @@ def main():
         at = arguments.index("--runs")
         runs = int(arguments[at + 1])
         del arguments[at : at + 2]
+    while "--suite" in arguments:
+        at = arguments.index("--suite")
+        SUITES.append(Path(arguments[at + 1]).resolve())
+        del arguments[at : at + 2]
     profilers = [tuple(argument.split("=", 1)) for argument in arguments]
     if not profilers or any(len(pair) != 2 for pair in profilers):
         sys.exit(__doc__)
+    profilers = [(name, str(Path(profiler).resolve())) for name, profiler in profilers]
     with tempfile.TemporaryDirectory() as scratch:
         for trial in only:
             for name, what, facts in TRIALS[trial](profilers, Path(scratch), runs):

@@ -33,8 +33,9 @@ struct Under {
     lines: FxHashMap<u32, u64>,
 }
 
-/// `edge`: by how many calls of a caller a count can be off, because some were under way when counting began or ended.
-pub(super) fn find(window: &Window, functions: &Functions, edge: f64) -> Vec<Repeated> {
+/// `edge`: by how many of so many calls of a caller a count can be off, because some were under way when counting began or
+/// ended.
+pub(super) fn find(window: &Window, functions: &Functions, edge: &impl Fn(u64) -> f64) -> Vec<Repeated> {
     let codes = &window.ledger.codes;
     let asking: FxHashMap<CodeId, &'static str> = functions
         .iter()
@@ -76,7 +77,7 @@ pub(super) fn find(window: &Window, functions: &Functions, edge: f64) -> Vec<Rep
             // Of n samples that all say the same, three in n may not be so.
             let unsure = (1.0 - share).max(3.0 / all as f64);
             let each = calls as f64 / times as f64 * share;
-            let error = each * (edge / times as f64).hypot(unsure);
+            let error = each * (edge(times) / times as f64).hypot(unsure);
             (each - error >= FEWEST / 2.0).then(|| {
                 let (callee, caller) = (codes.get(callee), codes.get(caller));
                 Repeated {

@@ -4,6 +4,7 @@ pub mod ancestry;
 pub mod cgroup;
 pub mod comm;
 pub mod command;
+pub mod cpu_clock;
 pub mod file;
 pub mod files;
 pub mod maps;

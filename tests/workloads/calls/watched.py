@@ -3,6 +3,7 @@
 # "inner": [ns], "outer": [ns]}.
 import dis
 import json
+import subprocess
 import sys
 import threading
 from time import perf_counter_ns
@@ -150,6 +151,12 @@ def looked_at(rounds):
             chosen.__code__ == chosen.__code__
 
 
+# Other processes, each of which has a function of that name and calls it once.
+def children(rounds):
+    for _ in range(rounds):
+        subprocess.run([sys.executable, "-S", "-c", "def chosen(): pass\nchosen()"], check=True)
+
+
 TASKS = {
     "plain": (plain, {"chosen": 1}),
     "recursion": (recursion, {"descends": 10}),
@@ -160,6 +167,7 @@ TASKS = {
     "enclosing": (enclosing, {"enclosed": 1}),
     "threads": (threads, {"chosen": 8}),
     "looked_at": (looked_at, {"chosen": 1}),
+    "children": (children, {"chosen": 1}),
 }
 
 MADE = []

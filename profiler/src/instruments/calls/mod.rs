@@ -27,11 +27,11 @@ use self::{
     windows::{Pace, Window},
 };
 use crate::{
-    calls::{Counted, FASTEST_CALL_NS, Main, Pattern, Timing, WindowCount, report},
+    calls::{Counted, FASTEST_CALL_NS, Main, Pattern, Timing, Windows, report, windows::Sampling},
     config::{CallsConfig, Config, Target, Via},
     cost::monotonic_ns,
     foreign,
-    governor::{self, Governor, HIT_ERROR, TrapCost, cpu_time_ns, stepped},
+    governor::{self, Governor, TrapCost, cpu_time_ns, stepped},
     instruments::{CallNeeds, Change, Instrument, Needs, Picture, Told, Turn, content::Content},
     orders::{CallPlace, Orders},
     process::{
@@ -77,8 +77,11 @@ pub struct Calls {
     pace: Pace,
     /// Time in which calls were counted, the window that is open not included.
     observed: Duration,
-    /// Calls in each window that is closed.
-    windows: Vec<WindowCount>,
+    /// Windows that are closed, and what they say of the rest.
+    windows: u64,
+    sampling: Sampling,
+    /// How long a command's first window was, if it had one.
+    first: Option<Duration>,
     codes: FxHashMap<CodeKey, CodeId>,
     chosen: FxHashSet<CodeId>,
     /// What each instance was started as, if it could be found out.
@@ -95,6 +98,8 @@ pub struct Calls {
     spent: bool,
     /// Calls that began before are not timed (CLOCK_MONOTONIC): breakpoints took over then.
     timed_since_ns: u64,
+    /// Nobody saw what began and ended just before (CLOCK_MONOTONIC): a window opened then.
+    seen_since_ns: u64,
     /// Calls that could not be counted.
     lost: u64,
 }
@@ -147,9 +152,16 @@ impl Calls {
             governor: None,
             watching: Watching::new(wanted),
             window: Window::Open { since: Instant::now() },
-            pace: Pace::new(wanted.max_overhead, config.duration),
+            pace: Pace::new(
+                wanted.max_overhead,
+                config.duration,
+                wanted.whole_at_first,
+                !wanted.functions.is_empty(),
+            ),
             observed: Duration::ZERO,
-            windows: Vec::new(),
+            windows: 0,
+            sampling: Sampling::default(),
+            first: None,
             codes: FxHashMap::default(),
             chosen: FxHashSet::default(),
             mains: FxHashMap::default(),
@@ -164,6 +176,7 @@ impl Calls {
             warnings: Vec::new(),
             spent: false,
             timed_since_ns: 0,
+            seen_since_ns: 0,
             lost: 0,
         }
     }
@@ -413,11 +426,14 @@ impl Calls {
             let trap = self.governor.as_ref().map(Governor::trap);
             let paid_ns = trap.map_or(0.0, |trap| trap.of_toll(&call.paid, self.watching.trap_ns()));
             let timing = self.timing.entry(code).or_default();
-            if call.took_ns != 0 && call.time_ns.saturating_sub(call.took_ns) < self.timed_since_ns {
+            let began_ns = call.time_ns.saturating_sub(call.took_ns);
+            if call.took_ns != 0 && began_ns < self.timed_since_ns {
                 timing.left_out += 1;
                 continue;
             }
-            timing.add(call.took_ns, paid_ns, caller, own);
+            // The frame that ends lies where one did whose end was not seen.
+            let took_ns = if began_ns < self.seen_since_ns { 0 } else { call.took_ns };
+            timing.add(took_ns, paid_ns, caller, own);
         }
         self.follow_ended(kernel, recording);
         self.follow_windows(kernel, recording)?;
@@ -507,27 +523,13 @@ impl Calls {
         self.counted.iter().map(|(_, count)| count.calls).sum()
     }
 
-    /// What the program ran for itself in the time observed, at least and at most, and in the rest of the recording.
-    fn undisturbed(&self, length: Duration) -> (Range<Duration>, Duration) {
-        let floor_ns = self.all_calls().saturating_mul(FASTEST_CALL_NS) as f64;
-        if let Some(own) = self.pace.own(floor_ns) {
-            return own;
-        }
-        // Nobody knows: as if it had run all the time.
-        let lost = self.pace.lost(self.observed);
-        let fastest = Duration::from_nanos(self.all_calls().saturating_mul(FASTEST_CALL_NS)).min(self.observed);
-        let most = self.observed.saturating_sub(lost.mul_f64(1.0 - HIT_ERROR)).max(fastest);
-        let least = self.observed.saturating_sub(lost.mul_f64(1.0 + HIT_ERROR));
-        (least.max(fastest).min(most)..most, length.saturating_sub(self.observed))
-    }
-
     fn summary(&self, lines: Vec<String>, counters: &[u64; COUNTERS], length: Duration) -> CallsSummary {
         let counter = |counter: Counter| counters[counter as usize];
         CallsSummary {
             lines,
             observed_s: self.observed.as_secs_f64(),
             in_windows_for: self.spent.then_some(self.wanted.max_overhead),
-            windows: self.windows.len() as u64,
+            windows: self.windows,
             entry_hits: counter(Counter::EntryHits),
             return_hits: counter(Counter::ReturnHits),
             trap_ns: self.governor.as_ref().map_or(0.0, Governor::trap_ns),
@@ -619,10 +621,7 @@ impl Instrument for Calls {
 
     fn content(&mut self, recorded: &window::Window, length: Duration) -> (Content, Vec<String>) {
         let cost = self.governor.as_ref().map(|_| self.cost(length));
-        let (undisturbed, elsewhere) = self.undisturbed(length);
         let counted = Counted {
-            undisturbed,
-            elsewhere,
             per: self.per.as_ref(),
             beginning: self.late.told(),
             lost: self.lost,
@@ -631,7 +630,11 @@ impl Instrument for Calls {
             chosen: &self.chosen,
             only_chosen: !self.patterns.is_empty(),
             timing: &self.timing,
-            windows: (self.wanted.duty.is_some() || self.spent).then_some(&self.windows[..]),
+            windows: (self.wanted.duty.is_some() || self.spent).then(|| Windows {
+                first: self.first,
+                sampling: &self.sampling,
+                rest: self.pace.rest(),
+            }),
             observed: self.observed,
             sampled: self.sampled,
             length,

@@ -7,7 +7,8 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
-    ops::Range,
+    mem,
+    ops::{Add, Sub},
     time::{Duration, Instant},
 };
 
@@ -16,24 +17,34 @@ use rustc_hash::FxHashMap;
 
 use super::Calls;
 use crate::{
-    calls::WindowCount,
-    governor::{HIT_ERROR, Hits, MOST_THINKABLE, SlowDown, cpu_time_ns},
+    calls::windows::{Ended, Sampling},
+    cost::monotonic_ns,
+    governor::{HIT_ERROR, Hits, MOST_THINKABLE, SlowDown},
     orders::Orders,
+    process::cpu_clock::CpuClock,
     recording::Recording,
 };
 
 /// How long calls are counted at a time, with `--duty`.
 const WINDOW: Duration = Duration::from_millis(250);
 /// So much may be spent of a process's time at once: what comes on top of a request that meets a window.
-const BURST_NS: f64 = 25e6;
+const BURST_NS: f64 = 8e6;
+/// The same where functions are to be timed: a call, with all the calls in it that are slowed down, has to fit. Breakpoints
+/// take over when each has been seen, where they can.
+const BURST_TIMED_NS: f64 = 60e6;
+/// So much of a command's, from its beginning on, before windows begin: whoever starts a program of some seconds to have its
+/// calls counted waits that long rather than have them estimated.
+const FIRST_NS: f64 = 5e9;
 /// Of a program that idles so much of the time may be spent, however little it does: nobody feels a hundredth.
 const IDLE_SHARE: f64 = 0.01;
 /// From one window to the next, at the longest; so many are wanted in a recording whose length is known.
-const LONGEST_CYCLE: Duration = Duration::from_secs(1);
-const SHORTEST_CYCLE: Duration = Duration::from_millis(300);
-const WINDOWS_WANTED: u32 = 20;
+const LONGEST_CYCLE: Duration = Duration::from_millis(500);
+const SHORTEST_CYCLE: Duration = Duration::from_millis(100);
+const WINDOWS_WANTED: u32 = 50;
 /// How soon a window that is open is looked at again.
-const LOOK_SOON: Duration = Duration::from_millis(2);
+const LOOK_SOON: Duration = Duration::from_millis(1);
+/// How often what was spent is set against what the program did by itself.
+const SETTLE_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Window {
@@ -47,35 +58,83 @@ pub(super) enum Window {
     Over,
 }
 
+/// CPU time of the program, and of that what we have spent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    used_ns: f64,
+    spent_ns: f64,
+}
+
+impl Used {
+    fn own_ns(self) -> f64 {
+        self.used_ns - self.spent_ns
+    }
+}
+
+impl Sub for Used {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            used_ns: self.used_ns - other.used_ns,
+            spent_ns: self.spent_ns - other.spent_ns,
+        }
+    }
+}
+
+impl Add for Used {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            used_ns: self.used_ns + other.used_ns,
+            spent_ns: self.spent_ns + other.spent_ns,
+        }
+    }
+}
+
 /// What may be spent, and what was.
 pub(super) struct Pace {
     /// The program may take so many times as long.
     most: f64,
-    cycle: Duration,
+    /// Of the recording, if it is known.
+    length: Option<Duration>,
+    started: Instant,
+    /// What may be spent at once, in a command's first window and in others.
+    first_ns: f64,
+    burst_ns: f64,
     /// What may be spent now. It grows with what the program does by itself, and a little with time.
     left_ns: f64,
-    looked: Instant,
-    spent_ns: f64,
-    used_ns: f64,
-    /// CPU time of the program while windows were open, and of that what we have spent.
-    used_within_ns: f64,
-    spent_within_ns: f64,
-    /// CPU time of each process when it was last seen: it may be gone.
-    clocks: FxHashMap<u32, u64>,
+    /// Until when that is so, and what was used by then. Threads that ran at once, one at least.
+    settled: Instant,
+    settled_all: Used,
+    at_once: f64,
+    all: Used,
+    /// While windows were open, and before the one that is.
+    within: Used,
+    before: Used,
+    /// Of each process: it may be gone.
+    clocks: FxHashMap<u32, CpuClock>,
 }
 
 impl Pace {
-    pub fn new(most: f64, length: Option<Duration>) -> Self {
-        let cycle = length.map_or(LONGEST_CYCLE, |length| length / WINDOWS_WANTED);
+    /// `from_the_first`: a command is counted from its beginning on, and may cost more at first. `timed`: so are functions.
+    pub fn new(most: f64, length: Option<Duration>, from_the_first: bool, timed: bool) -> Self {
+        let burst_ns = if timed { BURST_TIMED_NS } else { BURST_NS };
+        let first_ns = if from_the_first { FIRST_NS } else { burst_ns };
         Self {
             most,
-            cycle: cycle.clamp(SHORTEST_CYCLE, LONGEST_CYCLE),
-            left_ns: BURST_NS,
-            looked: Instant::now(),
-            spent_ns: 0.0,
-            used_ns: 0.0,
-            used_within_ns: 0.0,
-            spent_within_ns: 0.0,
+            first_ns,
+            length,
+            started: Instant::now(),
+            burst_ns,
+            left_ns: first_ns,
+            settled: Instant::now(),
+            settled_all: Used::default(),
+            at_once: 1.0,
+            all: Used::default(),
+            within: Used::default(),
+            before: Used::default(),
             clocks: FxHashMap::default(),
         }
     }
@@ -83,89 +142,94 @@ impl Pace {
     /// CPU time of these processes, those that are gone included.
     fn cpu_ns(&mut self, pids: impl Iterator<Item = u32>) -> u64 {
         for pid in pids {
-            let clock = self.clocks.entry(pid).or_default();
-            *clock = (*clock).max(cpu_time_ns(pid));
+            self.clocks.entry(pid).or_insert_with(|| CpuClock::of(pid));
         }
-        self.clocks.values().sum()
+        self.clocks.values_mut().map(CpuClock::read_ns).sum()
     }
 
     /// Takes in what was spent and used so far, in all. Returns whether more was spent than may be.
     fn look(&mut self, now: Instant, spent_ns: f64, used_ns: f64, open: bool) -> bool {
-        let passed_ns = now.saturating_duration_since(self.looked).as_nanos() as f64;
-        let used_now_ns = (used_ns - self.used_ns).max(0.0);
-        let spent_now_ns = (spent_ns - self.spent_ns).max(0.0);
-        (self.looked, self.spent_ns, self.used_ns) = (now, spent_ns, used_ns);
+        let all = Used { used_ns, spent_ns };
         if open {
-            self.used_within_ns += used_now_ns;
-            self.spent_within_ns += spent_now_ns;
+            self.within = self.within + (all - self.all);
         }
+        self.all = all;
+        if now.saturating_duration_since(self.settled) >= SETTLE_EVERY {
+            self.settle(now);
+        }
+        let pending = self.all - self.settled_all;
+        self.left_ns - pending.spent_ns / self.at_once < 0.0
+    }
+
+    /// What was spent is set against what the program did by itself. Not at each look: what is spent while a thread waits for
+    /// its turn on a processor is seen before the time is that it took.
+    fn settle(&mut self, now: Instant) {
+        let passed_ns = now.saturating_duration_since(self.settled).as_nanos() as f64;
+        let since = self.all - self.settled_all;
+        (self.settled, self.settled_all) = (now, self.all);
         // What a hit costs is not known well enough to say that nothing is left. Whoever allows so much never runs out.
-        let own_ns = (used_now_ns - spent_now_ns).max(used_now_ns / MOST_THINKABLE);
-        let felt_ns = spent_now_ns.min(used_now_ns);
+        let own_ns = since.own_ns().max(since.used_ns / MOST_THINKABLE);
+        let felt_ns = since.spent_ns.min(since.used_ns);
         // Several processes, or several threads that run at once, feel each their part.
-        let at_once = (used_now_ns / passed_ns.max(1.0)).max(1.0);
+        self.at_once = (since.used_ns / passed_ns.max(1.0)).max(1.0);
         let earned_ns = own_ns * (self.most - 1.0) + passed_ns * IDLE_SHARE;
-        self.left_ns = (self.left_ns + (earned_ns - felt_ns) / at_once).min(BURST_NS);
-        self.left_ns < 0.0
+        self.left_ns = (self.left_ns + (earned_ns - felt_ns) / self.at_once).min(self.first_ns);
     }
 
     fn may_open(&self) -> bool {
-        self.left_ns >= BURST_NS * 0.9
+        self.left_ns >= self.burst_ns * 0.9
     }
 
-    /// From one window to the next. Not always the same, so as not to fall in with what the program does periodically.
+    /// From one window to the next, on average.
     fn cycle(&self) -> Duration {
+        let length = self.length.unwrap_or_else(|| self.started.elapsed());
+        (length / WINDOWS_WANTED).clamp(SHORTEST_CYCLE, LONGEST_CYCLE)
+    }
+
+    /// Not always the same, so as not to fall in with what the program does periodically; and never so short that one request
+    /// meets two, unless it is a long one.
+    fn next_cycle(&self) -> Duration {
         let drawn = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
-        self.cycle.mul_f64(0.75 + 0.5 * drawn)
+        self.cycle().mul_f64(0.5 + drawn)
+    }
+
+    /// What was used and spent in the window that has ended, and whether it was a command's first one, which may cost more.
+    fn end_window(&mut self) -> (Used, bool) {
+        let window = self.within - mem::replace(&mut self.before, self.within);
+        let is_first = self.first_ns > self.burst_ns;
+        self.first_ns = self.burst_ns;
+        self.left_ns = self.left_ns.min(self.burst_ns);
+        (window, is_first)
     }
 
     /// While windows were open. `floor_ns`: what the program's calls need at least.
     pub fn within(&self, floor_ns: f64) -> SlowDown {
-        SlowDown::of(self.used_within_ns, self.spent_within_ns, floor_ns)
+        SlowDown::of(self.within.used_ns, self.within.spent_ns, floor_ns)
     }
 
     /// Over the recording, as it is felt: of a program that waits nearly all the time, of that time.
     pub fn over_all(&self, length: Duration, floor_ns: f64) -> SlowDown {
         let length_ns = length.as_nanos() as f64;
-        let used_ns = if self.is_idle(length) { length_ns } else { self.used_ns };
-        SlowDown::of(used_ns, self.spent_ns, floor_ns)
+        let Used { used_ns, spent_ns } = self.all;
+        let used_ns = if self.is_idle(length) { length_ns } else { used_ns };
+        SlowDown::of(used_ns, spent_ns, floor_ns)
     }
 
     /// Whether what was spent is too little to be felt, in a program that waits nearly all the time.
     pub fn is_idle(&self, length: Duration) -> bool {
         let length_ns = length.as_nanos() as f64;
-        self.spent_ns < IDLE_SHARE * length_ns && self.used_ns < 0.1 * length_ns
+        self.all.spent_ns < IDLE_SHARE * length_ns && self.all.used_ns < 0.1 * length_ns
     }
 
     /// What there was of windows does not count.
     fn forget_windows(&mut self) {
-        (self.used_within_ns, self.spent_within_ns) = (0.0, 0.0);
+        (self.within, self.before) = Default::default();
     }
 
-    /// How many processors the program kept busy while windows were open, one at least.
-    fn at_once(&self, observed: Duration) -> f64 {
-        (self.used_within_ns / observed.as_nanos().max(1) as f64).max(1.0)
-    }
-
-    /// CPU time that the program had for itself: while windows were open, at least and at most, and in the rest of the
-    /// recording. Its calls go by that, and not by time in which it waited, for a processor too. `floor_ns`: what the calls
-    /// that were counted need at least. `None` if nothing is known of it.
-    pub fn own(&self, floor_ns: f64) -> Option<(Range<Duration>, Duration)> {
-        if self.used_within_ns <= 0.0 {
-            return None;
-        }
-        let time = |ns: f64| Duration::from_nanos(ns.max(0.0) as u64);
-        let floor_ns = floor_ns.min(self.used_within_ns);
-        let within = |spent_ns: f64| (self.used_within_ns - spent_ns).max(floor_ns);
-        let least = within(self.spent_within_ns * (1.0 + HIT_ERROR));
-        let most = within(self.spent_within_ns * (1.0 - HIT_ERROR));
-        let rest = (self.used_ns - self.used_within_ns) - (self.spent_ns - self.spent_within_ns);
-        Some((time(least)..time(most), time(rest)))
-    }
-
-    /// What of the time observed was lost.
-    pub fn lost(&self, observed: Duration) -> Duration {
-        Duration::from_nanos((self.spent_within_ns / self.at_once(observed)) as u64)
+    /// CPU time that the program had for itself while no window was open. Its calls go by that, and not by time in which it
+    /// waited, for a processor too.
+    pub fn rest(&self) -> Duration {
+        Duration::from_nanos((self.all - self.within).own_ns().max(0.0) as u64)
     }
 }
 
@@ -175,14 +239,21 @@ impl Calls {
             Window::Open { since } => {
                 let spent = self.look(kernel)?;
                 let now = Instant::now();
-                let over = self.wanted.duty.is_some() && now.duration_since(since) >= WINDOW;
+                // One that lasts would be one witness of what others are many of. Where functions are timed it is the calls
+                // that last.
+                let many = self.spent && self.patterns.is_empty();
+                let longest = match self.wanted.duty {
+                    Some(_) => Some(WINDOW),
+                    None => many.then(|| self.pace.cycle()),
+                };
+                let over = longest.is_some_and(|longest| now.duration_since(since) >= longest);
                 if spent || over {
                     self.close(kernel, now)?;
                     self.spent |= spent;
                     let pause = match self.wanted.duty {
                         // The next window waits until the program has made up for this one.
                         Some(duty) => WINDOW.div_f64(duty),
-                        None => self.pace.cycle(),
+                        None => self.pace.next_cycle(),
                     };
                     self.window = Window::Closed { until: since + pause };
                 }
@@ -194,6 +265,8 @@ impl Calls {
                     return Ok(());
                 }
                 self.window = Window::Open { since: Instant::now() };
+                // Calls that were under way when the last one ended have ended unseen, and what began in their place.
+                self.seen_since_ns = monotonic_ns();
                 for pid in recording.pids().collect::<Vec<_>>() {
                     self.probe(kernel, recording, pid);
                 }
@@ -225,23 +298,41 @@ impl Calls {
         self.detach(kernel);
         self.window = Window::Closed { until: now };
         self.look(kernel)?;
-        let all = kernel.calls().iter().map(|(_, count)| count.calls).sum::<u64>();
-        let before = self.windows.iter().map(|window| window.calls).sum::<u64>();
-        self.windows.push(WindowCount {
-            calls: all.saturating_sub(before),
-            length: now.duration_since(since),
-        });
+        let length = now.duration_since(since);
+        let counts = kernel.calls();
+        let (Used { used_ns, spent_ns }, is_first) = self.pace.end_window();
+        // Nor is it a witness of others how a program began that cost little for long.
+        let lasted = self.wanted.duty.is_none() && self.windows == 0 && length > self.pace.cycle();
+        if is_first || lasted {
+            self.first = Some(length);
+            self.sampling = Sampling::begin(&counts);
+        } else {
+            let ended = Ended {
+                length,
+                stands_for: self
+                    .wanted
+                    .duty
+                    .map_or_else(|| self.pace.cycle(), |duty| WINDOW.div_f64(duty)),
+                used_ns,
+                spent_ns,
+            };
+            self.sampling.add(&counts, ended, HIT_ERROR);
+        }
+        self.windows += 1;
         Ok(())
     }
 
     /// Calls are counted as they should be from now on: what there is of windows in which the program was slowed down is
     /// forgotten.
     pub(super) fn begin_anew(&mut self, kernel: &dyn Orders) {
-        if self.windows.is_empty() {
+        if self.windows == 0 {
             return;
         }
-        self.before = kernel.calls().into_iter().collect();
-        self.windows.clear();
+        let counts = kernel.calls();
+        self.sampling = Sampling::begin(&counts);
+        self.before = counts.into_iter().collect();
+        self.first = None;
+        self.windows = 0;
         self.observed = Duration::ZERO;
         self.pace.forget_windows();
         self.spent = false;
@@ -282,20 +373,21 @@ mod tests {
 
     /// Looks every two milliseconds, of which the program was ours for that share. Returns when it was enough.
     fn enough(pace: &mut Pace, share: f64, busy: f64) -> Option<u32> {
-        let start = pace.looked;
+        let (start, Used { used_ns, spent_ns }) = (pace.settled, pace.all);
         (1..=5_000).find(|step| {
             let passed = f64::from(2 * *step) * MS;
             let used = passed * busy;
-            pace.look(start + Duration::from_nanos(passed as u64), used * share, used, true)
+            let now = start + Duration::from_nanos(passed as u64);
+            pace.look(now, spent_ns + used * share, used_ns + used, true)
         })
     }
 
     #[test]
     fn a_window_adds_no_more_to_a_request_than_a_burst() {
-        let mut pace = Pace::new(1.5, None);
+        let mut pace = Pace::new(1.5, None, false, false);
         // Three quarters of a busy program's time are ours: 1.5 ms of each 2, and 0.25 are earned.
         let steps = enough(&mut pace, 0.75, 1.0);
-        assert!(steps.is_some_and(|steps| (18..22).contains(&steps)), "{steps:?}");
+        assert!(steps.is_some_and(|steps| (6..8).contains(&steps)), "{steps:?}");
         assert!((pace.within(0.0).factor - 4.0).abs() < 1e-6);
         assert!(!pace.may_open());
     }
@@ -303,37 +395,51 @@ mod tests {
     #[test]
     fn what_costs_less_than_it_may_is_counted_all_the_time() {
         // A fifth: 1.25 times as long.
-        assert_eq!(enough(&mut Pace::new(1.5, None), 0.2, 1.0), None);
+        assert_eq!(enough(&mut Pace::new(1.5, None, false, false), 0.2, 1.0), None);
         // A process that idles, though it does most of what it does for us.
-        let mut idle = Pace::new(1.5, None);
+        let mut idle = Pace::new(1.5, None, false, false);
         assert_eq!(enough(&mut idle, 0.9, 0.01), None);
         let length = Duration::from_secs(10);
         assert!(idle.is_idle(length) && idle.over_all(length, 0.0).factor < 1.01);
     }
 
     #[test]
-    fn a_program_s_own_time_is_without_what_it_waited_for_a_processor() {
-        let mut pace = Pace::new(1.5, None);
-        let start = pace.looked;
+    fn what_calls_between_windows_go_by_is_without_what_was_ours_and_what_was_waited_for() {
+        let mut pace = Pace::new(1.5, None, false, false);
+        let start = pace.settled;
         let at = |ms: u64| start + Duration::from_millis(ms);
-        // Of 100 ms the program had 60, of which 40 were ours; then 200 of 400, all its own.
+        // Of 100 ms the program had 60, of which 40 were ours; then, of 400, 205, of which 5 were.
         pace.look(at(100), 40.0 * MS, 60.0 * MS, true);
-        pace.look(at(500), 40.0 * MS, 260.0 * MS, false);
-        let ms = Duration::from_millis;
-        assert_eq!(pace.own(0.0), Some((ms(10)..ms(30), ms(200))));
-        // Its calls need more than seems to be left.
-        assert_eq!(pace.own(12.0 * MS), Some((ms(12)..ms(30), ms(200))));
-        assert_eq!(Pace::new(1.5, None).own(0.0), None);
+        let (window, is_first) = pace.end_window();
+        pace.look(at(500), 45.0 * MS, 265.0 * MS, false);
+        assert_eq!(
+            (window.used_ns, window.spent_ns, is_first),
+            (60.0 * MS, 40.0 * MS, false)
+        );
+        assert_eq!(pace.rest(), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_command_may_cost_more_at_first_and_then_no_more_than_others() {
+        let mut pace = Pace::new(1.5, None, true, false);
+        let steps = enough(&mut pace, 0.9, 1.0).unwrap_or(0);
+        assert!(pace.end_window().1 && (2_000..4_000).contains(&steps), "{steps}");
+        let start = pace.settled;
+        let (spent, used) = (pace.all.spent_ns, pace.all.used_ns);
+        // A long while later there is no more to spend than for any window.
+        pace.look(start + Duration::from_secs(60), spent, used + 60_000.0 * MS, false);
+        assert!(pace.may_open());
+        assert!(enough(&mut pace, 0.75, 1.0).is_some_and(|steps| steps < 8) && !pace.end_window().1);
     }
 
     #[test]
     fn the_next_window_waits_until_the_program_has_earned_it() {
-        let mut pace = Pace::new(1.5, Some(Duration::from_secs(5)));
+        let mut pace = Pace::new(1.5, Some(Duration::from_secs(5)), false, false);
         assert!(enough(&mut pace, 0.9, 1.0).is_some());
-        let (spent, used) = (pace.spent_ns, pace.used_ns);
+        let (spent, used) = (pace.all.spent_ns, pace.all.used_ns);
         let later = |ms: u64| Duration::from_millis(ms);
-        let start = pace.looked;
-        assert!(!pace.look(start + later(20), spent, used + 20.0 * MS, false) && !pace.may_open());
-        assert!(!pace.look(start + later(90), spent, used + 90.0 * MS, false) && pace.may_open());
+        let start = pace.settled;
+        assert!(!pace.look(start + later(12), spent, used + 12.0 * MS, false) && !pace.may_open());
+        assert!(!pace.look(start + later(30), spent, used + 30.0 * MS, false) && pace.may_open());
     }
 }

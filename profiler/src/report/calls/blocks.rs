@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Caller, CallsReport, Function, Histogram, PERCENTILES, Time, Timed, ratio,
     summary::paragraphs,
-    table::{Table, count_of, place, rate, seconds, to_duration},
+    table::{Table, count_of, mark_of, place, rate, seconds, to_duration},
 };
 use crate::{
     humanize::{count, duration, percent},
@@ -68,7 +68,7 @@ fn push(text: &mut String, indent: &str, lines: &str) {
 
 fn calls(report: &CallsReport, function: &Function) -> String {
     let calls = function.calls.unwrap_or_default();
-    let mut text = if calls.exact { String::new() } else { "~".to_owned() };
+    let mut text = mark_of(&calls).to_owned();
     text.push_str(&count_of(calls.all, "call"));
     if calls.error > 0 {
         text.push_str(&format!(" (± {})", count(calls.error)));

@@ -119,7 +119,8 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
         late_s: report.beginning.most.as_secs_f64(),
         missed_processes: report.beginning.missed,
         lost_calls: report.lost,
-        calls_error: report.scaled.map_or(total.calls.error, |scaled| scaled.error),
+        calls_at_least: report.one_window,
+        calls_error: (!report.one_window).then(|| report.scaled.map_or(total.calls.error, |scaled| scaled.error)),
         calls_per_s: report.per_second(total.calls.all),
         percentile_error: Histogram::ERROR,
         per: report.per.as_ref().map(|per| PerOf {
@@ -168,7 +169,9 @@ struct File<'a> {
     late_s: f64,
     missed_processes: u64,
     lost_calls: u64,
-    calls_error: u64,
+    /// Counts are of one window: there were no fewer calls, and nobody knows how many more.
+    calls_at_least: bool,
+    calls_error: Option<u64>,
     calls_per_s: f64,
     /// Of `p50_ns`, `p95_ns` and `p99_ns`, as a share of them.
     percentile_error: f64,
@@ -342,7 +345,7 @@ impl Numbers {
             ncalls: calls.map(|count| count.all),
             primitive_calls: calls.and_then(|count| count.primitive),
             calls_exact: calls.map(|count| count.exact),
-            calls_error: calls.map(|count| count.error),
+            calls_error: calls.filter(|count| !count.at_least).map(|count| count.error),
             calls_per_s: calls.map(|count| report.per_second(count.all)),
             calls_each: report.per.as_ref().zip(calls).map(|(per, count)| per.each(count.all)),
             own_samples: function.own_samples,

@@ -78,6 +78,7 @@ pub(super) fn sum(a: Count, b: Count) -> Count {
         all: a.all.saturating_add(b.all),
         primitive: a.primitive.zip(b.primitive).map(|(a, b)| a.saturating_add(b)),
         exact: a.exact && b.exact,
+        at_least: a.at_least || b.at_least,
         // Windows are the same for both, so their errors are not independent; the sum is the most they can make.
         error: a.error.saturating_add(b.error),
     }

@@ -47,6 +47,8 @@ pub struct CallsReport {
     pub sampled: Duration,
     /// Counts are of windows, and were scaled up from `observed` to `length`.
     pub scaled: Option<Scaled>,
+    /// Counts are those of one window, of a longer recording: there were at least so many calls.
+    pub one_window: bool,
     /// What counting cost the program, if that is known.
     pub cost: Option<Cost>,
     /// Whether processes that began in the recording are counted from their beginning.
@@ -147,6 +149,8 @@ pub struct Scaled {
     pub error: u64,
     /// Of that, as a part of the counts, what comes of not knowing well enough how much windows slow the program down.
     pub slowed: f64,
+    /// From the beginning of a command until so long after, every call was counted, and nothing scaled up.
+    pub first: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +178,9 @@ pub struct Count {
     /// Calls not made from within a call of the same function, where that is known.
     pub primitive: Option<u64>,
     pub exact: bool,
-    /// Half the width of the 95 % interval of `all`; 0 if it is exact.
+    /// There were no fewer, and nobody knows how many more.
+    pub at_least: bool,
+    /// Half the width of the 95 % interval of `all`; 0 if it is exact, or nothing is known of it.
     pub error: u64,
 }
 

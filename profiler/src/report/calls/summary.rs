@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Beginning, CallsReport, Cost, Count, Function, Per, Repeated, Scaled, Time, ratio,
-    table::{Sort, Table, clean, count_of, last_parts, mark, rate, seconds},
+    table::{Sort, Table, clean, count_of, last_parts, mark_of, rate, seconds},
 };
 use crate::{
     governor::SlowDown,
@@ -31,6 +31,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let Count {
         all, primitive, exact, ..
     } = table.total.calls;
+    let marked = mark_of(&table.total.calls);
     let length = span(report.counted());
     if all == 0 {
         let observed = span(report.observed);
@@ -51,7 +52,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     };
     let mut lines = vec![format!(
         "{}{}{} of {functions} in {length}: {} a second.",
-        mark(exact),
+        marked,
         count_of(all, "call"),
         primitive,
         rate(report.per_second(all)),
@@ -59,7 +60,7 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
 
     let part = ratio(report.observed.as_secs_f64(), report.length.as_secs_f64());
     let mut how = match report.scaled {
-        Some(Scaled { error, slowed }) => {
+        Some(Scaled { error, slowed, first }) => {
             let slowed = if slowed >= TOLD_SLOWED {
                 format!(
                     ", most of it (± {}) because the program calls so often that probes slow it down much while they count",
@@ -68,8 +69,12 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
             } else {
                 String::new()
             };
+            let first = match first.is_zero() {
+                true => String::new(),
+                false => format!(", all in the first {} and then in windows,", span(first)),
+            };
             format!(
-                "Calls were counted in {} of the {} ({}) and scaled up to them: ncalls is an estimate, {} ± {} in \
+                "Calls were counted in {} of the {} ({}){first} and scaled up to them: ncalls is an estimate, {} ± {} in \
                  all{slowed}.",
                 span(report.observed),
                 span(report.length),
@@ -78,6 +83,13 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
                 count(error),
             )
         }
+        None if report.one_window => format!(
+            "Calls were counted in too few windows, {} of the {} ({}), to tell how many there were in the rest: ncalls is \
+             what was counted.",
+            span(report.observed),
+            span(report.length),
+            percent(part)
+        ),
         None => {
             let every = match (exact, report.chosen) {
                 (true, _) if !report.has_every_call() => "Not every call was counted",

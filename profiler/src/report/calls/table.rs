@@ -280,11 +280,16 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
 
 /// As cProfile has it: `3/1` are three calls, one of them not from the function itself.
 fn ncalls(calls: Count) -> String {
-    let mark = mark(calls.exact);
+    let mark = mark_of(&calls);
     match calls.primitive {
         Some(primitive) if primitive != calls.all => format!("{mark}{}/{}", count(calls.all), count(primitive)),
         _ => format!("{mark}{}", count(calls.all)),
     }
+}
+
+/// What is before a count of calls.
+pub(super) fn mark_of(calls: &Count) -> &'static str {
+    if calls.at_least { "≥" } else { mark(calls.exact) }
 }
 
 pub(super) fn mark(exact: bool) -> &'static str {

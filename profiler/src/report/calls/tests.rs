@@ -16,7 +16,7 @@ use crate::report::layout;
 mod interpreters;
 mod made;
 
-use made::{any_report, chosen, exactly, function, shop, timed, windows};
+use made::{any_report, chosen, exactly, function, one_window, shop, timed, windows};
 
 const ALL: [Sort; 4] = [Sort::NCalls, Sort::TotTime, Sort::CumTime, Sort::PerCall];
 
@@ -43,6 +43,11 @@ mod golden {
     #[test]
     fn scaled_counts_have_their_error() {
         check("windows.txt", &text(&windows(), Sort::NCalls, 4, WIDTH));
+    }
+
+    #[test]
+    fn one_window_s_counts_are_not_scaled_and_marked() {
+        check("one-window.txt", &text(&one_window(), Sort::NCalls, 4, 80));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) fn exactly(calls: u64) -> Count {
         all: calls,
         primitive: Some(calls),
         exact: true,
+        at_least: false,
         error: 0,
     }
 }
@@ -108,6 +109,7 @@ pub(super) fn shop() -> CallsReport {
         observed: Duration::from_secs(5),
         sampled: Duration::from_secs(5),
         scaled: None,
+        one_window: false,
         cost: cost(1.31),
         beginning: Beginning::default(),
         lost: 0,
@@ -127,6 +129,7 @@ pub(super) fn windows() -> CallsReport {
         scaled: Some(Scaled {
             error: 9_114,
             slowed: 0.01,
+            first: Duration::ZERO,
         }),
         cost: cost(1.02),
         ..shop()
@@ -137,6 +140,21 @@ pub(super) fn windows() -> CallsReport {
             count.primitive = None;
             count.exact = false;
             count.error = count.all / 11;
+        }
+    }
+    report
+}
+
+/// The same as one window saw it.
+pub(super) fn one_window() -> CallsReport {
+    let mut report = CallsReport {
+        one_window: true,
+        scaled: None,
+        ..windows()
+    };
+    for function in &mut report.functions {
+        if let Some(count) = &mut function.calls {
+            (count.at_least, count.error) = (true, 0);
         }
     }
     report
@@ -191,12 +209,15 @@ fn any_time() -> impl Strategy<Value = u64> {
 fn any_count(bits: u32) -> impl Strategy<Value = Count> {
     let any_number = move || any_time().prop_map(move |number| number >> (64 - bits));
     let any_primitive = prop::option::of(any_number());
-    (any_number(), any_primitive, any::<bool>(), any_number()).prop_map(|(all, primitive, exact, error)| Count {
-        all,
-        primitive,
-        exact,
-        error,
-    })
+    (any_number(), any_primitive, any::<[bool; 2]>(), any_number()).prop_map(
+        |(all, primitive, [exact, at_least], error)| Count {
+            all,
+            primitive,
+            exact,
+            at_least,
+            error,
+        },
+    )
 }
 
 prop_compose! {
@@ -251,9 +272,13 @@ prop_compose! {
     /// Whatever the types allow, with numbers of calls of so many bits.
     pub(super) fn any_report(bits: u32)(
         functions in prop::collection::vec(any_function(bits), 0..20),
-        chosen in any::<bool>(),
+        [chosen, one_window] in any::<[bool; 2]>(),
         [length, observed, sampled] in [any_duration(), any_duration(), any_duration()],
-        scaled in prop::option::of((any::<u64>(), 0.0..10.0_f64).prop_map(|(error, slowed)| Scaled { error, slowed })),
+        scaled in prop::option::of((any::<u64>(), 0.0..10.0_f64).prop_map(|(error, slowed)| Scaled {
+            error,
+            slowed,
+            first: Duration::ZERO,
+        })),
         cost in prop::option::of(any_cost()),
         (late, most, missed) in (any::<u64>(), any_duration(), any::<u64>()),
         (lost, threads) in (any::<u64>(), any::<u64>()),
@@ -263,7 +288,7 @@ prop_compose! {
     ) -> CallsReport {
         let beginning = Beginning { late, most, missed };
         CallsReport {
-            functions, chosen, length, observed, sampled, scaled, cost, beginning, lost, threads,
+            functions, chosen, length, observed, sampled, scaled, one_window, cost, beginning, lost, threads,
             repeated: Vec::new(), per: None, samples,
             period_ns, stop,
         }

@@ -1,0 +1,264 @@
+//! What windows in which calls were counted say of the time between them.
+//!
+//! A window ends when it has cost the program what it may, so one that fell into a stretch of many calls has seen little of
+//! the program's own time, and one that fell elsewhere much. Sums over all windows would be those of the latter: by how often
+//! the program calls in a nanosecond of its own each window is one witness, heard as loud as any other, for as much as the
+//! program was at work then, and for as much of the recording as there is one window in.
+
+use std::{ops::Range, time::Duration};
+
+use profiler_common::python::{CallCount, CodeKey};
+use rustc_hash::FxHashMap;
+
+use super::FASTEST_CALL_NS;
+
+/// Fewer windows are no sample.
+const FEWEST: usize = 2;
+
+/// Nor is a window in which the program ran for less.
+const LEAST_NS: f64 = 100e3;
+
+/// Student's t: of two windows, of three, and so on, within which 95 % are. From few windows little is known.
+const STUDENT: [f64; 11] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20];
+
+/// Windows so far.
+#[derive(Debug, Default)]
+pub struct Sampling {
+    windows: usize,
+    weights: f64,
+    weights_squared: f64,
+    all: Rates,
+    /// Of all calls, if the program had as little of a window for itself as can be, and as much.
+    most: f64,
+    least: f64,
+    functions: FxHashMap<CodeKey, Rates>,
+}
+
+/// Of a function, or of all: calls in a nanosecond of the program's own time, times the window's weight.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    /// Calls before the next window.
+    seen: u64,
+    sum: f64,
+    squares: f64,
+    /// Times the window's weight once more.
+    products: f64,
+}
+
+impl Rates {
+    fn add(&mut self, rate: f64, weight: f64) {
+        self.sum += rate * weight;
+        self.squares += (rate * weight).powi(2);
+        self.products += rate * weight * weight;
+    }
+}
+
+/// A window that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub length: Duration,
+    /// Of the recording: there is one window in so much, on average.
+    pub stands_for: Duration,
+    /// CPU time of the program, and of that what was ours.
+    pub used_ns: f64,
+    pub spent_ns: f64,
+}
+
+/// Calls, and half the width of their 95 % interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    pub calls: f64,
+    pub error: f64,
+}
+
+impl Sampling {
+    /// Windows begin: what has been counted is not of one.
+    pub fn begin(counts: &[(CodeKey, CallCount)]) -> Self {
+        let seen = |count: &CallCount| Rates {
+            seen: count.calls,
+            ..Rates::default()
+        };
+        Self {
+            functions: counts.iter().map(|(key, count)| (*key, seen(count))).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// `counts`: of all calls so far. `hit_error`: the part by which what was ours can be wrong.
+    pub fn add(&mut self, counts: &[(CodeKey, CallCount)], ended: Ended, hit_error: f64) {
+        let length_ns = ended.length.as_nanos().max(1) as f64;
+        let new = |rates: &Rates, count: &CallCount| count.calls.saturating_sub(rates.seen);
+        let calls: u64 = counts
+            .iter()
+            .map(|(key, count)| self.functions.get(key).map_or(count.calls, |rates| new(rates, count)))
+            .sum();
+        // Of a process whose clock nobody can read it is as if it had run all the time.
+        let is_unknown = ended.used_ns <= 0.0 && calls > 0;
+        let used_ns = if is_unknown { length_ns } else { ended.used_ns };
+        if used_ns < LEAST_NS {
+            for (key, count) in counts {
+                self.functions.entry(*key).or_default().seen = count.calls;
+            }
+            return;
+        }
+        let own = own_ns(used_ns, ended.spent_ns, calls, hit_error);
+        let own_ns = (own.start * own.end).sqrt();
+        let weight = used_ns / length_ns * ended.stands_for.as_secs_f64();
+        self.windows += 1;
+        self.weights += weight;
+        self.weights_squared += weight * weight;
+        self.most += weight * calls as f64 / own.start;
+        self.least += weight * calls as f64 / own.end;
+        self.all.add(calls as f64 / own_ns, weight);
+        for (key, count) in counts {
+            let rates = self.functions.entry(*key).or_default();
+            let calls = new(rates, count);
+            if calls > 0 {
+                rates.seen = count.calls;
+                rates.add(calls as f64 / own_ns, weight);
+            }
+        }
+    }
+
+    pub fn windows(&self) -> usize {
+        self.windows
+    }
+
+    pub fn is_enough(&self) -> bool {
+        self.windows >= FEWEST
+    }
+
+    /// By how much an estimate can be wrong, as a part of it, because it is not known well what of a window was ours. That is
+    /// no accident: it does not become less with more windows.
+    pub fn slowed(&self) -> f64 {
+        if self.all.sum <= 0.0 {
+            return 0.0;
+        }
+        (self.most / self.all.sum - 1.0).max(1.0 - self.least / self.all.sum)
+    }
+
+    /// Calls of a function in so much of the program's own time.
+    pub fn of(&self, key: CodeKey, own: Duration) -> Estimate {
+        let rates = self.functions.get(&key).copied().unwrap_or_default();
+        self.estimate(&rates, own)
+    }
+
+    pub fn of_all(&self, own: Duration) -> Estimate {
+        self.estimate(&self.all, own)
+    }
+
+    fn estimate(&self, rates: &Rates, own: Duration) -> Estimate {
+        if rates.sum <= 0.0 || self.weights <= 0.0 {
+            return Estimate::default();
+        }
+        let rate = rates.sum / self.weights;
+        let calls = rate * own.as_nanos() as f64;
+        let windows = self.windows as f64;
+        let squares = rates.squares - 2.0 * rate * rates.products + rate * rate * self.weights_squared;
+        let quantile = STUDENT.get(self.windows.saturating_sub(FEWEST)).copied().unwrap_or(2.2);
+        let relative = quantile * (squares.max(0.0) * windows / (windows - 1.0).max(1.0)).sqrt() / rates.sum;
+        Estimate {
+            calls,
+            error: calls * (relative + self.slowed()),
+        }
+    }
+}
+
+/// What of a window was the program's own, at least and at most.
+fn own_ns(used_ns: f64, spent_ns: f64, calls: u64, hit_error: f64) -> Range<f64> {
+    let floor_ns = ((calls * FASTEST_CALL_NS) as f64).min(used_ns);
+    let without = |spent_ns: f64| (used_ns - spent_ns).max(floor_ns);
+    let most = without(spent_ns * (1.0 - hit_error)).min(used_ns);
+    without(spent_ns * (1.0 + hit_error)).clamp(1.0, most.max(1.0))..most.max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: f64 = 1e6;
+
+    fn key(address: u64) -> CodeKey {
+        CodeKey { address, instance: 1 }
+    }
+
+    fn count(calls: u64) -> CallCount {
+        CallCount {
+            calls,
+            ..CallCount::default()
+        }
+    }
+
+    /// Windows of so many calls, so much CPU time in milliseconds and so much of that ours; the program never waits.
+    fn sampled(windows: &[(u64, f64, f64)]) -> Sampling {
+        let mut sampling = Sampling::begin(&[(key(1), count(7))]);
+        let mut all = 7;
+        for &(calls, used, spent) in windows {
+            all += calls;
+            let ended = Ended {
+                length: Duration::from_nanos((used * MS) as u64),
+                stands_for: Duration::from_millis(100),
+                used_ns: used * MS,
+                spent_ns: spent * MS,
+            };
+            sampling.add(&[(key(1), count(all))], ended, 0.25);
+        }
+        sampling
+    }
+
+    fn second(sampling: &Sampling) -> Estimate {
+        sampling.of(key(1), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn windows_that_are_alike_leave_no_error_but_that_of_what_was_ours() {
+        // 100 calls in 1 ms each.
+        let estimate = second(&sampled(&[(100, 1.0, 0.0), (100, 1.0, 0.0), (100, 1.0, 0.0)]));
+        assert!(
+            (estimate.calls - 1e5).abs() < 1e-3 && estimate.error < 1.0,
+            "{estimate:?}"
+        );
+        // Of 10 ms 8 are ours, within a quarter: between 0 and 4 were the program's.
+        let sampling = sampled(&[(1000, 10.0, 8.0), (1000, 10.0, 8.0)]);
+        let Estimate { calls, error } = second(&sampling);
+        let (least, most) = (1000.0 / 4e6 * 1e9, 1000.0 / 15e3 * 1e9);
+        assert!(
+            (calls + error - most).abs() < 1.0 && calls - error <= least,
+            "{calls} ± {error}"
+        );
+        // Few windows that differ say little.
+        let few = second(&sampled(&[(50, 1.0, 0.0), (150, 1.0, 0.0)]));
+        assert!(few.error > few.calls, "{few:?}");
+    }
+
+    #[test]
+    fn a_window_that_ended_early_counts_as_much_as_one_that_did_not() {
+        // Half of the time it calls, a thousand times in a millisecond; and half of it not at all. Probes end windows.
+        let sampling = sampled(&[(300, 10.0, 9.7), (0, 10.0, 0.0)].repeat(10));
+        let estimate = second(&sampling);
+        assert!((estimate.calls - 5e5).abs() <= estimate.error, "{estimate:?}");
+        // Sums would have 300 calls in 10.3 ms.
+        assert!(estimate.calls > 5.0 * 300.0 / 10.3e6 * 1e9, "{estimate:?}");
+    }
+
+    #[test]
+    fn a_window_that_something_else_got_into_spoils_no_other() {
+        let clean = second(&sampled(&[(100, 2.0, 1.0)].repeat(10)));
+        let mut windows = [(100, 2.0, 1.0)].repeat(9);
+        windows.push((100, 22.0, 1.0));
+        let spoiled = second(&sampled(&windows));
+        assert!(
+            (spoiled.calls / clean.calls - 0.9).abs() < 0.03,
+            "{spoiled:?} {clean:?}"
+        );
+    }
+
+    #[test]
+    fn one_window_is_no_sample_and_idle_windows_are_none() {
+        assert!(!sampled(&[(100, 1.0, 0.0)]).is_enough());
+        assert!(sampled(&[(100, 1.0, 0.0), (90, 1.0, 0.0)]).is_enough());
+        let idle = sampled(&[(100, 1.0, 0.0), (90, 1.0, 0.0), (0, 0.0, 0.0)]);
+        assert!((second(&idle).calls - 95e3).abs() < 1e-3 && idle.windows() == 2);
+        assert_eq!(second(&sampled(&[])), Estimate::default());
+    }
+}
