@@ -124,7 +124,7 @@ fn measure(options: &Options, binary: &Path, directory: &Path) -> Result<()> {
             figures[3] = after(cut, " files of ").and_then(number).context("no files")?;
             figures[4] = milliseconds(cut).context("no time")?;
             windows.push(figures);
-            if windows.len() % 60 == 0 {
+            if windows.len().is_multiple_of(60) {
                 eprintln!("after {} windows: {}", windows.len(), shown(&figures));
             }
         } else if let (Some(took), Some(last)) = (after(&line, ") in "), windows.last_mut()) {

@@ -66,7 +66,7 @@ pub fn enter(slot: &mut WaitSlot, now_ns: u64, target_ns: u64, random: impl FnOn
         return Outcome::Counted;
     }
     // Clocks of two CPUs may differ by some nanoseconds.
-    let length = if now_ns > out_ns { now_ns - out_ns } else { 0 };
+    let length = now_ns.saturating_sub(out_ns);
     let class = slot.class;
     let sum = sum(slot, class);
     sum.count = sum.count.wrapping_add(1);
