@@ -138,8 +138,8 @@ fn calls_are_counted_in_short_windows_where_all_the_time_would_cost_too_much() -
     python::each(|python| {
         let mut workload = calls::run(python, "busy.py", &[])?;
         let attached = Calls::record(&["-p", &pid(&workload), "--max-overhead", "1.05"])?.start()?;
-        // Calls and little else, so there is no way to stay below for long: some 15 million of them.
-        workload.tell("200000")?;
+        // Calls and little else, so there is no way to stay below for long: some 75 million of them. One window would not do.
+        workload.tell("1000000")?;
         let said = workload.value()?;
         let taken = attached.stop()?;
         ensure!(changed_code(workload.pid)? == 0, "the probes are still there");
