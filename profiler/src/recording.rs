@@ -401,6 +401,8 @@ impl Recording {
         match record {
             RawRecord::Code(code) => self.take_code(&code),
             RawRecord::Stack(header, stack) => {
+                // First: the stack is kept for as long as the process is.
+                self.know(header.pid);
                 self.take_stack(&header, stack);
                 self.count(&header);
             }
@@ -1011,6 +1013,8 @@ type OtherPythons = IndexMap<PathBuf, (FxHashSet<u32>, Used), FxBuildHasher>;
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use profiler_common::record::NATIVE_COMPLETE;
 
     use super::*;
@@ -1150,13 +1154,20 @@ mod tests {
     #[test]
     fn a_file_and_its_number_go_with_the_last_process_that_had_it_and_the_window_keeps_it() {
         let mut recording = Recording::new(Scope::All, true);
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("cat");
         let pid = child.id();
-        let program = std::fs::canonicalize("/proc/self/exe").expect("this program");
-        // Until it has run the other program, it has this one's files.
-        while std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == program) {
-            std::thread::yield_now();
-        }
+        // Its answer says that it runs: before, it may have mapped nothing yet.
+        child.stdin.as_mut().expect("a pipe").write_all(b"x").expect("it reads");
+        child
+            .stdout
+            .as_mut()
+            .expect("a pipe")
+            .read_exact(&mut [0])
+            .expect("it answers");
         recording.adopt(pid);
         let files: Vec<_> = recording
             .files_of(pid)
