@@ -19,7 +19,7 @@ use serde::Serialize;
 pub use self::{children::Children, waits::WaitsSummary};
 use crate::{
     cpu_use::{CpuUse, error_of_shares},
-    governor::{MOST_TOLD, SlowDown},
+    governor::SlowDown,
     humanize::{bytes, count, duration, percent},
     session::StoppedBy,
     shown,
@@ -158,8 +158,8 @@ pub struct ExactSummary {
     pub return_hits: u64,
     /// What a hit cost on average without what our program did: as measured at the start, by kind of instruction.
     pub trap_ns: f64,
-    /// How many times slower the program was, estimated from these.
-    pub slow_down: f64,
+    /// How many times as long the program took, estimated from these.
+    pub slow_down: SlowDown,
     /// The part of the places that allocate which no probe sees, because the build has them inlined; none if that
     /// cannot be told.
     pub hidden_share: Option<f64>,
@@ -573,15 +573,6 @@ impl CallsSummary {
     }
 }
 
-/// How many times as long, as far as it can be told.
-fn times(slow_down: f64) -> String {
-    if slow_down < MOST_TOLD {
-        format!("about {slow_down:.2}")
-    } else {
-        format!("more than {MOST_TOLD}")
-    }
-}
-
 impl ExactSummary {
     fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
         let mut lines = vec![format!(
@@ -589,7 +580,7 @@ impl ExactSummary {
             many(self.allocations, "allocation"),
             many(self.frees, "free"),
             duration(length),
-            times(self.slow_down),
+            self.slow_down.told(),
             many(self.entry_hits + self.return_hits, "hit"),
             self.trap_ns / 1e3,
         )];

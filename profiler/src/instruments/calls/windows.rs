@@ -158,7 +158,10 @@ impl Pace {
             self.settle(now);
         }
         let pending = self.all - self.settled_all;
-        self.left_ns - pending.spent_ns / self.at_once < 0.0
+        // Of what is not settled yet, too: else all that can be spent until then would be the budget, however large.
+        let own_ns = pending.own_ns().max(pending.spent_ns / MOST_THINKABLE);
+        let earned_ns = own_ns * (self.most - 1.0);
+        self.left_ns + (earned_ns - pending.spent_ns) / self.at_once < 0.0
     }
 
     /// What was spent is set against what the program did by itself. Not at each look: what is spent while a thread waits for
@@ -380,6 +383,20 @@ mod tests {
             let now = start + Duration::from_nanos(passed as u64);
             pace.look(now, spent_ns + used * share, used_ns + used, true)
         })
+    }
+
+    #[test]
+    fn whoever_allows_a_thousandfold_slow_down_does_not_run_out_of_it() {
+        for most in [20.0, MOST_THINKABLE] {
+            let mut pace = Pace::new(most, None, false, false);
+            let start = pace.settled;
+            // Fifteen times as long, looked at shortly before it is settled.
+            for step in 1..200 {
+                let passed = f64::from(step) * 9.0 * MS;
+                let now = start + Duration::from_nanos(passed as u64);
+                assert!(!pace.look(now, passed * 14.0 / 15.0, passed, true), "{most}: {step}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use super::{
     table::{Sort, Table, clean, count_of, last_parts, mark_of, rate, seconds},
 };
 use crate::{
-    governor::SlowDown,
     humanize::{count, duration, percent},
     report::layout::{columns, cut, span},
 };
@@ -192,26 +191,13 @@ fn slowed(report: &CallsReport, cost: &Cost) -> String {
     // Less than what two runs of a program differ by.
     let whole = match over_all.factor {
         ..1.01 => "Counting slowed the program down by less than 1 %".to_owned(),
-        _ => format!("The program took {} times as long for it", told(over_all)),
+        _ => format!("The program took {} times as long for it", over_all.told()),
     };
     // All of it was one window.
     if ratio(report.observed.as_secs_f64(), report.length.as_secs_f64()) > 0.95 || within.factor < 1.05 {
         return format!("{whole}.");
     }
-    format!("{whole}, and {} times as long while calls were counted.", told(within))
-}
-
-/// A factor, with its range where that matters.
-fn told(of: &SlowDown) -> String {
-    let SlowDown { factor, least, most } = *of;
-    let digits = |factor: f64| match factor {
-        ..10.0 => format!("{factor:.2}"),
-        _ => format!("{factor:.0}"),
-    };
-    match of.error() {
-        ..0.1 => digits(factor),
-        _ => format!("about {} ({} to {})", digits(factor), digits(least), digits(most)),
-    }
+    format!("{whole}, and {} times as long while calls were counted.", within.told())
 }
 
 /// What the marks in the table mean, and how large errors are.
