@@ -138,9 +138,23 @@ pub(super) fn offset(
         .path_to_probe()
         .map_err(anyhow::Error::new)
         .and_then(|path| Ok(program.attach(point, path, scope)?));
-    let link =
-        attached.with_context(|| format!("failed to put a probe at {:#x} of {}", offset, file.path().display()))?;
+    let link = attached
+        .map_err(with_remedy)
+        .with_context(|| format!("failed to put a probe at {:#x} of {}", offset, file.path().display()))?;
     Ok(program.take_link(link)?)
+}
+
+/// Says what a probe needs, if that is what is missing: BPF and PERFMON, with which all else works, are not enough.
+pub(super) fn with_remedy(error: anyhow::Error) -> anyhow::Error {
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    if error.chain().any(is_denied) {
+        error.context("probes need CAP_SYS_ADMIN, which root has")
+    } else {
+        error
+    }
 }
 
 /// As it is typed.

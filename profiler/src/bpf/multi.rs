@@ -23,6 +23,7 @@ use aya_obj::{
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type},
 };
 
+use super::attach::with_remedy;
 use crate::process::file::MappedFile;
 
 /// From here on taking a link away waits once for all of its probes, and its filter for a process is right (fixed in 6.10).
@@ -131,7 +132,8 @@ impl Multi {
                 pid: pid.unwrap_or(0),
             };
         // SAFETY: what it points to is live: a path that ends with a zero byte, and as many offsets and cookies as it says.
-        unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.with_context(failed)
+        let link = unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) };
+        link.map_err(|error| with_remedy(error.into())).with_context(failed)
     }
 }
 
