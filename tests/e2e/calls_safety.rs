@@ -8,6 +8,7 @@ use profiler_tests::{
     bpf::Objects,
     calls::{self, Calls, Report, WITHOUT_END, changed_code},
     process::until,
+    profiler::Profiler,
     python,
     serial::serial,
     skip::skip,
@@ -32,6 +33,22 @@ fn known(said: &Value, name: &str) -> Result<u64> {
 fn ensure_counted(report: &Report, said: &Value, name: &str) -> Result<()> {
     let (found, known) = (report.function("busy.py", name)?.calls, known(said, name)?);
     ensure!(found == Some(known), "{name}: {found:?} calls, not {known}");
+    Ok(())
+}
+
+/// One by one they work as well, so nothing else would tell: a window would end a second late.
+#[test]
+fn probes_come_and_go_together_where_the_kernel_can() -> Result<()> {
+    let _serial = serial();
+    let workload = calls::run(&python::any()?, "busy.py", &[])?;
+    let outcome = Profiler::bare()
+        .args(["calls", "-vv", "-d", "0.2", "-p", &pid(&workload)])
+        .succeed()?;
+    ensure!(
+        !outcome.stderr.contains("cannot be put in together"),
+        "{}",
+        outcome.stderr
+    );
     Ok(())
 }
 

@@ -569,7 +569,8 @@ fn under_sudo_nothing_is_written_where_its_user_may_not_write() -> Result<()> {
     ] {
         refused(sudo(&arguments), 1, &words)?;
     }
-    let memory = Profiler::bare().args(["memory", "-p", &own, "-d", "1", "--every", "1s", "--curve", path]);
+    let curve = path.replace(".svg", ".csv");
+    let memory = Profiler::bare().args(["memory", "-p", &own, "-d", "1", "--every", "1s", "--curve", &curve]);
     refused(memory.env("SUDO_UID", "65534").env("SUDO_GID", "65534"), 1, &words)?;
     ensure!(fs::read_dir(roots.path())?.next().is_none(), "something was written");
     Ok(())

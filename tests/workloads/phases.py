@@ -4,11 +4,11 @@ import sys
 
 
 def first():
-    return sum(range(2000))
+    return sum(range(20_000))
 
 
 def second():
-    return sum(range(2000))
+    return sum(range(20_000))
 
 
 phases = {"first": first, "second": second}

@@ -492,6 +492,7 @@ fn map_bytes(ebpf: &Ebpf) -> u64 {
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
+            | Map::Queue(data)
             | Map::RingBuf(data) => of(data),
             _ => None,
         })

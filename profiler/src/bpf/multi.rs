@@ -146,6 +146,7 @@ fn fds(ebpf: &Ebpf) -> HashMap<&str, RawFd> {
             | Map::PerCpuArray(data)
             | Map::PerfEventArray(data)
             | Map::ProgramArray(data)
+            | Map::Queue(data)
             | Map::RingBuf(data) => Some((name, data.fd().as_fd().as_raw_fd())),
             _ => None,
         })
