@@ -1,6 +1,6 @@
 //! The flight recorder: a recording that is cut into windows, the last of which are there when something has happened.
 //!
-//! The recording's loop cuts and goes on; a thread of its own names and writes ([`writer`]). When that one lags, a few
+//! The recording's loop cuts and goes on; a thread of its own names and writes (`writer`). When that one lags, a few
 //! windows wait; then the window that runs is not cut when its time is up, and becomes longer.
 
 mod keep;
