@@ -22,6 +22,8 @@ pub const FEATURE_PID_NAMESPACE: u32 = 1 << 7;
 pub const FEATURE_TIME_CALLS: u32 = 1 << 8;
 /// Calls of chosen functions come to be counted where their bytecode is read.
 pub const FEATURE_WATCH_CALLS: u32 = 1 << 9;
+/// Of the clock's samples, only those of threads that have the GIL (`GILS`).
+pub const FEATURE_GIL: u32 = 1 << 10;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,7 +68,14 @@ pub struct Config {
     pub own_pid: u32,
     /// Depth of the wanted cgroup below the root (the root is 0).
     pub cgroup_level: u32,
+    /// Offset of `task_struct.se.sum_exec_runtime`, from the kernel's BTF.
+    pub task_runtime_offset: u32,
+    /// Offsets of `signal_struct.oom_mm` and `signal_struct.maxrss`, from the kernel's BTF (`memory`).
+    pub signal_oom_offset: u32,
+    pub signal_peak_offset: u32,
     pub reserved: u32,
+    /// Groups of programs that look at all processes, although others look at targets only ([`crate::group`]).
+    pub of_all: u32,
     /// The wanted cgroup's id (the inode of its directory).
     pub cgroup_id: u64,
     /// The wanted thread name, NUL padded, as two words.
@@ -77,7 +86,7 @@ pub struct Config {
     pub gate_stretch: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 152);
+const _: () = assert!(size_of::<Config>() == 168);
 
 #[cfg(feature = "user")]
 // SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).

@@ -8,8 +8,11 @@
 //! Vocabulary: `pid` is what user space calls a process (the kernel's tgid), `tid` is one thread.
 #![no_std]
 
+pub mod birth;
 pub mod config;
+pub mod group;
 pub mod limits;
+pub mod mark;
 pub mod names;
 pub mod python;
 pub mod record;

@@ -46,7 +46,7 @@ pub const MAX_THREAD_STATE_BYTES: usize = 192;
 pub const MAX_CODE_OBJECT_BYTES: usize = 256;
 
 /// Programs that can be at work on one CPU at the same time: one of the CPU clock, one at a page fault, two at system
-/// calls, four at uprobes, one at the end of a wait, one at its beginning.
+/// calls, four at uprobes, one at the end of a wait, one where a thread is woken.
 pub const CONTEXTS: u32 = 10;
 
 /// Frequent events (page faults) are followed one by one while they are rare, and sampled when they are not. In

@@ -11,6 +11,7 @@ pub const PROGRAM_TRACK_EXEC: &str = "track_exec";
 pub const PROGRAM_USER_FAULT: &str = "user_fault";
 pub const PROGRAM_KERNEL_FAULT: &str = "kernel_fault";
 pub const PROGRAM_CALL: &str = "after_call";
+pub const PROGRAM_THREAD_END: &str = "thread_end";
 pub const PROGRAM_POOL: &str = "pool_birth";
 pub const PROGRAM_ALLOC_ENTRY: &str = "alloc_entry";
 pub const PROGRAM_ALLOC_RETURN: &str = "alloc_return";
@@ -24,6 +25,7 @@ pub const MAP_CALL_FACTS: &str = "CALL_FACTS";
 pub const MAP_CALLS: &str = "CALLS";
 pub const MAP_EXPECTED: &str = "EXPECTED";
 pub const MAP_BEGINNING: &str = "BEGINNING";
+pub const MAP_TAKEN_UP: &str = "TAKEN_UP";
 pub const MAP_CHOSEN: &str = "CHOSEN";
 pub const MAP_STARTS: &str = "STARTS";
 pub const PROGRAM_WATCH: &str = "bytecode_read";
@@ -32,6 +34,7 @@ pub const MAP_BLOCKS: &str = "BLOCKS";
 pub const MAP_SITES: &str = "SITES";
 pub const MAP_PENDING: &str = "PENDING";
 
+pub const MAP_GILS: &str = "GILS";
 pub const MAP_POOL_FACTS: &str = "POOL_FACTS";
 pub const MAP_POOLS: &str = "POOLS";
 pub const MAP_EVENTS: &str = "EVENTS";
@@ -52,14 +55,34 @@ pub const MAP_CODE_SCRATCH: &str = "CODE_SCRATCH";
 
 pub const PROGRAM_SWITCH: &str = "wait_switch";
 pub const PROGRAM_WAIT_FORK: &str = "wait_fork";
+pub const PROGRAM_WAIT_EXEC: &str = "wait_exec";
 pub const PROGRAM_WAIT_RESUME: &str = "wait_resume";
 pub const PROGRAM_WAIT_CALL: &str = "wait_call";
+pub const PROGRAM_WAKING: &str = "wait_waking";
 pub const MAP_WAIT_PLACES: &str = "WAIT_PLACES";
 pub const MAP_WAIT_SLOTS: &str = "WAIT_SLOTS";
+pub const MAP_WAIT_STATES: &str = "WAIT_STATES";
 pub const MAP_WAIT_FREE: &str = "WAIT_FREE";
 pub const MAP_WAIT_CALLS: &str = "WAIT_CALLS";
 pub const MAP_WAIT_CONTROL: &str = "WAIT_CONTROL";
 pub const MAP_WAIT_RECORDS: &str = "WAIT_RECORDS";
+pub const MAP_WAIT_WAKERS: &str = "WAIT_WAKERS";
+pub const PROGRAM_POLL: &str = "wait_poll";
+pub const PROGRAM_IO_BEGIN: &str = "io_begin";
+pub const PROGRAM_IO_END: &str = "io_end";
+pub const MAP_WAIT_LOOPS: &str = "WAIT_LOOPS";
+pub const MAP_IO_CALLS: &str = "IO_CALLS";
+pub const MAP_IO_STARTS: &str = "IO_STARTS";
+pub const MAP_IO_TOTALS: &str = "IO_TOTALS";
+pub const MAP_IO_COARSE: &str = "IO_COARSE";
+
+pub const PROGRAM_MARK: &str = "mark_probe";
+pub const PROGRAM_MARK_RETURN: &str = "mark_return";
+pub const MAP_UNWINDING: &str = "UNWINDING";
+
+pub const PROGRAM_BIRTH: &str = "object_birth";
+pub const MAP_BIRTH_CONTROL: &str = "BIRTH_CONTROL";
+pub const MAP_BIRTHS: &str = "BIRTHS";
 
 pub const GLOBAL_CONFIG: &str = "CONFIG";
 pub const GLOBAL_WAIT_CONFIG: &str = "WAIT_CONFIG";
@@ -87,6 +110,7 @@ const _: () = assert!(
         && fits(MAP_CALLS)
         && fits(MAP_EXPECTED)
         && fits(MAP_BEGINNING)
+        && fits(MAP_TAKEN_UP)
         && fits(MAP_CHOSEN)
         && fits(MAP_STARTS)
         && fits(PROGRAM_WATCH)
@@ -94,6 +118,7 @@ const _: () = assert!(
         && fits(MAP_BLOCKS)
         && fits(MAP_SITES)
         && fits(MAP_PENDING)
+        && fits(MAP_GILS)
         && fits(MAP_POOL_FACTS)
         && fits(MAP_POOLS)
         && fits(MAP_EVENTS)
@@ -113,12 +138,30 @@ const _: () = assert!(
         && fits(MAP_CODE_SCRATCH)
         && fits(PROGRAM_SWITCH)
         && fits(PROGRAM_WAIT_FORK)
+        && fits(PROGRAM_WAIT_EXEC)
         && fits(PROGRAM_WAIT_RESUME)
         && fits(PROGRAM_WAIT_CALL)
+        && fits(PROGRAM_WAKING)
         && fits(MAP_WAIT_PLACES)
         && fits(MAP_WAIT_SLOTS)
+        && fits(MAP_WAIT_STATES)
         && fits(MAP_WAIT_FREE)
         && fits(MAP_WAIT_CALLS)
         && fits(MAP_WAIT_CONTROL)
         && fits(MAP_WAIT_RECORDS)
+        && fits(MAP_WAIT_WAKERS)
+        && fits(MAP_IO_COARSE)
+        && fits(MAP_IO_TOTALS)
+        && fits(MAP_IO_STARTS)
+        && fits(MAP_IO_CALLS)
+        && fits(MAP_WAIT_LOOPS)
+        && fits(PROGRAM_IO_END)
+        && fits(PROGRAM_IO_BEGIN)
+        && fits(PROGRAM_POLL)
+        && fits(PROGRAM_MARK)
+        && fits(PROGRAM_MARK_RETURN)
+        && fits(MAP_UNWINDING)
+        && fits(PROGRAM_BIRTH)
+        && fits(MAP_BIRTH_CONTROL)
+        && fits(MAP_BIRTHS)
 );

@@ -3,7 +3,7 @@
 //! User space finds it (from the interpreter's ELF file, its version and, from 3.13 on, `_Py_DebugOffsets`) and
 //! writes it into the map `PYTHONS`, keyed by pid. A field's offset is counted from the start of its C struct.
 
-/// The thread state is in the slot of the pthread key at [`PythonProcess::key_address`] (CPython 3.8 – 3.14, glibc).
+/// The thread state is in the slot of the pthread key at [`PythonProcess::key_address`] (CPython 3.8 – 3.14).
 pub const THREAD_BY_PTHREAD_KEY: u32 = 1;
 /// The thread state is at `fsbase + tls_offset` (3.15, static executable: `mov %fs:off,%rax`).
 pub const THREAD_BY_STATIC_TLS: u32 = 2;
@@ -31,6 +31,10 @@ pub const LAYOUT_BASE_FRAME: u32 = 1 << 5;
 pub const LAYOUT_GENERATION_IS_VERSION: u32 = 1 << 6;
 /// [`PythonProcess::generation`] is an address, and all interpreters have one number (3.12).
 pub const LAYOUT_GENERATION_IS_GLOBAL: u32 = 1 << 7;
+
+/// The C library is musl: the pointer to a thread's values of pthread keys lies at [`PythonProcess::tls_offset`] from its
+/// fs base, and not where glibc has them.
+pub const LAYOUT_MUSL: u32 = 1 << 8;
 
 /// Code of the evaluation loop at which the chain of frames does not begin with the loop's own frame, although the loop
 /// is on the native stack: it has none yet, it has none any more, or it is about to put one into the chain and what the
@@ -85,7 +89,7 @@ pub struct PythonProcess {
     pub thread_lookup: u32,
     /// `LAYOUT_…` bits.
     pub flags: u32,
-    /// Offset of the thread-local variable (`THREAD_BY_…_TLS`).
+    /// Offset of the thread-local variable (`THREAD_BY_…_TLS`), or see [`LAYOUT_MUSL`].
     pub tls_offset: i32,
     /// Address of `autoTSSkey` (`Py_tss_t`: `int is_initialized; pthread_key_t key`), or of the GOT pair
     /// (module, offset) for `THREAD_BY_DYNAMIC_TLS`.
@@ -102,7 +106,7 @@ pub struct PythonProcess {
     pub gilstate_gap: u16,
     /// `PyThreadState.frame` (3.8 – 3.10), `.cframe` (3.11, 3.12), `.current_frame` (3.13+).
     pub thread_frame: u16,
-    /// `PyThreadState.thread_id`, a `pthread_t`, on glibc equal to the fs base: the proof that a state is this thread's.
+    /// `PyThreadState.thread_id`, a `pthread_t`, which is the fs base (glibc, musl): the proof that a state is this thread's.
     pub thread_id: u16,
     /// `_PyCFrame.current_frame`.
     pub cframe_current: u16,
@@ -161,6 +165,16 @@ pub struct PythonProcess {
 const _: () = assert!(size_of::<ChainGap>() == 8);
 const _: () = assert!(size_of::<PythonProcess>() == 96 + 28 * 2 + CHAIN_GAPS * 8);
 
+impl PythonProcess {
+    /// Where `co_flags` lies: as far behind the type in all builds that have the same fields between them. Up to 3.10 those
+    /// are five counts, from 3.11 on the size of the object and three pointers (3.8 – 3.15, 3.14 without a GIL).
+    #[inline(always)]
+    pub const fn code_flags(&self) -> u16 {
+        let behind = if self.code_qualname == 0 { 28 } else { 40 };
+        self.object_type + behind
+    }
+}
+
 #[cfg(feature = "user")]
 // SAFETY: `PythonProcess` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields,
 // asserted above).
@@ -196,6 +210,20 @@ impl CodeKey {
 #[cfg(feature = "user")]
 // SAFETY: two u64, no padding.
 unsafe impl aya::Pod for CodeKey {}
+
+/// Where a process's GIL is, which its version says (`GILS`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GilFacts {
+    /// Of the only one (before 3.12).
+    pub address: u64,
+    /// Or the offset of the pointer to it in an interpreter's state (3.12 on); 0 if there is only one.
+    pub in_interpreter: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: two u64, no padding.
+unsafe impl aya::Pod for GilFacts {}
 
 /// [`PoolFacts::arenas_register`]: the pointer to the usable arenas is a variable, whose address is known.
 pub const ARENAS_STATIC: u32 = u32::MAX;
@@ -253,7 +281,8 @@ pub struct CallFacts {
     pub not_begun: i32,
     /// `BY_…`.
     pub watched: u32,
-    pub reserved: u32,
+    /// Of which program this is said ([`PythonProcess::instance`]): a process may have become another one since.
+    pub instance: u32,
 }
 
 const _: () = assert!(size_of::<CallFacts>() == 24);

@@ -29,6 +29,15 @@ pub const RECORD_BEGAN: u32 = 8;
 /// A wait of a thread that was drawn: a [`crate::wait::WaitRecord`].
 pub const RECORD_WAIT: u32 = 9;
 
+/// A [`StallRecord`](crate::wait::StallRecord).
+pub const RECORD_STALL: u32 = 10;
+
+/// An [`IoRecord`](crate::wait::IoRecord).
+pub const RECORD_IO: u32 = 11;
+
+/// A [`MarkRecord`](crate::mark::MarkRecord).
+pub const RECORD_MARK: u32 = 12;
+
 /// The process is not (known to be) a CPython.
 pub const PYTHON_NONE: u32 = 0;
 /// The whole chain was read, down to the thread's first frame.
@@ -224,6 +233,11 @@ pub const MEMORY_REMAP: u32 = 6;
 pub const MEMORY_BREAK: u32 = 7;
 /// Block records that follow refer to this stack by a number: `weight`.
 pub const MEMORY_SITE: u32 = 8;
+/// The collector began to track an object. `address`: its GC head; `length`: its type; `other`: its number.
+pub const MEMORY_BIRTH: u32 = 10;
+
+/// The kernel ends the process for want of memory. `length`: the most that was resident, once its last thread ends; 0 before.
+pub const MEMORY_VICTIM: u32 = 9;
 
 /// [`MEMORY_FAULT`]: the page was there already (the bits are x86's, arch/x86/include/asm/trap_pf.h).
 pub const FAULT_PRESENT: u32 = 1 << 0;
@@ -379,9 +393,12 @@ pub struct CodeRecord {
     pub first_traceable: i32,
     /// Under which calls of it are counted ([`crate::python::CodeKey`]); 0 if it was not sent because it was called.
     pub identity: u32,
+    /// `co_flags`.
+    pub flags: u32,
+    pub reserved: u32,
     pub strings: [RawString; STRINGS],
     /// The strings' bytes in order, then the line table's. Cut after the last.
     pub body: [u8; MAX_CODE_BYTES],
 }
 
-const _: () = assert!(size_of::<CodeRecord>() == 16 + 32 + 16 + 16 * STRINGS + MAX_CODE_BYTES);
+const _: () = assert!(size_of::<CodeRecord>() == 16 + 32 + 24 + 16 * STRINGS + MAX_CODE_BYTES);

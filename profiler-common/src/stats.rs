@@ -2,7 +2,8 @@
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident = $index:literal, $label:literal;)*) => {
-        /// One slot of the per-CPU array `STATS`.
+        /// One slot of a row of the per-CPU array `STATS`. There is a row for each slot of working memory ([`crate::group`]):
+        /// what any program can count is told apart by it, and what only one can is in the first.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Counter { $($(#[doc = $doc])* $name = $index,)* }
@@ -91,8 +92,30 @@ counters! {
     LostWaits = 35, "waits without a stack";
     /// There was no slot for a thread.
     LostThreads = 36, "threads whose waits are not seen: table full";
-    /// A thread left a CPU that it had not been seen to get.
-    LostSwitches = 37, "switches of threads not seen";
+    /// A thread left a CPU that it had not been seen to get. The kernel says when that was; its stack then is missing.
+    LostSwitches = 37, "switches of threads seen afterwards only";
+    /// A wanted thread ran, but had no GIL, and only those that have it are asked for.
+    GilNotHeld = 38, "samples of threads that had not the GIL";
+    /// The process is no CPython, or one whose GIL is not known.
+    NoGil = 39, "samples of processes without a GIL";
+    /// A call that moves data, or makes it safe, of a thread that is followed.
+    IoCalls = 40, "I/O calls";
+    /// … that was drawn.
+    IoDrawn = 41, "I/O calls drawn";
+    /// … and that had no stack.
+    LostIo = 42, "I/O calls without a stack";
+    /// There was no room for what lies behind a descriptor: it is told with others of its thread.
+    CoarseIo = 43, "I/O calls told without their file: table full";
+    /// An event loop did not poll for long.
+    Stalls = 44, "stalls of event loops";
+    /// … which could not be told.
+    LostStalls = 45, "stalls lost: ring buffer full";
+    /// An exception was raised.
+    Raises = 46, "exceptions raised";
+    /// … in place of one that C code had set just before: not counted once more.
+    RaisesReplaced = 47, "exceptions in place of others";
+    /// The ring buffer was full: an exception, an import or a collection is not known.
+    LostMarks = 48, "exceptions, imports or collections lost: ring buffer full";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

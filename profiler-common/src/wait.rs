@@ -31,6 +31,8 @@ pub const WAIT_READY: u32 = 10;
 pub const WAIT_STOPPED: u32 = 11;
 /// For one descriptor; which kind it is of is looked up when the wait is drawn.
 pub const WAIT_DESCRIPTOR: u32 = 12;
+/// For us: it is a command that has not begun. No part of its time.
+pub const WAIT_GATE: u32 = 13;
 /// Room for as many: a power of two, to make the index maskable.
 pub const WAIT_CLASSES: usize = 16;
 
@@ -55,13 +57,13 @@ pub const NO_CALL: u32 = u32::MAX;
 /// Bytes of CPython's `struct _gil_runtime_state`: 208 in 3.8 – 3.13, 216 without the GIL (`sizeof`).
 pub const GIL_BYTES: u64 = 208;
 
-/// It is looked at most this often who has the GIL that a thread waits for.
-pub const HOLDER_EVERY_NS: u64 = 2_000_000;
-
 /// Places of the map `WAIT_PLACES`: where a thread's slot is, by its number.
 pub const PLACES: u32 = 1 << 16;
 /// Nobody is here any more; whoever had no room here is at his second place.
 pub const PLACE_LEFT: u32 = u32::MAX;
+
+/// More slots than these there never are.
+pub const MOST_SLOTS: usize = 16 * 1024;
 
 /// Where a thread that has no room at its first place is.
 pub const fn second_place(tid: u32) -> u32 {
@@ -76,9 +78,14 @@ pub struct WaitSum {
     pub ns: u64,
     /// Of that, how long it only waited for a CPU.
     pub ready_ns: u64,
+    /// Of that, or of waiting for a CPU, how long none was to be had because the cgroup's quota was used up.
+    pub throttled_ns: u64,
     /// What drawn waits stand for.
     pub drawn_ns: u64,
     pub longest_ns: u64,
+    /// Of `count` and `ns`, those that are shorter than what is asked for, and never drawn.
+    pub ignored: u64,
+    pub ignored_ns: u64,
 }
 
 /// Nobody's.
@@ -105,8 +112,14 @@ pub struct WaitSlot {
     pub in_ns: u64,
     pub out_ns: u64,
     pub on_cpu_ns: u64,
-    /// The kernel's count of its waiting for CPUs, when it went away last.
+    /// The kernel's counts of its waiting for CPUs and of its time on them, when it went away last.
     pub run_delay_ns: u64,
+    pub ran_ns: u64,
+    /// Where it queued for a CPU, whose queue that is, and how long it had stood still for want of quota, when it went away
+    /// last.
+    pub queue: u64,
+    pub group: u64,
+    pub throttled_ns: u64,
     /// Where the process's GIL is; 0 if it is not known to have one.
     pub gil: u64,
     /// The wait that is under way, or was the last one.
@@ -125,16 +138,10 @@ pub struct WaitSlot {
     pub drawn_weight_ns: u64,
     pub drawn_class: u32,
     pub drawn_state: u32,
-    /// Of a wait for the GIL: when it was last looked who has it, the stack of that thread, and its thread state, or 0.
-    pub holder_ns: u64,
-    pub holder_stack: [u64; 2],
-    pub holder_state: u64,
-    /// Between switches that were seen, of which one in between was not: on a CPU or away.
-    pub unseen_ns: u64,
     pub sums: [WaitSum; WAIT_CLASSES],
 }
 
-const _: () = assert!(size_of::<WaitSlot>() == 184 + 40 * WAIT_CLASSES && WAIT_CLASSES.is_power_of_two());
+const _: () = assert!(size_of::<WaitSlot>() == 176 + 64 * WAIT_CLASSES && WAIT_CLASSES.is_power_of_two());
 
 #[cfg(feature = "user")]
 // SAFETY: `WaitSlot` is `repr(C)`, made of integers, and has no padding (asserted above).
@@ -146,6 +153,15 @@ unsafe impl aya::Pod for WaitSlot {}
 pub struct WaitControl {
     /// T: from this length on, every wait is drawn.
     pub target_ns: u64,
+    /// No shorter wait is.
+    pub min_ns: u64,
+    /// An event loop that does not poll for as long has stalled.
+    pub stall_ns: u64,
+    /// From this size on ([`IoEvent::size`]), every call is drawn.
+    pub io_target: u64,
+    /// Calls that began in this time count: no earlier ones, as those were not all seen to end, and none from then on.
+    pub io_from_ns: u64,
+    pub io_until_ns: u64,
 }
 
 /// Where this kernel keeps what is read of tasks and descriptors, from its BTF. A global of the object.
@@ -156,8 +172,9 @@ pub struct WaitConfig {
     pub features: u32,
     /// `task_struct.__state`, before 5.14 `.state`.
     pub task_state_offset: u32,
-    /// `task_struct.sched_info.run_delay`.
+    /// `task_struct.sched_info.run_delay`, `.se.sum_exec_runtime`.
     pub run_delay_offset: u32,
+    pub exec_runtime_offset: u32,
     /// `task_struct.files`, `files_struct.fdt`, `fdtable.max_fds`, `fdtable.fd`.
     pub task_files_offset: u32,
     pub files_table_offset: u32,
@@ -190,9 +207,13 @@ pub struct WaitConfig {
     pub unix_address_offset: u32,
     pub unix_name_offset: u32,
     pub unix_length_offset: u32,
+    /// `task_struct.se.cfs_rq`, `cfs_rq.throttled_clock_self_time`, `.tg`.
+    pub queue_offset: u32,
+    pub queue_throttled_offset: u32,
+    pub queue_group_offset: u32,
 }
 
-const _: () = assert!(size_of::<WaitConfig>() == 4 * 28);
+const _: () = assert!(size_of::<WaitConfig>() == 4 * 32);
 
 /// `sched_switch` says the state of who goes: its fourth argument (5.18 and later).
 pub const WAITS_STATE_ARGUMENT: u32 = 1 << 0;
@@ -201,6 +222,13 @@ pub const WAITS_RUN_DELAY: u32 = 1 << 1;
 /// Whoever is switched out and has no slot is looked at, and given one if it is wanted. Otherwise slots are made for
 /// threads that exist, and at forks.
 pub const WAITS_LAZY: u32 = 1 << 2;
+/// It is noted who wakes threads.
+pub const WAITS_WAKERS: u32 = 1 << 3;
+/// It is looked at how long event loops take to come back.
+pub const WAITS_STALLS: u32 = 1 << 4;
+/// The kernel says of each queue for a CPU how long it stood still because a cgroup's quota was used up (6.7 and later, and
+/// `CONFIG_CFS_BANDWIDTH`).
+pub const WAITS_THROTTLED: u32 = 1 << 5;
 
 #[cfg(feature = "user")]
 // SAFETY: `WaitConfig` is `repr(C)`, made of integers, and has no padding (asserted above).
@@ -233,6 +261,49 @@ pub struct Descriptor {
 
 const _: () = assert!(size_of::<Descriptor>() == 64);
 
+/// [`Waker::kind`]: not known.
+pub const WAKER_NONE: u32 = 0;
+/// A thread that made a system call.
+pub const WAKER_TASK: u32 = 1;
+/// One of the kernel's own.
+pub const WAKER_KERNEL: u32 = 2;
+/// An interrupt: a timer, or a device.
+pub const WAKER_INTERRUPT: u32 = 3;
+
+/// Who woke a thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waker {
+    /// `WAKER_…`.
+    pub kind: u32,
+    pub pid: u32,
+    pub tid: u32,
+    /// As in [`SampleHeader`], which this is for the stack.
+    pub instance: u32,
+    pub comm: [u64; 2],
+    /// A stack that was sent before; 0 if none was taken.
+    pub stack: [u64; 2],
+    pub python: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Waker>() == 56);
+
+/// Who has woken the thread of a slot, kept until its wait is told.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WakerNote {
+    /// When the thread went away: which wait this ends.
+    pub out_ns: u64,
+    /// The chance by which that wait is drawn.
+    pub random: u32,
+    pub reserved: u32,
+    pub waker: Waker,
+}
+
+/// [`WaitEvent::flags`]: the thread had the GIL all the while.
+pub const EVENT_HOLDS_GIL: u32 = 1 << 0;
+
 /// A wait that was drawn.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -242,17 +313,21 @@ pub struct WaitEvent {
     pub weight_ns: u64,
     /// Of its length, how long it only waited for a CPU.
     pub ready_ns: u64,
+    /// Of that, how long because the cgroup's quota was used up.
+    pub throttled_ns: u64,
     /// `WAIT_…`.
     pub class: u32,
     pub task_state: u32,
     /// The system call's number, or [`NO_CALL`].
     pub call: u32,
-    pub reserved: u32,
+    /// `EVENT_…`.
+    pub flags: u32,
     pub arguments: [u64; 2],
-    /// Who had the GIL when the wait for it began: a stack that was sent before, and the address of the thread's state. 0
-    /// if that was not looked at, or made no sense.
+    /// Who had the GIL last when the wait for it was over: a stack that was sent before, and the address of the thread's
+    /// state. 0 if that made no sense.
     pub holder_stack: [u64; 2],
     pub holder_state: u64,
+    pub waker: Waker,
     pub descriptor: Descriptor,
     /// A file's name, a unix socket's path; NUL padded. An abstract path begins with a NUL, and has `@` in its place.
     pub name: [[u8; 8]; NAME_BYTES / 8],
@@ -266,5 +341,123 @@ pub struct WaitRecord {
     pub event: WaitEvent,
 }
 
-const _: () = assert!(size_of::<WaitEvent>() == 80 + 64 + NAME_BYTES);
+const _: () = assert!(size_of::<WaitEvent>() == 88 + 56 + 64 + NAME_BYTES);
 const _: () = assert!(size_of::<WaitRecord>() == 64 + size_of::<WaitEvent>());
+
+/// What is known of the event loop that a slot's thread runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoopNote {
+    /// Since when it is back from polling; 0 if it was never seen to poll.
+    pub back_ns: u64,
+    /// Whose loop it is: slots are used again.
+    pub tid: u32,
+    pub reserved: u32,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `LoopNote` is `repr(C)`, made of integers, and has no padding.
+unsafe impl aya::Pod for LoopNote {}
+
+/// A thread that polls an event loop, and did not for long.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StallRecord {
+    /// [`RECORD_STALL`](crate::record::RECORD_STALL).
+    pub kind: u32,
+    pub pid: u32,
+    pub tid: u32,
+    pub reserved: u32,
+    pub from_ns: u64,
+    pub to_ns: u64,
+}
+
+const _: () = assert!(size_of::<StallRecord>() == 32);
+
+/// Families of system calls that move data, or make it safe, as `IO_CALLS` has them by number; 0 is no such call.
+pub const IO_READ: u32 = 1;
+pub const IO_WRITE: u32 = 2;
+pub const IO_SEND: u32 = 3;
+pub const IO_RECEIVE: u32 = 4;
+pub const IO_CONNECT: u32 = 5;
+pub const IO_ACCEPT: u32 = 6;
+pub const IO_SYNC: u32 = 7;
+
+/// What calls are summed up by: a thread, a family, and what lies behind the descriptor. All 0 but the first two where there
+/// are too many of those.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IoKey {
+    pub pid: u32,
+    pub tid: u32,
+    pub family: u32,
+    /// The descriptor's number.
+    pub number: u32,
+    pub inode: u64,
+    pub device: u32,
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<IoKey>() == 32);
+
+#[cfg(feature = "user")]
+// SAFETY: `IoKey` is `repr(C)`, made of integers, and has no padding (asserted above).
+unsafe impl aya::Pod for IoKey {}
+
+/// Of calls that have ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoTotal {
+    pub calls: u64,
+    /// Those that failed, "would have to wait" among them.
+    pub errors: u64,
+    pub bytes: u64,
+    pub ns: u64,
+    pub longest_ns: u64,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: five u64, no padding.
+unsafe impl aya::Pod for IoTotal {}
+
+/// A call under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoStart {
+    /// 0: none.
+    pub began_ns: u64,
+    pub family: u32,
+    /// The descriptor's number.
+    pub number: u32,
+    /// Whose it is: a thread may end in a call, and its slot be used again.
+    pub tid: u32,
+    pub reserved: u32,
+}
+
+/// A call that was drawn.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoEvent {
+    pub key: IoKey,
+    pub length_ns: u64,
+    /// What it returned: a number of bytes, or the negated number of an error.
+    pub result: i64,
+    /// How much it matters, in nanoseconds and bytes, and the size from which on all are drawn: it was drawn with a
+    /// probability of one by the other, or 1.
+    pub size: u64,
+    pub target: u64,
+    pub descriptor: Descriptor,
+    /// As in [`WaitEvent`].
+    pub name: [[u8; 8]; NAME_BYTES / 8],
+}
+
+/// A call that was drawn, and whose. Its stack was sent before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct IoRecord {
+    pub header: SampleHeader,
+    pub event: IoEvent,
+}
+
+const _: () = assert!(size_of::<IoEvent>() == 32 + 32 + 64 + NAME_BYTES);
+const _: () = assert!(size_of::<IoRecord>() == 64 + size_of::<IoEvent>());

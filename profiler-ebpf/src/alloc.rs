@@ -14,6 +14,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use profiler_common::{
+    group::Group,
     python::{ALLOCATION_CALLOC, ALLOCATION_REALLOC},
     record::{BlockRecord, MEMORY_SITE, MemoryEvent, RECORD_BLOCK, SITE_UNKNOWN, StackKey},
     stats::Counter,
@@ -25,7 +26,7 @@ use crate::{
     output,
     registers::register,
     sample,
-    stats::{add, count, count_hit},
+    stats::{add_in, count, count_hit, count_in},
     task::{self, Task},
 };
 
@@ -135,7 +136,7 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: a plain helper call.
     let started_ns = unsafe { bpf_ktime_get_ns() };
     let Some(task) = wanted() else { return Ok(()) };
-    count(Counter::ReturnHits);
+    count_in(context::PROBES, Counter::ReturnHits);
     let Some(pending) = PENDING.get_ptr_mut(task.tid) else {
         return Ok(());
     };
@@ -297,13 +298,14 @@ fn key(task: Task, address: u64) -> BlockKey {
 #[inline(always)]
 fn wanted() -> Option<Task> {
     let task = task::current()?;
-    task::is_of_wanted_process(task).then_some(task)
+    task::is_of_wanted_process(task, Group::Probes).then_some(task)
 }
 
 #[inline(always)]
 fn spent(started_ns: u64) {
     // SAFETY: a plain helper call.
-    add(
+    add_in(
+        context::PROBES,
         Counter::RunTimeNs,
         unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns),
     );

@@ -12,10 +12,11 @@ use aya_ebpf::{
 };
 use profiler_common::{
     config::{FEATURE_TIME_CALLS, FEATURE_WATCH_CALLS},
+    group::Group,
     python::{
         ALWAYS_BEGUN, BY_WATCHES, CALL_BEGIN, CALL_ENTRY, CALL_EXIT, CALL_INNER_EXIT, CALL_LOOP_ENTRY, CALL_YIELD,
         CALLS_RECURSIVE, CALLS_RESUMED, CALLS_UNLINKED, CallCount, CallFacts, CodeKey, FIRST_BEGUN, LAYOUT_ENTRY_FLAG,
-        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PROBE_STEPPED, PythonProcess, Start, StartKey, Toll,
+        LAYOUT_TAGGED_EXECUTABLE, NOT_CHOSEN, PROBE_STEPPED, Start, StartKey, Toll,
     },
     record::{BeganRecord, CallRecord, RECORD_BEGAN, RECORD_CALL},
     stats::Counter,
@@ -24,11 +25,11 @@ use profiler_ebpf::memory::ReadMemory as _;
 
 use crate::{
     atomic, context,
-    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, EXPECTED, PYTHONS, STARTS},
+    maps::{BEGINNING, BEGUN, CALL_FACTS, CALLS, CHOSEN, EXPECTED, NOT_NUMBERED, PYTHONS, STARTS, TAKEN_UP},
     output,
     registers::register,
     sample,
-    stats::{add, count, count_hit},
+    stats::{add_in, count, count_hit, count_in},
     task::{self, Task, config},
     toll::{self, Stop},
     user_memory::UserMemory,
@@ -69,16 +70,46 @@ pub struct Facts {
 
 #[inline(always)]
 pub fn facts(task: Task, address: u64, cookie: u64) -> Option<Facts> {
-    // SAFETY: copied out at once, here and below.
-    let calls = match unsafe { CALL_FACTS.get(task.pid) }.copied() {
-        Some(calls) => calls,
-        None if begin_expected(task.pid, address, cookie) == 0 => return None,
-        None => *unsafe { CALL_FACTS.get(task.pid) }?,
+    let mut i = 0;
+    while i < TRIES {
+        if let Some(facts) = told(task.pid, false) {
+            return Some(facts);
+        }
+        match begin_expected(task.pid, address, cookie) {
+            BEGUN_NOW => i += 1,
+            // Then only user space can know it.
+            NOTHING_EXPECTED => return told(task.pid, true),
+            _ => return None,
+        }
+    }
+    count(Counter::LostCalls);
+    None
+}
+
+/// User space can speak of another program again just after the kernel side has mended that.
+const TRIES: u32 = 3;
+
+/// What [`begin_expected`] comes to, or 0: the call is lost, and counted as that.
+const BEGUN_NOW: u64 = 1;
+const NOTHING_EXPECTED: u64 = 2;
+
+/// What is said of the program that a process runs now. `believed`: of one that was not taken up, too. User space may speak of the one that it was before an exec, while the
+/// kernel side has taken up this one already: what is counted for that one would be nobody's.
+#[inline(always)]
+fn told(pid: u32, believed: bool) -> Option<Facts> {
+    // SAFETY: copied out at once, but for the process's, of which that is looked after below.
+    let (process, calls, taken_up) = unsafe {
+        let taken_up = TAKEN_UP.get(pid).copied().unwrap_or(0);
+        (PYTHONS.get_ptr(pid)?, CALL_FACTS.get(pid).copied()?, taken_up)
     };
-    // SAFETY: copied out at once.
-    let process: &PythonProcess = unsafe { PYTHONS.get(task.pid) }?;
-    Some(Facts {
-        instance: process.instance,
+    // SAFETY: the pointer is to a map value. What user space replaces meanwhile stays there until that place is given to
+    // another process, which has another number.
+    let instance = || unsafe { (&raw const (*process).instance).read_volatile() };
+    let before = instance();
+    // SAFETY: as above.
+    let process = unsafe { &*process };
+    let facts = Facts {
+        instance: before,
         frame_code: process.frame_code.into(),
         frame_previous: process.frame_previous.into(),
         frame_instruction: process.frame_instruction.into(),
@@ -92,11 +123,30 @@ pub fn facts(task: Task, address: u64, cookie: u64) -> Option<Facts> {
         string_hash: u64::from(process.unicode_length) + 8,
         has_loop_entries: process.flags & LAYOUT_ENTRY_FLAG != 0,
         calls,
-    })
+    };
+    let is_one = instance() == before;
+    let is_of_now = match taken_up {
+        0 => true,
+        NOT_NUMBERED => believed,
+        _ => before == taken_up && calls.instance == taken_up,
+    };
+    (is_one && is_of_now).then_some(facts)
+}
+
+/// The number of the program that a process runs now.
+#[inline(always)]
+fn instance(pid: u32) -> Option<u32> {
+    // SAFETY: copied out at once.
+    unsafe {
+        match TAKEN_UP.get(pid).copied() {
+            Some(instance) if instance != NOT_NUMBERED => Some(instance),
+            _ => Some(PYTHONS.get(pid)?.instance),
+        }
+    }
 }
 
 /// A process has hit a probe that user space has not told of: if the CPython in the file is known, and it is not being told
-/// of just now, it is counted from here on. The probe's own address tells where the process has the file. Not 0 if so. A
+/// of just now, it is counted from here on. The probe's own address tells where the process has the file. A
 /// global function, which the verifier looks at once.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -104,33 +154,31 @@ extern "C" fn begin_expected(pid: u32, address: u64, cookie: u64) -> u64 {
     let in_file = cookie >> 32;
     let file = (cookie >> 24) as u32 & 0xff;
     if in_file == 0 {
-        return 0;
+        return NOTHING_EXPECTED;
     }
     // SAFETY: the value is used at once.
     let Some(expected) = (unsafe { EXPECTED.get(file) }) else {
-        return 0;
+        return NOTHING_EXPECTED;
     };
     // The first of several threads does it.
-    if BEGINNING.insert(pid, expected, u64::from(BPF_NOEXIST)).is_err() {
-        return 0;
-    }
-    let told = tell_begun(pid, address.wrapping_sub(in_file));
-    let _ = BEGINNING.remove(pid);
-    if told {
-        return 1;
+    if BEGINNING.insert(pid, expected, u64::from(BPF_NOEXIST)).is_ok() {
+        let is_told = begin_program(pid, address.wrapping_sub(in_file));
+        let _ = BEGINNING.remove(pid);
+        if is_told {
+            return BEGUN_NOW;
+        }
     }
     count(Counter::LostCalls);
     0
 }
 
 #[inline(always)]
-fn tell_begun(pid: u32, bias: u64) -> bool {
-    let (Some(begun), Some(beginning)) = (BEGUN.get_ptr_mut(0), BEGINNING.get_ptr_mut(pid)) else {
+fn begin_program(pid: u32, bias: u64) -> bool {
+    let Some(beginning) = BEGINNING.get_ptr_mut(pid) else {
         return false;
     };
-    // SAFETY: pointers are to map values; nobody else writes this process's.
+    // SAFETY: the pointer is to a map value, which nobody else writes.
     unsafe {
-        let instance = FIRST_BEGUN | atomic::fetch_add(begun, 1) as u32;
         let process = &raw mut (*beginning).process;
         let moved = [
             &raw mut (*process).key_address,
@@ -149,19 +197,39 @@ fn tell_begun(pid: u32, bias: u64) -> bool {
             }
             i += 1;
         }
-        (*process).instance = instance;
-        let record = BeganRecord {
-            kind: RECORD_BEGAN,
-            pid,
-            time_ns: bpf_ktime_get_ns(),
-            instance,
-            reserved: 0,
+        let Some(instance) = number(pid) else {
+            return false;
         };
-        // Before anything that it counts.
-        output::send_began(&record)
-            && PYTHONS.insert(pid, &(*beginning).process, 0).is_ok()
-            && CALL_FACTS.insert(pid, &(*beginning).calls, 0).is_ok()
+        (*process).instance = instance;
+        (*beginning).calls.instance = instance;
+        PYTHONS.insert(pid, &(*beginning).process, 0).is_ok() && CALL_FACTS.insert(pid, &(*beginning).calls, 0).is_ok()
     }
+}
+
+/// The number of the program that a process runs: the one it has been given, or a new one, which user space is told before
+/// anything is counted under it.
+#[inline(always)]
+fn number(pid: u32) -> Option<u32> {
+    // SAFETY: copied out at once.
+    if let Some(given) = unsafe { TAKEN_UP.get(pid) }
+        .copied()
+        .filter(|&given| given != NOT_NUMBERED)
+    {
+        return Some(given);
+    }
+    let begun = BEGUN.get_ptr_mut(0)?;
+    // SAFETY: the pointer is to a map value.
+    let instance = FIRST_BEGUN | unsafe { atomic::fetch_add(begun, 1) } as u32;
+    let record = BeganRecord {
+        kind: RECORD_BEGAN,
+        pid,
+        // SAFETY: a plain helper call.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        instance,
+        reserved: 0,
+    };
+    let is_told = output::send_began(&record) && TAKEN_UP.insert(pid, instance, 0).is_ok();
+    is_told.then_some(instance)
 }
 
 /// Which code lies at an address: what its name, its file's name and its first line make it.
@@ -196,8 +264,8 @@ fn string_identity(facts: &Facts, field: u64) -> u64 {
 pub fn try_call(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: plain helper calls.
     let (started_ns, cookie) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
-    let Some(task) = task::current().filter(|&task| task::is_wanted_now(task)) else {
-        count(Counter::OtherHits);
+    let Some(task) = task::current().filter(|&task| task::is_wanted_now(task, Group::Probes)) else {
+        count_in(context::PROBES, Counter::OtherHits);
         return Ok(());
     };
     count_hit(cookie);
@@ -242,10 +310,10 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
     // SAFETY: a plain helper call.
     let started_ns = unsafe { bpf_ktime_get_ns() };
     // Of a task that was not wanted no beginning is known.
-    let Some(task) = task::current().filter(|&task| task::is_of_wanted_process(task)) else {
+    let Some(task) = task::current().filter(|&task| task::is_of_wanted_process(task, Group::Probes)) else {
         return Ok(());
     };
-    count(Counter::ReturnHits);
+    count_in(context::PROBES, Counter::ReturnHits);
     let seen = see_return(ctx, task, started_ns);
     end(task, Stop::Return, started_ns);
     seen
@@ -255,11 +323,9 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
 fn see_return(ctx: &ProbeContext, task: Task, started_ns: u64) -> Result<(), Counter> {
     // The return address has been taken off the stack.
     let place = stack_pointer(ctx).wrapping_sub(8);
-    // SAFETY: copied out at once.
-    let Some(process) = (unsafe { PYTHONS.get(task.pid) }) else {
+    let Some(instance) = instance(task.pid) else {
         return Ok(());
     };
-    let instance = process.instance;
     let key = start_key(task, place);
     // SAFETY: copied out at once.
     if let Some(start) = unsafe { STARTS.get(key) }.copied() {
@@ -329,11 +395,18 @@ fn count_call(
                 0
             },
     };
-    CALLS.insert(key, first, 0).map_err(|_| Counter::LostCalls)?;
+    if CALLS.insert(key, first, u64::from(BPF_NOEXIST)).is_err() {
+        // Another thread, with a GIL of its own, has been first.
+        return if count_known(facts, event, key, frame) {
+            Ok(())
+        } else {
+            Err(Counter::LostCalls)
+        };
+    }
     let comm = task::comm();
     context::in_uprobe(ctx, |context| {
         // Not sent: user space reads it from the process, if it is still there.
-        sample::send_code(context, task, comm, key.address, (key.instance >> 32) as u32);
+        sample::send_code(context, task, comm, key);
         Ok(())
     })
 }
@@ -584,7 +657,7 @@ fn stack_pointer(ctx: &ProbeContext) -> u64 {
 pub fn end(task: Task, stop: Stop, started_ns: u64) {
     // SAFETY: a plain helper call.
     let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(started_ns);
-    add(Counter::RunTimeNs, took_ns);
+    add_in(context::PROBES, Counter::RunTimeNs, took_ns);
     if config::has(FEATURE_TIME_CALLS) {
         toll::pay(task, stop, took_ns);
     }

@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     maps::{CODES, code_scratch, scratch},
     output,
-    stats::count,
+    stats::count_in,
     user_memory::UserMemory,
 };
 
@@ -216,14 +216,14 @@ extern "C" fn copy(context: Context, index: u32) -> u64 {
         || !code.object.read(&UserMemory, &scratch.process, key.address)
         || !fill(scratch, code)
     {
-        count(Counter::CodesUnreadable);
+        count_in(context, Counter::CodesUnreadable);
         return FAILED;
     }
     if !output::send_code(&code.record, code.used) {
-        count(Counter::CodesRetried);
+        count_in(context, Counter::CodesRetried);
         return FAILED;
     }
-    count(Counter::CodesSent);
+    count_in(context, Counter::CodesSent);
     // A failure means that it is sent once more later.
     let _ = CODES.insert(key, 1, 0);
     SENT
@@ -245,6 +245,8 @@ fn fill(scratch: &mut Scratch, code: &mut CodeScratch) -> bool {
     } else {
         code.object.field(scratch.process.code_first_traceable)
     };
+    code.record.flags = code.object.field(scratch.process.code_flags());
+    code.record.reserved = 0;
     code.used = 0;
 
     let name: u64 = code.object.field(scratch.process.code_name);

@@ -10,7 +10,8 @@
 //! | 1 | page faults | their tracepoints lie before the point where the kernel lets interrupts in again |
 //! | 2, 3 | ends of system calls | they can be preempted (faultable tracepoints, Linux 6.13) |
 //! | 4 – 7 | uprobes | from Linux 6.0 on (sleepable uprobes) with preemption, though not with migration to another CPU |
-//! | 8, 9 | ends of waits, and their beginnings | the scheduler has not let preemption in again where they are looked at |
+//! | 8 | ends of waits | the scheduler has not let preemption in again where they are looked at |
+//! | 9 | whoever wakes a thread | the scheduler has locked that thread, without interrupts |
 //!
 //! Slots 0, 1, 8 and 9 are simply used: nothing comes twice. The others are claimed first, so that whatever nests in whatever
 //! way costs a sample, which is counted, and never mixes two.
@@ -20,7 +21,7 @@ use aya_ebpf::{
     maps::{PerCpuArray, ProgramArray},
     programs::ProbeContext,
 };
-use profiler_common::{limits::CONTEXTS, stats::Counter};
+use profiler_common::{group::Group, limits::CONTEXTS, stats::Counter};
 
 use crate::atomic;
 
@@ -28,15 +29,19 @@ use crate::atomic;
 /// take no other arguments.
 pub type Context = u32;
 
-pub const PERF_EVENT: Context = 0;
-pub const PAGE_FAULT: Context = 1;
-const FIRST_CALL: Context = 2;
-const LAST_CALL: Context = 3;
-const FIRST_UPROBE: Context = 4;
-const LAST_UPROBE: Context = 7;
-pub const WAIT: Context = 8;
-pub const GIL_HOLDER: Context = 9;
-const _: () = assert!(GIL_HOLDER + 1 == CONTEXTS);
+pub const PERF_EVENT: Context = Group::Clock.slots().start;
+pub const PAGE_FAULT: Context = Group::Faults.slots().start;
+const FIRST_CALL: Context = Group::Calls.slots().start;
+const LAST_CALL: Context = Group::Calls.slots().end - 1;
+const FIRST_UPROBE: Context = Group::Probes.slots().start;
+const LAST_UPROBE: Context = Group::Probes.slots().end - 1;
+pub const WAIT: Context = Group::Waits.slots().start;
+pub const WAKER: Context = WAIT + 1;
+const _: () = assert!(WAKER + 1 == CONTEXTS);
+
+/// Rows of counters of programs that have not claimed a slot.
+pub const CALLS: Context = FIRST_CALL;
+pub const PROBES: Context = FIRST_UPROBE;
 
 /// Kernel only: how many programs hold, or are just trying to get, each slot.
 #[map]
@@ -65,10 +70,17 @@ pub fn in_uprobe(event: &ProbeContext, program: impl FnOnce(Context) -> Result<(
 /// Runs `program` with a slot that is the caller's alone. For programs on system calls.
 #[inline(always)]
 pub fn in_call(program: impl FnOnce(Context) -> Result<(), Counter>) -> Result<(), Counter> {
-    let context = claim_one(FIRST_CALL, LAST_CALL).ok_or(Counter::LostNoContext)?;
+    let context = claim_call().ok_or(Counter::LostNoContext)?;
     let outcome = program(context);
     release(context);
     outcome
+}
+
+/// The same in two steps ([`release`] is the other), for who has no stack to spare: LLVM makes a function of its own of a
+/// large closure, and has what it captures on the stack twice.
+#[inline(always)]
+pub fn claim_call() -> Option<Context> {
+    claim_one(FIRST_CALL, LAST_CALL)
 }
 
 #[inline(always)]
@@ -105,7 +117,7 @@ fn claim(context: Context) -> bool {
 }
 
 #[inline(always)]
-fn release(context: Context) {
+pub fn release(context: Context) {
     if let Some(holders) = CLAIMS.get_ptr_mut(context) {
         // SAFETY: as in `claim`.
         unsafe { atomic::add(holders, MINUS_ONE) };

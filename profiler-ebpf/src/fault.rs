@@ -11,6 +11,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use profiler_common::{
+    group::Group,
     record::{MEMORY_FAULT, MemoryEvent},
     stats::Counter,
 };
@@ -35,7 +36,7 @@ const USER_END: u64 = 1 << 56;
 #[inline(always)]
 pub fn try_fault(ctx: &RawTracePointContext, in_kernel: bool) -> Result<(), Counter> {
     let Some(task) = task::current() else { return Ok(()) };
-    if !task::is_of_wanted_process(task) {
+    if !task::is_of_wanted_process(task, Group::Faults) {
         return Ok(());
     }
     let address: u64 = ctx.arg(0);
@@ -51,7 +52,7 @@ pub fn try_fault(ctx: &RawTracePointContext, in_kernel: bool) -> Result<(), Coun
         return Ok(());
     }
     let comm = task::comm();
-    if !task::is_wanted(task, comm) {
+    if !task::is_wanted(task, comm, Group::Faults) {
         return Ok(());
     }
     // SAFETY: as above.

@@ -6,15 +6,22 @@
 //! | `sample_probe` | uprobe, for tests | the same, at an instruction |
 //! | `user_fault`, `kernel_fault` | raw tracepoints of page faults | send who touches new memory |
 //! | `after_call` | raw tracepoint at the end of system calls | sends what is mapped and unmapped |
+//! | `thread_end` | raw tracepoint `sched_process_exit` | tells of processes that the kernel ends for want of memory (`memory`) |
 //! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
 //! | `alloc_entry`, `alloc_return`, `free_entry` | uprobes on allocators | send who allocates and frees what |
 //! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
+//! | `mark_probe`, `mark_return` | uprobes on CPython | send exceptions, imports and garbage collections |
 //! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions (`--via breakpoints`) |
+//! | `object_birth` | hardware watchpoints on the collector's lists | sends who makes objects, and sees them go (`memory --watchpoints`) |
 //! | `nothing` | uprobe in the profiler itself | measures what a probe costs |
 //! | `wait_switch` | BTF tracepoint `sched_switch` | accounts for threads' time (`waits`), and draws waits |
 //! | `wait_fork` | raw tracepoint `sched_process_fork` | has new threads accounted for |
+//! | `wait_exec` | raw tracepoint `sched_process_exec` | moves the account of a thread that execs to its new number |
 //! | `wait_resume` | raw tracepoint `sched_exit_tp` (6.16) | sends drawn waits with their stacks, in the threads' own context |
 //! | `wait_call` | raw tracepoint `sys_exit` | the same, where the kernel has no `sched_exit_tp` |
+//! | `wait_waking` | BTF tracepoint `sched_waking` | notes who wakes a thread whose wait will be drawn (`--wakers`) |
+//! | `wait_poll` | raw tracepoint `sys_enter` | sends how long event loops did not poll (`--stalls`) |
+//! | `io_begin`, `io_end` | raw tracepoints `sys_enter`, `sys_exit` | count calls that move data, and send some (`--io`) |
 //! | `track_exec` | raw tracepoint `sched_process_exec` | forgets what a process was before (`calls`) |
 //! | `track_fork` | raw tracepoint `sched_process_fork` | makes children of targets targets (`--subprocesses`) |
 //!
@@ -28,6 +35,8 @@
 mod alloc;
 #[cfg(target_arch = "bpf")]
 mod atomic;
+#[cfg(target_arch = "bpf")]
+mod birth;
 #[cfg(target_arch = "bpf")]
 mod calls;
 #[cfg(target_arch = "bpf")]
@@ -46,6 +55,8 @@ mod mapped_file;
 mod mapping;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod mark;
 #[cfg(target_arch = "bpf")]
 mod native;
 #[cfg(target_arch = "bpf")]
@@ -69,13 +80,20 @@ mod toll;
 #[cfg(target_arch = "bpf")]
 mod user_memory;
 #[cfg(target_arch = "bpf")]
+mod victim;
+#[cfg(target_arch = "bpf")]
 mod wait {
     pub mod config;
     pub mod descriptor;
     pub mod draw;
+    pub mod held;
     pub mod holder;
+    pub mod io;
+    pub mod poll;
+    pub mod quota;
     pub mod switch;
     pub mod threads;
+    pub mod waker;
 }
 #[cfg(target_arch = "bpf")]
 mod walk;
@@ -91,84 +109,114 @@ mod entry {
     };
     use profiler_common::stats::Counter;
 
-    use crate::{alloc, calls, context, cpu, fault, mapping, pool, probe, process, stats, wait, watch};
+    use crate::{
+        alloc, birth, calls,
+        context::{CALLS, Context, PAGE_FAULT, PERF_EVENT, PROBES, WAIT},
+        cpu, fault, mapping, mark, pool, probe, process, stats, victim, wait, watch,
+    };
 
-    fn counted(outcome: Result<(), Counter>) {
+    /// What is lost is counted for the group of programs that lost it.
+    fn counted(context: Context, outcome: Result<(), Counter>) {
         if let Err(lost) = outcome {
-            stats::count(lost);
+            stats::count_in(context, lost);
         }
     }
 
     #[perf_event]
     pub fn sample_cpu(ctx: PerfEventContext) -> u32 {
-        counted(cpu::try_sample(&ctx));
+        counted(PERF_EVENT, cpu::try_sample(&ctx));
         0
     }
 
     #[uprobe]
     pub fn sample_probe(ctx: ProbeContext) -> u32 {
-        counted(probe::try_sample(&ctx));
+        counted(PROBES, probe::try_sample(&ctx));
         0
     }
 
     #[raw_tracepoint(tracepoint = "page_fault_user")]
     pub fn user_fault(ctx: RawTracePointContext) -> i32 {
-        counted(fault::try_fault(&ctx, false));
+        counted(PAGE_FAULT, fault::try_fault(&ctx, false));
         0
     }
 
     #[raw_tracepoint(tracepoint = "page_fault_kernel")]
     pub fn kernel_fault(ctx: RawTracePointContext) -> i32 {
-        counted(fault::try_fault(&ctx, true));
+        counted(PAGE_FAULT, fault::try_fault(&ctx, true));
         0
     }
 
     #[raw_tracepoint(tracepoint = "sys_exit")]
     pub fn after_call(ctx: RawTracePointContext) -> i32 {
-        counted(mapping::try_call(&ctx));
+        counted(CALLS, mapping::try_call(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_process_exit")]
+    pub fn thread_end(_ctx: RawTracePointContext) -> i32 {
+        counted(CALLS, victim::try_end());
         0
     }
 
     #[uprobe]
     pub fn pool_birth(ctx: ProbeContext) -> u32 {
-        counted(pool::try_birth(&ctx));
+        counted(PROBES, pool::try_birth(&ctx));
         0
     }
 
     #[uprobe]
     pub fn alloc_entry(ctx: ProbeContext) -> u32 {
-        counted(alloc::try_entry(&ctx));
+        counted(PROBES, alloc::try_entry(&ctx));
         0
     }
 
     #[uretprobe]
     pub fn alloc_return(ctx: RetProbeContext) -> u32 {
-        counted(alloc::try_return(&ProbeContext::new(ctx.as_ptr())));
+        counted(PROBES, alloc::try_return(&ProbeContext::new(ctx.as_ptr())));
         0
     }
 
     #[uprobe]
     pub fn free_entry(ctx: ProbeContext) -> u32 {
-        counted(alloc::try_free(&ctx));
+        counted(PROBES, alloc::try_free(&ctx));
         0
     }
 
     #[uprobe]
     pub fn call_probe(ctx: ProbeContext) -> u32 {
-        counted(calls::try_call(&ctx));
+        counted(PROBES, calls::try_call(&ctx));
         0
     }
 
     #[uretprobe]
     pub fn call_return(ctx: RetProbeContext) -> u32 {
-        counted(calls::try_return(&ProbeContext::new(ctx.as_ptr())));
+        counted(PROBES, calls::try_return(&ProbeContext::new(ctx.as_ptr())));
+        0
+    }
+
+    #[uprobe]
+    pub fn mark_probe(ctx: ProbeContext) -> u32 {
+        counted(PROBES, mark::try_mark(&ctx));
+        0
+    }
+
+    #[uretprobe]
+    pub fn mark_return(ctx: RetProbeContext) -> u32 {
+        counted(PROBES, mark::try_return(&ProbeContext::new(ctx.as_ptr())));
         0
     }
 
     #[perf_event]
     pub fn bytecode_read(ctx: PerfEventContext) -> u32 {
-        counted(watch::try_hit(&ctx));
+        counted(PERF_EVENT, watch::try_hit(&ctx));
         0
+    }
+
+    /// 1 lets the kernel count the hit against the register's limit: see `births` in user space.
+    #[perf_event]
+    pub fn object_birth(ctx: PerfEventContext) -> u32 {
+        counted(PERF_EVENT, birth::try_hit(&ctx));
+        1
     }
 
     /// What a probe costs that does nothing.
@@ -179,31 +227,63 @@ mod entry {
 
     #[raw_tracepoint(tracepoint = "sched_process_fork")]
     pub fn track_fork(ctx: RawTracePointContext) -> i32 {
-        counted(process::try_track_fork(&ctx));
+        counted(PERF_EVENT, process::try_track_fork(&ctx));
         0
     }
 
     #[btf_tracepoint(function = "sched_switch")]
     pub fn wait_switch(ctx: BtfTracePointContext) -> i32 {
-        counted(wait::switch::try_switch(&ctx));
+        counted(WAIT, wait::switch::try_switch(&ctx));
         0
     }
 
     #[raw_tracepoint(tracepoint = "sched_process_fork")]
     pub fn wait_fork(ctx: RawTracePointContext) -> i32 {
-        counted(wait::threads::try_fork(&ctx));
+        counted(WAIT, wait::threads::try_fork(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sched_process_exec")]
+    pub fn wait_exec(ctx: RawTracePointContext) -> i32 {
+        counted(WAIT, wait::threads::try_exec(&ctx));
         0
     }
 
     #[raw_tracepoint(tracepoint = "sched_exit_tp")]
     pub fn wait_resume(ctx: RawTracePointContext) -> i32 {
-        counted(wait::draw::try_resume(&ctx, context::WAIT));
+        if let Some(seen) = wait::draw::noted(&ctx) {
+            counted(WAIT, wait::draw::try_resume(&ctx, seen, WAIT));
+        }
         0
     }
 
     #[raw_tracepoint(tracepoint = "sys_exit")]
     pub fn wait_call(ctx: RawTracePointContext) -> i32 {
-        counted(wait::draw::try_call(&ctx));
+        counted(WAIT, wait::draw::try_call(&ctx));
+        0
+    }
+
+    #[btf_tracepoint(function = "sched_waking")]
+    pub fn wait_waking(ctx: BtfTracePointContext) -> i32 {
+        counted(WAIT, wait::waker::try_waking(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sys_enter")]
+    pub fn wait_poll(ctx: RawTracePointContext) -> i32 {
+        counted(WAIT, wait::poll::try_poll(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sys_enter")]
+    pub fn io_begin(ctx: RawTracePointContext) -> i32 {
+        counted(CALLS, wait::io::try_begin(&ctx));
+        0
+    }
+
+    #[raw_tracepoint(tracepoint = "sys_exit")]
+    pub fn io_end(ctx: RawTracePointContext) -> i32 {
+        counted(CALLS, wait::io::try_end(&ctx));
         0
     }
 

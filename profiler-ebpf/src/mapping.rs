@@ -7,6 +7,7 @@
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
 use profiler_common::{
+    group::Group,
     record::{
         MAP_ANONYMOUS, MAP_POPULATED, MAP_RESERVED, MAP_SHARED, MAP_TMPFS, MAP_WRITABLE, MEMORY_ADVISE, MEMORY_BREAK,
         MEMORY_MAP, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
@@ -50,7 +51,7 @@ pub fn try_call(ctx: &RawTracePointContext) -> Result<(), Counter> {
     }
     let Some(task) = task::current() else { return Ok(()) };
     // By process alone: what a thread unmaps may be another's. The numbers are others in 32-bit programs.
-    if !task::is_of_wanted_process(task) || read(REGISTER_CS) != USER_CODE_64_BIT {
+    if !task::is_of_wanted_process(task, Group::Calls) || read(REGISTER_CS) != USER_CODE_64_BIT {
         return Ok(());
     }
     let Some((event, with_stack)) = event(number, ctx.arg(1), read) else {
@@ -58,13 +59,14 @@ pub fn try_call(ctx: &RawTracePointContext) -> Result<(), Counter> {
     };
     let comm = task::comm();
     count(Counter::Mappings);
-    context::in_call(|context| {
-        if with_stack {
-            sample::take_memory(context, task, comm, event)
-        } else {
-            sample::take_memory_without_stack(context, task, comm, event)
-        }
-    })
+    let context = context::claim_call().ok_or(Counter::LostNoContext)?;
+    let outcome = if with_stack {
+        sample::take_memory(context, task, comm, event)
+    } else {
+        sample::take_memory_without_stack(context, task, comm, event)
+    };
+    context::release(context);
+    outcome
 }
 
 /// What a call did, and whether it matters whose it is; none if it failed or did nothing to be told.

@@ -6,9 +6,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
+    birth::{Birth, BirthControl, MAX_BIRTHS},
     limits::CONTEXTS,
+    mark::Unwinding,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Toll, Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, PoolFacts, PythonProcess, Start, StartKey, Toll,
+        Watch, WatchKey,
     },
     record::{KnownStack, StackKey},
     stats::COUNTERS,
@@ -38,13 +41,18 @@ pub static CODES: LruHashMap<CodeKey, u32> = LruHashMap::with_max_entries(64 * 1
 #[map]
 pub static STACKS: LruHashMap<StackKey, KnownStack> = LruHashMap::with_max_entries(64 * 1024, 0);
 
-/// Kernel → user: counters, read at the end.
+/// Kernel → user: counters, read at the end. A row for each [`Context`], cut down at load as `SCRATCH` is.
 #[map]
-pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS as u32, 0);
+pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(CONTEXTS * COUNTERS as u32, 0);
 
-/// User (and `track_fork`) → kernel: the processes to sample.
+/// User (and `track_fork`) → kernel: the processes that were asked for, and by which groups of programs
+/// ([`profiler_common::group`]).
 #[map]
 pub static TARGET_PIDS: HashMap<u32, u32> = HashMap::with_max_entries(32 * 1024, 0);
+
+/// User → kernel: where the GIL of a process is (`record --gil`).
+#[map]
+pub static GILS: HashMap<u32, GilFacts> = HashMap::with_max_entries(16 * 1024, 0);
 
 /// User → kernel: how to see the births of pymalloc's pools in a process.
 #[map]
@@ -65,6 +73,15 @@ pub static EXPECTED: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(25
 /// Kernel only: the same of a process, while it is being worked out where it has that file.
 #[map]
 pub static BEGINNING: HashMap<u32, ExpectedPython> = HashMap::with_max_entries(256, 0);
+
+/// Kernel only: the number that the kernel side gave the program that a process runs since its exec, or [`NOT_NUMBERED`]. What
+/// user space says of another one is late: it was true before the exec. An entry that had to make room costs a number, or
+/// protection from that.
+#[map]
+pub static TAKEN_UP: LruHashMap<u32, u32> = LruHashMap::with_max_entries(16 * 1024, 0);
+
+/// Value of [`TAKEN_UP`]: the process has exec'ed and was not seen since.
+pub const NOT_NUMBERED: u32 = u32::MAX;
 
 /// Kernel only: processes that began so far.
 #[map]
@@ -103,6 +120,18 @@ pub static SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(32 * 1024, 0
 /// Kernel only: threads inside an allocating function (exact mode).
 #[map]
 pub static PENDING: LruHashMap<u32, Pending> = LruHashMap::with_max_entries(16 * 1024, 0);
+
+/// Kernel → user: what became of the last exception of each thread, by its number. Read at the end.
+#[map]
+pub static UNWINDING: LruHashMap<u32, Unwinding> = LruHashMap::with_max_entries(16 * 1024, 0);
+
+/// Both ways: which births and deaths of objects are looked at, and what has been seen.
+#[map]
+pub static BIRTH_CONTROL: Array<BirthControl> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Kernel → user: births of the window that runs, or of the last one.
+#[map]
+pub static BIRTHS: Array<Birth> = Array::with_max_entries(MAX_BIRTHS as u32, BPF_F_MMAPABLE);
 
 /// User → kernel: the threads to sample.
 #[map]

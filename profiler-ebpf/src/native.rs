@@ -18,7 +18,7 @@ use profiler_ebpf::{hash::mix, scratch::Scratch, unwind};
 use crate::{
     context::Context,
     maps::{PROCESSES, Tables, scratch},
-    stats::count,
+    stats::count_in,
     task::{self, config},
     user_memory::UserMemory,
 };
@@ -37,7 +37,7 @@ pub fn capture(event: Option<*mut c_void>, context: Context) -> Result<(), Count
     if config::has(FEATURE_KERNEL_STACK)
         && let Some(event) = event
     {
-        capture_kernel(event, memory);
+        capture_kernel(event, context, memory);
     }
     if config::has(FEATURE_NATIVE_STACK) && start(memory) {
         let mut calls = 0;
@@ -57,15 +57,26 @@ pub fn capture(event: Option<*mut c_void>, context: Context) -> Result<(), Count
     Ok(())
 }
 
+/// No addresses at all.
 #[inline(always)]
-fn capture_kernel(event: *mut c_void, memory: &mut Scratch) {
+pub fn none(context: Context) -> Result<(), Counter> {
+    let memory = scratch(context).ok_or(Counter::LostNoScratch)?;
+    memory.record.kernel_len = 0;
+    memory.record.native_len = 0;
+    memory.record.native_status = NATIVE_NONE;
+    memory.addresses = 0;
+    Ok(())
+}
+
+#[inline(always)]
+fn capture_kernel(event: *mut c_void, context: Context, memory: &mut Scratch) {
     // SAFETY: `words` has more than MAX_KERNEL_ADDRESSES.
     let bytes = unsafe {
         let into = memory.record.words.as_mut_ptr().cast();
         bpf_get_stack(event, into, (MAX_KERNEL_ADDRESSES * 8) as u32, 0)
     };
     if bytes < 0 {
-        count(Counter::KernelStackFailed);
+        count_in(context, Counter::KernelStackFailed);
         return;
     }
     let len = (bytes as u64 / 8) as u32;

@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     limits::MAX_CODE_BYTES,
+    mark::MarkRecord,
     record::{
         BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader,
         StackRecord,
@@ -56,6 +57,16 @@ pub fn send_memory(record: &MemoryRecord) -> bool {
     send(
         (&raw const *record).cast_mut().cast(),
         size_of::<MemoryRecord>() as u64,
+        false,
+    )
+}
+
+/// Sends what a probe has to tell.
+#[inline(always)]
+pub fn send_mark(record: &MarkRecord) -> bool {
+    send(
+        (&raw const *record).cast_mut().cast(),
+        size_of::<MarkRecord>() as u64,
         false,
     )
 }

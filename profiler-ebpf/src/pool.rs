@@ -11,6 +11,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use profiler_common::{
+    group::Group,
     limits::SIZE_CLASSES,
     python::{ARENAS_STATIC, PoolFacts},
     record::{MEMORY_POOL, MemoryEvent},
@@ -70,7 +71,7 @@ pub fn try_birth(ctx: &ProbeContext) -> Result<(), Counter> {
         return Ok(());
     }
     let comm = task::comm();
-    if weight == 0 || !task::is_wanted(task, comm) {
+    if weight == 0 || !task::is_wanted(task, comm, Group::Probes) {
         if !was_told {
             return Ok(());
         }

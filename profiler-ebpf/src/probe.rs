@@ -4,7 +4,7 @@
 //! it (`record --probe` is hidden).
 
 use aya_ebpf::programs::ProbeContext;
-use profiler_common::stats::Counter;
+use profiler_common::{group::Group, stats::Counter};
 
 use crate::{context, sample, stats::count, task};
 
@@ -13,7 +13,7 @@ use crate::{context, sample, stats::count, task};
 pub fn try_sample(ctx: &ProbeContext) -> Result<(), Counter> {
     let Some(task) = task::current() else { return Ok(()) };
     let comm = task::comm();
-    if !task::is_wanted(task, comm) {
+    if !task::is_wanted(task, comm, Group::Clock) {
         return Ok(());
     }
     count(Counter::Probes);

@@ -2,12 +2,17 @@
 
 use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
-use profiler_common::{config::FEATURE_FILTER_PID, python::BY_PROBES, python::CallFacts, stats::Counter};
+use profiler_common::{
+    config::FEATURE_FILTER_PID,
+    group::Group,
+    python::{BY_PROBES, CallFacts},
+    stats::Counter,
+};
 
 use crate::{
     ids,
-    maps::{CALL_FACTS, PROCESSES, PYTHONS, TARGET_PIDS},
-    task::{Task, config},
+    maps::{CALL_FACTS, GILS, NOT_NUMBERED, PROCESSES, PYTHONS, TAKEN_UP, TARGET_PIDS},
+    task::{self, Task, config},
 };
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`: a child of a target is a target, from
@@ -27,13 +32,17 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
         return Ok(());
     }
     if config::has(FEATURE_FILTER_PID) {
-        // SAFETY: the value is not kept.
-        if unsafe { TARGET_PIDS.get(parent) }.is_none() {
+        // SAFETY: the value is copied out at once.
+        let Some(groups) = unsafe { TARGET_PIDS.get(parent) }.copied() else {
             return Ok(());
-        }
+        };
         debug!(ctx, "process {} follows its parent {} into the recording", pid, parent);
-        TARGET_PIDS.insert(pid, 1, 0).map_err(|_| Counter::ForksNotFollowed)?;
+        TARGET_PIDS
+            .insert(pid, groups, 0)
+            .map_err(|_| Counter::ForksNotFollowed)?;
     }
+    // What had that number before has ended.
+    let _ = TAKEN_UP.remove(pid);
     // Until user space has seen it, the child is what its parent was: its first samples would have no Python stack.
     // SAFETY: values of maps, used at once.
     unsafe {
@@ -50,6 +59,9 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
                 .insert(pid, calls, 0)
                 .map_err(|_| Counter::ForksNotFollowed)?;
         }
+        if let Some(gil) = GILS.get(parent) {
+            GILS.insert(pid, gil, 0).map_err(|_| Counter::ForksNotFollowed)?;
+        }
         if let Some(process) = PROCESSES.get(parent) {
             PROCESSES
                 .insert(pid, process, 0)
@@ -63,8 +75,12 @@ pub fn try_track_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
 /// program would be taken for the old one's.
 #[inline(always)]
 pub fn track_exec() {
-    let Task { pid, .. } = ids::current();
+    let task = ids::current();
+    let pid = task.pid;
     // Not there, nearly always.
+    if task::is_of_wanted_process(task, Group::Probes) {
+        let _ = TAKEN_UP.insert(pid, NOT_NUMBERED, 0);
+    }
     let _ = CALL_FACTS.remove(pid);
     let _ = PYTHONS.remove(pid);
 }

@@ -4,6 +4,7 @@ use core::ptr::read_volatile;
 
 use profiler_common::{
     limits::{ADDRESS_SLOTS, MAX_FRAME_BYTES, MAX_PYTHON_FRAMES, MAX_THREAD_STATE_BYTES, WINDOW_BYTES},
+    mark::MarkRecord,
     python::PythonProcess,
     record::{MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame, StackKey, StackRecord},
 };
@@ -23,6 +24,8 @@ pub struct Scratch {
     pub unwind: Unwind,
     /// What happened to memory, and where (with a copy of the record's header).
     pub memory: MemoryRecord,
+    /// What a probe tells, likewise.
+    pub mark: MarkRecord,
     /// Words of the record taken by addresses; Python frames follow.
     pub addresses: u32,
     /// Whether any code object of a new stack could not be sent.

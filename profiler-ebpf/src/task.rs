@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{
 use profiler_common::config::{
     Config, FEATURE_FILTER_CGROUP, FEATURE_FILTER_COMM, FEATURE_FILTER_PID, FEATURE_FILTER_TID, FEATURE_TASK_POINTERS,
 };
-use profiler_common::unwind::REGISTERS;
+use profiler_common::{group::Group, unwind::REGISTERS};
 
 use crate::{
     ids,
@@ -47,7 +47,11 @@ static CONFIG: Config = Config {
     super_magic_offset: 0,
     own_pid: 0,
     cgroup_level: 0,
+    task_runtime_offset: 0,
+    signal_oom_offset: 0,
+    signal_peak_offset: 0,
     reserved: 0,
+    of_all: 0,
     cgroup_id: 0,
     comm: [0; 2],
     hash_seed: [0; 2],
@@ -94,6 +98,10 @@ pub mod config {
         super_magic_offset: u32,
         own_pid: u32,
         cgroup_level: u32,
+        task_runtime_offset: u32,
+        signal_oom_offset: u32,
+        signal_peak_offset: u32,
+        of_all: u32,
         cgroup_id: u64,
         comm: [u64; 2],
         hash_seed: [u64; 2],
@@ -119,17 +127,21 @@ pub fn current() -> Option<Task> {
     (task.tid != 0 && task.pid != config::own_pid()).then_some(task)
 }
 
-/// Whether the user asked for this task's process, whatever else is asked.
+/// Whether the user asked this group of programs for the task's process, whatever else is asked.
 #[inline(always)]
-pub fn is_of_wanted_process(task: Task) -> bool {
-    // SAFETY: the value is not kept.
-    !config::has(FEATURE_FILTER_PID) || unsafe { TARGET_PIDS.get(task.pid) }.is_some()
+pub fn is_of_wanted_process(task: Task, group: Group) -> bool {
+    if !config::has(FEATURE_FILTER_PID) || config::of_all() & group.bit() != 0 {
+        return true;
+    }
+    // SAFETY: the value is copied out at once.
+    let groups = unsafe { TARGET_PIDS.get(task.pid) }.copied().unwrap_or(0);
+    groups & group.bit() != 0
 }
 
-/// Whether the user asked for this task. `comm` is its name.
+/// Whether the user asked this group of programs for this task. `comm` is its name.
 #[inline(always)]
-pub fn is_wanted(task: Task, comm: [u64; 2]) -> bool {
-    if !is_of_wanted_process(task) {
+pub fn is_wanted(task: Task, comm: [u64; 2], group: Group) -> bool {
+    if !is_of_wanted_process(task, group) {
         return false;
     }
     // SAFETY: the values are copied out at once.
@@ -152,7 +164,7 @@ pub fn is_wanted(task: Task, comm: [u64; 2]) -> bool {
 
 /// The same, where the task's name is not needed otherwise: it is fetched only if names were asked for.
 #[inline(always)]
-pub fn is_wanted_now(task: Task) -> bool {
+pub fn is_wanted_now(task: Task, group: Group) -> bool {
     is_wanted(
         task,
         if config::has(FEATURE_FILTER_COMM) {
@@ -160,6 +172,7 @@ pub fn is_wanted_now(task: Task) -> bool {
         } else {
             [0; 2]
         },
+        group,
     )
 }
 
@@ -182,6 +195,18 @@ pub fn fs_base() -> u64 {
 #[inline(always)]
 pub fn page_faults_disabled() -> bool {
     field::<u32>(config::task_pagefault_disabled_offset()) != 0
+}
+
+/// What the running task has been on a CPU so far, as of the last tick or switch.
+#[inline(always)]
+pub fn runtime_ns() -> u64 {
+    field(config::task_runtime_offset())
+}
+
+/// Where the kernel keeps what all threads of the running task's process have in common (`struct signal_struct`).
+#[inline(always)]
+pub fn signal() -> u64 {
+    field(config::task_signal_offset())
 }
 
 /// Where the running task's pointer to its open files is.

@@ -37,6 +37,20 @@ pub fn capture(context: Context) {
         scratch.record.header.python = PYTHON_NO_THREAD_STATE;
         return;
     }
+    frames_of_thread(context);
+}
+
+/// The same of a thread that is known to have been stopped in user space.
+#[inline(always)]
+pub fn capture_of_user(context: Context) {
+    let Some(scratch) = scratch(context) else { return };
+    frames::start(scratch);
+    frames_of_thread(context);
+}
+
+#[inline(always)]
+fn frames_of_thread(context: Context) {
+    let Some(scratch) = scratch(context) else { return };
     let status = thread::find_frames(&UserMemory, task::fs_base(), scratch);
     if status != PYTHON_COMPLETE {
         scratch.record.header.python = status;

@@ -15,6 +15,7 @@ use aya_ebpf::{
     EbpfContext as _, bindings::bpf_perf_event_data, helpers::generated::bpf_ktime_get_ns, programs::PerfEventContext,
 };
 use profiler_common::{
+    group::Group,
     python::{
         BY_WATCHES, CodeKey, LAYOUT_CFRAME, LAYOUT_HEAP_FRAMES, PythonProcess, StartKey, Toll, WATCH_ENTRY, Watch,
         WatchKey,
@@ -48,7 +49,7 @@ pub fn try_hit(ctx: &PerfEventContext) -> Result<(), Counter> {
     let Some(task) = task::current() else { return Ok(()) };
     // SAFETY: the context of this type of program is a `bpf_perf_event_data`.
     let address = unsafe { (*ctx.as_ptr().cast::<bpf_perf_event_data>()).addr };
-    let seen = if task::is_wanted_now(task) {
+    let seen = if task::is_wanted_now(task, Group::Probes) {
         see(task, address, started_ns)
     } else {
         Ok(())

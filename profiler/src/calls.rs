@@ -1,6 +1,8 @@
 //! From counts of code objects to what reports of calls read.
 
 mod outside;
+mod ratio;
+mod ratios;
 mod repeated;
 pub mod windows;
 
@@ -10,7 +12,10 @@ use indexmap::IndexMap;
 use profiler_common::python::{CALLS_RESUMED, CALLS_UNLINKED, CallCount, CodeKey};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
-use self::windows::{Estimate, Sampling};
+use self::{
+    ratios::{Basis, Ratios},
+    windows::{Estimate, Sampling},
+};
 use crate::{
     governor::HIT_ERROR,
     python::{code::Code, codes::CodeId},
@@ -186,6 +191,8 @@ pub struct Timing {
     /// That was ours: of all calls, and of the one of which it was most.
     pub paid_ns: f64,
     pub most_paid_ns: f64,
+    /// Of stops at breakpoints, which times are without.
+    pub stops_ns: f64,
     pub min_ns: u64,
     pub max_ns: u64,
     pub histogram: Histogram,
@@ -202,8 +209,9 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// A call has ended; `took_ns` is 0 if it was not seen to begin. `paid_ns`: how much of it was ours.
-    pub fn add(&mut self, took_ns: u64, paid_ns: f64, caller: Option<CodeKey>, own: CodeKey) {
+    /// A call has ended; `took_ns` is 0 if it was not seen to begin. `paid_ns`: how much of it was ours. `stop_ns`: of a
+    /// stop at a breakpoint, which the kernel side took off already, and which is known no better than that.
+    pub fn add(&mut self, took_ns: u64, paid_ns: f64, stop_ns: f64, caller: Option<CodeKey>, own: CodeKey) {
         if let Some(caller) = caller {
             *self.callers.entry(caller).or_default() += 1;
         }
@@ -219,6 +227,7 @@ impl Timing {
         self.took_ns += took;
         self.paid_ns += paid_ns;
         self.most_paid_ns = self.most_paid_ns.max(paid_ns);
+        self.stops_ns += stop_ns;
         let own_ns = ((took - paid_ns) as u64).max(FASTEST_CALL_NS.min(took_ns));
         self.min_ns = if self.count == 0 {
             own_ns
@@ -229,7 +238,7 @@ impl Timing {
         self.count += 1;
         self.histogram.add(own_ns);
         self.at_most
-            .add(((took - paid_ns * (1.0 - HIT_ERROR)) as u64).max(own_ns));
+            .add(((took - paid_ns * (1.0 - HIT_ERROR) + stop_ns) as u64).max(own_ns));
     }
 
     /// Whether what was ours is known too badly for what is left to be told within a tenth.
@@ -264,6 +273,8 @@ pub struct Counted<'a> {
     pub beginning: Beginning,
     /// Calls that were seen and could not be counted.
     pub lost: u64,
+    /// Calls under way when breakpoints took over.
+    pub under_way: u64,
     pub sampled: Duration,
     pub length: Duration,
     pub cost: Option<Cost>,
@@ -296,10 +307,12 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
     let mut functions = Functions::default();
     let scaled = counted.windows.as_ref().filter(|windows| windows.sampling.is_enough());
     let one_window = counted.windows.is_some() && scaled.is_none();
+    let mut unnamed = 0;
     for (key, count) in counted.counts {
         let code = counted.codes.get(key).copied();
         // All calls are counted, because a name is known only after the first one; asked for are these.
         if counted.only_chosen && !code.is_some_and(|code| counted.chosen.contains(&code)) {
+            unnamed += if code.is_none() { count.calls } else { 0 };
             continue;
         }
         let entry = functions.entry(code).or_default();
@@ -318,10 +331,12 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
     let samples = add_samples(window, &mut functions);
     add_callers(counted, &mut functions);
     let threads = threads_sampled(window);
-    let windows = counted.windows.as_ref().map_or(1, |windows| windows.sampling.windows());
-    let edge = |calls: u64| edge(threads, windows, calls);
-    let repeated = repeated::find(window, &functions, &edge);
-    let per = counted.per.and_then(|per| of_each(window, &functions, per, &edge));
+    let ratios = Ratios::new(counted, threads);
+    let repeated = repeated::find(window, &functions, &ratios);
+    let (basis, per) = counted
+        .per
+        .and_then(|per| of_each(window, &functions, per, &ratios))
+        .map_or((Basis::All, None), |(basis, per)| (basis, Some(per)));
 
     let errors: f64 = functions.values().map(|entry| entry.more.error).sum();
     let ledger = &window.ledger;
@@ -332,6 +347,10 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
             let mut callers: Vec<Caller> = std::mem::take(&mut entry.callers).into_values().collect();
             callers.sort_unstable_by_key(|caller| caller.function);
             Function {
+                divided: match (code, &per) {
+                    (Some(code), Some(_)) if entry.counted => ratios.calls(basis, code, &entry),
+                    _ => 0.0,
+                },
                 file: known.map_or_else(String::new, |code| code.filename.to_string()),
                 first_line: known.map_or(0, Code::first_line),
                 name: known.map_or_else(|| "<unknown>".to_owned(), |code| code.display_name().to_owned()),
@@ -372,56 +391,49 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
         cost: counted.cost,
         beginning: counted.beginning,
         lost: counted.lost,
+        unnamed,
+        under_way: counted.under_way,
         threads,
         repeated,
         per,
         samples,
+        compiled_samples: window.ledger.tally.compiled,
         period_ns: u64::try_from(counted.period.as_nanos()).unwrap_or(u64::MAX),
         stop: counted.stop,
     }
 }
 
-/// The calls by which others are to be divided; none if there are none.
-fn of_each(window: &Window, functions: &Functions, per: &Pattern, edge: &impl Fn(u64) -> f64) -> Option<Per> {
+/// The calls by which others are to be divided, and which counts are; none if there are none.
+fn of_each(window: &Window, functions: &Functions, per: &Pattern, ratios: &Ratios<'_>) -> Option<(Basis, Per)> {
     let codes = &window.ledger.codes;
-    let mut found: Option<Per> = None;
-    let mut scaled = 0;
-    for (code, entry) in functions {
-        let Some(code) = code.map(|code| codes.get(code)) else {
-            continue;
-        };
-        if entry.calls == 0 || !per.matches(code, None) {
-            continue;
-        }
-        let calls = entry.calls.saturating_sub(entry.nested);
-        scaled += entry.scaled(calls);
-        let found = found.get_or_insert_with(|| Per {
-            name: code.display_name().to_owned(),
-            calls: 0,
-            scale: 1.0,
-            edge: 0.0,
-            resumed: false,
-        });
-        found.calls = found.calls.saturating_add(calls);
-        found.resumed |= entry.resumed;
-    }
-    let found = found.filter(|per| per.calls > 0)?;
-    Some(Per {
-        scale: scaled as f64 / found.calls as f64,
-        edge: edge(found.calls),
-        ..found
-    })
-}
-
-/// By how many calls of a function a count of those within them can be off, because some were under way where windows
-/// begin and end: in each window of each thread one, at most. Where windows are much shorter than a call is, few of them see
-/// one end at all, and how many do is an accident like any other.
-fn edge(threads: u64, windows: usize, calls: u64) -> f64 {
-    let ends = (threads as f64 * windows.max(1) as f64).sqrt();
-    ends.min((1.96 * (calls as f64).sqrt()).max(1.0))
+    let all: Vec<(CodeId, &Entry)> = functions
+        .iter()
+        .filter_map(|(code, entry)| Some(((*code)?, entry)))
+        .collect();
+    let is_meant = |(code, entry): &&(CodeId, &Entry)| entry.calls > 0 && per.matches(codes.get(*code), None);
+    let divisors: Vec<(CodeId, &Entry)> = all.iter().filter(is_meant).copied().collect();
+    let calls: u64 = divisors.iter().map(|(_, entry)| entry.outermost()).sum();
+    let (first, _) = divisors.first().filter(|_| calls > 0)?;
+    let found = ratios.of(&all, &divisors);
+    let (basis, ratio) = found.map_or((Basis::All, None), |(basis, ratio)| (basis, Some(ratio)));
+    let outermost = |(code, entry): &(CodeId, &Entry)| ratios.outermost_calls(basis, *code, entry);
+    let per = Per {
+        name: codes.get(*first).display_name().to_owned(),
+        calls,
+        divisor: divisors.iter().map(outermost).sum(),
+        least: ratio.map_or(0.0, |ratio| ratio.least / ratio.each),
+        most: ratio.and_then(|ratio| Some(ratio.most? / ratio.each)),
+        resumed: divisors.iter().any(|(_, entry)| entry.resumed),
+    };
+    Some((basis, per))
 }
 
 impl Entry {
+    /// Calls not made from within another of the same function.
+    fn outermost(&self) -> u64 {
+        self.calls.saturating_sub(self.nested)
+    }
+
     /// What of its calls is in the whole recording, if that is so in what was counted.
     fn scaled(&self, part: u64) -> u64 {
         let scale = 1.0 + self.more.calls / self.calls.max(1) as f64;
@@ -520,7 +532,7 @@ fn timed(timing: &Timing) -> Timed {
         nested_ns: timing.nested_ns.max(0.0) as u64,
         taken_off_ns: timing.paid_ns as u64,
         most_taken_off_ns: timing.most_paid_ns as u64,
-        error_ns: (timing.paid_ns * HIT_ERROR) as u64,
+        error_ns: (timing.paid_ns * HIT_ERROR + timing.stops_ns) as u64,
         at_most: timing.at_most.clone(),
         left_out: timing.left_out,
     }
@@ -539,6 +551,23 @@ pub struct Windows<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_from_a_breakpoint_can_be_wrong_by_the_stop_that_was_taken_off() {
+        let key = CodeKey::identified(0x1000, 1, 7);
+        let [mut watched, mut probed] = [Timing::default(), Timing::default()];
+        for _ in 0..40 {
+            watched.add(9_600, 3_100.0, 15_800.0, None, key);
+            probed.add(9_600, 3_100.0, 0.0, None, key);
+        }
+        let [watched, probed] = [timed(&watched), timed(&probed)];
+        assert_eq!((watched.total_ns, watched.error_ns), (40 * 6_500, 40 * (15_800 + 775)));
+        assert_eq!((probed.total_ns, probed.error_ns), (40 * 6_500, 40 * 775));
+        assert!(watched.is_out_of_reach() && !probed.is_out_of_reach());
+        // As wrong as that a percentile can be.
+        let most = watched.most_percentile(0.5).unwrap();
+        assert!((22_000..24_000).contains(&most), "{most}");
+    }
 
     #[test]
     fn a_function_is_meant_by_its_name_with_or_without_where_it_is() {

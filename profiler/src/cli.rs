@@ -2,6 +2,17 @@
 //! that are not quoted from [`config`](crate::config), which decides what the words mean together.
 
 pub mod completions;
+pub mod convert;
+pub mod diff;
+pub mod dump;
+pub mod exceptions;
+pub mod gc;
+pub mod imports;
+pub mod manual;
+pub mod merge;
+pub mod report;
+pub mod top;
+pub mod why;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -10,10 +21,10 @@ use clap_complete::Shell;
 
 use crate::{
     config::{
-        CallsFormat, DEFAULT_FORMAT, DEFAULT_KEPT_WINDOWS, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy,
-        MemoryFormat, MemorySource, NativeFrames, RATES_HZ, Via, WaitsBy, WaitsFormat,
+        CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat,
+        MemorySource, NativeFrames, ObjectsFormat, RATES_HZ, Via, WaitsBy, WaitsFormat,
     },
-    report::{Format, calls::table::Sort},
+    report::{Format, calls::table::Sort, objects::ObjectsBy},
 };
 
 // Broken by hand: clap would wrap prose and examples alike at the terminal's edge.
@@ -23,6 +34,7 @@ Examples:
   profiler record -p 4242,4243 -t -o flame.svg  # two, split by thread
   profiler record -a -d 30 -o all.pb.gz         # the whole machine, for pprof
   profiler record -r 999 -o out.speedscope.json -- python3 app.py --flag
+  profiler record -p 4242 --wall -o wall.svg    # waiting, too: width = time
   profiler record -p 4242 -f folded -o -        # to standard output
   profiler record -a --every 60s --keep 60 -o /var/tmp/flight
 
@@ -40,6 +52,7 @@ Examples:
   profiler memory -a -d 60                          # every process of the machine, by growth
   profiler memory -p 4242 -d 5m --leaks --older-than 30s
   profiler memory -p 4242 -d 5m --every 10s --curve curve.csv
+  profiler memory -a --every 60s --keep 60 -o /var/tmp/flight
   profiler memory -p 4242 -d 60 --base yesterday.pb.gz
   profiler memory -- python3 app.py
 
@@ -62,9 +75,27 @@ Examples:
   profiler waits -p 4242 -d 10 --by thread     # how the time of each thread adds up
   profiler waits -p 4242 -o waits.svg          # a flame graph, width = time
   profiler waits -p 4242 -f json -o waits.json
+  profiler waits -a --every 60s --keep 60 -o /var/tmp/flight
 
 Every blocked interval of every thread is counted, to the nanosecond. Long ones all come with their stack, of short
 ones as many as give an unbiased picture. Nothing of the process is touched.";
+
+const OBJECTS_EXAMPLES: &str = "\
+Examples:
+  profiler objects -p 4242                          # what it consists of, and who holds it
+  profiler objects -p 4242 --growth 60s             # what became more in a minute, and who holds that
+  profiler objects -p 4242 --referrers app.cache.Foo
+  profiler objects -p 4242 --largest                # the largest objects, and what leads to each
+  profiler objects -p 4242 --by holder --top 40
+  profiler objects -p 4242 -o graph.svg             # who holds what, as a picture
+  profiler objects -p 4242 -f json -o objects.json
+
+Its memory is read while it runs: it is not stopped, nothing is written to it, no program is loaded into the kernel.
+
+Exit status:
+  0  the report was written
+  1  something failed: the line `error: …` names it and the remedy
+  2  the command line makes no sense";
 
 /// System-wide profiler that understands CPython. The programs it looks at need no change and no restart, and are
 /// never stopped.
@@ -81,10 +112,30 @@ pub enum Command {
     Memory(Memory),
     Calls(Calls),
     Waits(Waits),
+    Why(why::Why),
+    Dump(dump::Dump),
+    Top(top::Top),
+    Objects(Objects),
+    Exceptions(exceptions::Exceptions),
+    Imports(imports::Imports),
+    Gc(gc::Gc),
+    Report(report::Report),
+    Diff(diff::Diff),
+    Merge(merge::Merge),
+    Convert(convert::Convert),
     /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
     Completions {
         /// Shell to write for
         shell: Shell,
+    },
+    /// Print the manual of the program or of one command, for `man -l -`
+    Man {
+        /// Command whose page is printed
+        command: Option<String>,
+
+        /// Write the pages of all commands into this directory instead
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        all: Option<PathBuf>,
     },
 }
 
@@ -106,6 +157,15 @@ pub struct Record {
     #[arg(long, help_heading = "Recording")]
     pub no_kernel: bool,
 
+    /// Show where threads run and where they wait in one picture: widths are time, and each thread's come to the time that
+    /// it existed
+    #[arg(long, visible_short_alias = 'i', visible_alias = "idle", help_heading = "Recording")]
+    pub wall: bool,
+
+    /// Sample only threads that have the GIL: what keeps other threads of Python from running
+    #[arg(short, long, conflicts_with = "wall", help_heading = "Recording")]
+    pub gil: bool,
+
     /// Native frames in SVG, folded and speedscope files: `full` shows the interpreter's own machinery, too (calls,
     /// start-up), which `work` leaves out around Python frames. pprof files have everything
     #[arg(
@@ -121,24 +181,13 @@ pub struct Record {
     #[arg(long, help_heading = "Output")]
     pub merge_workers: bool,
 
-    /// Write a pprof file for every so much time to the directory given with -o, such as 60s: a flight recorder
-    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Flight recorder")]
-    pub every: Option<Duration>,
+    /// Put the text of the program's files into the page or the recording (`-o page.html`, `-o rec.pb.gz`), to be shown line
+    /// by line
+    #[arg(long, help_heading = "Output")]
+    pub with_source: bool,
 
-    /// Keep the last N of them, and remove older ones
-    #[arg(
-        long,
-        value_name = "N",
-        requires = "every",
-        default_value_t = DEFAULT_KEPT_WINDOWS,
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = "Flight recorder"
-    )]
-    pub keep: u32,
-
-    /// When FILE appears or changes, keep the file of now, the one before and the next for good; SIGUSR1 does the same
-    #[arg(long, value_name = "FILE", requires = "every", help_heading = "Flight recorder")]
-    pub trigger: Option<PathBuf>,
+    #[command(flatten)]
+    pub flight: Flight,
 
     /// Sample this instruction, too: FILE:0xOFFSET (an offset in the file) or FILE:SYMBOL
     // Hidden: for the end-to-end test of samples that interrupt each other, and for what is built on them.
@@ -204,13 +253,21 @@ pub struct Memory {
     )]
     pub temporary: bool,
 
-    /// Take a snapshot this often, and show how the largest sites grew over time
+    /// Take a snapshot this often, and show how the largest sites grew over time; with a directory after -o, write a pprof
+    /// file this often instead: a flight recorder
     #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Report")]
     pub every: Option<Duration>,
 
-    /// Write the snapshots to FILE: .csv or .json
+    #[command(flatten)]
+    pub kept: Kept,
+
+    /// Write the snapshots to FILE: .csv, .json, or .dat for `mprof plot`
     #[arg(long, value_name = "FILE", requires = "every", help_heading = "Report")]
     pub curve: Option<PathBuf>,
+
+    /// Do not look at all objects before and after, which is done with `-p` to say first what became more, and who holds it
+    #[arg(long, help_heading = "Report")]
+    pub no_objects: bool,
 
     /// Show what grew since an earlier recording, written with -o FILE.pb.gz
     #[arg(long, value_name = "FILE", help_heading = "Report")]
@@ -219,6 +276,24 @@ pub struct Memory {
     /// Follow every call of CPython's allocators: exact, and slow; `--max-overhead` bounds how slow
     #[arg(long, help_heading = "Exact mode")]
     pub exact: bool,
+
+    /// Experimental: say which lines keep the objects that became more, by hardware watchpoints: in short windows, drawn at random, the
+    /// process stops for each object that its collector begins to track, and some are followed until they go. Nothing is
+    /// written to its memory; the four debug registers of each CPU are taken meanwhile. In a virtual machine whose host has
+    /// a Linux before 6.14 a stop can end the process: docs/limits.md
+    #[arg(long, conflicts_with_all = ["exact", "no_objects", "base"], help_heading = "Report")]
+    pub watchpoints: bool,
+
+    /// What all stops at watchpoints may take, as a share of the CPU time that the process uses for itself
+    #[arg(
+        long,
+        value_name = "SHARE",
+        requires = "watchpoints",
+        default_value = "3%",
+        value_parser = parse_share,
+        help_heading = "Report"
+    )]
+    pub max_share: f64,
 
     /// Take the probes away when the program takes this many times as long [default: 2]
     #[arg(long, value_name = "X", requires = "exact", value_parser = parse_factor, help_heading = "Exact mode")]
@@ -248,12 +323,17 @@ pub struct Memory {
     )]
     pub temporary_within: u32,
 
+    /// Put the text of the program's files into the page or the recording (`-o page.html`, `-o rec.pb.gz`), to be shown line
+    /// by line
+    #[arg(long, help_heading = "Output")]
+    pub with_source: bool,
+
     #[arg(
         short,
         long,
         value_name = "FORMAT",
         help_heading = "Output",
-        help = "Format: of the table, text, csv or json; of the stacks, svg, folded, speedscope or pprof [default: by \
+        help = "Format: of the table, text, csv or json; of the stacks, svg, html, folded, speedscope or pprof [default: by \
                 the ending of FILE, else text]"
     )]
     pub format: Option<MemoryFormat>,
@@ -308,12 +388,16 @@ pub struct Calls {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
     pub top: usize,
 
+    /// Put the text of the program's files into the page (`-o page.html`), to be shown line by line
+    #[arg(long, help_heading = "Output")]
+    pub with_source: bool,
+
     #[arg(
         short,
         long,
         value_name = "FORMAT",
         help_heading = "Output",
-        help = "Format: pstats, json or csv [default: by the ending of FILE; without -o a table]"
+        help = "Format: pstats, json, csv or html [default: by the ending of FILE; without -o a table]"
     )]
     pub format: Option<CallsFormat>,
 }
@@ -333,19 +417,140 @@ pub struct Waits {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
     pub top: usize,
 
+    #[command(flatten)]
+    pub flight: Flight,
+
+    /// Leave out waits that are shorter, such as 1ms, and say how much time that is
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Recording")]
+    pub min: Option<Duration>,
+
+    /// Tell who ended each wait: the thread that woke the one that waited, and its Python line
+    #[arg(long, conflicts_with = "no_kernel", help_heading = "Recording")]
+    pub wakers: bool,
+
+    /// Tell when an event loop (asyncio, uvloop, gevent) did not come back to poll for so long, such as 100ms, and what
+    /// took it. Each system call on the machine takes 0.1 µs longer meanwhile
+    #[arg(long, value_name = "TIME", value_parser = parse_age, conflicts_with = "every", help_heading = "Recording")]
+    pub stalls: Option<Duration>,
+
+    /// Tell what is read, written, sent and received: bytes, calls and times by line and peer. Each system call on the
+    /// machine takes 0.2 µs longer meanwhile
+    #[arg(long, conflicts_with = "every", help_heading = "Recording")]
+    pub io: bool,
+
     /// Leave out kernel stacks
     #[arg(long, help_heading = "Recording")]
     pub no_kernel: bool,
+
+    /// Take the stack of every wait, whatever that costs: to measure what drawing them saves
+    #[arg(long, hide = true)]
+    pub every_wait: bool,
+
+    /// Put the text of the program's files into the page or the recording (`-o page.html`, `-o rec.pb.gz`), to be shown line
+    /// by line
+    #[arg(long, help_heading = "Output")]
+    pub with_source: bool,
 
     #[arg(
         short,
         long,
         value_name = "FORMAT",
         help_heading = "Output",
-        help = "Format: of the table, text, csv or json; of the stacks, svg, folded, speedscope or pprof [default: by \
+        help = "Format: of the table, text, csv or json; of the stacks, svg, html, folded, speedscope or pprof [default: by \
                 the ending of FILE, else text]"
     )]
     pub format: Option<WaitsFormat>,
+}
+
+/// A recording that is cut into windows
+#[derive(Debug, Args)]
+pub struct Flight {
+    /// Write a pprof file for every so much time to the directory given with -o, such as 60s: a flight recorder
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Flight recorder")]
+    pub every: Option<Duration>,
+
+    #[command(flatten)]
+    pub kept: Kept,
+}
+
+/// Which of its files stay
+#[derive(Debug, Args)]
+pub struct Kept {
+    /// Keep the last N of them, and remove older ones [default: 60]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "every",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Flight recorder"
+    )]
+    pub keep: Option<u32>,
+
+    /// When FILE appears or changes, keep the file of now, the one before and the next for good; SIGUSR1 does the same
+    #[arg(long, value_name = "FILE", requires = "every", help_heading = "Flight recorder")]
+    pub trigger: Option<PathBuf>,
+}
+
+/// Say what a Python process consists of, object by object, and who holds it
+#[derive(Debug, Args)]
+#[command(after_help = OBJECTS_EXAMPLES)]
+pub struct Objects {
+    /// Process to look at, as with --pid
+    #[arg(value_name = "PID", value_parser = parse_process, conflicts_with = "pid", help_heading = "Target")]
+    pub positional_pid: Option<ProcessWord>,
+
+    /// Look at this process: decimal or 0x hex
+    #[arg(short, long, value_name = "PID", value_parser = parse_process, help_heading = "Target")]
+    pub pid: Option<ProcessWord>,
+
+    /// One row of the table for each
+    #[arg(long, value_name = "WHAT", default_value = "type", help_heading = "Report")]
+    pub by: ObjectsBy,
+
+    /// Rows of the table, or of what --largest and --referrers show
+    #[arg(short = 'n', long, value_name = "N", default_value_t = DEFAULT_ROWS, help_heading = "Report")]
+    pub top: usize,
+
+    /// Look twice, so long apart, and show what became more
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Report")]
+    pub growth: Option<Duration>,
+
+    /// Show who refers to the instances of this class: NAME or MODULE.NAME
+    #[arg(long, value_name = "CLASS", conflicts_with_all = ["growth", "largest"], help_heading = "Report")]
+    pub referrers: Option<String>,
+
+    /// Show the largest objects, and what leads to each
+    #[arg(long, conflicts_with = "growth", help_heading = "Report")]
+    pub largest: bool,
+
+    /// Refuse to look at more memory of small objects than this, such as 8GiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "2GiB", help_heading = "Bounds")]
+    pub max_heap: u64,
+
+    /// Leave off after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_age, default_value = "20s", help_heading = "Bounds")]
+    pub max_time: Duration,
+
+    /// File to write, `-` for standard output (the default)
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        help_heading = "Output",
+        help = "Format: text, json, folded, dot or svg [default: by the ending of FILE, else text]"
+    )]
+    pub format: Option<ObjectsFormat>,
+
+    /// Overwrite FILE if it exists
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+
+    /// No notes; errors stay
+    #[arg(short, long, help_heading = "Messages")]
+    pub quiet: bool,
 }
 
 /// What every kind of recording understands
@@ -567,6 +772,23 @@ fn parse_age(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Limit::After(time) => Ok(time),
         Limit::Unlimited => Err("expected a time such as 30s".to_owned()),
+    }
+}
+
+/// Bytes: 8GiB, 512M, 100000.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, unit) = split_number(&lower);
+    let shift = match unit.trim_start() {
+        "" | "b" => Some(0),
+        "k" | "kib" => Some(10),
+        "m" | "mib" => Some(20),
+        "g" | "gib" => Some(30),
+        _ => None,
+    };
+    match (number.parse::<u64>(), shift) {
+        (Ok(number @ 1..), Some(shift)) if number <= u64::MAX >> shift => Ok(number << shift),
+        _ => Err("expected a number of bytes such as 512MiB or 8GiB".to_owned()),
     }
 }
 
@@ -802,7 +1024,13 @@ mod tests {
 
     #[test]
     fn every_format_has_a_name_that_leads_back_to_it() {
-        for format in [Format::Svg, Format::Folded, Format::Speedscope, Format::Pprof] {
+        for format in [
+            Format::Svg,
+            Format::Html,
+            Format::Folded,
+            Format::Speedscope,
+            Format::Pprof,
+        ] {
             assert_eq!(record(&format!("-f {}", format.name())).unwrap().format, Some(format));
         }
         assert_eq!(record("-f png").unwrap_err().kind(), ErrorKind::InvalidValue);

@@ -7,12 +7,13 @@ use std::{mem::offset_of, num::NonZeroU32};
 
 use profiler_common::{
     limits::{MAX_KERNEL_ADDRESSES, MAX_NATIVE_ADDRESSES, MAX_PYTHON_FRAMES},
+    mark::{MarkEvent, MarkRecord},
     record::{
         BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryEvent, MemoryRecord, PYTHON_FRAME_WORDS, PythonFrame,
-        RECORD_BEGAN, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_MEMORY, RECORD_SAMPLE,
-        RECORD_STACK, RECORD_WAIT, SampleHeader, StackKey, StackRecord,
+        RECORD_BEGAN, RECORD_BLOCK, RECORD_CALL, RECORD_CODE, RECORD_DEFINITION, RECORD_IO, RECORD_MARK, RECORD_MEMORY,
+        RECORD_SAMPLE, RECORD_STACK, RECORD_STALL, RECORD_WAIT, SampleHeader, StackKey, StackRecord,
     },
-    wait::{WaitEvent, WaitRecord},
+    wait::{IoEvent, IoRecord, StallRecord, WaitEvent, WaitRecord},
 };
 use thiserror::Error;
 
@@ -36,6 +37,12 @@ pub enum RawRecord<'a> {
     Began(BeganRecord),
     /// A wait that was drawn.
     Wait(SampleHeader, Box<WaitEvent>),
+    /// An event loop did not poll for long.
+    Stall(StallRecord),
+    /// A call that moves data, and was drawn.
+    Io(SampleHeader, Box<IoEvent>),
+    /// An exception, an import or a garbage collection.
+    Mark(SampleHeader, Box<MarkEvent>),
 }
 
 impl RawRecord<'_> {
@@ -45,7 +52,8 @@ impl RawRecord<'_> {
             Self::Sample(header) | Self::Stack(header, _) | Self::Definition(header, _) | Self::Memory(header, _) => {
                 header.time_ns
             }
-            Self::Wait(header, _) => header.time_ns,
+            Self::Wait(header, _) | Self::Io(header, _) | Self::Mark(header, _) => header.time_ns,
+            Self::Stall(stall) => stall.to_ns,
             Self::Code(code) => code.time_ns,
             Self::Block(block) => block.time_ns,
             Self::Call(call) => call.time_ns,
@@ -122,6 +130,15 @@ pub fn decode(bytes: &[u8]) -> Result<RawRecord<'_>, DecodeError> {
             let record = wait(bytes).ok_or(short)?;
             Ok(RawRecord::Wait(record.header, Box::new(record.event)))
         }
+        RECORD_STALL => Ok(RawRecord::Stall(stall(bytes).ok_or(short)?)),
+        RECORD_IO => {
+            let record = io(bytes).ok_or(short)?;
+            Ok(RawRecord::Io(record.header, Box::new(record.event)))
+        }
+        RECORD_MARK => {
+            let record = mark(bytes).ok_or(short)?;
+            Ok(RawRecord::Mark(record.header, Box::new(record.event)))
+        }
         RECORD_BLOCK => Ok(RawRecord::Block(block(bytes).ok_or(short)?)),
         RECORD_CODE => {
             let time_ns = u64_at(bytes, offset_of!(CodeRecord, time_ns)).ok_or(short)?;
@@ -173,6 +190,24 @@ fn wait(bytes: &[u8]) -> Option<WaitRecord> {
     let bytes = bytes.get(..size_of::<WaitRecord>())?;
     // SAFETY: `WaitRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
     Some(unsafe { bytes.as_ptr().cast::<WaitRecord>().read_unaligned() })
+}
+
+fn stall(bytes: &[u8]) -> Option<StallRecord> {
+    let bytes = bytes.get(..size_of::<StallRecord>())?;
+    // SAFETY: `StallRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<StallRecord>().read_unaligned() })
+}
+
+fn io(bytes: &[u8]) -> Option<IoRecord> {
+    let bytes = bytes.get(..size_of::<IoRecord>())?;
+    // SAFETY: `IoRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<IoRecord>().read_unaligned() })
+}
+
+fn mark(bytes: &[u8]) -> Option<MarkRecord> {
+    let bytes = bytes.get(..size_of::<MarkRecord>())?;
+    // SAFETY: `MarkRecord` is `repr(C)` and made of integers, so any bytes of its size are one.
+    Some(unsafe { bytes.as_ptr().cast::<MarkRecord>().read_unaligned() })
 }
 
 fn stack(bytes: &[u8], python_status: u32) -> Option<RawStack> {
@@ -250,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u8..10, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        fn no_bytes_panic(kind in 0u8..14, mut bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use profiler_common::group::Group;
 
 use crate::{
     bpf::{Kernel, Tables},
-    instruments::{Change, Instrument, Turn},
+    instruments::{self, Change, Instrument, Joint, Plan, Turn, measured::Measured},
     orders::Orders as _,
     process::files::FileId,
     recording::{Cut, Fact, Recording},
@@ -31,12 +32,14 @@ pub struct Engine {
     /// What is known of the machine, and what was counted.
     pub host: Recording,
     pub instruments: Vec<Box<dyn Instrument>>,
+    /// What makes one of what several instruments measured.
+    pub joint: Option<Box<dyn Joint>>,
     cpus_followed: Instant,
 }
 
 impl Engine {
     /// Nothing is measured yet.
-    pub fn new(kernel: Kernel, host: Recording, instruments: Vec<Box<dyn Instrument>>) -> anyhow::Result<Self> {
+    pub fn new(kernel: Kernel, host: Recording, plan: Plan) -> anyhow::Result<Self> {
         let mut source = Source::open(kernel)?;
         let tables = source
             .kernel
@@ -47,18 +50,27 @@ impl Engine {
             source,
             unwinder,
             host,
-            instruments,
+            instruments: plan.instruments,
+            joint: plan.joint,
             cpus_followed: Instant::now(),
         })
     }
 
-    /// From now on everything counts. `expected`: a CPython that the command is about to run.
-    pub fn start(&mut self, expected: Option<FileId>) -> anyhow::Result<()> {
+    /// From now on everything counts. `expected`: a CPython that the command is about to run. `crowd`: processes come and go
+    /// that nobody named.
+    pub fn start(&mut self, expected: Option<FileId>, crowd: bool) -> anyhow::Result<()> {
         for instrument in &mut self.instruments {
             instrument.prepare(&mut self.source.kernel)?;
         }
         self.tell();
         self.unwinder.install(Some(Instant::now() + TABLES_WAIT));
+        // What is there was looked at. From here on the kernel's buffers do not wait for files, unless everything is to be
+        // counted from the first on: there is a probe to be put into each. Of chosen processes, few files are new, and what is
+        // known of them at once is worth more.
+        if crowd && !self.has_budget() {
+            let inspector = self.host.files.inspect_elsewhere();
+            inspector.context("failed to start the thread that looks into files")?;
+        }
         self.source.start()?;
         for instrument in &mut self.instruments {
             if let Some(file) = expected {
@@ -69,14 +81,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes a process a target that has run for a while.
+    pub fn include(&mut self, pid: u32) -> anyhow::Result<()> {
+        self.source.kernel.add_target(pid)?;
+        self.host.include(pid);
+        self.tell();
+        for instrument in &mut self.instruments {
+            instrument.follow(Change::Joined { pid }, &self.host, &mut self.source.kernel);
+        }
+        Ok(())
+    }
+
     /// Takes in what waits, lets the instruments look at it, and tells the kernel side what it must know.
     pub fn turn(&mut self) -> anyhow::Result<Turn> {
         let Self { source, host, .. } = self;
+        // First: a process that is known is known before its records.
+        host.take_inspected();
         source.read(|event| match event {
             Event::Process(event) => host.apply(event),
             Event::Record(record) => host.take(record),
             Event::Malformed => host.ledger.tally.malformed += 1,
         });
+        host.settle();
         let mut turn = Turn::Goes;
         for instrument in &mut self.instruments {
             if instrument.turn(&mut self.host, &mut self.source.kernel)? == Turn::Spent {
@@ -116,9 +142,9 @@ impl Engine {
             .any(|instrument| instrument.needs().has_budget())
     }
 
-    /// Whether unwind tables are being made.
-    pub fn waits_for_tables(&self) -> bool {
-        self.unwinder.waiting() > 0
+    /// Whether unwind tables are being made, or files looked into.
+    pub fn waits_for_files(&self) -> bool {
+        self.unwinder.waiting() > 0 || self.host.files.asked() > 0
     }
 
     /// Counts nothing more, and takes the programs away. How long that took.
@@ -146,19 +172,26 @@ impl Engine {
         Ok(took)
     }
 
-    /// Ends a window. What was found out on the way is told, and what nobody has any more is forgotten.
-    pub fn cut(&mut self) -> Window {
+    /// Ends a window, and says what was measured in it. What was found out on the way is told, and what
+    /// nobody has any more is forgotten.
+    pub fn cut(&mut self) -> anyhow::Result<(Window, Measured)> {
+        for instrument in &mut self.instruments {
+            instrument.close(&mut self.host, &self.source.kernel);
+        }
+        // What was on its way. A budget that is spent now is so in the next turn, too.
+        self.turn()?;
         let Cut {
             window,
             files,
             forgotten,
         } = self.host.cut();
-        self.source.kernel.forget(&forgotten, &[]);
+        self.source.kernel.forget(&forgotten.stacks, &forgotten.codes);
         self.tell();
         for file in files {
             self.unwinder.forget(file);
         }
-        window
+        let measured = instruments::cut(&mut self.instruments, self.joint.as_deref(), &window)?;
+        Ok((window, measured))
     }
 
     pub fn unwinder(&self) -> &Unwinder<Tables> {
@@ -199,7 +232,9 @@ impl Engine {
                     Change::NotPython { pid }
                 }
                 Fact::Exited { pid } => {
-                    kernel.remove_target(pid);
+                    kernel.remove_target(pid, &Group::ALL);
+                    // The kernel side may have taken up a CPython in it that nobody here has seen.
+                    kernel.remove_call_facts(pid);
                     unwinder.remove(pid);
                     continue;
                 }

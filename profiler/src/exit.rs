@@ -5,6 +5,7 @@
 //! | 0 | the profile was written (also when the reader of standard output left early) |
 //! | 1 | something failed; one line on standard error names it and the remedy |
 //! | 2 | the command line makes no sense |
+//! | 4 | `why --fail-on` or `diff --fail-on` found what it was to fail on |
 //! | 126, 127 | the command after `--` cannot be executed, or was not found (as in a shell) |
 //! | anything else | the status of the command after `--`; 128 + N when signal N ended it |
 //!
@@ -19,6 +20,8 @@ pub const SUCCESS: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// clap uses the same number for what it finds itself.
 pub const USAGE: u8 = 2;
+/// Something was found that is as bad as `--fail-on` says.
+pub const FOUND: u8 = 4;
 pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 

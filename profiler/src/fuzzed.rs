@@ -9,17 +9,21 @@ use profiler_common::record::{
 
 use crate::{
     decode,
-    process::{cgroup::Cgroup, command::Command, file::ElfHeaders, maps, perf_map::PerfMap, sideband},
+    dump::{core, look, sampled, since},
+    objects::made,
+    process::{cgroup::Cgroup, command::Command, file::ElfHeaders, maps, peers::tables, perf_map::PerfMap, sideband},
+    profile::Profile,
     python::{
         allocator::{self, coverage::Coverage},
         binary, calls,
         code::Code,
         layout::Layout,
         linetable::{self, LineTableFormat},
+        secret, tasks,
         version::Version,
     },
-    report::pprof,
-    shown, unwind,
+    report::{pprof, why},
+    shown, stored, unwind,
 };
 
 /// A parser, and bytes it understands.
@@ -30,7 +34,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 18] = [
     Target {
         name: "elf-headers",
         parse: |bytes| {
@@ -74,6 +78,7 @@ pub const TARGETS: [Target; 13] = [
             if let Ok(found) = binary::inspect(bytes) {
                 let _ = calls::inspect(bytes, &found);
             }
+            tasks::section(bytes);
         },
         seeds: interpreters,
     },
@@ -149,10 +154,48 @@ pub const TARGETS: [Target; 13] = [
         },
     },
     Target {
+        name: "threads",
+        parse: |bytes| {
+            look::parse(bytes);
+            since::parse(bytes);
+            sampled::parse_records(bytes);
+            let text = String::from_utf8_lossy(bytes);
+            for line in text.lines() {
+                tables::Internet::parse(line.as_bytes());
+                tables::Unix::parse(line);
+            }
+            let masked = secret::without_passwords(&text);
+            assert!(secret::without_passwords(&masked) == masked);
+        },
+        seeds: || {
+            let own = ["stat", "schedstat", "syscall", "sched"].map(|file| {
+                fs::read(
+                    Path::new("/proc/self/task")
+                        .join(std::process::id().to_string())
+                        .join(file),
+                )
+            });
+            let tables = ["tcp", "unix"].map(|file| fs::read(Path::new("/proc/self/net").join(file)));
+            own.into_iter().chain(tables).flatten().collect()
+        },
+    },
+    Target {
+        name: "core",
+        parse: core::parse,
+        seeds: small_elf,
+    },
+    Target {
+        name: "heap",
+        parse: |bytes| {
+            made::census(bytes);
+        },
+        seeds: || vec![made::memory()],
+    },
+    Target {
         name: "perf-map",
         parse: |bytes| {
             if let Some(file) = memory_file(bytes) {
-                let mut map = PerfMap::new(file);
+                let mut map = PerfMap::new(file, 0);
                 let _ = map.refresh();
                 map.find(0x7f00_1000);
             }
@@ -160,13 +203,39 @@ pub const TARGETS: [Target; 13] = [
         seeds: || vec![b"7f001000 80 py::f:/srv/app.py\n7f001040 100 JS:*g /x.js:1:2\n7f000000 2000 h\n".to_vec()],
     },
     Target {
+        name: "stored",
+        parse: |bytes| {
+            let _ = stored::parse(bytes, Path::new("x"));
+        },
+        seeds: || {
+            vec![
+                b"main (a.py:3);f (b.py:9);do_read_[k] 12\nprocess 7:\"python x\";g 3\n".to_vec(),
+                br#"{"shared":{"frames":[{"name":"f","file":"a.py","line":3}]},"profiles":[{"type":"sampled","unit":"none","samples":[[0]],"weights":[1]},{"type":"evented","unit":"none","events":[{"type":"O","frame":0,"at":1},{"type":"C","frame":0,"at":2}]}]}"#.to_vec(),
+            ]
+        },
+    },
+    Target {
         name: "pprof",
         parse: |bytes| {
             let _ = pprof::read(bytes);
         },
-        // Uncompressed: a string table, a type, a sample, and what is odd.
+        // Uncompressed: a string table, a type, a sample, and what is odd; a sample with a slice of time.
         seeds: || {
-            vec![b"\x0a\x04\x08\x01\x10\x02\x12\x08\x0a\x01\x01\x12\x03\x01\x02\x03\x22\x04\x08\x01\x18\x01\x2a\x04\x08\x01\x10\x03\x32\x00\x32\x05bytes\x32\x0cinuse_space_\x48\x01".to_vec()]
+            vec![b"\x0a\x04\x08\x01\x10\x02\x12\x0b\x0a\x01\x01\x12\x01\x05\x82\x7d\x02\x00\x05\x22\x04\x08\x01\x18\x01\x2a\x04\x08\x01\x10\x03\x32\x00\x32\x05bytes\x32\x0cinuse_space_\x48\x01\x80\x7d\xe8\x07".to_vec(), b"\x0a\x04\x08\x01\x10\x02\x12\x08\x0a\x01\x01\x12\x03\x01\x02\x03\x22\x04\x08\x01\x18\x01\x2a\x04\x08\x01\x10\x03\x32\x00\x32\x05bytes\x32\x0cinuse_space_\x48\x01".to_vec()]
+        },
+    },
+    Target {
+        name: "findings",
+        parse: |bytes| {
+            let mut profile = Profile::new(Vec::new(), None);
+            profile.findings = Some(String::from_utf8_lossy(bytes).into_owned());
+            let _ = why::stored::Stored::of(&profile);
+        },
+        seeds: || {
+            vec![
+                br#"profiler.why {"schema":"profiler.why","version":1,"length_ns":9,"findings":[{"kind":"gil","severity":"high","share":0.5,"error":0.1,"function":"f","file":"/x.py","line":3,"pid":1,"command":"x","sentence":"s","gain":"g","evidence":{"waited_s":5.2,"holder":"f"},"next":"n"}],"not_seen":["disk"],"could_not_look":[],"processes":[]}"#
+                    .to_vec(),
+            ]
         },
     },
 ];

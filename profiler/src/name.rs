@@ -3,7 +3,7 @@
 //! Works file by file: symbol tables and debug information are large, and only one file's is needed at a time. Between
 //! windows the names themselves are kept, by file and address.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use rustc_hash::FxHashMap;
 
@@ -13,7 +13,9 @@ use crate::{
         Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, StackId, StringId, ValueType,
     },
     resolve::Location,
-    symbolize::{Symbol, Symbolizer},
+    slices,
+    symbolize::{Options, Symbol, Symbolizer, is_kernel_text},
+    task::Tasks,
     window::{Ledger, Sampled, Window},
 };
 
@@ -32,11 +34,12 @@ pub fn name(window: &Window, period_ns: u64) -> (Profile, Vec<String>) {
 }
 
 /// Names all stacks in `window`: their ids by their indices, and what the user should know about missing names.
-pub fn name_stacks(window: &Window, profile: &mut Profile) -> (Vec<StackId>, Vec<String>) {
+pub fn name_stacks(window: &Window, profile: &mut Profile) -> (Stacks, Vec<String>) {
     Namer::default().name_stacks(window, profile)
 }
 
-/// Windows after which the names of a file are let go that was not met any more.
+/// Windows after which a name is let go whose address was not met any more. Not those of a file together: the kernel is met
+/// in every window, and each time at other addresses.
 const REMEMBERED_WINDOWS: u64 = 30;
 
 /// Addresses whose names are kept between windows: some tens of megabytes.
@@ -47,18 +50,30 @@ const MOST_KEPT: usize = 100_000;
 pub struct Namer {
     symbolizer: Symbolizer,
     keeps: bool,
+    /// Names are those of symbol tables, which are the same all over a function.
+    only_tables: bool,
+    /// All of the kernel's code has one name: reading all of its symbols in every window costs more than a look does.
+    kernel_is_one: bool,
     /// Counts windows.
     window: u64,
-    /// By [`File::serial`](crate::process::files::File::serial); 0 is the kernel.
-    kept: FxHashMap<u64, Kept>,
+    /// By [`File::serial`](crate::process::files::File::serial), of which 0 is the kernel, and address.
+    kept: FxHashMap<u64, FxHashMap<u64, Kept>>,
+    /// By the same, if symbol tables are all that is read: functions that were found, by where they begin.
+    functions: FxHashMap<u64, Functions>,
 }
 
-/// Names in one file.
+/// The names of functions of a file, and where each ends, by where it begins.
+type Functions = BTreeMap<u64, (u64, Vec<Symbol>)>;
+
+/// Functions of a file that are kept: a symbol table is read once for each that is met, and not for each of its addresses.
+const MOST_FUNCTIONS: usize = 20_000;
+
+/// The names of an address.
 #[derive(Debug, Default)]
 struct Kept {
     /// The last window that met it.
     window: u64,
-    symbols: FxHashMap<u64, Vec<Symbol>>,
+    symbols: Vec<Symbol>,
 }
 
 impl Namer {
@@ -70,33 +85,83 @@ impl Namer {
         }
     }
 
+    /// One that names many windows, in little time and memory: functions by symbol tables only, and the kernel as a whole.
+    pub fn light() -> Self {
+        Self {
+            symbolizer: Symbolizer::new(Options {
+                debug_info: false,
+                ..Options::default()
+            }),
+            keeps: true,
+            only_tables: true,
+            kernel_is_one: true,
+            ..Self::default()
+        }
+    }
+
     /// As [`name()`].
     pub fn name(&mut self, window: &Window, period_ns: u64) -> (Profile, Vec<String>) {
         let period = i64::try_from(period_ns).unwrap_or(i64::MAX);
         let mut profile = Profile::new(vec![SAMPLES, CPU_TIME], Some((CPU_TIME, period)));
-        let (stacks, warnings) = self.name_stacks(window, &mut profile);
+        let sampled = window.ledger.samples.keys().map(|sampled| sampled.stack);
+        let (stacks, warnings) = self.name_these(window, &mut profile, sampled);
+        let times = &window.ledger.times;
+        let doublings = times.doublings();
+        if let Some(doublings) = doublings {
+            profile.begin_timeline(slices::length_of(doublings));
+        }
+        let mut times = times.told(doublings.unwrap_or_default());
         for (sampled, &count) in &window.ledger.samples {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             let key = key(&mut profile, &window.ledger, &stacks, sampled);
-            profile.add(key, &[count, count.saturating_mul(period)]);
+            let slices = times.next().unwrap_or_default();
+            profile.add_in(key, &[count, count.saturating_mul(period)], &slices);
         }
         (profile, warnings)
     }
 
     /// As [`name_stacks()`].
-    pub fn name_stacks(&mut self, window: &Window, profile: &mut Profile) -> (Vec<StackId>, Vec<String>) {
+    pub fn name_stacks(&mut self, window: &Window, profile: &mut Profile) -> (Stacks, Vec<String>) {
+        let all = 0..window.ledger.resolved.stacks().len();
+        self.name_these(window, profile, all.map(|stack| stack as u32))
+    }
+
+    /// Names these stacks only: the others, which are of waits or of memory, have no frames.
+    fn name_these(
+        &mut self,
+        window: &Window,
+        profile: &mut Profile,
+        wanted: impl Iterator<Item = u32>,
+    ) -> (Stacks, Vec<String>) {
         self.window += 1;
         let ledger = &window.ledger;
-        let frames = name_locations(window, self, profile);
-        let mut stacks = Vec::with_capacity(ledger.resolved.stacks().len());
+        let mut is_wanted = vec![false; ledger.resolved.stacks().len()];
+        for stack in wanted {
+            if let Some(is_wanted) = is_wanted.get_mut(stack as usize) {
+                *is_wanted = true;
+            }
+        }
+        let mut is_met = vec![false; ledger.resolved.locations().len()];
+        let stacks_wanted = ledger.resolved.stacks().zip(&is_wanted).filter(|(_, wanted)| **wanted);
+        for &location in stacks_wanted.flat_map(|(locations, _)| locations.iter()) {
+            is_met[location as usize] = true;
+        }
+        let frames = name_locations(window, self, profile, &is_met);
+        let tasks = Tasks::new(window);
+        let mut stacks = Vec::with_capacity(is_wanted.len());
         let mut stack: Vec<FrameId> = Vec::new();
-        for locations in ledger.resolved.stacks() {
+        for (locations, is_wanted) in ledger.resolved.stacks().zip(is_wanted) {
             stack.clear();
+            if !is_wanted {
+                stacks.push((profile.intern_stack(&stack), Profile::EMPTY));
+                continue;
+            }
             stack.extend(locations.iter().flat_map(|&location| &frames[location as usize]));
-            stacks.push(profile.intern_stack(&stack));
+            let id = profile.intern_stack(&stack);
+            stacks.push((id, tasks.of(locations, &frames, profile)));
         }
         self.let_go();
-        (stacks, self.symbolizer.take_warnings())
+        (Stacks(stacks), self.symbolizer.take_warnings())
     }
 
     /// The names of `wanted` addresses in the file with this serial number, as `find` finds those that are not known.
@@ -111,37 +176,97 @@ impl Namer {
             return find(&mut self.symbolizer, wanted);
         }
         let kept = self.kept.entry(serial).or_default();
-        kept.window = self.window;
-        let is_new = |&(_, address): &(usize, u64)| !kept.symbols.contains_key(&address);
-        let new: Vec<(usize, u64)> = wanted.iter().copied().filter(is_new).collect();
+        let mut functions = self.only_tables.then(|| self.functions.entry(serial).or_default());
+        let mut new: Vec<(usize, u64)> = Vec::new();
+        for &(index, address) in wanted {
+            if kept.contains_key(&address) {
+                continue;
+            }
+            match functions.as_ref().and_then(|functions| function_at(functions, address)) {
+                Some(symbols) => _ = kept.insert(address, Kept { window: 0, symbols }),
+                None => new.push((index, address)),
+            }
+        }
         if !new.is_empty() {
             let found = find(&mut self.symbolizer, &new);
-            kept.symbols.extend(new.iter().map(|&(_, address)| address).zip(found));
+            if let Some(functions) = &mut functions {
+                learn(functions, &found);
+            }
+            let found = found.into_iter().map(|symbols| Kept { window: 0, symbols });
+            kept.extend(new.iter().map(|&(_, address)| address).zip(found));
         }
-        let named = wanted
-            .iter()
-            .map(|(_, address)| kept.symbols.get(address).cloned().unwrap_or_default())
-            .collect();
-        kept.symbols.retain(|&address, _| lasting(address));
+        let named = wanted.iter().map(|(_, address)| {
+            let kept = kept.get_mut(address)?;
+            kept.window = self.window;
+            Some(kept.symbols.clone())
+        });
+        let named = named.map(Option::unwrap_or_default).collect();
+        kept.retain(|&address, _| lasting(address));
         named
     }
 
-    /// Lets go of files that are not met any more, and of those met least lately if there are too many names.
+    /// Lets go of names that are not met any more, with the functions of their files, and of all but the last window's if there are too many.
     fn let_go(&mut self) {
-        let now = self.window;
-        self.kept.retain(|_, kept| kept.window + REMEMBERED_WINDOWS > now);
-        let mut all: usize = self.kept.values().map(|kept| kept.symbols.len()).sum();
-        while all > MOST_KEPT {
-            let Some((&serial, _)) = self.kept.iter().min_by_key(|(_, kept)| kept.window) else {
-                break;
-            };
-            all -= self.kept.remove(&serial).map_or(0, |kept| kept.symbols.len());
+        self.let_go_of_addresses();
+        let kept = &self.kept;
+        self.functions.retain(|serial, _| kept.contains_key(serial));
+    }
+
+    fn let_go_of_addresses(&mut self) {
+        let mut remembered = REMEMBERED_WINDOWS;
+        while remembered > 0 {
+            let oldest = (self.window + 1).saturating_sub(remembered);
+            let mut all = 0;
+            self.kept.retain(|_, kept| {
+                kept.retain(|_, kept| kept.window >= oldest);
+                if kept.capacity() > 4 * kept.len().max(64) {
+                    kept.shrink_to_fit();
+                }
+                all += kept.len();
+                !kept.is_empty()
+            });
+            if all <= MOST_KEPT {
+                return;
+            }
+            remembered /= 2;
         }
+        self.kept.clear();
     }
 }
 
+/// What is known of the function that holds an address.
+fn function_at(functions: &Functions, address: u64) -> Option<Vec<Symbol>> {
+    let (_, (end, symbols)) = functions.range(..=address).next_back()?;
+    (address < *end).then(|| symbols.clone())
+}
+
+/// Keeps the functions of addresses that were looked up.
+fn learn(functions: &mut Functions, found: &[Vec<Symbol>]) {
+    for symbols in found {
+        let [
+            Symbol {
+                extent: Some((start, end)),
+                ..
+            },
+        ] = symbols[..]
+        else {
+            continue;
+        };
+        if functions.len() >= MOST_FUNCTIONS {
+            functions.clear();
+        }
+        let known = functions.entry(start).or_insert_with(|| (end, symbols.clone()));
+        known.0 = known.0.max(end);
+    }
+}
+
+/// All stacks of a window, by their indices there, with the task that each is of.
+#[derive(Debug)]
+pub struct Stacks(Vec<(StackId, StringId)>);
+
 /// What a sample is counted under. `stacks` are those of [`name_stacks`].
-pub fn key(profile: &mut Profile, ledger: &Ledger, stacks: &[StackId], sampled: &Sampled) -> SampleKey {
+pub fn key(profile: &mut Profile, ledger: &Ledger, stacks: &Stacks, sampled: &Sampled) -> SampleKey {
+    let (stack, task) = stacks.0[sampled.stack as usize];
     let labels = Labels {
         pid: sampled.pid,
         tid: sampled.tid,
@@ -150,21 +275,24 @@ pub fn key(profile: &mut Profile, ledger: &Ledger, stacks: &[StackId], sampled: 
         thread: profile.intern_string(ledger.thread_name(sampled.thread)),
         cgroup: profile.intern_string(ledger.name(sampled.cgroup)),
         container: profile.intern_string(ledger.name(sampled.container)),
+        task,
     };
-    SampleKey {
-        stack: stacks[sampled.stack as usize],
-        labels,
-    }
+    SampleKey { stack, labels }
 }
 
 /// The frames of each location, innermost first: more than one where functions were inlined.
-fn name_locations(window: &Window, namer: &mut Namer, profile: &mut Profile) -> Vec<Vec<FrameId>> {
+fn name_locations(window: &Window, namer: &mut Namer, profile: &mut Profile, is_met: &[bool]) -> Vec<Vec<FrameId>> {
     let mut kernel = Vec::new();
     let mut vdso = Vec::new();
     let mut by_file: FxHashMap<FileId, Vec<(usize, u64)>> = FxHashMap::default();
     let ledger = &window.ledger;
     let mut frames = vec![Vec::new(); ledger.resolved.locations().len()];
-    for (index, location) in ledger.resolved.locations().enumerate() {
+    for (index, location) in ledger
+        .resolved
+        .locations()
+        .enumerate()
+        .filter(|(index, _)| is_met[*index])
+    {
         match *location {
             Location::Kernel { address } => kernel.push((index, address)),
             Location::Vdso { address } => vdso.push((index, address)),
@@ -204,7 +332,17 @@ fn name_locations(window: &Window, namer: &mut Namer, profile: &mut Profile) -> 
         }
     }
 
-    if !kernel.is_empty() {
+    if namer.kernel_is_one && !kernel.is_empty() {
+        let frame = Frame {
+            kind: FrameKind::Kernel,
+            function: profile.intern_string("kernel"),
+            ..unnamed()
+        };
+        let frame = profile.intern_frame(frame);
+        for (index, _) in kernel {
+            frames[index] = vec![frame];
+        }
+    } else if !kernel.is_empty() {
         let symbols = namer.names(0, &kernel, is_kernel_text, |symbolizer, wanted| {
             symbolizer.kernel(&addresses(wanted))
         });
@@ -234,7 +372,7 @@ fn name_locations(window: &Window, namer: &mut Namer, profile: &mut Profile) -> 
                 |_| true,
                 |symbolizer, wanted| {
                     let path = opened.path_to_open();
-                    let mut symbols = symbolizer.native(&path, file.debug_file.as_ref(), &addresses(wanted));
+                    let mut symbols = symbolizer.native(&path, file.debug_file(), &addresses(wanted));
                     name_by_start(symbolizer, &path, &file.path, wanted, &mut symbols);
                     symbols
                 },
@@ -251,12 +389,6 @@ fn name_locations(window: &Window, namer: &mut Namer, profile: &mut Profile) -> 
         );
     }
     frames
-}
-
-/// Whether it is the kernel's own code, which stays where it is until the next boot. Modules, and programs made at run
-/// time, lie above it (Documentation/arch/x86/x86_64/mm.rst), and come and go.
-fn is_kernel_text(address: u64) -> bool {
-    (0xffff_ffff_8000_0000..0xffff_ffff_c000_0000).contains(&address)
 }
 
 /// Gives code without symbols the name of where its function begins: `[libfoo.so+0x1234]`.
@@ -284,6 +416,8 @@ fn name_by_start(
                 file: None,
                 line: None,
                 inlined: false,
+                // It goes on at least to here.
+                extent: Some((start, wanted[at].1.saturating_add(1))),
             }];
         }
     }
@@ -445,10 +579,59 @@ mod tests {
     }
 
     #[test]
+    fn a_symbol_table_is_read_for_each_function_and_not_for_each_of_its_addresses() {
+        let mut namer = Namer::light();
+        let symbol = |start: u64, end: u64| Symbol {
+            function: format!("f{start}"),
+            file: None,
+            line: None,
+            inlined: false,
+            extent: Some((start, end)),
+        };
+        let mut asked = Vec::new();
+        let mut names = |namer: &mut Namer, addresses: &[u64]| -> Vec<String> {
+            namer.window += 1;
+            let wanted: Vec<(usize, u64)> = addresses.iter().map(|&address| (0, address)).collect();
+            let named = namer.names(
+                7,
+                &wanted,
+                |_| true,
+                |_, new| {
+                    asked.extend(new.iter().map(|&(_, address)| address));
+                    let found = new.iter().map(|&(_, address)| match address {
+                        100..150 => vec![symbol(100, 150)],
+                        // Its end is not known.
+                        200.. => vec![symbol(200, address + 1)],
+                        _ => Vec::new(),
+                    });
+                    found.collect()
+                },
+            );
+            namer.let_go();
+            let name = |symbols: Vec<Symbol>| symbols.first().map(|symbol| symbol.function.clone());
+            named
+                .into_iter()
+                .map(|symbols| name(symbols).unwrap_or_default())
+                .collect()
+        };
+        assert_eq!(names(&mut namer, &[110, 210, 99]), ["f100", "f200", ""]);
+        assert_eq!(
+            names(&mut namer, &[100, 149, 205, 150, 220]),
+            ["f100", "f100", "f200", "", "f200"]
+        );
+        assert_eq!(names(&mut namer, &[219, 110, 99]), ["f200", "f100", ""]);
+        assert_eq!(asked, [110, 210, 99, 150, 220]);
+        assert_eq!(namer.functions.len(), 1);
+        namer.window += REMEMBERED_WINDOWS;
+        namer.let_go();
+        assert!(namer.functions.is_empty(), "its file is not met any more");
+    }
+
+    #[test]
     fn names_that_are_kept_have_a_limit_and_go_when_their_file_is_not_met_any_more() {
         let mut namer = Namer::keeping();
         let find = |_: &mut Symbolizer, wanted: &[(usize, u64)]| vec![Vec::new(); wanted.len()];
-        let kept = |namer: &Namer| -> usize { namer.kept.values().map(|kept| kept.symbols.len()).sum() };
+        let kept = |namer: &Namer| -> usize { namer.kept.values().map(FxHashMap::len).sum() };
         for serial in 1..=100 {
             namer.window += 1;
             let wanted: Vec<(usize, u64)> = (0..10_000).map(|address| (0, address)).collect();
@@ -460,5 +643,13 @@ mod tests {
         namer.window += REMEMBERED_WINDOWS;
         namer.let_go();
         assert_eq!(kept(&namer), 0);
+        // Of a file that is met in every window, at ever new addresses.
+        for window in 0..10 * REMEMBERED_WINDOWS {
+            namer.window += 1;
+            namer.names(7, &[(0, 1), (1, window + 100)], |_| true, find);
+            namer.let_go();
+            assert!(kept(&namer) <= REMEMBERED_WINDOWS as usize + 1);
+            assert!(namer.kept[&7].contains_key(&1));
+        }
     }
 }

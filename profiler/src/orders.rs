@@ -4,10 +4,15 @@
 //! at once, and says whether it could be: what comes next often depends on it (a process's calls are counted only when
 //! all probes are in place).
 
+use std::io;
+
 use profiler_common::{
-    python::{CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, Watch, WatchKey},
+    birth::{Birth, BirthControl},
+    group::Group,
+    mark::Unwinding,
+    python::{CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, PoolFacts, Watch, WatchKey},
     stats::Counter,
-    wait::WaitSlot,
+    wait::{IoKey, IoTotal, WaitControl, WaitSlot},
 };
 
 use crate::process::file::MappedFile;
@@ -31,6 +36,16 @@ pub struct AllocationProbe {
     pub cookie: u64,
 }
 
+/// A place in a file where exceptions, imports or garbage collections can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkPlace {
+    pub offset: u64,
+    /// As in [`CallPlace`].
+    pub returns: bool,
+    /// What the program finds there: [`profiler_common::mark::mark_cookie`].
+    pub cookie: u64,
+}
+
 /// What a probe on an allocator sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -48,29 +63,84 @@ pub trait Breakpoint {
     fn end(self: Box<Self>) -> anyhow::Result<u64>;
 }
 
+/// A thread whose event loop does something else than poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away {
+    pub pid: u32,
+    /// As user space numbers it, and as the kernel does.
+    pub tid: u32,
+    pub kernel_tid: u32,
+    pub since_ns: u64,
+}
+
+/// Hits of the register that sees births, in one window and on one CPU, after which the kernel closes it.
+pub const WINDOW_HITS: u64 = 500;
+/// The same of a register that follows an object, for as long as it does.
+pub const FOLLOWED_HITS: u64 = 300;
+
+/// Hardware watchpoints on the lists of a process's collector. Dropped, they are gone.
+pub trait Watchpoints: Send {
+    /// Takes the registers, for the young generation whose list begins at `head`: nothing stops there yet. How many objects
+    /// can be followed at a time.
+    fn open(&mut self, pid: u32, head: u64) -> anyhow::Result<usize>;
+
+    /// Opens a window. `last`: the list's last link; `length_ns`: how long births are told, in the process's own time, of
+    /// which a hit takes `hit_ns`.
+    fn begin(&mut self, last: u64, length_ns: u64, hit_ns: u64) -> io::Result<()>;
+
+    /// Closes it; `false` if the kernel had done so.
+    fn end(&mut self) -> io::Result<bool>;
+
+    fn control(&self) -> BirthControl;
+
+    /// Births of the window, by number.
+    fn births(&self, from: usize, to: usize) -> Vec<Birth>;
+
+    /// Begins to follow the object with this GC head, with one of the registers for that.
+    fn follow(&mut self, slot: usize, head: u64) -> io::Result<()>;
+
+    /// Follows it no more; `false` if the kernel had stopped to.
+    fn leave(&mut self, slot: usize) -> io::Result<bool>;
+}
+
 /// The accounts of threads, which the kernel side keeps and both sides write.
 pub trait ThreadAccounts {
     /// Whether drawn waits are told at the end of the scheduler's work, and not at the end of every system call.
     fn resumes(&self) -> bool;
 
-    /// From this length on, every wait is drawn.
-    fn set_target(&mut self, target_ns: u64);
+    /// Whether the kernel says how long a cgroup's quota was used up.
+    fn tells_of_quotas(&self) -> bool;
+
+    /// Which waits are drawn.
+    fn set_control(&mut self, control: WaitControl);
 
     /// Have a thread accounted for from now on; `false` if there is no room. Nothing happens if it has a slot already.
     fn add(&mut self, slot: WaitSlot) -> bool;
 
-    /// It had gone on when its slot was made (`as_it_was`): what was taken for its state is not. Nothing happens if the
-    /// kernel side has seen it since.
-    fn set_running(&mut self, as_it_was: &WaitSlot, now_ns: u64);
+    /// It had gone on when its slot was made: what it did until now is not known, and its account begins here. Nothing
+    /// happens, and `false` is returned, if the kernel side has seen it since.
+    fn begin_again(&mut self, as_it_was: &WaitSlot, as_it_is: &WaitSlot) -> bool;
 
-    /// Where the GIL of a process is.
-    fn set_gil(&mut self, pid: u32, gil: u64);
+    /// Where the GIL of each thread is, by the numbers of its process and its own; of `None` nothing is said.
+    fn set_gil(&mut self, gil_of: &dyn Fn(u32, u32) -> Option<u64>);
 
     /// The accounts of threads that have ended: they are handed over once, and there is room for others.
     fn take_ended(&mut self) -> Vec<WaitSlot>;
 
     /// The accounts of threads that live.
     fn live(&self) -> Vec<WaitSlot>;
+
+    /// A thread polls an event loop just now.
+    fn set_polling(&mut self, tid: u32, now_ns: u64);
+
+    /// Since when a thread is back from polling; none if it was never seen to poll.
+    fn back_from_poll(&self, tid: u32) -> Option<u64>;
+
+    /// Threads whose event loops are away from polling, and since when, if that is before this moment. Not more than `most`.
+    fn away_from_poll(&self, before_ns: u64, most: usize) -> Vec<Away>;
+
+    /// Calls that move data, so far.
+    fn io_totals(&self) -> Vec<(IoKey, IoTotal)>;
 }
 
 /// The kernel side, as instruments see it. Probes are for one process (`pid`), or for all that run the file.
@@ -78,14 +148,31 @@ pub trait Orders {
     /// One of its counters, of all CPUs together.
     fn counter(&self, counter: Counter) -> anyhow::Result<u64>;
 
-    /// A process is a target no more.
-    fn remove_target(&mut self, pid: u32);
+    /// The same of one group of programs: what others have spent is not its affair.
+    fn counter_of(&self, group: Group, counter: Counter) -> anyhow::Result<u64>;
+
+    /// A process is a target no more: of these groups of programs.
+    fn remove_target(&mut self, pid: u32, groups: &[Group]);
+
+    /// Where the GIL of a process is, or that it has none.
+    fn set_gil(&mut self, pid: u32, facts: Option<&GilFacts>) -> anyhow::Result<()>;
 
     /// How to see a process's pools.
     fn set_pool_facts(&mut self, pid: u32, facts: &PoolFacts) -> anyhow::Result<()>;
 
-    /// Look at the births of pymalloc's pools.
-    fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<()>;
+    /// Look at the births of pymalloc's pools, for as long as this is held.
+    fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<Box<dyn Held>>;
+
+    /// Look at exceptions, imports or garbage collections, for as long as this is held.
+    fn attach_marks(
+        &mut self,
+        file: &MappedFile,
+        places: &[MarkPlace],
+        pid: Option<u32>,
+    ) -> anyhow::Result<Box<dyn Held>>;
+
+    /// What became of the last exception of each thread.
+    fn unwinding(&self) -> Vec<(u32, Unwinding)>;
 
     /// Look at calls of an allocator.
     fn attach_allocator(&mut self, file: &MappedFile, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()>;
@@ -128,6 +215,15 @@ pub trait Orders {
 
     fn remove_watch(&mut self, key: WatchKey);
 
+    /// Look at where event loops poll, for as long as this is held ([`WaitNeeds::sparing`](crate::instruments::WaitNeeds)).
+    fn attach_loops(&mut self) -> anyhow::Result<Box<dyn Held>>;
+
+    /// The same of calls that move data.
+    fn attach_io(&mut self) -> anyhow::Result<Box<dyn Held>>;
+
+    /// Watchpoints on births of objects, if they were asked for: once.
+    fn watchpoints(&mut self) -> Option<Box<dyn Watchpoints>>;
+
     /// The accounts of threads, if they are kept: once.
     fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>>;
 }
@@ -145,8 +241,59 @@ pub mod fake {
         pub orders: Vec<String>,
         pub counters: BTreeMap<usize, u64>,
         pub calls: Vec<(CodeKey, CallCount)>,
+        /// Threads whose accounts are kept.
+        pub accounts: Option<Vec<WaitSlot>>,
         /// Whatever could fail does.
         pub fails: bool,
+        /// Probes that were taken away are still there.
+        pub leaving: bool,
+    }
+
+    /// Accounts as they were made.
+    struct Kept(Vec<WaitSlot>);
+
+    impl ThreadAccounts for Kept {
+        fn resumes(&self) -> bool {
+            true
+        }
+
+        fn tells_of_quotas(&self) -> bool {
+            true
+        }
+
+        fn set_control(&mut self, _: WaitControl) {}
+
+        fn add(&mut self, _: WaitSlot) -> bool {
+            true
+        }
+
+        fn begin_again(&mut self, _: &WaitSlot, _: &WaitSlot) -> bool {
+            false
+        }
+
+        fn set_gil(&mut self, _: &dyn Fn(u32, u32) -> Option<u64>) {}
+
+        fn take_ended(&mut self) -> Vec<WaitSlot> {
+            Vec::new()
+        }
+
+        fn live(&self) -> Vec<WaitSlot> {
+            self.0.clone()
+        }
+
+        fn set_polling(&mut self, _: u32, _: u64) {}
+
+        fn back_from_poll(&self, _: u32) -> Option<u64> {
+            None
+        }
+
+        fn away_from_poll(&self, _: u64, _: usize) -> Vec<Away> {
+            Vec::new()
+        }
+
+        fn io_totals(&self) -> Vec<(IoKey, IoTotal)> {
+            Vec::new()
+        }
     }
 
     struct Nothing;
@@ -174,16 +321,39 @@ pub mod fake {
             Ok(self.counters.get(&(counter as usize)).copied().unwrap_or_default())
         }
 
-        fn remove_target(&mut self, pid: u32) {
-            self.orders.push(format!("remove target {pid}"));
+        fn counter_of(&self, _: Group, counter: Counter) -> anyhow::Result<u64> {
+            self.counter(counter)
+        }
+
+        fn remove_target(&mut self, pid: u32, groups: &[Group]) {
+            self.orders.push(format!("remove target {pid} of {groups:?}"));
+        }
+
+        fn set_gil(&mut self, pid: u32, facts: Option<&GilFacts>) -> anyhow::Result<()> {
+            self.note(format!("GIL of {pid}: {}", facts.is_some()))
         }
 
         fn set_pool_facts(&mut self, pid: u32, _: &PoolFacts) -> anyhow::Result<()> {
             self.note(format!("pool facts of {pid}"))
         }
 
-        fn attach_pools(&mut self, _: &MappedFile, _: u64, pid: Option<u32>) -> anyhow::Result<()> {
-            self.note(format!("probe pools of {pid:?}"))
+        fn attach_pools(&mut self, _: &MappedFile, _: u64, pid: Option<u32>) -> anyhow::Result<Box<dyn Held>> {
+            self.note(format!("probe pools of {pid:?}"))?;
+            Ok(Box::new(Nothing))
+        }
+
+        fn attach_marks(
+            &mut self,
+            _: &MappedFile,
+            places: &[MarkPlace],
+            pid: Option<u32>,
+        ) -> anyhow::Result<Box<dyn Held>> {
+            self.note(format!("probe {} marks of {pid:?}", places.len()))?;
+            Ok(Box::new(Nothing))
+        }
+
+        fn unwinding(&self) -> Vec<(u32, Unwinding)> {
+            Vec::new()
         }
 
         fn attach_allocator(
@@ -228,7 +398,7 @@ pub mod fake {
         }
 
         fn probes_are_gone(&mut self) -> bool {
-            true
+            !self.leaving
         }
 
         fn attach_nothing(&mut self, _: &MappedFile, _: u64, _: u32) -> anyhow::Result<Box<dyn Held>> {
@@ -248,8 +418,22 @@ pub mod fake {
             self.orders.push("remove watch".to_owned());
         }
 
-        fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>> {
+        fn attach_loops(&mut self) -> anyhow::Result<Box<dyn Held>> {
+            self.note("look at loops".to_owned())?;
+            Ok(Box::new(Nothing))
+        }
+
+        fn attach_io(&mut self) -> anyhow::Result<Box<dyn Held>> {
+            self.note("look at calls that move data".to_owned())?;
+            Ok(Box::new(Nothing))
+        }
+
+        fn watchpoints(&mut self) -> Option<Box<dyn Watchpoints>> {
             None
+        }
+
+        fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>> {
+            Some(Box::new(Kept(self.accounts.take()?)))
         }
     }
 }

@@ -6,7 +6,11 @@
 //!
 //! What the kernel side must know about a process comes out as [`Fact`]s: the only arrow that points back.
 
+mod lingering;
+mod raw;
+
 use std::{
+    collections::BTreeMap,
     mem,
     ops::Range,
     path::{Path, PathBuf},
@@ -15,16 +19,19 @@ use std::{
 
 use indexmap::{IndexMap, IndexSet};
 use profiler_common::{
+    mark::MarkEvent,
     python::{CodeKey, PythonProcess},
     record::{
         BlockRecord, CallRecord, MEMORY_SITE, MemoryEvent, PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE,
-        PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, SampleHeader,
-        StackKey,
+        PYTHON_NO_THREAD_STATE, PYTHON_NONE, PYTHON_NOT_INITIALIZED, PYTHON_TORN, PYTHON_TRUNCATED, PythonFrame,
+        SampleHeader, StackKey,
     },
     unwind::UnwindMapping,
+    wait::{IoEvent, StallRecord},
 };
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
+use self::raw::RawStacks;
 use crate::{
     cost,
     decode::{RawCode, RawRecord, RawStack},
@@ -45,9 +52,10 @@ use crate::{
         codes::CodeId,
         memory::ProcessMemory,
     },
+    slices::Clock,
     tally::Tally,
     waits::account::Drawn,
-    window::{self, Ledger, Window},
+    window::{Ledger, Window},
 };
 
 pub use crate::window::Sampled;
@@ -75,6 +83,14 @@ pub struct Ended {
     pub ended_ns: u64,
 }
 
+/// What a probe has told, and where that was ([`NO_SITE`] if it does not matter).
+#[derive(Clone, Debug)]
+pub struct Marked {
+    pub header: SampleHeader,
+    pub site: SiteId,
+    pub event: Box<MarkEvent>,
+}
+
 /// Which processes a recording is about.
 #[derive(Clone, Debug)]
 pub enum Scope {
@@ -87,45 +103,14 @@ pub enum Scope {
 /// When to forget the raw stacks: a few minutes' of a varied machine, some 60,000 of 500 bytes each.
 const MOST_STACK_BYTES: usize = 32 << 20;
 
-/// Stacks as the kernel side sends them: it refers to each by its key from then on.
-#[derive(Debug, Default)]
-struct RawStacks {
-    stacks: window::RawStacks,
-    /// Memory those take up.
-    bytes: usize,
-    /// Those of processes that have ended: nobody will have them again.
-    ended: Vec<StackKey>,
-}
-
-impl RawStacks {
-    /// Lets go of the stacks of processes that have ended; nothing may be counted by number. Returns them, for the kernel
-    /// side not to take them for known should a number of a process come back.
-    fn forget_ended(&mut self) -> Vec<StackKey> {
-        let ended: FxHashSet<StackKey> = mem::take(&mut self.ended).into_iter().collect();
-        let mut forgotten = Vec::with_capacity(ended.len());
-        self.stacks.retain(|key, stack| {
-            let goes = ended.contains(key);
-            if goes {
-                self.bytes -= stack.bytes();
-                forgotten.push(stack.place);
-            }
-            !goes
-        });
-        if self.stacks.capacity() > 4 * self.stacks.len().max(1024) {
-            self.stacks.shrink_to_fit();
-        }
-        forgotten
-    }
-}
-
 /// What a cut comes to.
 #[derive(Debug)]
 pub struct Cut {
     pub window: Window,
     /// Files that no process has any more: their numbers become others'.
     pub files: Vec<FileId>,
-    /// Stacks that the kernel side is not to take for known any more.
-    pub forgotten: Vec<StackKey>,
+    /// What the kernel side is not to take for known any more.
+    pub forgotten: Forgotten,
 }
 
 /// What came in while raw stacks were being forgotten.
@@ -159,6 +144,8 @@ pub type SampleOf = (u32, u32, ThreadId);
 
 /// The site of what has no stack.
 pub const NO_SITE: SiteId = SiteId::MAX;
+/// The site of a wait that is under way, of which nobody has looked where it is.
+pub const UNDER_WAY: SiteId = SiteId::MAX - 1;
 
 const NO_STACK: StackKey = StackKey { hash: [0; 2] };
 
@@ -166,6 +153,8 @@ const NO_STACK: StackKey = StackKey { hash: [0; 2] };
 #[derive(Debug)]
 pub struct Recording {
     scope: Scope,
+    /// Whose first thread has ended, and when.
+    lingering: BTreeMap<u32, u64>,
     pub files: Files,
     table: Table,
     raw: RawStacks,
@@ -183,8 +172,17 @@ pub struct Recording {
     numbered: FxHashMap<u32, (u32, SampleOf)>,
     /// Children of the targets, where they are not recorded.
     pub offspring: Option<Offspring>,
+    /// Processes that are none of ours and have begun a program, or mapped code, if somebody asks for them.
+    strangers: Option<FxHashSet<u32>>,
     /// Whether it is about calls.
     follows_calls: bool,
+    /// Samples are told one by one, with their times, and not counted.
+    keeps_times: bool,
+    /// … and are counted as well: two instruments look at the clock.
+    counts_ticks: bool,
+    timed: Vec<(SampleHeader, SiteId)>,
+    stalls: Vec<StallRecord>,
+    io: Vec<(SiteId, IoEvent)>,
     /// Calls that have ended, for who asks for them.
     calls: Vec<CallRecord>,
     /// Code objects that became known, likewise: of which instance, where, and which.
@@ -193,8 +191,12 @@ pub struct Recording {
     ended: Vec<Ended>,
     /// Samples count that were taken in this time (CLOCK_MONOTONIC).
     pub counted_ns: Range<u64>,
+    /// By slices of time, if somebody wants to know when samples were.
+    clock: Option<Clock>,
     /// Waits that were drawn, for who asks for them.
     waits: Vec<(Drawn, SampleHeader)>,
+    /// Exceptions, imports and garbage collections, likewise.
+    marks: Vec<Marked>,
     /// Whether it is about memory.
     follows_memory: bool,
     /// What happened to memory.
@@ -211,6 +213,8 @@ pub struct Recording {
     /// Perf maps that are not believed, and why.
     refused_maps: IndexSet<String, FxBuildHasher>,
     started: Instant,
+    /// When it was looked last which processes are gone whose end was not told.
+    buried: Option<Instant>,
     /// Time spent on asking for names of threads.
     spent_on_names: Duration,
 }
@@ -220,6 +224,7 @@ impl Recording {
     pub fn new(scope: Scope, unwinds: bool) -> Self {
         Self {
             scope,
+            lingering: BTreeMap::new(),
             unwinds,
             files: Files::default(),
             table: Table::default(),
@@ -232,12 +237,20 @@ impl Recording {
             facts: Vec::new(),
             numbered: FxHashMap::default(),
             offspring: None,
+            strangers: None,
             follows_calls: false,
+            keeps_times: false,
+            counts_ticks: true,
+            timed: Vec::new(),
+            stalls: Vec::new(),
+            io: Vec::new(),
             calls: Vec::new(),
             new_codes: Vec::new(),
             ended: Vec::new(),
             counted_ns: 0..u64::MAX,
+            clock: None,
             waits: Vec::new(),
+            marks: Vec::new(),
             follows_memory: false,
             memory_events: Vec::new(),
             remapped: FxHashSet::default(),
@@ -245,6 +258,7 @@ impl Recording {
             other_pythons: IndexMap::default(),
             refused_maps: IndexSet::default(),
             started: Instant::now(),
+            buried: None,
             spent_on_names: Duration::ZERO,
         }
     }
@@ -253,7 +267,22 @@ impl Recording {
     pub fn following(mut self, needs: &Needs) -> Self {
         self.follows_memory = needs.memory || needs.blocks.is_some();
         self.follows_calls = needs.calls.is_some();
+        self.keeps_times = needs.waits.is_some_and(|waits| waits.stalls);
+        self.counts_ticks = needs.counts_ticks || !self.keeps_times;
+        self.clock = needs.slices.then(|| Clock::new(cost::monotonic_ns()));
         self
+    }
+
+    /// From when on slices of time are counted (CLOCK_MONOTONIC), if they are.
+    pub fn slices_from_ns(&self) -> Option<u64> {
+        self.clock.as_ref().map(Clock::began_ns)
+    }
+
+    /// The recording begins now.
+    pub fn begin(&mut self) {
+        if let Some(clock) = &mut self.clock {
+            *clock = Clock::new(cost::monotonic_ns());
+        }
     }
 
     /// Takes in a process that exists already.
@@ -262,6 +291,42 @@ impl Recording {
             self.table.adopt(&mut self.files, pid);
             self.remapped.insert(pid);
             self.tell_python(pid);
+        }
+    }
+
+    /// Takes in a process that was none of ours. The kernel side is told by the engine.
+    pub fn include(&mut self, pid: u32) {
+        if let Scope::Pids { pids, .. } = &mut self.scope {
+            pids.insert(pid);
+        }
+        self.adopt(pid);
+    }
+
+    /// Lets go of a process that is none of ours any more. The kernel side is told as if it had ended.
+    pub fn exclude(&mut self, pid: u32) {
+        self.apply_exit(cost::monotonic_ns(), pid);
+    }
+
+    /// From now on it is noted which processes that are none of ours have begun a program, or mapped code.
+    pub fn note_strangers(&mut self) {
+        self.strangers = Some(FxHashSet::default());
+    }
+
+    /// Those since the last time: any of them may have become a CPython.
+    pub fn drain_strangers(&mut self) -> Vec<u32> {
+        self.strangers
+            .as_mut()
+            .map(|pids| pids.drain().collect())
+            .unwrap_or_default()
+    }
+
+    /// A machine that starts thousands of compilers is not to fill our memory.
+    pub fn note_stranger(&mut self, pid: u32) {
+        const MOST: usize = 16 << 10;
+        if let Some(pids) = &mut self.strangers
+            && pids.len() < MOST
+        {
+            pids.insert(pid);
         }
     }
 
@@ -277,11 +342,26 @@ impl Recording {
         let files: Vec<FileId> = paths.iter().filter_map(|path| self.files.foresee(path)).collect();
         files.into_iter().find_map(|file| {
             let file = self.files.get(file);
-            match &file.python {
+            match file.python() {
                 PythonFile::Refused(refusal) => Some(format!("{}: {refusal}", file.path.display())),
-                PythonFile::No | PythonFile::Yes(_) => None,
+                PythonFile::Asked | PythonFile::No | PythonFile::Yes(_) => None,
             }
         })
+    }
+
+    /// Takes in what was found in files meanwhile: of those that map one with a CPython the kernel side is told.
+    pub fn take_inspected(&mut self) {
+        for file in self.files.take_inspected() {
+            for pid in self.table.look_again(&self.files, file) {
+                self.tell_python(pid);
+            }
+        }
+    }
+
+    /// Whether it is not known yet what is in a file that a process has mapped as code.
+    pub fn is_being_looked_at(&self, pid: u32) -> bool {
+        self.files_of(pid)
+            .any(|(_, file)| matches!(file.python(), PythonFile::Asked))
     }
 
     /// Takes in a side-band event.
@@ -292,8 +372,15 @@ impl Recording {
         match &event.kind {
             // A thread.
             SidebandKind::Fork { parent_pid, pid, .. } if parent_pid == pid => {}
-            SidebandKind::Fork { parent_pid, pid, .. } => self.apply_fork(event.time_ns, *parent_pid, *pid),
+            SidebandKind::Fork { parent_pid, pid, .. } => {
+                // Whoever had the number is gone.
+                if let Some(ended_ns) = self.lingering.remove(pid) {
+                    self.apply_exit(ended_ns, *pid);
+                }
+                self.apply_fork(event.time_ns, *parent_pid, *pid);
+            }
             SidebandKind::Exec { pid, comm } => {
+                self.lingering.remove(pid);
                 if self.is_in_scope(*pid) {
                     self.note_process(event.time_ns, *pid, What::Exec);
                     let before = self.table.begin(*pid, comm.clone());
@@ -311,6 +398,8 @@ impl Recording {
                         }
                     }
                     self.seal(before);
+                } else {
+                    self.note_stranger(*pid);
                 }
             }
             SidebandKind::Comm { pid, tid, comm } => {
@@ -321,16 +410,24 @@ impl Recording {
                 }
             }
             SidebandKind::Mmap { pid, map, .. } => {
-                let Some(process) = self.table.get(*pid) else { return };
-                let had_python = process.python.is_some();
+                let Some(process) = self.table.get(*pid) else {
+                    self.note_stranger(*pid);
+                    return;
+                };
+                let before = process.python.as_ref().map(|python| python.facts);
                 self.table.map(&mut self.files, *pid, map);
                 self.remapped.insert(*pid);
-                if !had_python {
+                let python = self.table.get(*pid).and_then(|process| process.python.as_ref());
+                if before.is_none() || python.map(|python| python.facts) != before {
                     self.tell_python(*pid);
                 }
             }
-            // The others of a process outlive its main thread only in programs that ask for it.
-            SidebandKind::Exit { pid, tid } if pid == tid => self.apply_exit(event.time_ns, *pid),
+            SidebandKind::Exit { pid, tid } if pid == tid => {
+                if let Some(strangers) = &mut self.strangers {
+                    strangers.remove(pid);
+                }
+                self.apply_end_of_first(event.time_ns, *pid);
+            }
             SidebandKind::Exit { pid, tid } => {
                 if let Some(process) = self.table.get_mut(*pid) {
                     process.threads.end(*tid);
@@ -355,6 +452,8 @@ impl Recording {
             self.remapped.insert(pid);
             self.seal(before);
             self.tell_python(pid);
+        } else if self.is_in_scope(parent_pid) {
+            self.note_stranger(pid);
         }
     }
 
@@ -404,9 +503,9 @@ impl Recording {
                 // First: the stack is kept for as long as the process is.
                 self.know(header.pid);
                 self.take_stack(&header, stack);
-                self.count(&header);
+                self.take_sample(&header);
             }
-            RawRecord::Sample(header) => self.count(&header),
+            RawRecord::Sample(header) => self.take_sample(&header),
             RawRecord::Definition(header, stack) => self.take_stack(&header, stack),
             RawRecord::Memory(header, event) => self.take_memory(&header, &event),
             RawRecord::Block(block) => self.take_block(&block),
@@ -416,11 +515,26 @@ impl Recording {
                 let drawn = Drawn {
                     pid: header.pid,
                     tid: header.tid,
+                    ended_ns: header.time_ns,
                     site,
+                    gil: 0,
                     holder: None,
+                    waker: None,
                     event: *event,
                 };
                 self.waits.push((drawn, header));
+            }
+            RawRecord::Stall(stall) => self.stalls.push(stall),
+            RawRecord::Mark(header, event) => {
+                let site = match header.stack {
+                    NO_STACK => NO_SITE,
+                    _ => self.site_of(&header),
+                };
+                self.marks.push(Marked { header, site, event });
+            }
+            RawRecord::Io(header, event) => {
+                let site = self.site_of(&header);
+                self.io.push((site, *event));
             }
             RawRecord::Began(began) => {
                 self.table.rename(began.pid, began.instance);
@@ -443,7 +557,12 @@ impl Recording {
                 self.kept = Some(Kept::default());
                 Forgotten {
                     stacks: self.raw.stacks.values().map(|stack| stack.place).collect(),
-                    codes: self.table.iter().flat_map(Process::code_keys).collect(),
+                    codes: self
+                        .table
+                        .iter()
+                        .flat_map(Process::code_keys)
+                        .map(|(_, key)| key)
+                        .collect(),
                 }
             }
             None => Forgotten::default(),
@@ -452,20 +571,18 @@ impl Recording {
                 for process in self.table.iter_mut() {
                     self.ledger.seal(process, &self.raw.stacks);
                 }
-                self.raw.stacks.retain(|key, _| kept.stacks.contains(key));
+                self.raw.retain(|key, _| kept.stacks.contains(key));
                 let frames = self.raw.stacks.values().flat_map(|stack| &*stack.python);
                 let mut codes = kept.codes;
                 codes.extend(frames.map(CodeAt::from));
                 for process in self.table.iter_mut() {
                     process.keep_codes(&codes);
                 }
-                self.raw.stacks.shrink_to_fit();
                 self.raw.ended = Vec::new();
                 for process in self.table.iter_mut() {
                     process.stacks.retain(|key| self.raw.stacks.contains_key(key));
                     process.stacks.shrink_to_fit();
                 }
-                self.raw.bytes = self.raw.stacks.values().map(RawStack::bytes).sum();
                 Forgotten::default()
             }
         }
@@ -596,17 +713,21 @@ impl Recording {
         for process in self.table.iter_mut() {
             if !process.counts.is_empty() {
                 // It may have changed, as a worker's title does after the fork.
-                process.look_at_command(true);
+                process.look_at_command_now_and_then();
             }
             process.look_at_other_pythons();
             self.ledger.seal(process, &self.raw.stacks);
+            // They are tried again.
+            process.unreadable_codes = FxHashSet::default();
         }
         // What was sampled was there then.
         self.forget_unmapped();
         for process in self.table.iter() {
             note_others(&mut self.other_pythons, &self.files, process);
         }
+        self.stop_clock();
         let window = Window::new(self.ledger.cut(&mut self.table), &self.files);
+        self.begin();
         self.before.add(&window.ledger.tally);
         let window = self.with_notes(window);
         for pids in self.refused.values_mut() {
@@ -614,6 +735,7 @@ impl Recording {
         }
         self.refused.retain(|_, pids| !pids.is_empty());
 
+        let forgotten = self.raw.cut(self.table.iter_mut());
         let codes = self.table.iter().flat_map(Process::codes).map(|(_, code)| code);
         self.ledger.codes.keep(codes);
         let pythons = self.table.iter().flat_map(|process| {
@@ -625,7 +747,7 @@ impl Recording {
         Cut {
             window,
             files: gone,
-            forgotten: self.raw.forget_ended(),
+            forgotten,
         }
     }
 
@@ -636,10 +758,17 @@ impl Recording {
             self.seal(Some(process));
         }
         self.before.add(&self.ledger.tally);
+        self.stop_clock();
         let mut window = Window::new(mem::take(&mut self.ledger), &self.files);
         // Also of those that were not met: a CPython that was not seen may be among them.
         window.unopened = self.unopened();
         self.with_notes(window)
+    }
+
+    fn stop_clock(&mut self) {
+        if let Some(clock) = &self.clock {
+            self.ledger.times.elapsed_ns = clock.elapsed_ns();
+        }
     }
 
     fn with_notes(&mut self, mut window: Window) -> Window {
@@ -671,6 +800,12 @@ impl Recording {
     /// The end of a process may be among events that were lost, or it was sampled once more after it: then it would stay
     /// for ever.
     fn bury_the_lost(&mut self) {
+        /// Windows can be short, and a machine have thousands of processes.
+        const EVERY: Duration = Duration::from_secs(5);
+        if self.buried.is_some_and(|then| then.elapsed() < EVERY) {
+            return;
+        }
+        self.buried = Some(Instant::now());
         let Ok(living) = ancestry::pids(Path::new("/proc")) else {
             return;
         };
@@ -700,7 +835,7 @@ impl Recording {
         }
         for file in process.files() {
             let file = self.files.get(file);
-            if let PythonFile::Refused(refusal) = &file.python {
+            if let PythonFile::Refused(refusal) = file.python() {
                 let reason = format!("{}: {refusal}", file.path.display());
                 self.refused.entry(reason).or_default().insert(pid);
             }
@@ -732,6 +867,7 @@ impl Recording {
             fingerprint: raw.fingerprint,
         };
         process.set_code(at, code);
+        self.raw.insert_code(raw.pid, at);
         if let Some(kept) = &mut self.kept {
             kept.codes.insert(at);
         }
@@ -774,8 +910,8 @@ impl Recording {
                 process.look_at_command(true);
             }
             if process.threads.is_due(if last { u64::MAX } else { now_ns }) {
-                process.threads.asked(now_ns);
-                self.ledger.name_threads(process);
+                let knew_all = self.ledger.name_threads(process);
+                process.threads.asked(now_ns, knew_all);
             }
         }
         self.spent_on_names += began.elapsed();
@@ -791,25 +927,21 @@ impl Recording {
         if let Some(kept) = &mut self.kept {
             kept.stacks.insert(header.stack);
         }
-        match self.raw.stacks.get_mut(&header.stack) {
-            Some(known) if *known == stack => {}
-            Some(known) => {
-                self.ledger.tally.collisions += 1;
-                *known = stack;
-            }
-            None => {
-                match self.table.get_mut(header.pid) {
-                    Some(process) => {
-                        if let Some(error) = process.look_for_perf_map(&stack.native) {
-                            self.refused_maps.insert(error.to_string());
-                        }
-                        process.stacks.push(header.stack);
+        let is_new = !self.raw.stacks.contains_key(&header.stack);
+        if is_new {
+            match self.table.get_mut(header.pid) {
+                Some(process) => {
+                    if let Some(error) = process.look_for_perf_map(&stack.native) {
+                        self.refused_maps.insert(error.to_string());
                     }
-                    None => self.raw.ended.push(header.stack),
+                    process.stacks.push(header.stack);
                 }
-                self.raw.bytes += stack.bytes();
-                self.raw.stacks.insert(header.stack, stack);
+                None => self.raw.ended.push(header.stack),
             }
+        }
+        let before = self.raw.insert(header.stack, stack);
+        if before.is_some_and(|before| self.raw.stacks.get(&header.stack) != Some(&before)) {
+            self.ledger.tally.collisions += 1;
         }
     }
 
@@ -841,13 +973,27 @@ impl Recording {
     }
 
     fn count(&mut self, header: &SampleHeader) {
-        if !self.counted_ns.contains(&header.time_ns) {
-            return;
+        if self.counted_ns.contains(&header.time_ns) {
+            let key = self.admit(header);
+            self.count_as(header, key);
         }
-        if let Some(key) = self.admit(header)
+    }
+
+    fn count_as(&mut self, header: &SampleHeader, key: Option<SampleOf>) {
+        self.ledger.tally.ticks += 1;
+        if let Some(key) = key
             && let Some(process) = self.table.get_mut(header.pid)
         {
-            *process.counts.entry(key).or_default() += 1;
+            let counted = process.counts.entry(key).or_default();
+            counted.count += 1;
+            if let Some(clock) = &mut self.clock {
+                clock.count(&mut counted.slices, header.time_ns);
+                if clock.is_full() {
+                    let waiting = self.table.iter_mut().flat_map(|process| process.counts.values_mut());
+                    let lists = waiting.map(|counted| &mut counted.slices);
+                    clock.shorten(lists.chain(self.ledger.times.iter_mut()));
+                }
+            }
         }
     }
 
@@ -861,13 +1007,14 @@ impl Recording {
             self.ledger.tally.lost_stacks += 1;
             return None;
         };
+        self.raw.meet(stack);
         let process = self.table.get_mut(header.pid)?;
         self.sampled += usize::from(!mem::replace(&mut process.is_sampled, true));
         let ledger = &mut self.ledger;
         let raw = &self.raw.stacks[stack];
         let thread = process
             .threads
-            .meet(header.tid, header.comm, || ledger.meet_thread(&header.comm));
+            .meet(header.tid, header.comm, |name| ledger.meet_thread(&header.comm, name));
         let tally = &mut ledger.tally;
         // Walked by what it was before its exec. Without Python frames that does no harm.
         if header.instance != 0 && !process.is_instance(header.instance) && !raw.python.is_empty() {
@@ -978,9 +1125,61 @@ impl Recording {
         }
     }
 
+    /// Whether a stack of this key has come, and was not forgotten since.
+    pub fn knows(&self, stack: &StackKey) -> bool {
+        self.raw.stacks.contains_key(stack)
+    }
+
+    /// Whether anything is known of a process.
+    pub fn knows_process(&self, pid: u32) -> bool {
+        self.table.get(pid).is_some()
+    }
+
     /// Waits that were drawn since the last call, and the headers of their records.
     pub fn drain_waits(&mut self) -> Vec<(Drawn, SampleHeader)> {
         mem::take(&mut self.waits)
+    }
+
+    /// Samples since the last call, and where each was, if they are told one by one.
+    pub fn drain_timed(&mut self) -> Vec<(SampleHeader, SiteId)> {
+        mem::take(&mut self.timed)
+    }
+
+    /// What probes have told since the last call that is of these kinds (`MARK_…`), in order of time. Others are for who asks
+    /// for them.
+    pub fn drain_marks(&mut self, kinds: &[u32]) -> Vec<Marked> {
+        let marks = mem::take(&mut self.marks).into_iter();
+        let (asked, others) = marks.partition(|marked| kinds.contains(&marked.event.what));
+        self.marks = others;
+        asked
+    }
+
+    /// The Python frames of a stack, the innermost first, if it is known (still).
+    pub fn frames(&self, stack: &StackKey) -> Option<&[PythonFrame]> {
+        Some(&self.raw.stacks.get(stack)?.python)
+    }
+
+    /// Stalls of event loops since the last call. What happened in them was drained before, or is to be now.
+    pub fn drain_stalls(&mut self) -> Vec<StallRecord> {
+        mem::take(&mut self.stalls)
+    }
+
+    /// Calls that move data, and were drawn since the last call.
+    pub fn drain_io(&mut self) -> Vec<(SiteId, IoEvent)> {
+        mem::take(&mut self.io)
+    }
+
+    fn take_sample(&mut self, header: &SampleHeader) {
+        if !self.keeps_times {
+            return self.count(header);
+        }
+        // Admitted once, whoever wants it.
+        let key = self.admit(header);
+        let site = key.map_or(NO_SITE, |key| self.site(header.pid, key));
+        self.timed.push((*header, site));
+        if self.counts_ticks && self.counted_ns.contains(&header.time_ns) {
+            self.count_as(header, key);
+        }
     }
 
     /// What happened to memory since the last call, in order of time, process events included.
@@ -1049,7 +1248,8 @@ mod tests {
 
     fn counted(recording: &Recording) -> u64 {
         let resolved: u64 = recording.ledger.samples.values().sum();
-        let waiting: u64 = recording.table.iter().flat_map(|process| process.counts.values()).sum();
+        let waiting = recording.table.iter().flat_map(|process| process.counts.values());
+        let waiting: u64 = waiting.map(|counted| counted.count).sum();
         resolved + waiting
     }
 
@@ -1078,6 +1278,41 @@ mod tests {
             (recording.ledger.tally.lost_stacks, counted(&recording)),
             (1, stacks + 3)
         );
+    }
+
+    #[test]
+    fn what_was_counted_is_in_the_slice_of_its_window_in_which_it_was() {
+        let needs = Needs {
+            slices: true,
+            ..Needs::default()
+        };
+        let mut recording = Recording::new(Scope::All, true).following(&needs);
+        let taken = |recording: &mut Recording, number, ms: u64| {
+            let mut header = header(number);
+            header.time_ns = recording.slices_from_ns().expect("a beginning") + ms * 1_000_000;
+            recording.take(RawRecord::Stack(header, short(number)));
+        };
+        let told = |window: &Window| {
+            let times = &window.ledger.times;
+            times
+                .doublings()
+                .map(|doublings| times.told(doublings).collect::<Vec<_>>())
+        };
+        taken(&mut recording, 1, 0);
+        taken(&mut recording, 2, 31);
+        taken(&mut recording, 1, 35);
+        let Cut { window: first, .. } = recording.cut();
+        assert_eq!(told(&first), Some(vec![vec![(0, 1), (3, 1)], vec![(3, 1)]]));
+        // The next one has an axis of its own.
+        taken(&mut recording, 2, 4);
+        let Cut { window: second, .. } = recording.cut();
+        assert_eq!(told(&second), Some(vec![vec![(0, 1)]]));
+        let Cut { window: empty, .. } = recording.cut();
+        assert_eq!(told(&empty), None);
+        // Who does not ask for times keeps none.
+        let mut recording = Recording::new(Scope::All, true);
+        recording.take(RawRecord::Stack(header(1), short(1)));
+        assert_eq!(told(&recording.finish()), None);
     }
 
     /// What a window has of each stack: its frames' addresses, where no file holds them.

@@ -216,6 +216,30 @@ impl Resolved {
         self.stacks.iter().map(|stack| &**stack)
     }
 
+    /// A location by its index.
+    pub fn location(&self, index: u32) -> Option<&Location> {
+        self.locations.get_index(index as usize)
+    }
+
+    /// A stack by its index, leaf first, as indices into the locations.
+    pub fn stack(&self, index: u32) -> &[u32] {
+        self.stacks.get_index(index as usize).map_or(&[], |stack| stack)
+    }
+
+    /// Takes in a stack that was resolved before, leaf first.
+    pub fn take_back(&mut self, locations: impl Iterator<Item = Location>) -> u32 {
+        let stack: Box<[u32]> = locations.map(|location| self.intern(location)).collect();
+        self.stacks.insert_full(stack).0 as u32
+    }
+
+    /// Takes in a name of generated code: for [`Location::Generated`].
+    pub fn take_back_name(&mut self, name: &str) -> u32 {
+        match self.generated.get_index_of(name) {
+            Some(index) => index as u32,
+            None => self.generated.insert_full(name.into()).0 as u32,
+        }
+    }
+
     /// A name by its index in [`Location::Generated`].
     pub fn generated_name(&self, index: u32) -> &str {
         &self.generated[index as usize]

@@ -1,5 +1,7 @@
 //! One recording from its first check to its last line: the program's plot.
 
+pub mod live;
+pub mod objects;
 mod setup;
 mod unsuited;
 mod wait;
@@ -31,17 +33,18 @@ use crate::{
     cost,
     engine::Engine,
     exit, foreign, humanize,
-    instruments::{self, Instrument, Needs, Told, Turn},
+    instruments::{self, Needs, Tells, Told, Turn},
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
+    name::Namer,
     output::{self, Output},
     preflight::{self, Findings, Roots},
     process::offspring::Offspring,
     progress::Progress,
     recording::{Recording, Sampled, Scope},
     report::View,
-    rights, shown, source,
-    summary::{self, Children, Cost, Summary},
+    rights, shown, source, sources,
+    summary::{self, Children, Cost, Programs, Summary},
     truncated,
     window::Window,
 };
@@ -116,13 +119,16 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     ))?;
     let child = recorded.child.take();
     let mut signals = recorded.signals.take();
-    finishing(&runtime, signals.as_mut(), child.as_ref(), || {
-        finish(config, recorded, outputs)
+    let found = finishing(&runtime, signals.as_mut(), child.as_ref(), || {
+        finish(config, recorded, outputs, invoker)
     })?;
     match (child, &mut signals) {
         // A command that goes on after the recording (its time was up) is waited for, as a shell would.
-        (Some(mut child), Some(signals)) => runtime.block_on(wait(&mut child, signals)),
-        _ => Ok(exit::SUCCESS),
+        (Some(mut child), Some(signals)) => match runtime.block_on(wait(&mut child, signals))? {
+            exit::SUCCESS => Ok(found),
+            status => Ok(status),
+        },
+        _ => Ok(found),
     }
 }
 
@@ -176,8 +182,9 @@ async fn run(
 ) -> anyhow::Result<Recorded> {
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
-    let instruments = instruments::wanted(config, command_pid, findings.pid_namespace.is_some())?;
-    let needs = instruments
+    let plan = instruments::wanted(config, command_pid, findings.pid_namespace.is_some())?;
+    let needs = plan
+        .instruments
         .iter()
         .fold(Needs::default(), |needs, instrument| needs.and(instrument.needs()));
     let mut kernel = Kernel::load(&load_options(config, findings, needs, source::online_cpus()?.len()))?;
@@ -190,13 +197,13 @@ async fn run(
 
     let scope = scope(config, command_pid, &mut kernel)?;
     let host = Recording::new(scope.clone(), config.native_stacks).following(&needs);
-    let mut engine = Engine::new(kernel, host, instruments)?;
+    let mut engine = Engine::new(kernel, host, plan)?;
     adopt(&mut engine.host, &scope)?;
     // Looked at now, it is known at once when the command runs it: its first samples and faults have Python stacks.
     let expected = stopped.as_ref().and_then(|stopped| engine.host.expect(stopped.code()));
     unsuited::check(config, &mut engine.host, stopped.as_ref())?;
     let unmatched_name = unsuited::unmatched_name(config, &engine.host);
-    engine.start(expected)?;
+    engine.start(expected, matches!(config.target, Target::All))?;
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
         engine.source.kernel.attach_probe(probe, &pids)?;
@@ -206,11 +213,14 @@ async fn run(
     }
     let started_at = SystemTime::now();
     let started = Instant::now();
+    engine.host.begin();
     let start_up_cpu = cost::cpu_time();
     let mut child = stopped.map(Stopped::release).transpose()?;
 
     if config.verbosity != Verbosity::Quiet {
-        say!("{}", opening(config, command_pid, &*engine.instruments[0]));
+        if let Some(teller) = instruments::teller(&engine.instruments, engine.joint.as_deref()) {
+            say!("{}", opening(config, command_pid, teller));
+        }
         if let Some(unmatched) = &unmatched_name {
             say!("{}", unmatched.at_the_beginning());
         }
@@ -250,7 +260,7 @@ async fn run(
             }
             _ = look.tick() => {}
             () = sleep(soon.unwrap_or_default()), if soon.is_some() => {}
-            () = sleep(LOOK_FOR_TABLES), if engine.waits_for_tables() => {}
+            () = sleep(LOOK_FOR_TABLES), if engine.waits_for_files() => {}
             () = until(windows.as_ref().map(Cutter::due)) => {}
             () = until(deadline) => break StoppedBy::Duration,
             ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
@@ -336,8 +346,8 @@ async fn run(
     })
 }
 
-/// Names what was recorded, writes it, and says what it was and what it cost.
-fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Result<()> {
+/// Names what was recorded, writes it, and says what it was and what it cost. Returns the status for what was found.
+fn finish(config: &Config, recorded: Recorded, outputs: Outputs, invoker: Option<&Invoker>) -> anyhow::Result<u8> {
     let Recorded {
         engine,
         windows,
@@ -354,22 +364,35 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         source,
         host: mut recording,
         mut instruments,
+        joint,
         ..
     } = engine;
     let window = recording.finish();
     let counters = source.kernel.counters()?;
+    let programs = Programs::of(&source.kernel.counters_by_group()?, length);
     if config.verbosity >= Verbosity::Verbose {
         for counter in Counter::ALL {
             say!("{}: {}", counter.label(), humanize::count(counters[*counter as usize]));
         }
+        let looks = &recording.files.looks;
+        say!(
+            "looked at {}: half of them in {} at most, the longest took {}, all {}",
+            summary::many(looks.count, "file"),
+            humanize::duration(looks.median()),
+            humanize::duration(looks.longest),
+            humanize::duration(looks.all)
+        );
     }
     let unreadable_events = source.unreadable_events();
     // The programs and their maps are not needed any more; naming wants the memory.
     drop(source);
     if let Some(windows) = windows {
+        let measured = instruments::cut(&mut instruments, joint.as_deref(), &window)?;
         let ended = Ended {
             recording: &recording,
+            instruments: &instruments,
             window,
+            measured,
             kernel: counters,
             unreadable: unreadable_events,
             children,
@@ -378,18 +401,42 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
             length,
             stopped_by,
         };
-        return windows.finish(config, ended, outputs.summary);
+        windows.finish(config, ended, outputs.summary)?;
+        return Ok(exit::SUCCESS);
     }
-    let instrument = instruments.first_mut().context("there is nothing to measure with")?;
 
     let naming = Instant::now();
-    let (mut content, warnings) = instrument.content(&window, length);
+    // Several meet the same stacks.
+    let mut namer = match joint {
+        Some(_) => Namer::keeping(),
+        None => Namer::default(),
+    };
+    let mut contents = Vec::with_capacity(instruments.len());
+    let mut warnings = Vec::new();
+    for instrument in &mut instruments {
+        let (content, warned) = instrument.content(&mut namer, &window, length);
+        contents.push(content);
+        warnings.extend(
+            warned
+                .into_iter()
+                .filter(|line| !warnings.contains(line))
+                .collect::<Vec<_>>(),
+        );
+    }
+    drop(namer);
     cost.naming_s = naming.elapsed().as_secs_f64();
     cost.peak_bytes = cost::resident_bytes().1;
     let mut summary = Summary::new(&window, &counters, cost, length, stopped_by, unreadable_events);
+    if joint.is_some() {
+        // Stacks of the others are told by who took them.
+        summary.samples = window.ledger.tally.ticks;
+    }
+    if programs.len() > 1 {
+        summary.programs = programs;
+    }
     summary.warnings = warnings;
     summary.children = children;
-    if let Some(refusal) = instrument.refusal(&window) {
+    if let Some(refusal) = instruments.iter().find_map(|instrument| instrument.refusal(&window)) {
         let hint = summary.children_line().map(|line| format!("; {line}"));
         return Err(anyhow!("{refusal}{}", hint.unwrap_or_default()));
     }
@@ -402,6 +449,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
     let not_seen = match &config.memory {
         Some(memory) if memory.exact.is_some() => "its allocations are not seen",
         Some(_) => "its frames are not shown, and its small objects are followed by page only",
+        None if config.sees_marks().is_some() => "nothing of it is seen",
         None if config.calls.is_some() => "its calls are not counted, and its frames are not shown",
         None => "its frames are not shown",
     };
@@ -416,7 +464,15 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         counters: &counters,
         length,
     };
-    instrument.tell(&mut summary, &content, &told);
+    for (instrument, content) in instruments.iter().zip(&contents) {
+        instrument.tell(&mut summary, content, &told);
+    }
+    let content = match &joint {
+        Some(joint) => joint.join(contents),
+        None => contents.pop(),
+    };
+    let mut content = content.context("there is nothing to measure with")?;
+    let teller = instruments::teller(&instruments, joint.as_deref()).context("there is nobody to tell it")?;
     let lines = summary.lines();
     if let Some(profile) = content.profile_mut() {
         profile.started_at_ns = started_at
@@ -426,21 +482,24 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
         profile.comments = std::iter::once(command_line()).chain(lines.iter().cloned()).collect();
     }
 
-    let view = view(config, &window, &summary, &lines, &**instrument);
+    let view = view(config, &window, &summary, &lines, teller);
+    if let Some(profile) = content.profile_mut().filter(|_| config.with_source) {
+        profile.sources = sources::read(profile, view.value, invoker);
+    }
     let connect = |output: Output| waits_for_reader(|| output.connect(|path| waiting(config, path)));
     let writing = Instant::now();
     let profile = outputs.profile.context("there is nowhere to write to")?;
-    let written = connect(profile).and_then(|output| output.write(|out| instrument.write(&content, &view, out)));
+    let written = connect(profile).and_then(|output| output.write(|out| teller.write(&content, &view, out)));
     summary.cost.write_s = writing.elapsed().as_secs_f64();
     // What the recording came to is said even if it could not be written.
-    for line in instrument.screen(&summary, &content) {
+    for line in teller.screen(&summary, &content) {
         say!("{line}");
     }
     let written = written?;
     if let Some(output) = outputs.beside {
         let output = connect(output)?;
         let path = output.path().map(Path::to_owned).unwrap_or_default();
-        output.write(|out| instrument.write_beside(&content, &path, out))?;
+        output.write(|out| teller.write_beside(&content, &path, out))?;
     }
     if let Some(path) = &written.path {
         say!("wrote {} ({})", path.display(), humanize::bytes(written.bytes));
@@ -452,7 +511,7 @@ fn finish(config: &Config, recorded: Recorded, outputs: Outputs) -> anyhow::Resu
             Ok(writeln!(out)?)
         })?;
     }
-    Ok(())
+    Ok(teller.status(&content))
 }
 
 /// A pipe without a reader is no reason to wait in silence.
@@ -480,7 +539,7 @@ fn probed(config: &Config, command_pid: Option<u32>) -> Vec<u32> {
 }
 
 /// What is about to happen, in one line.
-fn opening(config: &Config, command_pid: Option<u32>, instrument: &dyn Instrument) -> String {
+fn opening(config: &Config, command_pid: Option<u32>, teller: &dyn Tells) -> String {
     let what = match (&config.target, command_pid) {
         (Target::All, _) => "the whole machine".to_owned(),
         (Target::Pids(pids), _) if pids.len() == 1 => format!("process {}", pids[0]),
@@ -497,7 +556,7 @@ fn opening(config: &Config, command_pid: Option<u32>, instrument: &dyn Instrumen
     } else {
         format!(" {until}")
     };
-    format!("{}{until}", instrument.opening(&what))
+    format!("{}{until}", teller.opening(&what))
 }
 
 /// What to say of Python functions that no evaluation loop runs.
@@ -528,8 +587,8 @@ fn unopened(paths: &[PathBuf]) -> Option<String> {
     ))
 }
 
-fn view(config: &Config, window: &Window, summary: &Summary, lines: &[String], instrument: &dyn Instrument) -> View {
-    let picture = instrument.picture();
+fn view(config: &Config, window: &Window, summary: &Summary, lines: &[String], teller: &dyn Tells) -> View {
+    let picture = teller.picture();
     let sites = window.ledger.sites.iter().flatten();
     let sampled: Vec<&Sampled> = window.ledger.samples.keys().chain(sites).collect();
     let pids: FxHashSet<u32> = sampled.iter().map(|sampled| sampled.pid).collect();
@@ -550,7 +609,7 @@ fn view(config: &Config, window: &Window, summary: &Summary, lines: &[String], i
         title: format!("{} of {subject}", picture.headline),
         // Of CPU time, how many samples there are, and what was used.
         subtitle: match (&summary.cpu, lines) {
-            (Some(cpu), [_, samples, ..]) => format!("{samples} · {}", cpu.short()),
+            (Some(cpu), [_, samples, ..]) if summary.waits.is_none() => format!("{samples} · {}", cpu.short()),
             (_, lines) => lines.first().cloned().unwrap_or_default(),
         },
         value: picture.value,

@@ -5,7 +5,10 @@
 //! somebody had typed; what turns text around makes one name look like another; a spreadsheet computes. So text is
 //! cleaned where it is shown, and nowhere before: files for programs have the names as they are.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
 /// Whether a character does something instead of being seen: it controls a terminal, ends a line, or turns text around.
 pub fn acts(c: char) -> bool {
@@ -29,6 +32,11 @@ pub fn line(text: &str) -> String {
 /// The same of text of our own that has lines of its own.
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c != '\n' && acts(c))
+}
+
+/// Says it on standard error, if somebody still reads there: `eprintln!` panics when the terminal was hung up.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", lines(text));
 }
 
 /// Text as a field of CSV (RFC 4180, with plain newlines).

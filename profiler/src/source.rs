@@ -11,6 +11,7 @@ use anyhow::Context as _;
 
 use crate::{
     bpf::Kernel,
+    cost::monotonic_ns,
     decode::{RawRecord, decode},
     process::sideband::{Sideband, SidebandEvent},
 };
@@ -24,7 +25,7 @@ pub struct Source {
     batch: Batch,
 }
 
-/// What came in with one look. Kept for its capacity.
+/// What has come in and was not handed over.
 #[derive(Default)]
 struct Batch {
     /// Records one after the other …
@@ -32,6 +33,47 @@ struct Batch {
     /// … and where each ends.
     ends: Vec<usize>,
     events: Vec<SidebandEvent>,
+    /// So many of either were held back before: they are not held back again.
+    records_held: usize,
+    events_held: usize,
+}
+
+impl Batch {
+    /// Hands over what happened until then: both streams are whole up to that moment, because both were read after it. An
+    /// event goes before a record that is not older, so that a process is known by its first record, and still by its last.
+    /// What happened later, in either stream, is held back until both were read again: a process that ended meanwhile may
+    /// have records that have not been read.
+    fn hand_over(&mut self, until_ns: u64, mut visit: impl FnMut(Event<'_>)) {
+        // Both parts were in order.
+        self.events.sort_by_key(|event| event.time_ns);
+        let due = |event: &SidebandEvent| event.time_ns <= until_ns;
+        let events_due = self.events.partition_point(due).max(self.events_held);
+        let mut events = self.events.drain(..events_due).peekable();
+        let (mut start, mut visited) = (0, 0);
+        for &end in &self.ends {
+            match decode(&self.bytes[start..end]) {
+                Ok(record) => {
+                    let time_ns = record.time_ns();
+                    // All that follow, too: what is older among them was sent later, and may refer to this one.
+                    if time_ns > until_ns && visited >= self.records_held {
+                        break;
+                    }
+                    while let Some(event) = events.next_if(|event| event.time_ns <= time_ns) {
+                        visit(Event::Process(&event));
+                    }
+                    visit(Event::Record(record));
+                }
+                Err(_) => visit(Event::Malformed),
+            }
+            (start, visited) = (end, visited + 1);
+        }
+        events.for_each(|event| visit(Event::Process(&event)));
+        self.events_held = self.events.len();
+        self.ends.drain(..visited);
+        self.ends.iter_mut().for_each(|end| *end -= start);
+        self.records_held = self.ends.len();
+        self.bytes.drain(..start);
+    }
 }
 
 /// One thing that happened.
@@ -83,37 +125,16 @@ impl Source {
         self.sideband.as_fd()
     }
 
-    /// Hands over everything that waits.
-    ///
-    /// The side band is read *after* the ring buffer, so that every event older than a record is there when the record
-    /// is looked at; then events go first where they are older.
-    pub fn read(&mut self, mut visit: impl FnMut(Event<'_>)) {
-        let Batch { bytes, ends, events } = &mut self.batch;
-        bytes.clear();
-        ends.clear();
-        events.clear();
+    /// Hands over everything that waits and happened before now.
+    pub fn read(&mut self, visit: impl FnMut(Event<'_>)) {
+        let until_ns = monotonic_ns();
+        self.sideband.drain(&mut self.batch.events);
+        let Batch { bytes, ends, .. } = &mut self.batch;
         self.kernel.drain(|record| {
             bytes.extend_from_slice(record);
             ends.push(bytes.len());
         });
-        self.sideband.drain(events);
-
-        let mut events = events.iter().peekable();
-        let mut start = 0;
-        for &end in &*ends {
-            match decode(&bytes[start..end]) {
-                Ok(record) => {
-                    let time_ns = record.time_ns();
-                    while let Some(event) = events.next_if(|event| event.time_ns <= time_ns) {
-                        visit(Event::Process(event));
-                    }
-                    visit(Event::Record(record));
-                }
-                Err(_) => visit(Event::Malformed),
-            }
-            start = end;
-        }
-        events.for_each(|event| visit(Event::Process(event)));
+        self.batch.hand_over(until_ns, visit);
     }
 
     /// Side-band records that could not be read.
@@ -150,7 +171,68 @@ fn parse_cpus(text: &str) -> Option<BTreeSet<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::record::{CallRecord, RECORD_CALL};
+
     use super::*;
+    use crate::process::sideband::SidebandKind;
+
+    impl Batch {
+        fn record(&mut self, time_ns: u64) {
+            let mut bytes = vec![0; size_of::<CallRecord>()];
+            bytes[0] = RECORD_CALL as u8;
+            let at = std::mem::offset_of!(CallRecord, time_ns);
+            bytes[at..at + 8].copy_from_slice(&time_ns.to_ne_bytes());
+            self.bytes.extend_from_slice(&bytes);
+            self.ends.push(self.bytes.len());
+        }
+
+        fn exit(&mut self, time_ns: u64) {
+            let kind = SidebandKind::Exit { pid: 1, tid: 1 };
+            self.events.push(SidebandEvent { time_ns, kind });
+        }
+
+        fn handed_over(&mut self, until_ns: u64) -> Vec<(char, u64)> {
+            let mut seen = Vec::new();
+            self.hand_over(until_ns, |event| {
+                seen.push(match event {
+                    Event::Process(event) => ('e', event.time_ns),
+                    Event::Record(record) => ('r', record.time_ns()),
+                    Event::Malformed => ('m', 0),
+                });
+            });
+            seen
+        }
+    }
+
+    #[test]
+    fn what_happened_after_both_streams_were_begun_to_be_read_waits_for_what_may_have_come_before_it() {
+        let mut batch = Batch::default();
+        batch.record(10);
+        batch.record(90);
+        batch.exit(110);
+        batch.exit(50);
+        // Sent after a later one: it may refer to it, and so waits, too.
+        batch.record(120);
+        batch.record(95);
+        assert_eq!(batch.handed_over(100), [('r', 10), ('e', 50), ('r', 90)]);
+        // Of the process whose end was read before this record was.
+        batch.record(105);
+        batch.record(210);
+        batch.exit(205);
+        let second = batch.handed_over(200);
+        assert_eq!(second, [('e', 110), ('r', 120), ('r', 95), ('r', 105)]);
+        assert_eq!(batch.handed_over(300), [('e', 205), ('r', 210)]);
+        assert_eq!(batch.handed_over(400), []);
+    }
+
+    #[test]
+    fn nothing_is_held_back_twice_whatever_the_clocks_say() {
+        let mut batch = Batch::default();
+        batch.record(1_000);
+        batch.exit(2_000);
+        assert_eq!(batch.handed_over(10), []);
+        assert_eq!(batch.handed_over(20), [('r', 1_000), ('e', 2_000)]);
+    }
 
     #[test]
     fn lists_of_cpus_are_read_as_the_kernel_writes_them() {

@@ -2,6 +2,8 @@
 //! room for it.
 
 mod children;
+mod marks;
+mod programs;
 mod waits;
 
 use std::time::Duration;
@@ -16,7 +18,12 @@ use profiler_common::{
 };
 use serde::Serialize;
 
-pub use self::{children::Children, waits::WaitsSummary};
+pub use self::{
+    children::Children,
+    marks::MarksSummary,
+    programs::Programs,
+    waits::{IoSummary, WaitsSummary},
+};
 use crate::{
     cpu_use::{CpuUse, error_of_shares},
     governor::SlowDown,
@@ -49,6 +56,9 @@ pub struct Summary {
     pub refused: Vec<Reason>,
     pub warnings: Vec<String>,
     pub cost: Cost,
+    /// The same by group of programs, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<Programs>,
     /// How much CPU time was used, of recordings of CPU time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuUse>,
@@ -56,6 +66,9 @@ pub struct Summary {
     pub ticks: u64,
     /// Clock ticks, or what else is recorded, of processes outside the profiler's pid namespace.
     pub outside: u64,
+    /// Samples that were left out because only the GIL's holders were asked for (`--gil`).
+    #[serde(skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
     /// What children of the targets did, where they are not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub children: Option<Children>,
@@ -65,12 +78,24 @@ pub struct Summary {
     /// What counting calls came to, if they were counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls: Option<CallsSummary>,
+    /// What seeing exceptions, imports or garbage collections came to, if they were looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marks: Option<MarksSummary>,
     /// Where threads waited, if that was asked. Samples are stacks of waits then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<WaitsSummary>,
     /// What became of the windows, if the recording was cut into any (`--every`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsSummary>,
+}
+
+/// Samples that only `--gil` leaves out.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LeftOut {
+    /// Of threads that had not the GIL.
+    pub without_gil: u64,
+    /// Of processes that have none, or none that is known.
+    pub no_gil: u64,
 }
 
 /// What became of the windows of a recording.
@@ -128,6 +153,9 @@ pub struct MemorySummary {
     /// In words.
     #[serde(skip)]
     pub lines: Vec<String>,
+    /// Of those, what processes had that the kernel ended for want of memory: it is said at once.
+    #[serde(skip)]
+    pub victims: Vec<String>,
     pub processes: Vec<MemoryProcess>,
     /// Page faults of the recorded processes, and those that were followed or sampled.
     pub faults: u64,
@@ -341,10 +369,16 @@ impl Summary {
             },
             ticks: counter(Counter::Ticks),
             outside: counter(Counter::OutsideNamespace),
+            left_out: LeftOut {
+                without_gil: counter(Counter::GilNotHeld),
+                no_gil: counter(Counter::NoGil),
+            },
+            programs: Vec::new(),
             cpu: None,
             children: None,
             memory: None,
             calls: None,
+            marks: None,
             waits: None,
             windows: None,
         }
@@ -371,6 +405,9 @@ impl Summary {
             StoppedBy::CommandEnded => "; the command has ended",
             StoppedBy::Budget => "; stopped because the budget was spent (--max-overhead)",
         };
+        if let Some(marks) = &self.marks {
+            return self.of_marks(marks, length, reason);
+        }
         let mut lines = match (&self.memory, &self.waits) {
             (Some(memory), _) => memory.lines(length, reason),
             (None, Some(waits)) => waits.lines(length, reason),
@@ -382,9 +419,18 @@ impl Summary {
                 self.error_line(),
             )],
         };
-        if let Some(cpu) = &self.cpu {
-            lines.insert(0, cpu.line());
+        match (&self.cpu, &self.waits) {
+            (Some(cpu), None) => lines.insert(0, cpu.line()),
+            // The accounts of threads say how much was used.
+            (Some(_), Some(_)) => lines.push(format!(
+                "{} of the CPU clock from {}{}",
+                many(self.samples, "sample"),
+                many(self.processes, "process"),
+                self.error_line(),
+            )),
+            (None, _) => {}
         }
+        lines.extend(self.left_out.line(self.samples));
         if let Some(calls) = &self.calls {
             lines.splice(0..0, calls.lines());
         }
@@ -409,6 +455,23 @@ impl Summary {
         if full || self.native_complete < self.native {
             lines.extend(self.native_line());
         }
+        self.what_is_missing(&mut lines);
+        lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
+            None if self.calls.is_some() => self.cost.line(length, "hit"),
+            None if self.waits.is_some() && (full || self.cpu.is_none()) => self.cost.line(length, "stack"),
+            None if !full => self.cost.short_line(length),
+            None => self.cost.line(length, "sample"),
+            Some(None) => self.cost.line(length, "stack"),
+            Some(Some(_)) => self.cost.line(length, "hit"),
+        });
+        if full {
+            lines.extend(self.programs.iter().map(Programs::line));
+        }
+        lines
+    }
+
+    /// Losses, what was left out, and warnings.
+    fn what_is_missing(&self, lines: &mut Vec<String>) {
         lines.extend(list("lost", &self.lost));
         if self.outside > 0 {
             // What is counted is whatever wakes our programs: page faults and system calls, hits of probes, or the clock.
@@ -433,15 +496,6 @@ impl Summary {
                 .iter()
                 .map(|warning| format!("warning: {}", shown::line(warning))),
         );
-        lines.push(match self.memory.as_ref().map(|memory| &memory.exact) {
-            None if self.calls.is_some() => self.cost.line(length, "hit"),
-            None if self.waits.is_some() => self.cost.line(length, "stack"),
-            None if !full => self.cost.short_line(length),
-            None => self.cost.line(length, "sample"),
-            Some(None) => self.cost.line(length, "stack"),
-            Some(Some(_)) => self.cost.line(length, "hit"),
-        });
-        lines
     }
 
     /// How far off shares can be, where there are too few samples not to tell.
@@ -449,7 +503,9 @@ impl Summary {
         const ENOUGH: u64 = 1000;
         match self.cpu {
             Some(_) if (1..ENOUGH).contains(&self.samples) => {
-                format!(": shares are ± {:.0} % at most", 100.0 * error_of_shares(self.samples))
+                let of_cpu_time = if self.waits.is_some() { " of CPU time" } else { "" };
+                let error = 100.0 * error_of_shares(self.samples);
+                format!(": shares{of_cpu_time} are ± {error:.0} % at most")
             }
             _ => String::new(),
         }
@@ -483,6 +539,37 @@ impl Summary {
         } else {
             "nothing of what was asked for ran"
         }
+    }
+}
+
+impl LeftOut {
+    fn is_empty(&self) -> bool {
+        self.all() == 0
+    }
+
+    /// So many.
+    pub fn all(&self) -> u64 {
+        self.without_gil + self.no_gil
+    }
+
+    /// Beside `held` samples of threads that had the GIL.
+    fn line(&self, held: u64) -> Option<String> {
+        let Self { without_gil, no_gil } = *self;
+        let share = percent(held as f64 / (held + without_gil).max(1) as f64);
+        let parts: Vec<String> = [
+            (without_gil, "of threads that did not hold the GIL"),
+            (no_gil, "of processes without one"),
+        ]
+        .into_iter()
+        .filter(|&(number, _)| number > 0)
+        .map(|(number, what)| format!("{} {what}", count(number)))
+        .collect();
+        (!parts.is_empty()).then(|| {
+            format!(
+                "the GIL was held in {share} of the samples; left out: {}",
+                parts.join(", ")
+            )
+        })
     }
 }
 

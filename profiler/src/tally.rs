@@ -11,6 +11,8 @@ use crate::decode::RawStack;
 pub struct Tally {
     /// Samples received.
     pub samples: u64,
+    /// Of those, at ticks of the CPU clock: the others are stacks that other instruments took.
+    pub ticks: u64,
     /// When the first was taken (CLOCK_MONOTONIC).
     pub first_sample_ns: Option<u64>,
     /// Of those, by how the Python stack was read. Not in a Python process: in none of them.
@@ -62,6 +64,7 @@ impl Tally {
         // Every field is named, so that a new one cannot be forgotten here.
         let Self {
             samples,
+            ticks,
             first_sample_ns,
             native,
             python_complete,
@@ -92,6 +95,7 @@ impl Tally {
             *sum += more;
         }
         self.samples += samples;
+        self.ticks += ticks;
         self.python_complete += python_complete;
         self.python_truncated += python_truncated;
         self.python_torn += python_torn;

@@ -19,9 +19,10 @@ use crate::{
         table::{Process, Table},
         threads::ThreadId,
     },
-    python::{codes::Codes, memory::ProcessMemory},
+    python::{codes::Codes, memory::ProcessMemory, thread_names},
     recording::NO_SITE,
     resolve::{Location, Resolved},
+    slices::{Slices, Times},
     tally::Tally,
 };
 
@@ -74,6 +75,18 @@ impl Window {
         }
     }
 
+    /// The files that were met.
+    pub fn files(&self) -> impl Iterator<Item = (FileId, &Arc<File>)> {
+        self.files.iter().map(|(&id, file)| (id, file))
+    }
+
+    /// Takes in a file of an earlier window.
+    pub fn take_back_file(&mut self, file: &Arc<File>) -> FileId {
+        let id = FileId::of_window(self.files.len() as u32);
+        self.files.insert(id, Arc::clone(file));
+        id
+    }
+
     /// A file that was met; one of which nothing is known if it was not.
     pub fn file(&self, id: FileId) -> &File {
         self.files.get(&id).map_or(&self.none, |file| file)
@@ -115,6 +128,13 @@ pub struct Sampled {
     pub container: u32,
 }
 
+/// How often a stack of a thread was met, and when.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    pub count: u64,
+    pub slices: Slices,
+}
+
 /// What has been met, and how often.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -124,6 +144,8 @@ pub struct Ledger {
     threads: Vec<ThreadName>,
     pub resolved: Resolved,
     pub samples: IndexMap<Sampled, u64, FxBuildHasher>,
+    /// When those were, if somebody wants to know.
+    pub times: Times,
     /// Stacks that got memory, by [`SiteId`](crate::memory::event::SiteId), once they are resolved.
     pub sites: Vec<Option<Sampled>>,
     pub tally: Tally,
@@ -149,30 +171,51 @@ impl Ledger {
         self.name(program.unwrap_or(kernel))
     }
 
-    /// The number of a thread that was not met before.
-    pub fn meet_thread(&mut self, comm: &[u8; COMM_BYTES]) -> ThreadId {
-        let kernel = intern(&mut self.names, &comm::shown(comm));
+    /// The number of a name, for [`Sampled`].
+    pub fn take_back_name(&mut self, name: &str) -> u32 {
+        intern(&mut self.names, name)
+    }
+
+    /// The number of a thread that was called this in an earlier window.
+    pub fn take_back_thread(&mut self, name: &str) -> ThreadId {
+        let kernel = self.take_back_name(name);
         self.threads.push(ThreadName { kernel, program: None });
+        self.threads.len() as ThreadId - 1
+    }
+
+    /// The number of a thread that was not met before. `name`: what its program calls it, if that is known.
+    pub fn meet_thread(&mut self, comm: &[u8; COMM_BYTES], name: Option<&str>) -> ThreadId {
+        let kernel = intern(&mut self.names, &comm::shown(comm));
+        let program = name.map(|name| intern(&mut self.names, name));
+        self.threads.push(ThreadName { kernel, program });
         // Each takes up memory: there are never four billion.
         self.threads.len() as ThreadId - 1
     }
 
-    /// Reads what a process calls its threads.
-    pub fn name_threads(&mut self, process: &mut Process) {
+    /// Reads what a process calls its threads. Returns whether it knew all that were met.
+    pub fn name_threads(&mut self, process: &mut Process) -> bool {
         let Some(source) = process.python.as_ref().and_then(PythonIn::thread_names) else {
-            return;
+            return false;
         };
         let threads = process.threads.inside(process.pid);
-        let Some(python) = &process.python else { return };
+        let Some(python) = &process.python else { return false };
         let memory = ProcessMemory { pid: process.pid };
-        for (tid, name) in source.read(&memory, &python.facts, &|tid| threads.contains_key(&tid)) {
-            let name = intern(&mut self.names, &comm::clean(&name));
-            for &thread in threads.get(&tid).into_iter().flatten() {
+        let all = source.read(&memory, &python.facts, &|_| true);
+        let knew_all = threads.keys().all(|tid| all.contains_key(tid));
+        let names: Vec<(u32, Box<str>)> = thread_names::chosen(all)
+            .into_iter()
+            .map(|(tid, name)| (tid, comm::clean(&name).into()))
+            .collect();
+        for (tid, name) in names.iter().filter(|(tid, _)| threads.contains_key(tid)) {
+            let name = intern(&mut self.names, name);
+            for &thread in threads.get(tid).into_iter().flatten() {
                 if let Some(thread) = self.threads.get_mut(thread as usize) {
                     thread.program = Some(name);
                 }
             }
         }
+        process.threads.foresee(names.into_iter());
+        knew_all
     }
 
     /// Resolves what was counted for `process`, with what is known of it now.
@@ -194,10 +237,12 @@ impl Ledger {
         let mut outcomes = FxHashMap::default();
         let mut others = 0;
         // In order, so that equal recordings give equal files.
-        let mut counts: Vec<_> = counts.into_iter().map(|(key, count)| (key, count, NO_SITE)).collect();
-        counts.extend(sites.into_iter().map(|(key, site)| (key, 0, site)));
-        counts.sort_unstable();
-        for ((stack, tid, thread), count, site) in counts {
+        let mut counts: Vec<_> = (counts.into_iter())
+            .map(|(key, counted)| (key, counted, NO_SITE))
+            .collect();
+        counts.extend(sites.into_iter().map(|(key, site)| (key, Counted::default(), site)));
+        counts.sort_unstable_by_key(|&(key, _, site)| (key, site));
+        for ((stack, tid, thread), Counted { count, slices }, site) in counts {
             let outcome = *outcomes
                 .entry(stack)
                 .or_insert_with(|| self.resolved.resolve(process, &self.codes, &raw[stack as usize]));
@@ -228,7 +273,9 @@ impl Ledger {
             if let Some(resolved) = self.sites.get_mut(site as usize) {
                 *resolved = Some(sampled);
             } else {
-                *self.samples.entry(sampled).or_default() += count;
+                let sample = self.samples.entry(sampled);
+                self.times.append(sample.index(), slices);
+                *sample.or_default() += count;
             }
         }
         for (other, number) in process.other_pythons.iter_mut().zip(0..) {

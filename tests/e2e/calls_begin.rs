@@ -1,7 +1,7 @@
 //! Counting begins with a program's first call, or it is said when it began; and what was not counted is not said to have
 //! been: functions that were named, and times beyond the time that was counted.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
@@ -28,7 +28,8 @@ fn at(python: &Python, script: &str, directory: &Path) -> [String; 2] {
 }
 
 fn init_steps(command: &[&str]) -> Result<(Option<u64>, bool, Taken)> {
-    let taken = Calls::record(&["--function", "init_step"])?
+    // When counting changes hands is another claim's: what is under way then is told.
+    let taken = Calls::record(&["--function", "init_step", "--via", "probes"])?
         .args(WITHOUT_END)
         .arg("--")
         .args(command)
@@ -153,6 +154,49 @@ fn calls_of_children_are_counted_from_their_first_on() -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// As on a machine where others want the processors, too: the profiler learns of children when they have been at work for
+/// long, and what it then says of them was true before.
+#[test]
+fn no_call_of_children_is_missing_where_the_profiler_is_behind() -> Result<()> {
+    const CHILDREN: u64 = 40;
+    const BEHIND: Duration = Duration::from_millis(40);
+    const AT_WORK: Duration = Duration::from_millis(8);
+    let _serial = serial();
+    let mut pythons = python::all()?;
+    pythons.retain(|python| python.root.is_none() && matches!(python.version, (3, 8 | 12)));
+    for python in &pythons {
+        let directory = calls::copy(python)?;
+        let [executable, script] = at(python, "children.py", directory.path());
+        let mut attached = Calls::record(&["-s", "--function", "child_fn"])?
+            .args(WITHOUT_END)
+            .args(["--", &executable, "-S", &script, &executable, &CHILDREN.to_string()])
+            .start()?;
+        while attached.is_running()? {
+            attached.signal(libc::SIGSTOP)?;
+            thread::sleep(BEHIND);
+            attached.signal(libc::SIGCONT)?;
+            thread::sleep(AT_WORK);
+        }
+        let taken = attached.finish()?.success()?;
+        let report = taken.report()?;
+        let child = report.function("<string>", "child_fn")?;
+        ensure!(
+            child.calls == Some(5_000 * CHILDREN),
+            "with {python}: {:?} calls\n{}",
+            child.calls,
+            taken.outcome.stderr
+        );
+        // A child that has ended when its code is to be read can have functions without names. That is told, then.
+        let is_exact = report.whole["calls_exact"] == true;
+        ensure!(
+            is_exact == (report.whole["unnamed_calls"] == 0),
+            "with {python}: {}",
+            taken.outcome.stderr
+        );
+    }
+    Ok(())
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn recursion_of_chosen_functions_is_told_apart_as_cprofile_does() -> Result<()> 
 #[test]
 fn a_method_can_be_chosen_by_the_name_of_its_class() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let truth = truth(python)?;
         // Code objects have no qualified names up to 3.10.
         let given = if python.version >= (3, 11) {
@@ -161,7 +161,7 @@ fn a_command_s_calls_are_counted_from_its_beginning_to_its_end() -> Result<()> {
 #[test]
 fn a_target_that_ends_is_reported_in_full() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let truth = truth(python)?;
         let mut workload = calls::run(python, "counted.py", &[&ROUNDS.to_string()])?;
         let attached = Calls::record(&["-p", &workload.pid.to_string()])?

@@ -55,7 +55,7 @@ fn probes_come_and_go_together_where_the_kernel_can() -> Result<()> {
 #[test]
 fn after_the_recording_no_probe_is_left_and_the_target_runs_on() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         for mode in MODES {
             let mut workload = calls::run(python, "busy.py", &[])?;
             let before = changed_code(workload.pid)?;
@@ -70,9 +70,7 @@ fn after_the_recording_no_probe_is_left_and_the_target_runs_on() -> Result<()> {
             attached.stop()?;
             let after = changed_code(workload.pid)?;
             ensure!(after == 0, "{mode:?}: {after} bytes of its code are changed");
-            until(Duration::from_secs(10), "no programs and maps are left", || {
-                objects.left().is_empty()
-            })?;
+            objects.until_gone(format_args!("{python}, {mode:?}"))?;
             // Through every place that was probed.
             workload.tell("100")?;
             workload.value().context("after the recording")?;
@@ -84,7 +82,7 @@ fn after_the_recording_no_probe_is_left_and_the_target_runs_on() -> Result<()> {
 #[test]
 fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         for mode in MODES {
             let mut workload = calls::run(python, "busy.py", &[])?;
             let attached = Calls::record(&["-p", &pid(&workload)])?
@@ -106,9 +104,7 @@ fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
                 "{mode:?}: ended with {}",
                 taken.outcome.code()
             );
-            until(Duration::from_secs(10), "no programs and maps are left", || {
-                objects.left().is_empty()
-            })?;
+            objects.until_gone(format_args!("{python}, {mode:?}"))?;
             until(Duration::from_secs(10), "its code is as it was", || {
                 changed_code(workload.pid).is_ok_and(|changed| changed == 0)
             })?;
@@ -131,7 +127,7 @@ fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
 #[test]
 fn probes_come_and_go_while_the_target_is_busy() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = calls::run(python, "busy.py", &[])?;
         for turn in 0..6 {
             // Two threads, and more work than the recording lasts.
@@ -152,7 +148,7 @@ fn probes_come_and_go_while_the_target_is_busy() -> Result<()> {
 #[test]
 fn calls_are_counted_in_short_windows_where_all_the_time_would_cost_too_much() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = calls::run(python, "busy.py", &[])?;
         let attached = Calls::record(&["-p", &pid(&workload), "--max-overhead", "1.05"])?.start()?;
         // Calls and little else, so there is no way to stay below for long: some 75 million of them. One window would not do.

@@ -62,7 +62,7 @@ fn work(workload: &mut Workload, task: &str, rounds: u64) -> Result<Value> {
 
 /// Waits until probes have made way for breakpoints.
 fn until_watched(workload: &Workload) -> Result<()> {
-    until(Duration::from_secs(20), "the probes are gone", || {
+    until(Duration::from_secs(60), "the probes are gone", || {
         changed_code(workload.pid).is_ok_and(|changed| changed == 0)
     })
 }
@@ -296,6 +296,15 @@ fn probes_stay_where_they_cost_little() -> Result<()> {
     // What would be hit by others' calls makes way by itself.
     let attached = attach(&workload, "chosen", &[])?;
     work(&mut workload, "plain", 50)?;
+    if fs::read_to_string("/proc/cpuinfo")?.contains(" hypervisor") {
+        // There a breakpoint can end the program, if the host is old enough, and has to be asked for.
+        work(&mut workload, "plain", ROUNDS[1])?;
+        let taken = attached.stop()?;
+        let said = &taken.outcome.stderr;
+        ensure!(hits(&taken)? == 0, "it was watched\n{said}");
+        ensure!(said.contains("would slow it down less (`--via breakpoints`)"), "{said}");
+        return Ok(());
+    }
     until_watched(&workload)?;
     ensure!(hits(&attached.stop()?)? > 0, "it was not watched");
     Ok(())
@@ -349,9 +358,7 @@ fn after_the_recording_nothing_is_watched_and_the_target_runs_on() -> Result<()>
         let objects = Objects::of(attached.pid())?;
         attached.stop()?;
         // Every breakpoint holds the program, those that were inherited too.
-        until(Duration::from_secs(10), "no programs and maps are left", || {
-            objects.left().is_empty()
-        })?;
+        objects.until_gone(python)?;
         work(&mut workload, "threads", 20)?;
         ensure!(workload.is_running()?, "the target has ended");
         Ok(())

@@ -124,7 +124,7 @@ fn usage_errors_end_with_2() -> Result<()> {
     refused(
         memory(&["-a", "--every", "1s", "--curve", "curve.png"]),
         2,
-        &["curve.png", ".csv or .json"],
+        &["curve.png", ".csv, .json, or .dat"],
     )?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{COMPLETE, HERTZ, RATE};
 #[test]
 fn children_are_followed_with_s_and_not_without() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         for follow in [true, false] {
             let mut workload = Workload::python(python, "fork.py", &[])?;
             let pid = workload.pid.to_string();
@@ -143,7 +143,7 @@ fn a_python_that_becomes_something_else_is_no_python_any_more() -> Result<()> {
 #[test]
 fn subprocess_and_multiprocessing_children_are_named_with_s() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let outcome = family(python, true)?;
         let folded = outcome.folded()?;
         // 0.4 s each, two of them in the pool. They take turns on fewer CPUs, so only the sum is exact.

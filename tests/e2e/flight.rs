@@ -1,6 +1,7 @@
 //! The flight recorder: windows that are whole, that are kept when somebody asks for it, and that go on being written.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     thread,
@@ -23,7 +24,7 @@ use crate::RATE;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The files of windows, oldest first; those that are kept, or the others.
-fn windows(directory: &Path, kept: bool) -> Result<Vec<PathBuf>> {
+pub fn windows(directory: &Path, kept: bool) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(directory)?.collect::<std::io::Result<Vec<_>>>()?;
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
     paths.retain(|path| {
@@ -34,27 +35,22 @@ fn windows(directory: &Path, kept: bool) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn until_there_are(count: usize, directory: &Path, kept: bool) -> Result<()> {
+pub fn until_there_are(count: usize, directory: &Path, kept: bool) -> Result<()> {
     let enough = || windows(directory, kept).is_ok_and(|windows| windows.len() >= count);
     process::until(PATIENCE, &format!("{count} windows, kept: {kept}"), enough)
 }
 
-/// Waits for a window that began after now, so that it has only what happens from now on.
-fn until_a_new_one(directory: &Path) -> Result<PathBuf> {
+/// Waits for a window that began after now, so that it has only what happens from now on: the second of those that
+/// appear. They need not be there at the same time: with `--keep 1` they never are, but for a moment.
+pub fn until_a_new_one(directory: &Path) -> Result<PathBuf> {
     let before = windows(directory, false)?;
-    let new = || {
-        windows(directory, false)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|path| !before.contains(path))
-            .collect()
-    };
+    let mut seen = BTreeSet::new();
     process::until(PATIENCE, "two more windows", || {
-        let new: Vec<PathBuf> = new();
-        new.len() >= 2
+        let there = windows(directory, false).unwrap_or_default();
+        seen.extend(there.into_iter().filter(|path| !before.contains(path)));
+        seen.len() >= 2
     })?;
-    let new: Vec<PathBuf> = new();
-    new.last().cloned().context("there was a new one")
+    seen.pop_last().context("there was a new one")
 }
 
 /// The share of a function in a window.
@@ -207,24 +203,25 @@ fn a_directory_that_vanishes_is_said_of_each_window_and_the_recording_goes_on() 
 fn a_full_disk_loses_a_window_and_leaves_no_half_of_it() -> Result<()> {
     let _serial = serial();
     let workload = Workload::python(&python::any()?, "phases.py", &[])?;
-    let directory = tempfile::tempdir()?;
-    // Large enough for none.
-    let recording = record(workload.pid, &directory, &["-d", "3s"])
-        .with_file_limit(128)
-        .start()?;
-    let outcome = recording.finish()?;
-    ensure!(outcome.code() == 1, "{}", outcome.stderr);
-    ensure!(
-        fs::read_dir(directory.path())?.count() == 0,
-        "something was left behind"
-    );
-    let lost = outcome
-        .stderr
-        .lines()
-        .filter(|line| line.starts_with("error: the window from "))
-        .count();
-    ensure!(lost >= 3, "{}", outcome.stderr);
-    outcome.line("ulimit -f")?;
+    let pid = workload.pid.to_string();
+    for command in ["record", "memory", "waits"] {
+        let directory = tempfile::tempdir()?;
+        let recording = Profiler::bare().args([command, "-p", &pid, "--every", "1s", "-d", "3s", "-o"]);
+        // Large enough for none.
+        let outcome = recording.arg(directory.path()).with_file_limit(128).run()?;
+        ensure!(outcome.code() == 1, "{command}: {}", outcome.stderr);
+        ensure!(
+            fs::read_dir(directory.path())?.count() == 0,
+            "{command}: something was left behind"
+        );
+        let lost = outcome
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: the window from "))
+            .count();
+        ensure!(lost >= 3, "{command}: {}", outcome.stderr);
+        outcome.line("ulimit -f")?;
+    }
     Ok(())
 }
 

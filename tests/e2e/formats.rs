@@ -161,7 +161,7 @@ fn speedscope_has_every_sample() -> Result<()> {
             .all(|frame| frame["name"].as_str().is_some_and(|name| !name.is_empty())),
         "{frames:?}"
     );
-    let mut total = 0;
+    let (mut total, mut cpu_ns) = (0, 0);
     let profiles = document["profiles"].as_array().context("no profiles")?;
     ensure!(!profiles.is_empty(), "no profiles");
     for profile in profiles {
@@ -188,9 +188,19 @@ fn speedscope_has_every_sample() -> Result<()> {
             .zip(profile["startValue"].as_u64())
             .map(|(end, start)| end - start);
         ensure!(span == Some(sum), "the values span {span:?}, the weights {sum}");
-        total += sum;
+        let name = profile["name"].as_str().unwrap_or_default();
+        match (name.ends_with(" · samples"), name.ends_with(" · cpu")) {
+            (true, _) => total += sum,
+            (_, true) => cpu_ns += sum,
+            _ => anyhow::bail!("a profile of nothing that there is: {name}"),
+        }
     }
     ensure!(total == outcome.samples()?, "{total} of {} samples", outcome.samples()?);
+    let period_ns = 1e9 / RATE.parse::<f64>()?;
+    ensure!(
+        (cpu_ns as f64 / total as f64 / period_ns - 1.0).abs() < 0.01,
+        "{cpu_ns} ns of {total} samples"
+    );
     ensure!(
         frames
             .iter()

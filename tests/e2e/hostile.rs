@@ -29,6 +29,13 @@ const COMMANDS: [&[&str]; 4] = [
     &["calls"],
 ];
 
+/// How long a process's first thread was on a CPU, by the kernel's own count.
+fn on_cpu(pid: u32) -> Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let nanoseconds = text.split_ascii_whitespace().next().context("no time")?.parse()?;
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 #[test]
 fn a_program_that_lies_in_all_of_its_memory_ends_no_recording_and_harms_no_neighbour() -> Result<()> {
     let _serial = serial();
@@ -49,6 +56,7 @@ fn a_program_that_lies_in_all_of_its_memory_ends_no_recording_and_harms_no_neigh
                 let directory = tempfile::tempdir()?;
                 let summary = directory.path().join("summary.json");
                 let began = Instant::now();
+                let ran_before = on_cpu(honest.pid)?;
                 let outcome = Profiler::bare()
                     .args(arguments)
                     .args(["-p", &pids, "-d", "1", "--summary-json"])
@@ -73,8 +81,14 @@ fn a_program_that_lies_in_all_of_its_memory_ends_no_recording_and_harms_no_neigh
                 ensure!(liar.is_running()?, "{what}: it is gone");
                 if arguments[0] == "record" {
                     let folded = outcome.folded()?.below(&format!("process {}:", honest.pid));
-                    let share = folded.share_of("inner");
-                    ensure!(folded.total() > 20 && share > 0.95, "{what}: {share}\n{folded}");
+                    // Some others' load is no harm done by the liar: by how much it ran, it must have been seen.
+                    let of_a_cpu = (on_cpu(honest.pid)? - ran_before).as_secs_f64() / began.elapsed().as_secs_f64();
+                    let expected = of_a_cpu * RATE.parse::<f64>()?;
+                    let (total, share) = (folded.total() as f64, folded.share_of("inner"));
+                    ensure!(
+                        total > 0.3 * expected && total > 0.0 && (1.0 - share) * total <= f64::max(1.0, 0.05 * total),
+                        "{what}: {total} samples where {expected:.0} are expected, {share} of them right\n{folded}"
+                    );
                 }
             }
         }

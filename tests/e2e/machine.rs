@@ -19,7 +19,7 @@ const LATER_SECONDS: f64 = 1.5;
 #[test]
 fn interpreters_from_before_and_from_later_are_both_named() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let before = Workload::python(python, "spin.py", &[])?;
         let directory = workload::copy(python)?;
         let recording = Profiler::record(&["-a", "-t", "-r", RATE, "-f", "folded", "-o", "-"]).start()?;

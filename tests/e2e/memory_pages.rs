@@ -70,7 +70,7 @@ fn ensure_known(touched: &Touched, share: f64) -> Result<()> {
 #[test]
 fn a_huge_page_is_two_mebibytes() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let touched = touch(&mut start(python)?, &[], &["huge"], "# huge pages")?;
         if touched.growth.huge < SIZE / 2 {
             skip(format!("this kernel gave {} bytes of huge pages", touched.growth.huge));
@@ -100,7 +100,7 @@ fn a_large_array_of_numpy_has_its_size_though_its_pages_are_huge() -> Result<()>
 #[test]
 fn a_page_that_is_only_read_is_nobody_s_until_it_is_written() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let read = touch(&mut start(python)?, &[], &["zero"], "# reads what nobody has written")?;
         ensure!(read.growth.all < MIB, "it grew by {:?}", read.growth);
         ensure!(
@@ -124,7 +124,7 @@ fn a_page_that_is_only_read_is_nobody_s_until_it_is_written() -> Result<()> {
 #[ignore = "a page of zeros from before the recording looks as one that is shared since a fork: its first write is taken for a copy"]
 fn a_page_that_was_only_read_before_the_recording_counts_when_it_is_written() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let written = touch(
             &mut start(python)?,
             &["zero"],
@@ -139,7 +139,7 @@ fn a_page_that_was_only_read_before_the_recording_counts_when_it_is_written() ->
 #[test]
 fn a_mapped_file_counts_what_is_mapped_around_a_fault() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let touched = touch(&mut start(python)?, &[], &["file"], "# reads a mapped file")?;
         ensure_known(&touched, 0.1)
     })
@@ -148,7 +148,7 @@ fn a_mapped_file_counts_what_is_mapped_around_a_fault() -> Result<()> {
 #[test]
 fn what_the_kernel_writes_for_the_process_is_the_callers() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         ensure_known(
             &touch(&mut start(python)?, &[], &["kernel"], "# the kernel writes")?,
             0.05,
@@ -160,7 +160,7 @@ fn what_the_kernel_writes_for_the_process_is_the_callers() -> Result<()> {
 #[test]
 fn memory_that_is_mapped_with_its_pages_is_who_mapped_it_s() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         ensure_known(
             &touch(&mut start(python)?, &[], &["populated"], "# mapped with its pages")?,
             0.05,
@@ -184,7 +184,7 @@ fn memory_that_is_populated_in_name_only_does_not_come_and_by_advice_once() -> R
 #[test]
 fn memory_that_is_mapped_with_its_pages_goes_with_its_mapping() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let touched = touch(
             &mut start(python)?,
             &[],
@@ -205,7 +205,7 @@ fn memory_that_is_mapped_with_its_pages_goes_with_its_mapping() -> Result<()> {
 #[test]
 fn what_madvise_gives_back_is_not_live() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let touched = touch(&mut start(python)?, &[], &["advised"], "# given back by advice")?;
         ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05)?;
         ensure!(
@@ -221,7 +221,7 @@ fn what_madvise_gives_back_is_not_live() -> Result<()> {
 #[test]
 fn what_mremap_moves_stays_with_who_touched_it() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let touched = touch(&mut start(python)?, &[], &["moved"], "# moved")?;
         ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05)?;
         ensure_known(&touched, 0.05)
@@ -231,7 +231,7 @@ fn what_mremap_moves_stays_with_who_touched_it() -> Result<()> {
 #[test]
 fn mappings_that_come_and_go_are_allocated_each_time_and_never_live() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let touched = touch(&mut start(python)?, &[], &["cycle"], "# comes and goes")?;
         ensure_within("allocated", touched.account.allocated.bytes, SIZE, 0.05).with_context(|| touched.top.clone())?;
         ensure!(

@@ -30,7 +30,7 @@ fn fork(workload: &mut Workload) -> Result<u32> {
 #[test]
 fn a_child_s_memory_is_the_child_s_and_copies_are_no_growth() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = memory::run(python, "family.py", &[])?;
         let attached = Memory::record(&["-s", "-p", &workload.pid.to_string()])?.start()?;
         let child = fork(&mut workload)?;
@@ -87,7 +87,7 @@ fn a_child_s_memory_is_the_child_s_and_copies_are_no_growth() -> Result<()> {
 #[test]
 fn what_a_child_allocates_at_once_has_its_python_stack() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = memory::run(python, "family.py", &[])?;
         let attached = Memory::record(&["-s", "-p", &workload.pid.to_string()])?.start()?;
         let child = fork(&mut workload)?;
@@ -113,7 +113,7 @@ fn without_children_only_the_target_is_shown() -> Result<()> {
 #[test]
 fn an_exec_frees_what_was_before_and_what_comes_after_is_named() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = memory::run(python, "family.py", &[])?;
         let attached = Memory::record(&["-p", &workload.pid.to_string()])?.start()?;
         ask(&mut workload, "exec")?;
@@ -133,7 +133,7 @@ fn an_exec_frees_what_was_before_and_what_comes_after_is_named() -> Result<()> {
 #[test]
 fn a_target_that_ends_ends_the_recording_and_what_it_had_is_told() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = memory::run(python, "family.py", &[])?;
         // For as long as it lives.
         let attached = Memory::record(&["-p", &workload.pid.to_string(), "-d", "600"])?.start()?;
@@ -153,7 +153,7 @@ fn a_target_that_ends_ends_the_recording_and_what_it_had_is_told() -> Result<()>
 #[test]
 fn a_command_is_recorded_from_its_beginning_on() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let directory = memory::copy(python)?;
         let command = python.command();
         let script = python.seen(&directory.path().join("executed.py"));
@@ -172,7 +172,7 @@ fn a_command_is_recorded_from_its_beginning_on() -> Result<()> {
 #[test]
 fn a_process_that_starts_later_is_seen_with_the_whole_machine() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let attached = Memory::record(&["-a"])?.start()?;
         let mut workload = memory::run(python, "leak.py", &["300", "16"])?;
         let truth = ask(&mut workload, "go")?;

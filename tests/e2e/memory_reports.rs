@@ -224,7 +224,16 @@ fn bytes_of_old(file: &Path, ending: &str) -> Result<i64> {
             let profiles = document["profiles"].as_array().context("no profiles")?;
             let frames = document["shared"]["frames"].as_array().context("no frames")?;
             let mut bytes = 0;
-            for profile in profiles {
+            // What the recording shows comes first, and after it what else there is.
+            let counts = |profile: &Value| {
+                let name = profile["name"].as_str().unwrap_or_default();
+                name.rsplit_once(" · ").map(|(_, value)| value.to_owned())
+            };
+            ensure!(counts(&profiles[0]).is_some(), "{}", profiles[0]["name"]);
+            for profile in profiles
+                .iter()
+                .filter(|profile| counts(profile) == counts(&profiles[0]))
+            {
                 ensure!(profile["unit"] == "bytes", "the unit is {}", profile["unit"]);
                 let samples = profile["samples"].as_array().context("no samples")?;
                 let weights = profile["weights"].as_array().context("no weights")?;

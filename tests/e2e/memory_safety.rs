@@ -28,7 +28,7 @@ fn pid(workload: &Workload) -> String {
 #[test]
 fn after_the_recording_no_probe_is_left_and_the_target_runs_on() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         for (mode, _) in MODES {
             let mut workload = memory::run(python, "leak.py", &["2", "4", "1"])?;
             let before = changed_code(workload.pid)?;
@@ -43,9 +43,7 @@ fn after_the_recording_no_probe_is_left_and_the_target_runs_on() -> Result<()> {
             println!("{python} {mode:?}: ended in {:.0} ms", taken.ending.as_secs_f64() * 1e3);
             let after = changed_code(workload.pid)?;
             ensure!(after == 0, "{mode:?}: {after} bytes of its code are changed");
-            until(Duration::from_secs(10), "no programs and maps are left", || {
-                objects.left().is_empty()
-            })?;
+            objects.until_gone(format_args!("{python}, {mode:?}"))?;
             // Through every place that was probed.
             ask(&mut workload, "go").context("after the recording")?;
         }
@@ -74,9 +72,7 @@ fn a_profiler_that_is_killed_leaves_no_probe() -> Result<()> {
             "{mode:?}: ended with {}",
             taken.outcome.code()
         );
-        until(Duration::from_secs(10), "no programs and maps are left", || {
-            objects.left().is_empty()
-        })?;
+        objects.until_gone(format_args!("{mode:?}"))?;
         until(Duration::from_secs(10), "its code is as it was", || {
             changed_code(workload.pid).is_ok_and(|changed| changed == 0)
         })?;
@@ -121,7 +117,7 @@ fn two_profilers_find_the_same_leak_in_one_target() -> Result<()> {
 #[test]
 fn a_target_is_neither_stopped_nor_traced_while_its_memory_is_watched() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = memory::run(python, "leak.py", &[ROUNDS])?;
         let attached = Memory::record(&["-p", &pid(&workload)])?.spawn()?;
         let mut looks = 0;
@@ -158,7 +154,7 @@ const ALLOCATORS: [(&str, (u32, u32), &str); 4] = [
 #[test]
 fn other_allocators_than_pymalloc_are_recognized_and_the_leak_is_found() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let known = ALLOCATORS.iter().filter(|(_, since, _)| python.version >= *since);
         // All of them, even if one fails.
         let failures: Vec<String> = known

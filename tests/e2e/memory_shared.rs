@@ -11,11 +11,19 @@ use serde_json::Value;
 #[test]
 fn shared_memory_files_and_copies_are_told_apart_and_counted_once() -> Result<()> {
     let _serial = serial();
+    // By its pid, and as a child, the worker has what it copies.
+    each_told_apart(|pid, worker| vec!["-p".to_owned(), format!("{pid},{worker}")])?;
+    each_told_apart(|pid, _| vec!["-s".to_owned(), "-p".to_owned(), pid.to_string()])
+}
+
+fn each_told_apart(chosen: impl Fn(u32, u64) -> Vec<String>) -> Result<()> {
     let python = python::any()?;
     let mut workload = memory::run(&python, "shared.py", &[])?;
     let worker = workload.truth[0]["worker"].as_u64().context("no worker")?;
-    let both = format!("{},{worker}", workload.pid);
-    let attached = Memory::new(&["-p", &both, "--top", "20", "--format", "json"])?.start()?;
+    let chosen = chosen(workload.pid, worker);
+    let mut arguments: Vec<&str> = chosen.iter().map(String::as_str).collect();
+    arguments.extend(["--top", "20", "--format", "json"]);
+    let attached = Memory::new(&arguments)?.start()?;
     let bytes = number(&ask(&mut workload, "go")?, "/bytes")?;
     let taken = attached.stop()?;
     let report: Value = serde_json::from_slice(&taken.outcome.stdout)?;

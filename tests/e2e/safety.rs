@@ -7,12 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use profiler_tests::{
-    bpf::Objects,
-    process::{status_field, until},
-    profiler::Profiler,
-    python,
-    serial::serial,
-    workload::Workload,
+    bpf::Objects, process::status_field, profiler::Profiler, python, serial::serial, workload::Workload,
 };
 
 use crate::RATE;
@@ -20,7 +15,7 @@ use crate::RATE;
 #[test]
 fn a_target_is_neither_stopped_nor_traced_nor_signalled() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let mut workload = Workload::python(python, "watchful.py", &[])?;
         let pid = workload.pid.to_string();
         let recording = Profiler::record(&["-p", &pid, "-r", "999", "-f", "folded", "-o", "-"]).start()?;
@@ -69,9 +64,7 @@ fn a_profiler_that_is_killed_leaves_nothing_behind() -> Result<()> {
     let outcome = recording.finish()?;
     ensure!(outcome.code() == 137, "ended with {}", outcome.code());
     // The kernel frees them when it comes to it.
-    until(Duration::from_secs(10), "no programs and maps are left", || {
-        objects.left().is_empty()
-    })?;
+    objects.until_gone("record -a")?;
     let left: Vec<_> = fs::read_dir(directory.path())?
         .flatten()
         .map(|entry| entry.file_name())

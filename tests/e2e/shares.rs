@@ -14,13 +14,16 @@ use serde_json::Value;
 
 use crate::{COMPLETE, HERTZ, RATE, ensure_close};
 
+/// As many samples in three seconds as [`RATE`] gives in six.
+const OFTEN: &str = "937";
+
 #[test]
 fn functions_have_the_share_of_the_time_they_use() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let workload = Workload::python(python, "shares.py", &[])?;
         let pid = workload.pid.to_string();
-        let arguments = ["-p", &pid, "-d", "5", "-r", RATE, "-f", "folded", "-o", "-"];
+        let arguments = ["-p", &pid, "-d", "3", "-r", OFTEN, "-f", "folded", "-o", "-"];
         let folded = Profiler::record(&arguments).succeed()?.folded()?;
         ensure!(folded.total() > 400, "only {} samples", folded.total());
         for (function, share) in [("half", 0.5), ("third", 0.3), ("fifth", 0.2)] {
@@ -45,9 +48,9 @@ fn lines_have_the_share_of_the_time_they_use() -> Result<()> {
             &pid,
             // Three points are three standard deviations of a half in 2,800 samples.
             "-d",
-            "6",
+            "3",
             "-r",
-            RATE,
+            OFTEN,
             "--no-kernel",
             "--no-native",
             "-f",

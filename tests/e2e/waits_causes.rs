@@ -12,39 +12,22 @@ use serde_json::Value;
 const ROUNDS: &str = "20";
 const PAUSE_S: &str = "0.02";
 
-/// Part of the time that the program measures.
-const EXACT: f64 = 0.97;
-/// A switch of threads that is not seen takes a wait with it, one of twenty.
-const MOST_OF_IT: f64 = 0.5;
-
 #[test]
-fn every_cause_has_its_line_and_most_of_the_time_that_the_program_measures() -> Result<()> {
-    let _lock = serial();
-    for python in python::all()? {
-        causes(&python, MOST_OF_IT).with_context(|| format!("{python}"))?;
-    }
-    Ok(())
-}
-
-#[test]
-#[ignore = "some switches of threads are not seen, for a reason that is not found: a wait in some hundred is missing"]
 fn every_cause_has_its_line_and_the_time_that_the_program_measures() -> Result<()> {
     let _lock = serial();
     for python in python::all()? {
-        causes(&python, EXACT).with_context(|| format!("{python}"))?;
+        causes(&python).with_context(|| format!("{python}"))?;
     }
     Ok(())
 }
 
-fn causes(python: &python::Python, least: f64) -> Result<()> {
+fn causes(python: &python::Python) -> Result<()> {
     let mut workload = Workload::python(python, "waits_causes.py", &[ROUNDS, PAUSE_S])?;
     let attached = waits::attach(&["-p", &workload.pid.to_string()])?;
     workload.tell("go")?;
     let measured = workload.value()?;
     let waits = Waits::of(attached.stop()?)?;
-    if least == EXACT {
-        waits.ensure_adds_up()?;
-    }
+    waits.ensure_adds_up()?;
     for (what, known) in measured.as_object().context("no times")? {
         let cause = what.split(',').next().unwrap_or(what);
         // Of a socket with a timeout too, it is the socket that is waited for; `poll` of one descriptor is that one's wait.
@@ -52,7 +35,7 @@ fn causes(python: &python::Python, least: f64) -> Result<()> {
             "poll, by select" => "poll",
             _ => cause,
         };
-        close(&waits, what, cause, known, least)?;
+        close(&waits, what, cause, known)?;
     }
     let truth = &workload.truth[0];
     let peer = format!("127.0.0.1:{}", truth["port"].as_u64().context("no port")?);
@@ -60,6 +43,8 @@ fn causes(python: &python::Python, least: f64) -> Result<()> {
     ensure!(row["peer"] == *peer, "not {peer}: {row}");
     let row = only(&waits, &measured["socket, with a timeout"], "socket")?;
     ensure!(row["peer"] == *peer, "not {peer}: {row}");
+    let row = only(&waits, &measured["other, a signal"], "other")?;
+    ensure!(row["call"] == "rt_sigtimedwait", "{row}");
     let row = only(&waits, &measured["file"], "file")?;
     let path = row["path"].as_str().context("no path")?;
     ensure!(truth["lock"].as_str().is_some_and(|lock| path.ends_with(lock)), "{row}");
@@ -78,14 +63,29 @@ fn only<'a>(waits: &'a Waits, known: &Value, cause: &str) -> Result<&'a Value> {
         .with_context(|| format!("nothing waits for {cause} at {function}:{line}"))
 }
 
-fn close(waits: &Waits, what: &str, cause: &str, known: &Value, least: f64) -> Result<()> {
+fn close(waits: &Waits, what: &str, cause: &str, known: &Value) -> Result<()> {
     let function = known["function"].as_str().context("no function")?;
     let line = known["line"].as_u64().context("no line")?;
     let expected = known["ns"].as_u64().context("no time")? as f64;
-    let found = waits.ns_with_ready(cause, function, line)? as f64;
+    // When the wait is over the GIL must be had again, which whoever ended it may have without a CPU. That is part of what the
+    // program measures, and a small one.
+    let gil = match cause {
+        "gil" => 0.0,
+        _ => waits.ns("gil", function, line)? as f64,
+    };
+    let found = waits.ns_with_ready(cause, function, line)? as f64 + gil;
+    ensure!(
+        gil < 0.1 * expected,
+        "{what}: {:.1} ms for the GIL at {function}:{line}",
+        gil / 1e6
+    );
+    // A stack that was lost is told as lost, and can be of any line; two of 220 are no harm.
+    let lost = waits.lost_stacks();
+    ensure!(lost <= 2, "{lost} stacks are lost: {}", waits.said);
+    let missing = lost as f64 * known["max_ns"].as_u64().context("no longest")? as f64;
     // What it measures has the call itself in it, too: some µs of 20 ms.
     ensure!(
-        (least..=1.03).contains(&(found / expected)),
+        found + missing >= 0.97 * expected && found <= 1.03 * expected,
         "{what}: {:.1} ms at {function}:{line} of {:.1}: {:?}",
         found / 1e6,
         expected / 1e6,

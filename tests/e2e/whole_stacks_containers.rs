@@ -28,7 +28,7 @@ const CHAIN: &str = "hard_chain chain_outer chain_inner spin";
 #[test]
 fn an_interpreter_in_other_namespaces_has_its_whole_stack_under_the_host_s_pid() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         let workshop = Workshop::of(python)?;
         let script = workshop.path().join("spin.py");
         fs::copy(sources().join("spin.py"), &script)?;
@@ -139,7 +139,7 @@ fn a_program_on_an_overlay_is_unwound_and_named() -> Result<()> {
 #[test]
 fn the_profiler_works_inside_a_pid_namespace() -> Result<()> {
     let _serial = serial();
-    python::each(|python| {
+    python::each_kind(|python| {
         // An interpreter in a root of its own is not started from a shell outside of it.
         if python.root.is_some() {
             return Ok(());

@@ -183,7 +183,12 @@ fn glibc_s_functions_in_assembler_have_callers() -> Result<()> {
 #[test]
 fn the_vdso_has_callers_and_names() -> Result<()> {
     let inside = format!("{START} hard_vdso ~libc.so @[vdso,vdso");
-    let patterns = [&inside, &format!("{START} hard_vdso ~libc.so")];
+    // The stub through which `clock_gettime` is called has no name, and on some machines 2 % of the samples.
+    let patterns = [
+        &inside,
+        &format!("{START} hard_vdso ~libc.so"),
+        &format!("{START} hard_vdso @hard"),
+    ];
     let folded = checked(&["vdso"], &patterns.map(String::as_str), 0.99)?;
     let inside = Pattern::new(inside);
     ensure!(folded.share(|stack| inside.is(stack)) > 0.5, "{folded}");

@@ -5,19 +5,28 @@
 //! only pprof is also read back with the `profiler` crate, because later commands will do that.
 
 pub mod bpf;
+pub mod browser;
 pub mod calls;
+pub mod cgroup;
 pub mod cpus;
+pub mod dump;
 pub mod folded;
+pub mod http;
 pub mod memory;
 pub mod native;
+pub mod npm;
 pub mod pattern;
 pub mod perf;
 pub mod pprof;
 pub mod process;
 pub mod profiler;
+pub mod pyspy;
 pub mod python;
+pub mod quota;
+pub mod reports;
 pub mod serial;
 pub mod skip;
+pub mod terminal;
 pub mod truth;
 pub mod venv;
 pub mod waits;

@@ -16,6 +16,8 @@ use crate::skip::{skip, skip_pythons};
 /// What pyenv must have, and what the debootstrapped root must.
 const PYENV: [&str; 6] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"];
 const DEBOOTSTRAPPED: [&str; 3] = ["3.13", "3.14", "3.15"];
+/// What `cargo xtask pythons --musl` makes.
+const MUSL: [&str; 2] = ["3.13", "3.11"];
 
 /// A CPython and how it is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +134,20 @@ pub fn all() -> Result<Vec<Python>> {
     Ok(pythons)
 }
 
+/// Those with the C library of Alpine. They take minutes to build, so a run without them is as good as any.
+pub fn musl() -> Result<Vec<Python>> {
+    let mut pythons = Vec::new();
+    for version in MUSL {
+        let root = workspace().join(format!("target/pythons/musl-{version}"));
+        if root.join("usr/local/bin/python3").exists() {
+            pythons.push(Python::new(PathBuf::from("/usr/local/bin/python3"), Some(root))?);
+        } else {
+            println!("no CPython {version} with musl; cargo xtask pythons --musl makes it");
+        }
+    }
+    Ok(pythons)
+}
+
 /// Debian's, which is static, optimized across modules, and stripped.
 pub fn debian() -> Result<Option<Python>> {
     let executable = PathBuf::from("/usr/bin/python3.11");
@@ -166,6 +182,23 @@ pub fn pyenv(minor: &str) -> Option<PathBuf> {
 /// Two at a time: each records processes of its own, in which a second is a second of their own CPU time.
 pub fn each(test: impl Fn(&Python) -> Result<()> + Sync) -> Result<()> {
     each_of(&all()?, test)
+}
+
+/// Like [`each`], with one of each kind, for claims that the kernel decides and not the interpreter: frames that are objects
+/// (3.8), optimized across modules and stripped (Debian's 3.11), code that is numbered (3.12), one that says its layout
+/// itself, with a libc of its own (3.14). `PROFILER_FULL` (`cargo xtask test --full`) takes all.
+pub fn each_kind(test: impl Fn(&Python) -> Result<()> + Sync) -> Result<()> {
+    let mut pythons = all()?;
+    if std::env::var_os("PROFILER_FULL").is_none() && std::env::var_os("PROFILER_E2E_PYTHON").is_none() {
+        let is_of_a_kind = |python: &Python| match python.version {
+            (3, 8 | 12 | 14) => true,
+            (3, 11) => python.executable.starts_with("/usr"),
+            _ => false,
+        };
+        pythons.retain(is_of_a_kind);
+        ensure!(!pythons.is_empty(), "there is no CPython of any kind to test with");
+    }
+    each_of(&pythons, test)
 }
 
 /// Like [`each`], with these interpreters or other things.

@@ -1,14 +1,41 @@
 //! `profiler waits`, run as a user runs it, and what it wrote.
 
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::profiler::{Outcome, Profiler, Recording};
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// `profiler waits -f json` of these, attached.
 pub fn attach(arguments: &[&str]) -> Result<Recording> {
     let waits = Profiler::bare().args(["waits", "-f", "json", "-o", "-"]);
     waits.args(arguments).start_until("following the waits")
+}
+
+/// The table of these, which end by themselves.
+pub fn table(arguments: &[&str]) -> Result<String> {
+    let waits = Profiler::bare().args(["waits", "-o", "-"]).args(arguments);
+    let outcome = waits.start_until("following the waits")?.finish()?.success()?;
+    Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())
+}
+
+/// Waits until the first thread of a process is in a system call.
+pub fn until_in_call(pid: u32, call: u32) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(format!("/proc/{pid}/syscall"))?;
+        if text.split(' ').next() == Some(&*call.to_string()) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "it is not in call {call}: {text}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// What was written as JSON.
@@ -26,6 +53,13 @@ impl Waits {
             report,
             said: outcome.stderr,
         })
+    }
+
+    /// Waits whose stack was lost, as it says of itself: their time is known, and not their line.
+    pub fn lost_stacks(&self) -> u64 {
+        let lost = self.said.lines().find_map(|line| line.trim().strip_prefix("lost: "));
+        let words = lost.and_then(|lost| lost.strip_suffix(" stacks of waits"));
+        words.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
     pub fn rows(&self) -> Result<&[Value]> {

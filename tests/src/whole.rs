@@ -29,6 +29,8 @@ pub struct NativeStacks {
     pub samples: u64,
     /// Those that reach the thread's real start.
     pub complete: u64,
+    /// Those that do not because a table was still being made.
+    pub early: u64,
 }
 
 impl NativeStacks {
@@ -42,7 +44,23 @@ impl NativeStacks {
         Ok(Self {
             samples: number("native")?,
             complete: number("native_complete")?,
+            early: summary["native_incomplete"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|reason| {
+                    reason["what"]
+                        .as_str()
+                        .is_some_and(|text| text.contains("unwind table"))
+                })
+                .filter_map(|reason| reason["count"].as_u64())
+                .sum(),
         })
+    }
+
+    /// The complete ones' share of those that could be.
+    pub fn share_once_ready(&self) -> f64 {
+        self.complete as f64 / self.samples.saturating_sub(self.early).max(1) as f64
     }
 
     pub fn share(&self) -> f64 {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    process::{self, die_with_parent},
+    process::{self, die_with_parent, until},
     python::{self, Python},
 };
 
@@ -40,6 +40,16 @@ impl Workload {
         let directory = copy(python)?;
         let mut command = python.command();
         command.arg(python.seen(&directory.path().join(script))).args(arguments);
+        Self::command(command, Some(directory)).with_context(|| format!("{script} did not start"))
+    }
+
+    /// The same with these variables in its environment.
+    pub fn python_with(python: &Python, script: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        let directory = copy(python)?;
+        let mut command = python.command();
+        command
+            .envs(environment.iter().copied())
+            .arg(python.seen(&directory.path().join(script)));
         Self::command(command, Some(directory)).with_context(|| format!("{script} did not start"))
     }
 
@@ -82,7 +92,13 @@ impl Workload {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Ok(line),
             Err(RecvTimeoutError::Disconnected) => {
-                bail!("it ended without a further line ({:?})", self.child.try_wait()?)
+                // Its pipes are closed a moment before it can be waited for. Which signal it was says who is to blame.
+                let mut ended = None;
+                let _ = until(Duration::from_secs(5), "it has ended", || {
+                    ended = self.child.try_wait().ok().flatten();
+                    ended.is_some()
+                });
+                bail!("it ended without a further line ({ended:?})")
             }
             Err(RecvTimeoutError::Timeout) => bail!("it printed nothing for {PATIENCE:?}"),
         }

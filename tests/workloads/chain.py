@@ -19,7 +19,7 @@ IS_FIRST_ROUND = True
 def spin(_ignored=None):
     if IS_FIRST_ROUND:
         TRUTH.append({"shape": SHAPE, "frames": truth(sys._getframe())})
-    end = thread_time() + 0.01
+    end = thread_time() + 0.02
     while thread_time() < end:
         pass
 

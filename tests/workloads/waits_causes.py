@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -102,6 +103,10 @@ def locks_a_file():
     fcntl.flock(own_lock, fcntl.LOCK_EX)
 
 
+def waits_for_a_signal():
+    signal.sigtimedwait({signal.SIGUSR1}, PAUSE)
+
+
 def waits_for_a_child():
     child.wait()
 
@@ -141,6 +146,7 @@ print("READY", flush=True)
 sys.stdin.readline()
 
 around("sleep", sleeps)
+around("other, a signal", waits_for_a_signal)
 around("socket", receives, prepare=ask(b"s"))
 peer.settimeout(60)
 around("socket, with a timeout", receives_or_gives_up, prepare=ask(b"s"))

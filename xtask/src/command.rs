@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::ErrorKind;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
@@ -10,6 +10,31 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 /// Runs `command` with this process's output, and fails if it fails.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().map_err(|error| cannot_start(command, error))?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("`{}` failed: {status}", shown(command))
+    }
+}
+
+/// Runs `command` with this process's output, shows `take` each line of its standard output, and fails if it fails.
+pub fn watched(command: &mut Command, mut take: impl FnMut(&str)) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| cannot_start(command, error))?;
+    let from = child.stdout.take().context("a child without standard output")?;
+    let mut line = Vec::new();
+    let mut from = BufReader::new(from);
+    let mut copied = std::io::stdout().lock();
+    // By bytes: what programs under test print need not be text.
+    while from.read_until(b'\n', &mut line)? > 0 {
+        copied.write_all(&line)?;
+        copied.flush()?;
+        take(String::from_utf8_lossy(&line).trim_end_matches('\n'));
+        line.clear();
+    }
+    let status = child.wait()?;
     if status.success() {
         Ok(())
     } else {

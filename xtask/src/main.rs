@@ -3,14 +3,21 @@
 //! What a task says goes to standard error, so that `cargo xtask run -- record -o - …` can be piped.
 
 mod bench;
+mod beside;
 mod bless;
+mod browser;
 mod build;
 mod cargo;
+mod claims;
 mod command;
 mod debian;
+mod debootstrap;
+mod dist;
 mod ebpf_tools;
+mod failures;
 mod fuzz;
 mod lint;
+mod musl;
 mod pythons;
 mod root;
 mod run;
@@ -18,6 +25,7 @@ mod setup;
 mod soak;
 mod steps;
 mod test;
+mod unit;
 mod vm;
 mod workspace;
 
@@ -40,12 +48,14 @@ enum Task {
     Run(run::Options),
     Lint(lint::Options),
     Test(test::Options),
+    Unit(unit::Options),
     Bless(bless::Options),
     Bench(bench::Options),
     Fuzz(fuzz::Options),
     Pythons(pythons::Options),
     Vm(vm::Options),
     Soak(soak::Options),
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,12 +65,14 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Lint(options) => lint::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Unit(options) => unit::run(&options),
         Task::Bless(options) => bless::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Pythons(options) => pythons::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Dist(options) => dist::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

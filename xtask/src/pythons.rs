@@ -3,15 +3,13 @@
 //! A root made by debootstrap holds Debian sid's CPythons with their own libc, so that testing against them is also
 //! testing against a container.
 
-use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{command, debian, root, workspace};
+use crate::debootstrap::{self, Failed, mirror, remove};
+use crate::{musl, workspace};
 
 /// Make a root with CPython 3.13, 3.14 and 3.15 from Debian sid, for the end-to-end tests
 ///
@@ -22,12 +20,18 @@ pub struct Options {
     /// Make it anew, with what Debian has today
     #[arg(long)]
     again: bool,
+    /// Build CPython 3.11 and 3.13 with the C library musl instead, into target/pythons/musl-3.x (a minute or two each)
+    #[arg(long)]
+    musl: bool,
 }
 
 /// The interpreters to have, by package.
 const INTERPRETERS: [&str; 3] = ["python3.13", "python3.14", "python3.15"];
 
 pub fn run(options: &Options) -> Result<()> {
+    if options.musl {
+        return musl::run(options.again);
+    }
     let sid = workspace::pythons().join("sid");
     // Beside the root, not in it: it is the last thing written, and by the user.
     let stamp = workspace::pythons().join("sid.stamp");
@@ -53,14 +57,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Makes the root `sid` and returns what the stamp is to say.
 fn make(sid: &Path) -> Result<String> {
-    if !Path::new("/usr/bin/apt-get").exists() && !Path::new("/usr/sbin/debootstrap").exists() {
-        bail!("debootstrap is missing and there is no apt-get to install it with");
-    }
-    if !Path::new("/usr/sbin/debootstrap").exists() {
-        eprintln!("xtask: about to install debootstrap with apt-get");
-        // The keyring is only recommended, and without it Debian's signature cannot be checked from another distribution.
-        debian::apt_install(["debootstrap", "debian-archive-keyring"])?;
-    }
+    debootstrap::ensure()?;
     let parent = workspace::pythons();
     std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
 
@@ -75,12 +72,7 @@ fn make(sid: &Path) -> Result<String> {
             wanted.join(", "),
             sid.display()
         );
-        let mut debootstrap = root::command("/usr/sbin/debootstrap", &[]);
-        debootstrap
-            .args(["--variant=minbase", &format!("--include={}", wanted.join(",")), "sid"])
-            .arg(&partial)
-            .arg(&mirror);
-        let Err(Failed { error, absent }) = bootstrap(&mut debootstrap) else {
+        let Err(Failed { error, absent }) = debootstrap::make("sid", &wanted, &partial, &mirror) else {
             break;
         };
         // sid drops an old minor when a new one has settled. The others are still worth having.
@@ -96,93 +88,6 @@ fn make(sid: &Path) -> Result<String> {
     remove(sid)?;
     std::fs::rename(&partial, sid).with_context(|| format!("cannot rename {}", partial.display()))?;
     Ok(format!("sid from {mirror} with {}\n", wanted.join(", ")))
-}
-
-/// A debootstrap that failed, and the packages it did not find.
-struct Failed {
-    error: anyhow::Error,
-    absent: Vec<String>,
-}
-
-/// Runs debootstrap. It prints a line per package: only its complaints and its stages are passed on.
-fn bootstrap(debootstrap: &mut Command) -> Result<(), Failed> {
-    let fail = |error| Failed {
-        error,
-        absent: Vec::new(),
-    };
-    // In the language in which its messages are looked for below.
-    debootstrap
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = debootstrap
-        .spawn()
-        .map_err(|error| fail(command::cannot_start(debootstrap, error)))?;
-    let mut told = String::new();
-    let mut absent = Vec::new();
-    for line in child
-        .stdout
-        .take()
-        .into_iter()
-        .flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok))
-    {
-        if let Some(packages) = line.strip_prefix("E: Couldn't find these debs: ") {
-            absent.extend(packages.split_whitespace().map(str::to_owned));
-        }
-        if line.starts_with("E: ") || line.starts_with("W: ") {
-            // Writing to a string cannot fail.
-            let _ = write!(told, "; {line}");
-        } else if matches!(line.strip_prefix("I: "), Some(stage) if is_stage(stage)) {
-            eprintln!("xtask: debootstrap: {line}");
-        }
-    }
-    match child.wait() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => {
-            let error = anyhow::anyhow!("`{}` failed: {status}{told}", command::shown(debootstrap));
-            Err(Failed { error, absent })
-        }
-        Err(error) => Err(fail(anyhow::Error::new(error).context("cannot wait for debootstrap"))),
-    }
-}
-
-/// Whether debootstrap's line begins one of its few long stages.
-fn is_stage(line: &str) -> bool {
-    [
-        "Retrieving Packages",
-        "Resolving dependencies",
-        "Extracting core",
-        "Unpacking the base",
-        "Base system installed",
-    ]
-    .iter()
-    .any(|stage| line.starts_with(stage))
-}
-
-/// The mirror this machine uses for Debian, or Debian's own where it uses none.
-fn mirror() -> String {
-    let targets = ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"];
-    let listed = command::output(Command::new("apt-get").args(targets)).unwrap_or_default();
-    // Not `debian-security` and the like, nor another vendor's repository.
-    let debian = listed
-        .lines()
-        .map(|uri| uri.trim_end_matches('/'))
-        .find(|uri| uri.ends_with("/debian"));
-    debian.unwrap_or("http://deb.debian.org/debian").to_owned()
-}
-
-/// Removes a root made by debootstrap, which belongs to root.
-fn remove(directory: &Path) -> Result<()> {
-    if !directory.exists() {
-        return Ok(());
-    }
-    let mut rm = root::command("rm", &[]);
-    // One file system: a debootstrap that was killed leaves the host's /proc and /sys mounted below.
-    command::run(
-        rm.args(["--recursive", "--force", "--one-file-system", "--"])
-            .arg(directory),
-    )
 }
 
 /// The interpreters in a root, by file name, with the versions its package manager knows.
@@ -223,15 +128,5 @@ mod tests {
                       Package: python3.13\nStatus: deinstall ok config-files\nVersion: 3.13.18-1\n\n\
                       Package: python3.14-minimal\nStatus: install ok installed\nVersion: 3.14.10-1\n";
         assert_eq!(versions(status), [("python3.14".to_owned(), "3.14.10".to_owned())]);
-    }
-
-    #[test]
-    fn a_package_that_sid_has_dropped_is_named() {
-        let script = "echo 'I: Retrieving Packages'; echo \"E: Couldn't find these debs: python3.13\"; exit 1";
-        let Err(failed) = bootstrap(Command::new("sh").args(["-c", script])) else {
-            panic!("it succeeded")
-        };
-        assert_eq!(failed.absent, ["python3.13"]);
-        assert!(format!("{:#}", failed.error).contains("Couldn't find these debs: python3.13"));
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
+use crate::browser;
 use crate::debian;
 use crate::ebpf_tools::{self, BPF_LINKER_VERSION, DEBIAN_TOOLCHAIN, EbpfTools, Machine, choose};
 
@@ -17,6 +18,10 @@ pub struct Options {
     /// Only tell what would be used: change nothing, and fail if something is missing
     #[arg(long)]
     check: bool,
+
+    /// Also install the browser that the end-to-end tests of the page look at it with
+    #[arg(long, conflicts_with = "check")]
+    browser: bool,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -30,6 +35,9 @@ pub fn run(options: &Options) -> Result<()> {
         "xtask: the eBPF object is built with toolchain {toolchain} and {}/bpf-linker",
         linker.display()
     );
+    if options.browser {
+        browser::ensure()?;
+    }
     Ok(())
 }
 

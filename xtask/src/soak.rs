@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use serde_json::Value;
 
 use crate::{build, command, root, setup, workspace};
 
@@ -33,16 +34,29 @@ pub struct Options {
     /// The interpreter of which copies are run
     #[arg(long, default_value = "/usr/bin/python3.11")]
     python: PathBuf,
+    /// The profiler, instead of one that is built first
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// What is recorded
+    #[arg(long, default_value = "record", value_parser = ["record", "memory", "waits"])]
+    command: String,
     /// What the last may be above the first
     #[arg(long, default_value_t = 1.05)]
     at_most: f64,
 }
 
+/// The first three of [`KINDS`], in /proc/PID/status.
+const MEMORY: [&str; 3] = ["VmRSS", "RssAnon", "RssFile"];
+
 /// What is measured of each window, and its unit.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 9] = [
     ("resident", "MiB"),
+    ("of it anonymous", "MiB"),
+    // Maps that are shared with the kernel, our own program, and what is being read.
+    ("of it of files", "MiB"),
     ("descriptors", ""),
     ("unwind tables", "MiB"),
+    ("entries of maps", ""),
     ("numbers of files", ""),
     ("cutting", "ms"),
     ("naming and writing", "ms"),
@@ -53,8 +67,13 @@ pub fn run(options: &Options) -> Result<()> {
         root::is_root(),
         "run this task as root: it starts the profiler and looks into /proc"
     );
-    setup::ensure()?;
-    let binary = build::profiler(true)?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            setup::ensure()?;
+            build::profiler(true)?
+        }
+    };
     let directory = PathBuf::from(format!("/dev/shm/profiler-soak-{}", std::process::id()));
     fs::create_dir_all(directory.join("windows"))?;
     fs::create_dir_all(directory.join("load"))?;
@@ -94,8 +113,9 @@ fn measure(options: &Options, binary: &Path, directory: &Path) -> Result<()> {
     ensure!(from_load.recv()? == "READY", "the load did not start");
     let mut profiler = Kill(
         Command::new(binary)
-            .args(["record", "-v", "-a", "-r", "199", "--every", "1s", "--keep", "60", "-o"])
+            .args([&*options.command, "-v", "-a", "--every", "1s", "--keep", "60", "-o"])
             .arg(directory.join("windows"))
+            .args(["-r", "199"].into_iter().filter(|_| options.command == "record"))
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start the profiler")?,
@@ -104,6 +124,8 @@ fn measure(options: &Options, binary: &Path, directory: &Path) -> Result<()> {
     let pid = profiler.0.id();
 
     let mut windows: Vec<[f64; KINDS.len()]> = Vec::new();
+    // While a window is named, tens of megabytes come and go: the least in each is what is held on to.
+    let mut least = [f64::MAX; MEMORY.len()];
     let (mut errors, mut longer) = (0, 0);
     let deadline = Instant::now() + Duration::from_secs(2 * options.windows + 120);
     let ended = loop {
@@ -111,24 +133,28 @@ fn measure(options: &Options, binary: &Path, directory: &Path) -> Result<()> {
         if let Ok(line) = from_load.try_recv() {
             break line;
         }
-        let Ok(line) = from_profiler.recv_timeout(Duration::from_millis(200)) else {
-            continue;
-        };
+        let line = from_profiler.recv_timeout(Duration::from_millis(50));
+        for (least, field) in least.iter_mut().zip(MEMORY) {
+            *least = least.min(kib(pid, field)? / 1024.0);
+        }
+        let Ok(line) = line else { continue };
         if let Some(cut) = line.strip_prefix("cut in ") {
             let mut figures = [f64::NAN; KINDS.len()];
-            figures[0] = kib(pid, "VmRSS")? / 1024.0;
-            figures[1] = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64;
-            figures[2] = after(cut, "unwind tables of ")
-                .and_then(mebibytes)
-                .context("no tables")?;
-            figures[3] = after(cut, " files of ").and_then(number).context("no files")?;
-            figures[4] = milliseconds(cut).context("no time")?;
+            for (figure, least) in figures.iter_mut().zip(&mut least) {
+                *figure = std::mem::replace(least, f64::MAX);
+            }
+            figures[3] = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64;
+            let tables = after(cut, "unwind tables of ").context("no tables")?;
+            figures[4] = mebibytes(tables).context("no size of tables")?;
+            figures[5] = after(tables, " and ").and_then(number).context("no entries")?;
+            figures[6] = after(cut, " files of ").and_then(number).context("no files")?;
+            figures[7] = milliseconds(cut).context("no time")?;
             windows.push(figures);
             if windows.len().is_multiple_of(60) {
                 eprintln!("after {} windows: {}", windows.len(), shown(&figures));
             }
         } else if let (Some(took), Some(last)) = (after(&line, ") in "), windows.last_mut()) {
-            last[5] = milliseconds(took).context("no time")?;
+            last[8] = milliseconds(took).context("no time")?;
         } else if line.starts_with("error") {
             errors += 1;
             eprintln!("the profiler: {line}");
@@ -146,6 +172,10 @@ fn measure(options: &Options, binary: &Path, directory: &Path) -> Result<()> {
         .filter(|line| !line.starts_with("cut in ") && !line.starts_with("wrote /"))
     {
         eprintln!("the profiler: {line}");
+    }
+
+    if options.command == "record" {
+        check_last(&directory.join("windows"))?;
     }
 
     let tenth = (windows.len() / 10).max(1);
@@ -181,6 +211,52 @@ fn measure(options: &Options, binary: &Path, directory: &Path) -> Result<()> {
             options.at_most,
             above.join(", ")
         );
+    }
+    Ok(())
+}
+
+/// Whether the executables that came last have stacks and names as if they had come first.
+fn check_last(windows: &Path) -> Result<()> {
+    const CHAINS: [(&str, &[&str]); 2] = [
+        // All that run burn have these.
+        (
+            "native stacks",
+            &["main", "native_outer", "native_middle", "native_leaf"],
+        ),
+        // Only the very last has these.
+        ("Python names", &["last_outer", "last_inner"]),
+    ];
+    let mut files: Vec<PathBuf> = fs::read_dir(windows)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.sort_unstable();
+    let mut counts = [[0; 2]; CHAINS.len()];
+    // They run for two seconds each, at the same time.
+    for file in files.iter().rev().take(8) {
+        let mut read = Command::new("python3");
+        read.arg(workspace::root().join("tests/workloads/read_pprof.py"))
+            .arg(file);
+        let profile: Value = serde_json::from_str(&command::output(&mut read)?)?;
+        for stack in profile["stacks"].as_array().context("no stacks")? {
+            let names: Vec<&str> = (stack["frames"].as_array().context("no frames")?.iter())
+                .filter_map(|frame| frame[0].as_str())
+                .collect();
+            let samples = stack["count"].as_u64().context("no count")?;
+            for ((_, chain), [all, whole]) in CHAINS.iter().zip(&mut counts) {
+                if names.contains(chain.last().context("a chain")?) {
+                    *all += samples;
+                    *whole += if names.windows(chain.len()).any(|part| part == *chain) {
+                        samples
+                    } else {
+                        0
+                    };
+                }
+            }
+        }
+    }
+    for ((what, _), [all, whole]) in CHAINS.iter().zip(counts) {
+        eprintln!("the last executable: {what} in {whole} of {all} samples");
+        ensure!(all >= 100 && whole * 10 >= all * 9, "the last executable has no {what}");
     }
     Ok(())
 }
@@ -280,10 +356,12 @@ mod tests {
     #[test]
     fn what_the_profiler_says_of_a_window_is_understood() {
         let cut = "3.1 ms; held: 41 processes, 63 files of 1,080 numbers, 12 code objects, 3 raw stacks (2.0 KiB), \
-                   unwind tables of 512.0 KiB, 31.0 MiB resident";
+                   4 sites, unwind tables of 512.0 KiB and 1234 entries, 31.0 MiB resident";
         assert_eq!(milliseconds(cut), Some(3.1));
         assert_eq!(after(cut, " files of ").and_then(number), Some(1080.0));
-        assert_eq!(after(cut, "unwind tables of ").and_then(mebibytes), Some(0.5));
+        let tables = after(cut, "unwind tables of ").unwrap();
+        assert_eq!(mebibytes(tables), Some(0.5));
+        assert_eq!(after(tables, " and ").and_then(number), Some(1234.0));
         assert_eq!(milliseconds("850 µs"), Some(0.85));
     }
 

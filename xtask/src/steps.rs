@@ -29,6 +29,11 @@ impl Steps {
         eprintln!("\nxtask: {name}");
         let start = Instant::now();
         let result = run();
+        self.told(name, start.elapsed(), result)
+    }
+
+    /// Records what became of a step that another thread ran.
+    pub fn told<T>(&mut self, name: &str, took: Duration, result: Result<T>) -> Option<T> {
         if let Err(error) = &result {
             eprintln!("xtask: {name}: {error:#}");
         }
@@ -39,7 +44,7 @@ impl Steps {
         };
         self.done.push(Step {
             name: name.to_owned(),
-            took: start.elapsed(),
+            took,
             outcome,
         });
         result.ok()

@@ -2,4 +2,5 @@
 
 pub mod fingerprint;
 pub mod frames;
+pub mod gil;
 pub mod thread;

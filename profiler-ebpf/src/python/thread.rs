@@ -10,8 +10,8 @@ use profiler_common::{
     limits::MAX_THREAD_STATE_BYTES,
     python::{
         CHAIN_GAPS, ChainGap, GAP_FRAMELESS, GAP_IN_CHAIN, GAP_NOWHERE, GAP_READ, GAP_READ_CFRAME, GAP_REGISTER,
-        LAYOUT_CFRAME, LAYOUT_GENERATION_IS_GLOBAL, LAYOUT_GENERATION_IS_VERSION, LAYOUT_GIL_HOLDER, PythonProcess,
-        THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS,
+        LAYOUT_CFRAME, LAYOUT_GENERATION_IS_GLOBAL, LAYOUT_GENERATION_IS_VERSION, LAYOUT_GIL_HOLDER, LAYOUT_MUSL,
+        PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS,
     },
     record::{
         PYTHON_BAD_THREAD_STATE, PYTHON_COMPLETE, PYTHON_FRAMELESS, PYTHON_NO_THREAD_STATE, PYTHON_NOT_INITIALIZED,
@@ -31,6 +31,8 @@ const GLIBC_FIRST_BLOCK: u64 = 0x310;
 const GLIBC_SECOND_LEVEL: u64 = GLIBC_FIRST_BLOCK + 32 * 16;
 const GLIBC_KEYS_PER_BLOCK: u64 = 32;
 const GLIBC_KEYS: u64 = 1024;
+/// `PTHREAD_KEYS_MAX` of musl, whose table has a pointer for each.
+const MUSL_KEYS: u64 = 128;
 
 /// Finds the innermost frame of the running thread, whose registers are in `scratch.unwind`, and leaves it in
 /// `scratch.frame`. Returns `PYTHON_COMPLETE` if there is a chain to walk (it may be empty), or else the reason why not.
@@ -137,6 +139,15 @@ fn first_of_main<M: ReadMemory>(memory: &M, scratch: &Scratch) -> u64 {
             .unwrap_or(0),
         _ => 0,
     }
+}
+
+/// The interpreter that the running thread is in; `None` if it has no state, or that is not its own.
+#[inline(always)]
+pub fn current_interpreter<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch) -> Option<u64> {
+    let mut holder = 0;
+    let state = thread_state(memory, fs_base, scratch, &mut holder).ok()?;
+    let is_own = state != 0 && read_state(memory, state, scratch) && owner(scratch) == fs_base;
+    is_own.then(|| interpreter(scratch))
 }
 
 /// Whether the thread state that was read last is a sub-interpreter's: the main one is in `_PyRuntime` (3.12 on).
@@ -269,18 +280,25 @@ fn thread_state<M: ReadMemory>(memory: &M, fs_base: u64, scratch: &mut Scratch, 
                 return Err(PYTHON_NOT_INITIALIZED);
             }
             let key = key >> 32;
-            let slot = if key < GLIBC_KEYS_PER_BLOCK {
+            let is_musl = flags & LAYOUT_MUSL != 0;
+            if key >= if is_musl { MUSL_KEYS } else { GLIBC_KEYS } {
+                return Err(PYTHON_NOT_INITIALIZED);
+            }
+            let slot = if !is_musl && key < GLIBC_KEYS_PER_BLOCK {
                 fs_base.wrapping_add(GLIBC_FIRST_BLOCK + key * 16 + 8)
-            } else if key < GLIBC_KEYS {
-                let block = fs_base.wrapping_add(GLIBC_SECOND_LEVEL + key / GLIBC_KEYS_PER_BLOCK * 8);
-                match memory.read_u64(block) {
-                    // glibc makes a block when the thread first sets one of its keys.
+            } else {
+                let (block, within) = if is_musl {
+                    (tls_offset as i64 as u64, key * 8)
+                } else {
+                    let block = GLIBC_SECOND_LEVEL + key / GLIBC_KEYS_PER_BLOCK * 8;
+                    (block, key % GLIBC_KEYS_PER_BLOCK * 16 + 8)
+                };
+                match memory.read_u64(fs_base.wrapping_add(block)) {
+                    // glibc makes a block when the thread first sets one of its keys, musl when the first key is made.
                     Some(0) => return Ok(0),
-                    Some(block) => block.wrapping_add(key % GLIBC_KEYS_PER_BLOCK * 16 + 8),
+                    Some(block) => block.wrapping_add(within),
                     None => return Err(PYTHON_TORN),
                 }
-            } else {
-                return Err(PYTHON_NOT_INITIALIZED);
             };
             memory.read_u64(slot).ok_or(PYTHON_TORN)
         }
@@ -490,6 +508,28 @@ mod tests {
         memory.put_u64(FS_BASE + 0x310 + 32 * 16 + 8, block);
         memory.put_u64(block + 5 * 16 + 8, STATE);
         assert_eq!(find(&memory, process), (PYTHON_COMPLETE, 0xf00));
+    }
+
+    #[test]
+    fn musl_has_a_table_of_values_for_each_thread() {
+        // The first key there is has the number 0.
+        let (mut memory, process) = process(0);
+        // No closure: rustc 1.95 fails on one that copies `process` ("broken MIR").
+        let mut first = process;
+        (first.flags, first.tls_offset, first.key_address) = (LAYOUT_MUSL, 0x80, RUNTIME + 100);
+        let mut other = first;
+        other.key_address = RUNTIME + 200;
+        assert_eq!(find(&memory, first).0, PYTHON_NO_THREAD_STATE, "nobody has made a key");
+        let table = FS_BASE + 0xc8;
+        memory.put_u64(FS_BASE + 0x80, table);
+        memory.put_u64(table, STATE);
+        assert_eq!(find(&memory, first), (PYTHON_COMPLETE, 0xf00));
+        for (key, found) in [(127, PYTHON_COMPLETE), (128, PYTHON_NOT_INITIALIZED)] {
+            memory.put(RUNTIME + 200, &1u32.to_le_bytes());
+            memory.put(RUNTIME + 204, &u32::to_le_bytes(key));
+            memory.put_u64(table + u64::from(key) * 8, STATE);
+            assert_eq!(find(&memory, other).0, found);
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What a thread waits for, by its state, its system call and the call's arguments.
 
 use profiler_common::wait::{
-    CALL_CLASS, CALL_DESCRIPTOR, CALL_FUTEX, CALL_ON_DISK, CALL_POLL, CALL_SELECT, GIL_BYTES, NO_CALL, WAIT_CHILD,
-    WAIT_DESCRIPTOR, WAIT_DISK, WAIT_FAULT, WAIT_FILE, WAIT_GIL, WAIT_LOCK, WAIT_OTHER, WAIT_POLL, WAIT_READY,
-    WAIT_SLEEP, WAIT_SOCKET, WAIT_STOPPED,
+    CALL_CLASS, CALL_DESCRIPTOR, CALL_FUTEX, CALL_ON_DISK, CALL_POLL, CALL_SELECT, GIL_BYTES, IO_ACCEPT, IO_CONNECT,
+    IO_READ, IO_RECEIVE, IO_SEND, IO_SYNC, IO_WRITE, NO_CALL, WAIT_CHILD, WAIT_DESCRIPTOR, WAIT_DISK, WAIT_FAULT,
+    WAIT_FILE, WAIT_GIL, WAIT_LOCK, WAIT_OTHER, WAIT_POLL, WAIT_READY, WAIT_SLEEP, WAIT_SOCKET, WAIT_STOPPED,
 };
 
 /// `TASK_INTERRUPTIBLE`, `TASK_UNINTERRUPTIBLE`, `__TASK_STOPPED`, `__TASK_TRACED`, `TASK_DEAD`, `TASK_FROZEN`
@@ -49,6 +49,33 @@ pub const fn of_call(number: u32) -> u32 {
         2 | 4 | 6 | 21 | 59 | 76 | 82 | 83 | 84 | 85 | 86 | 87 | 88 | 89 | 90 | 92 | 137 | 257 | 258 | 262 | 263
         | 264 | 265 | 267 | 269 | 316 | 322 | 332 | 437 | 439 => WAIT_FILE | CALL_ON_DISK,
         _ => WAIT_OTHER,
+    }
+}
+
+/// Whether a system call polls an event loop: epoll_wait, epoll_pwait, epoll_pwait2. Others (`poll`, `select`) poll what one
+/// function has to do with, and it goes on to something else.
+#[inline(always)]
+pub const fn is_loop(call: u32) -> bool {
+    matches!(call, 232 | 281 | 441)
+}
+
+/// Which family of I/O a system call is of (`IO_…`); 0 if of none. The first argument of all of them is a descriptor.
+pub const fn of_io(call: u32) -> u32 {
+    match call {
+        // read, pread64, readv, preadv, preadv2.
+        0 | 17 | 19 | 295 | 327 => IO_READ,
+        // write, pwrite64, writev, pwritev, pwritev2.
+        1 | 18 | 20 | 296 | 328 => IO_WRITE,
+        // sendto, sendmsg, sendfile: to whom comes first.
+        44 | 46 | 40 => IO_SEND,
+        // recvfrom, recvmsg.
+        45 | 47 => IO_RECEIVE,
+        42 => IO_CONNECT,
+        // accept, accept4.
+        43 | 288 => IO_ACCEPT,
+        // fsync, fdatasync, sync_file_range, syncfs.
+        74 | 75 | 277 | 306 => IO_SYNC,
+        _ => 0,
     }
 }
 
@@ -110,8 +137,9 @@ mod tests {
             (230, WAIT_SLEEP),
             (232, WAIT_POLL),
             (426, WAIT_POLL),
-            // pause
+            // pause, rt_sigtimedwait
             (34, WAIT_OTHER),
+            (128, WAIT_OTHER),
             (9999, WAIT_OTHER),
         ] {
             assert_eq!(class(S, call, [9, 9], 0), expected, "{call}");

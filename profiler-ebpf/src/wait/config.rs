@@ -11,6 +11,7 @@ pub(super) static WAIT_CONFIG: WaitConfig = WaitConfig {
     features: 0,
     task_state_offset: 0,
     run_delay_offset: 0,
+    exec_runtime_offset: 0,
     task_files_offset: 0,
     files_table_offset: 0,
     table_size_offset: 0,
@@ -36,6 +37,9 @@ pub(super) static WAIT_CONFIG: WaitConfig = WaitConfig {
     unix_address_offset: 0,
     unix_name_offset: 0,
     unix_length_offset: 0,
+    queue_offset: 0,
+    queue_throttled_offset: 0,
+    queue_group_offset: 0,
 };
 
 /// A field of it, as it was set.

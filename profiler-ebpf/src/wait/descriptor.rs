@@ -1,8 +1,8 @@
-//! What lies behind the descriptor that a thread waited for: a socket and its peer, a pipe, a file. While the call lasts:
+//! What lies behind a descriptor of the running thread: a socket and its peer, a pipe, a file. While the call lasts:
 //! afterwards the number may be another file's, or nobody's.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str};
-use profiler_common::wait::{NAME_BYTES, WaitEvent};
+use profiler_common::wait::{Descriptor, NAME_BYTES};
 
 use super::config::{read, setting};
 
@@ -14,15 +14,30 @@ const UNIX: u16 = 1;
 const INET: u16 = 2;
 const INET6: u16 = 10;
 
-/// Fills in what can be found.
+/// A file's name, a socket's path.
+pub type Name = [[u8; 8]; NAME_BYTES / 8];
+
+/// Fills in what can be found of a descriptor of the running thread.
 #[inline(always)]
-pub fn look_up(number: u32, event: &mut WaitEvent) {
-    event.descriptor.number = number;
-    let _ = file(number, event);
+pub fn look_up(number: u32, descriptor: &mut Descriptor, name: &mut Name) {
+    descriptor.number = number;
+    let _ = describe(number, descriptor, name);
 }
 
+/// What tells the file behind a descriptor from others: its inode's number, and its device.
 #[inline(always)]
-fn file(number: u32, event: &mut WaitEvent) -> Option<()> {
+pub fn identity(number: u32) -> Option<(u64, u32)> {
+    let inode: u64 = read(file(number)?, setting!(file_inode_offset))?;
+    let super_block: u64 = read(inode, setting!(inode_super_offset))?;
+    Some((
+        read(inode, setting!(inode_number_offset))?,
+        read(super_block, setting!(super_device_offset))?,
+    ))
+}
+
+/// The address of the file behind a descriptor.
+#[inline(always)]
+fn file(number: u32) -> Option<u64> {
     // SAFETY: a plain helper call. Its result is only read by address, through the helper that checks it.
     let task = unsafe { bpf_get_current_task() };
     let files: u64 = read(task, setting!(task_files_offset))?;
@@ -32,29 +47,33 @@ fn file(number: u32, event: &mut WaitEvent) -> Option<()> {
         return None;
     }
     let list: u64 = read(table, setting!(table_files_offset))?;
-    let file: u64 = read(list.wrapping_add(8 * u64::from(number)), 0)?;
+    read(list.wrapping_add(8 * u64::from(number)), 0)
+}
+
+#[inline(always)]
+fn describe(number: u32, descriptor: &mut Descriptor, name: &mut Name) -> Option<()> {
+    let file = file(number)?;
     let inode: u64 = read(file, setting!(file_inode_offset))?;
     let mode: u16 = read(inode, setting!(inode_mode_offset))?;
-    event.descriptor.inode = read(inode, setting!(inode_number_offset))?;
+    descriptor.inode = read(inode, setting!(inode_number_offset))?;
     let super_block: u64 = read(inode, setting!(inode_super_offset))?;
-    event.descriptor.device = read(super_block, setting!(super_device_offset))?;
-    event.descriptor.mode = u32::from(mode);
-    if event.descriptor.mode & KIND == SOCKET {
-        return socket(file, event);
+    descriptor.device = read(super_block, setting!(super_device_offset))?;
+    descriptor.mode = u32::from(mode);
+    if descriptor.mode & KIND == SOCKET {
+        return socket(file, descriptor, name);
     }
     let dentry: u64 = read(file, setting!(file_dentry_offset))?;
-    let name: u64 = read(dentry, setting!(dentry_name_offset))?;
+    let from: u64 = read(dentry, setting!(dentry_name_offset))?;
     // SAFETY: `name` has room for as much; the helper checks the address and ends it with a NUL.
-    unsafe { bpf_probe_read_kernel_str(event.name.as_mut_ptr().cast(), NAME_BYTES as u32, name as *const _) };
+    unsafe { bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), NAME_BYTES as u32, from as *const _) };
     Some(())
 }
 
 #[inline(always)]
-fn socket(file: u64, event: &mut WaitEvent) -> Option<()> {
+fn socket(file: u64, descriptor: &mut Descriptor, name: &mut Name) -> Option<()> {
     let socket: u64 = read(file, setting!(file_private_offset))?;
     let sock: u64 = read(socket, setting!(socket_sock_offset))?;
     let family: u16 = read(sock, setting!(sock_family_offset))?;
-    let descriptor = &mut event.descriptor;
     descriptor.family = family;
     descriptor.protocol = read(sock, setting!(sock_protocol_offset)).unwrap_or(0);
     match family {
@@ -96,7 +115,7 @@ fn socket(file: u64, event: &mut WaitEvent) -> Option<()> {
             if length <= 2 {
                 return None;
             }
-            let name = event.name.as_mut_ptr().cast::<u8>();
+            let name = name.as_mut_ptr().cast::<u8>();
             // SAFETY: `name` has room for as much; the helper checks the address and ends it with a NUL.
             unsafe {
                 if first == 0 {

@@ -1,19 +1,22 @@
-//! Who has the GIL that a thread goes to wait for, and what it does: the other thread's Python stack, in the same address
+//! Who had the GIL that a thread has waited for, and what it does: the other thread's Python stack, in the same address
 //! space.
 //!
-//! The other thread usually runs meanwhile, on another CPU: frames can change while they are read. A chain that does not
-//! end as one does is read again, a few times; what is told is an approximation, and marked so. The scheduler holds its
-//! locks here, so no code objects are copied (user space reads those it does not know), and it is done once in a while only.
+//! It is looked when the wait is over, by the thread that waited, so nobody else pays. CPython's waits for the GIL end every
+//! 5 ms while another thread has it (3.8 – 3.15: `take_gil` waits with a time limit), and then that one runs on, maybe on
+//! another CPU: frames can change while they are read. A chain that does not end as one does is read again, a few times. One
+//! that has let go of the GIL has often not got it back, and stands still where it did.
+//!
+//! No code objects are copied: user space reads those it does not know.
 
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use profiler_common::{
     python::LAYOUT_CFRAME,
     record::{NATIVE_NONE, PYTHON_COMPLETE},
-    wait::{HOLDER_EVERY_NS, WaitSlot},
 };
 use profiler_ebpf::{hash::mix, memory::ReadMemory as _};
 
 use crate::{
-    context::GIL_HOLDER,
+    context::Context,
     maps::scratch,
     sample,
     task::{self, Task},
@@ -21,56 +24,48 @@ use crate::{
     walk,
 };
 
-/// `struct _gil_runtime_state`: `last_holder` and `locked` (3.8 – 3.15).
-const LAST_HOLDER: u64 = 8;
-const LOCKED: u64 = 16;
+/// `struct _gil_runtime_state`: `last_holder` (3.8 – 3.15), written by who takes the GIL and by who lets go.
+pub(super) const LAST_HOLDER: u64 = 8;
 
 /// So often at most a chain is read that changes under the reader.
 const ATTEMPTS: u32 = 3;
 
-/// Notes in the slot who has the GIL; the running thread is about to wait for it.
+/// The address of a thread's state, and its stack.
+#[derive(Clone, Copy, Default)]
+pub struct Holder {
+    pub state: u64,
+    pub stack: [u64; 2],
+}
+
+/// Who had the GIL at this address last, if that makes sense. `task` is the running one; whether it is itself is for user
+/// space to see.
 #[inline(always)]
-pub fn note(slot: &mut WaitSlot, now_ns: u64) {
-    slot.holder_state = 0;
-    if now_ns.wrapping_sub(slot.holder_ns) < HOLDER_EVERY_NS {
-        return;
-    }
-    slot.holder_ns = now_ns;
-    let gil = slot.gil;
-    let (Some(state), Some(locked)) = (
-        UserMemory.read_u64(gil.wrapping_add(LAST_HOLDER)),
-        UserMemory.read_u64(gil.wrapping_add(LOCKED)),
-    ) else {
-        return;
-    };
-    if state == 0 || locked as u32 != 1 {
-        return;
-    }
-    let task = Task {
-        pid: slot.shown_pid,
-        tid: slot.shown_tid,
-    };
+pub fn find(context: Context, task: Task, gil: u64) -> Option<Holder> {
+    let state = UserMemory
+        .read_u64(gil.wrapping_add(LAST_HOLDER))
+        .filter(|&state| state != 0)?;
     let mut attempt = 0;
     while attempt < ATTEMPTS {
-        if walk(task, state, now_ns) {
+        if walk(context, task, state) {
             break;
         }
         attempt += 1;
     }
-    if attempt == ATTEMPTS || !sample::define_without_code(GIL_HOLDER) {
-        return;
+    if attempt == ATTEMPTS || !sample::define_without_code(context) {
+        return None;
     }
-    let Some(working) = scratch(GIL_HOLDER) else { return };
-    slot.holder_stack = working.record.header.stack.hash;
-    slot.holder_state = state;
+    let stack = scratch(context)?.record.header.stack.hash;
+    Some(Holder { state, stack })
 }
 
 /// Reads the stack of the thread with this state; `false` if it makes no sense.
 #[inline(always)]
-fn walk(task: Task, state: u64, now_ns: u64) -> bool {
-    let Some(working) = scratch(GIL_HOLDER) else {
+fn walk(context: Context, task: Task, state: u64) -> bool {
+    let Some(working) = scratch(context) else {
         return false;
     };
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
     sample::begin(working, task, task::comm(), now_ns);
     sample::find_python(working, task);
     if working.record.header.instance == 0 {
@@ -90,8 +85,8 @@ fn walk(task: Task, state: u64, now_ns: u64) -> bool {
         };
         frame = current;
     }
-    walk::chain(GIL_HOLDER, frame);
-    let Some(working) = scratch(GIL_HOLDER) else {
+    walk::chain(context, frame);
+    let Some(working) = scratch(context) else {
         return false;
     };
     let header = &mut working.record.header;

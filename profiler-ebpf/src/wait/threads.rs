@@ -5,6 +5,8 @@
 //! which is counted. Slots are filled by user space for threads that exist when it begins, and here at forks; user space
 //! reads those of threads that have ended and gives them back.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_MMAPABLE,
@@ -14,10 +16,11 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use profiler_common::{
-    config::{FEATURE_FILTER_PID, FEATURE_FILTER_TID},
+    config::FEATURE_FILTER_TID,
+    group::Group,
     stats::Counter,
     wait::{
-        PLACE_LEFT, PLACES, SLOT_ENDED, SLOT_LIVE, WAIT_CLASSES, WAIT_READY, WAITS_LAZY, WaitSlot, WaitSum,
+        MOST_SLOTS, PLACE_LEFT, PLACES, SLOT_ENDED, SLOT_LIVE, WAIT_CLASSES, WAIT_READY, WAITS_LAZY, WaitSlot, WaitSum,
         second_place,
     },
 };
@@ -25,7 +28,6 @@ use profiler_common::{
 use super::config::{has, read};
 use crate::{
     ids,
-    maps::TARGET_PIDS,
     task::{self, Task, config},
 };
 
@@ -37,6 +39,11 @@ static WAIT_PLACES: Array<u64> = Array::with_max_entries(PLACES, BPF_F_MMAPABLE)
 /// Both: the accounts of threads. Number 0 is nobody's.
 #[map]
 static WAIT_SLOTS: Array<WaitSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Both: what slots are (`SLOT_…`), by their numbers, side by side: user space looks for those that are somebody's ten times a
+/// second, and the slots themselves lie in as many pages. It is written after the slot.
+#[map]
+static WAIT_STATES: Array<[u8; MOST_SLOTS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// User → kernel: slots that are free.
 #[map]
@@ -74,6 +81,16 @@ fn is_of(number: u32, tid: u32) -> Option<*mut WaitSlot> {
     (unsafe { (*slot).tid } == tid).then_some(slot)
 }
 
+#[inline(always)]
+fn tell_state(number: u32, state: u32) {
+    if let Some(states) = WAIT_STATES.get_ptr_mut(0) {
+        // SAFETY: a local is valid for reads. Volatile: see the crate's documentation.
+        let at = unsafe { read_volatile(&raw const number) } as usize & (MOST_SLOTS - 1);
+        // SAFETY: the pointer is to a map value, and the mask keeps `at` inside. Volatile: user space reads it.
+        unsafe { states.cast::<u8>().add(at).write_volatile(state as u8) };
+    }
+}
+
 /// Makes a slot for a thread of which nobody has one; it is on a CPU, or about to get its first one.
 #[inline(always)]
 fn insert(tid: u32, shown: Task, gil: u64, runs: bool) -> Result<(), Counter> {
@@ -108,6 +125,7 @@ fn insert(tid: u32, shown: Task, gil: u64, runs: bool) -> Result<(), Counter> {
         (*slot).out_ns = if runs { 0 } else { now_ns };
         (*slot).state = SLOT_LIVE;
     }
+    tell_state(number, SLOT_LIVE);
     if let Some(place) = WAIT_PLACES.get_ptr_mut(place) {
         // SAFETY: as above.
         unsafe { *place = number.into() };
@@ -135,16 +153,17 @@ pub fn end(number: u32, slot: *mut WaitSlot, now_ns: u64) {
         (*slot).ended_ns = now_ns;
         (*slot).state = SLOT_ENDED;
     }
+    tell_state(number, SLOT_ENDED);
 }
 
 /// The running task has no slot, and goes. Where it cannot be told beforehand who is wanted, it is given one now.
 #[inline(always)]
 pub fn meet(tid: u32) -> Result<(), Counter> {
-    if !has(WAITS_LAZY) || tid == 0 {
+    if tid == 0 {
         return Ok(());
     }
     let Some(task) = task::current() else { return Ok(()) };
-    if !task::is_of_the_kernel() && task::is_wanted_now(task) {
+    if !task::is_of_the_kernel() && task::is_wanted_now(task, Group::Waits) {
         return insert(tid, task, 0, true);
     }
     Ok(())
@@ -162,9 +181,10 @@ pub fn try_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
         return Err(Counter::LostThreads);
     };
     let flags: u32 = read(child, config::task_flags_offset()).unwrap_or(0);
-    // SAFETY: the value is not kept.
-    let unwanted = config::has(FEATURE_FILTER_PID) && unsafe { TARGET_PIDS.get(shown.pid) }.is_none();
-    if unwanted || shown.pid == config::own_pid() || flags & task::OF_THE_KERNEL != 0 {
+    if !task::is_of_wanted_process(shown, Group::Waits)
+        || shown.pid == config::own_pid()
+        || flags & task::OF_THE_KERNEL != 0
+    {
         return Ok(());
     }
     // SAFETY: a plain helper call.
@@ -174,4 +194,39 @@ pub fn try_fork(ctx: &RawTracePointContext) -> Result<(), Counter> {
     insert(tid, shown, gil, false)
 }
 
-const _: () = assert!(size_of::<WaitSum>() * WAIT_CLASSES < size_of::<WaitSlot>());
+/// `sched_process_exec(struct task_struct *task, pid_t old_pid, struct linux_binprm *binary)`, by the thread that execs. All
+/// others of its process have ended, and if it was not the first it has that one's number now: the account of its old number
+/// ends, and so does what is left of the first one's, which may still be on its last steps.
+#[inline(always)]
+pub fn try_exec(ctx: &RawTracePointContext) -> Result<(), Counter> {
+    // SAFETY: these are this tracepoint's arguments (include/trace/events/sched.h, 5.10 – 7.2).
+    let before = unsafe { *ctx.as_ptr().cast::<u64>().add(1) } as u32;
+    // SAFETY: a plain helper call.
+    let tid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    if before == tid {
+        return Ok(());
+    }
+    // SAFETY: a plain helper call.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let Some((number, slot)) = find(before) else {
+        return Ok(());
+    };
+    // SAFETY: the pointer is to a map value, which is never freed, and its thread is here.
+    unsafe {
+        if (*slot).in_ns != 0 {
+            (*slot).on_cpu_ns = (*slot).on_cpu_ns.wrapping_add(now_ns.wrapping_sub((*slot).in_ns));
+            (*slot).in_ns = 0;
+        }
+    }
+    end(number, slot, now_ns);
+    if let Some((number, slot)) = find(tid) {
+        end(number, slot, now_ns);
+    }
+    // Where user space named the threads that are wanted, this is another one.
+    if config::has(FEATURE_FILTER_TID) {
+        return Ok(());
+    }
+    insert(tid, ids::current(), 0, true)
+}
+
+const _: () = assert!(size_of::<WaitSum>() * WAIT_CLASSES < size_of::<WaitSlot>() && MOST_SLOTS.is_power_of_two());

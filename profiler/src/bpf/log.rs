@@ -16,7 +16,7 @@ impl Log for StandardError {
             Level::Error | Level::Warn => "kernel side warns: ",
             _ => "kernel side: ",
         };
-        eprintln!("{level}{}", shown::line(&record.args().to_string()));
+        shown::say(&format!("{level}{}", shown::line(&record.args().to_string())));
     }
 
     fn flush(&self) {}

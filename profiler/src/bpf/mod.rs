@@ -1,6 +1,7 @@
 //! The kernel half: loading, attaching, maps and the ring buffer. The one place that names aya.
 
 mod attach;
+mod births;
 pub mod btf;
 mod log;
 mod multi;
@@ -12,8 +13,10 @@ mod watch;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io, mem,
+    ops::Range,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::PoisonError,
     thread::JoinHandle,
 };
 
@@ -28,22 +31,26 @@ use aya::{
 };
 use profiler_common::{
     config::{Config, FEATURE_PID_NAMESPACE},
+    group::{ALL_GROUPS, Group},
     limits::CONTEXTS,
+    mark::Unwinding,
     names,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, PoolFacts, PythonProcess, Start, StartKey, Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, PoolFacts, PythonProcess, Start, StartKey, Watch,
+        WatchKey,
     },
     record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
 };
 
-pub use self::tables::Tables;
-use self::{multi::Multi, waits::WaitMaps};
+use self::{births::BirthWatch, multi::Multi, waits::WaitMaps};
+pub use self::{births::stop_ns, tables::Tables};
 use crate::{
     bpf::btf::{Btf, KERNEL_BTF, field_offset},
     config::Probe,
-    instruments::{Needs, WaitNeeds},
+    instruments::Needs,
     orders::Orders as _,
+    shown,
     unwind::store::Sizes,
 };
 
@@ -77,18 +84,20 @@ const HOOKS: [&str; 3] = [
 ];
 
 /// Maps of what counts calls.
-const CALL_MAPS: [&str; 6] = [
+const CALL_MAPS: [&str; 7] = [
     names::MAP_CALL_FACTS,
     names::MAP_CALLS,
     names::MAP_EXPECTED,
     names::MAP_BEGINNING,
+    names::MAP_TAKEN_UP,
     names::MAP_CHOSEN,
     names::MAP_STARTS,
 ];
 
 /// Programs that see memory, and their tracepoints: what is unmapped before what is touched, because the other way round
 /// memory would seem to stay.
-const MEMORY: [(&str, &str); 3] = [
+const MEMORY: [(&str, &str); 4] = [
+    (names::PROGRAM_THREAD_END, "sched_process_exit"),
     (names::PROGRAM_CALL, "sys_exit"),
     (names::PROGRAM_USER_FAULT, "page_fault_user"),
     (names::PROGRAM_KERNEL_FAULT, "page_fault_kernel"),
@@ -105,20 +114,27 @@ pub struct Kernel {
     target_tids: HashMap<MapData, u32, u32>,
     tables: Option<Tables>,
     stats: PerCpuArray<MapData, u64>,
+    /// Rows of counters, as many as there are slots of working memory.
+    contexts: u32,
     /// The sampling event of each CPU.
     events: BTreeMap<u32, OwnedFd>,
     needs: Needs,
     /// Programs that see what happens to memory, or who waits.
     memory: Vec<RawTracePointLink>,
     waits: Option<WaitMaps>,
-    switches: Option<BtfTracePointLink>,
+    births: Option<BirthWatch>,
+    /// Programs that see who gets which CPU, and who wakes whom.
+    switches: Vec<BtfTracePointLink>,
+    gils: HashMap<MapData, u32, GilFacts>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
     call_facts: HashMap<MapData, u32, CallFacts>,
+    taken_up: HashMap<MapData, u32, u32>,
     expected: HashMap<MapData, u32, ExpectedPython>,
     calls: HashMap<MapData, CodeKey, CallCount>,
     chosen: HashMap<MapData, CodeKey, u32>,
     starts: HashMap<MapData, StartKey, Start>,
     watches: HashMap<MapData, WatchKey, Watch>,
+    unwinding: HashMap<MapData, u32, Unwinding>,
     /// Where `sample_probe` and `pool_birth` hang.
     probes: Vec<UProbeLink>,
     /// How several probes are put in at once, where that is possible, and those that were.
@@ -126,6 +142,7 @@ pub struct Kernel {
     together: Vec<OwnedFd>,
     /// Probes that are being taken away.
     leaving: Vec<JoinHandle<()>>,
+    leaving_apart: orders::LeavingApart,
     logger: Option<aya_log::EbpfLogger<log::StandardError>>,
     map_bytes: u64,
 }
@@ -152,6 +169,7 @@ impl Kernel {
             // With the level fixed to 0 the verifier prunes every logging branch.
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::MAP_EVENTS, options.ring_bytes)
+            .map_max_entries(names::MAP_STATS, contexts * COUNTERS as u32)
             .map_max_entries(names::MAP_SCRATCH, contexts)
             .map_max_entries(names::MAP_CODE_SCRATCH, contexts)
             .map_max_entries(names::MAP_UNWIND_ROWS, options.unwind.row_shards)
@@ -164,6 +182,9 @@ impl Kernel {
                 loader.map_max_entries(map, 1);
             }
         };
+        if !needs.gil {
+            unused(&mut loader, &[names::MAP_GILS]);
+        }
         if !needs.memory {
             unused(&mut loader, &[names::MAP_POOL_FACTS, names::MAP_POOLS]);
         }
@@ -180,6 +201,12 @@ impl Kernel {
         if !watched {
             unused(&mut loader, &[names::MAP_WATCHES]);
         }
+        if !needs.births {
+            unused(&mut loader, &[names::MAP_BIRTHS]);
+        }
+        if !needs.marks {
+            unused(&mut loader, &[names::MAP_UNWINDING]);
+        }
         let wait_config = waits::size(&mut loader, needs.waits)?;
         loader.override_global(names::GLOBAL_WAIT_CONFIG, &wait_config, true);
         let mut ebpf = loader.load(OBJECT).context("failed to load the eBPF object")?;
@@ -191,16 +218,24 @@ impl Kernel {
         if needs.memory {
             load_memory(&mut ebpf)?;
         }
+        if needs.births {
+            load_perf_event(&mut ebpf, names::PROGRAM_BIRTH)?;
+        }
         if needs.blocks.is_some() {
             for name in HOOKS {
                 load_probe(&mut ebpf, name)?;
             }
         }
-        if needs.waits.is_some() {
-            waits::load(&mut ebpf)?;
+        if let Some(needs) = needs.waits {
+            waits::load(&mut ebpf, needs)?;
         }
         if needs.has_budget() {
             load_probe(&mut ebpf, names::PROGRAM_NOTHING)?;
+        }
+        if needs.marks {
+            for name in [names::PROGRAM_MARK, names::PROGRAM_MARK_RETURN] {
+                load_probe(&mut ebpf, name)?;
+            }
         }
         if needs.calls.is_some() {
             // Before the maps are taken from it.
@@ -208,7 +243,7 @@ impl Kernel {
                 |error| {
                     // One by one they work as well.
                     if options.log {
-                        eprintln!("probes cannot be put in together: {error:#}");
+                        shown::say(&format!("probes cannot be put in together: {error:#}"));
                     }
                     None
                 },
@@ -242,25 +277,34 @@ impl Kernel {
             target_tids: HashMap::try_from(take_map(&mut ebpf, names::MAP_TARGET_TIDS)?)?,
             tables: Some(Tables::take(&mut ebpf, options.unwind)?),
             stats: PerCpuArray::try_from(take_map(&mut ebpf, names::MAP_STATS)?)?,
+            contexts,
             events: BTreeMap::new(),
             needs: *needs,
             memory: Vec::new(),
             waits: match needs.waits {
-                Some(WaitNeeds { threads, .. }) => Some(WaitMaps::take(&mut ebpf, threads)?),
+                Some(needs) => Some(WaitMaps::take(&mut ebpf, needs)?),
                 None => None,
             },
-            switches: None,
+            births: match needs.births {
+                true => Some(BirthWatch::take(&mut ebpf)?),
+                false => None,
+            },
+            switches: Vec::new(),
+            gils: HashMap::try_from(take_map(&mut ebpf, names::MAP_GILS)?)?,
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
+            taken_up: HashMap::try_from(take_map(&mut ebpf, names::MAP_TAKEN_UP)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
             expected: HashMap::try_from(take_map(&mut ebpf, names::MAP_EXPECTED)?)?,
             chosen: HashMap::try_from(take_map(&mut ebpf, names::MAP_CHOSEN)?)?,
             starts: HashMap::try_from(take_map(&mut ebpf, names::MAP_STARTS)?)?,
             watches: HashMap::try_from(take_map(&mut ebpf, names::MAP_WATCHES)?)?,
+            unwinding: HashMap::try_from(take_map(&mut ebpf, names::MAP_UNWINDING)?)?,
             probes: Vec::new(),
             multi,
             together: Vec::new(),
             leaving: Vec::new(),
+            leaving_apart: orders::LeavingApart::default(),
             logger: logger(options.log, &mut ebpf),
             ebpf,
         })
@@ -291,8 +335,8 @@ impl Kernel {
         if self.needs.memory {
             tracepoints.extend(MEMORY);
         }
-        if self.needs.waits.is_some() {
-            tracepoints.extend(waits::tracepoints(&self.ebpf));
+        if let Some(needs) = self.needs.waits {
+            tracepoints.extend(waits::tracepoints(&self.ebpf, needs));
         }
         for (name, tracepoint) in tracepoints {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
@@ -302,14 +346,18 @@ impl Kernel {
             self.memory.push(program.take_link(link)?);
         }
         if self.needs.waits.is_some() {
-            self.switches = Some(waits::attach_switches(&mut self.ebpf)?);
+            self.switches = waits::attach_switches(&mut self.ebpf)?;
         }
         Ok(())
     }
 
-    /// They count no more of its calls.
+    /// They count no more of its calls: it has ended, or runs no CPython.
     pub fn remove_call_facts(&mut self, pid: u32) {
+        if self.needs.calls.is_none() {
+            return;
+        }
         // Not there: that is what was wanted.
+        let _ = self.taken_up.remove(&pid);
         let _ = self.call_facts.remove(&pid);
     }
 
@@ -334,10 +382,11 @@ impl Kernel {
     pub fn detach_all(&mut self) {
         self.events.clear();
         // Before what tells of the waits it draws.
-        self.switches = None;
+        self.switches.clear();
         self.memory.clear();
         self.detach_probes();
-        for leaving in self.leaving.drain(..) {
+        let apart = mem::take(&mut *self.leaving_apart.lock().unwrap_or_else(PoisonError::into_inner));
+        for leaving in self.leaving.drain(..).chain(apart) {
             let _ = leaving.join();
         }
     }
@@ -366,9 +415,10 @@ impl Kernel {
         }
     }
 
+    /// A process that all groups of programs look at.
     pub fn add_target(&mut self, pid: u32) -> anyhow::Result<()> {
         self.target_pids
-            .insert(pid, 1, 0)
+            .insert(pid, ALL_GROUPS, 0)
             .context("failed to write map TARGET_PIDS")
     }
 
@@ -393,18 +443,48 @@ impl Kernel {
         self.ring.as_fd()
     }
 
-    /// The kernel side's counters of all CPUs together.
+    /// The kernel side's counters of all CPUs and groups of programs together.
     pub fn counters(&self) -> anyhow::Result<[u64; COUNTERS]> {
+        self.counters_of(Counter::ALL)
+    }
+
+    /// The same of these only, and 0 of the others: each is read by itself, in a system call for each row.
+    pub fn counters_of(&self, wanted: &[Counter]) -> anyhow::Result<[u64; COUNTERS]> {
         let mut sums = [0; COUNTERS];
-        for counter in Counter::ALL {
-            let index = *counter as u32;
-            let values = self.stats.get(&index, 0).context("failed to read map STATS")?;
-            sums[index as usize] = match counter {
-                Counter::LongestNs => values.iter().copied().max().unwrap_or(0),
-                _ => values.iter().sum(),
-            };
+        for counter in wanted {
+            sums[*counter as usize] = self.counted(0..self.contexts, *counter)?;
         }
         Ok(sums)
+    }
+
+    /// What each group of programs has counted that is loaded.
+    pub fn counters_by_group(&self) -> anyhow::Result<Vec<(Group, [u64; COUNTERS])>> {
+        let groups = Group::ALL
+            .into_iter()
+            .filter(|group| group.slots().end <= self.contexts);
+        groups
+            .map(|group| {
+                let mut sums = [0; COUNTERS];
+                for counter in Counter::ALL {
+                    sums[*counter as usize] = self.counted(group.slots(), *counter)?;
+                }
+                Ok((group, sums))
+            })
+            .collect()
+    }
+
+    /// Of these rows and all CPUs together.
+    fn counted(&self, rows: Range<u32>, counter: Counter) -> anyhow::Result<u64> {
+        let mut sum = 0u64;
+        for row in rows {
+            let index = row * COUNTERS as u32 + counter as u32;
+            let values = self.stats.get(&index, 0).context("failed to read map STATS")?;
+            sum = match counter {
+                Counter::LongestNs => values.iter().copied().fold(sum, u64::max),
+                _ => values.iter().fold(sum, |sum, value| sum.wrapping_add(*value)),
+            };
+        }
+        Ok(sum)
     }
 
     /// Bytes the kernel holds for the maps, as it accounts for them itself.
@@ -428,10 +508,7 @@ impl Kernel {
 fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     for (name, _) in MEMORY {
         let program: &mut RawTracePoint = program(ebpf, name)?;
-        program
-            .load()
-            .map_err(verifier_error)
-            .with_context(|| format!("failed to load program `{name}`"))?;
+        loaded(name, || program.load())?;
     }
     load_probe(ebpf, names::PROGRAM_POOL)
 }
@@ -439,10 +516,7 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
 /// What happens to processes.
 fn follow(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> anyhow::Result<()> {
     let program: &mut RawTracePoint = program(ebpf, name)?;
-    program
-        .load()
-        .map_err(verifier_error)
-        .with_context(|| format!("failed to load program `{name}`"))?;
+    loaded(name, || program.load())?;
     program
         .attach(tracepoint)
         .with_context(|| format!("failed to attach `{name}`"))?;
@@ -451,18 +525,12 @@ fn follow(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> anyhow::Result<()> {
 
 fn load_perf_event(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {
     let program: &mut PerfEvent = program(ebpf, name)?;
-    program
-        .load()
-        .map_err(verifier_error)
-        .with_context(|| format!("failed to load program `{name}`"))
+    loaded(name, || program.load())
 }
 
 fn load_probe(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<()> {
     let program: &mut UProbe = program(ebpf, name)?;
-    program
-        .load()
-        .map_err(verifier_error)
-        .with_context(|| format!("failed to load program `{name}`"))
+    loaded(name, || program.load())
 }
 
 /// The reader of the programs' log. Not having one is not worth failing for.
@@ -471,7 +539,7 @@ fn logger(wanted: bool, ebpf: &mut Ebpf) -> Option<aya_log::EbpfLogger<log::Stan
         return None;
     }
     aya_log::EbpfLogger::init_with_logger(ebpf, log::StandardError)
-        .inspect_err(|error| eprintln!("warning: the kernel side's log cannot be read: {error}"))
+        .inspect_err(|error| shown::say(&format!("warning: the kernel side's log cannot be read: {error}")))
         .ok()
 }
 
@@ -514,6 +582,36 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
         .with_context(|| format!("the eBPF object has no map `{name}`"))
 }
 
+/// The verifier gives up when a signal comes (`-EAGAIN`: `do_check`, kernel/bpf/verifier.c), whichever it is, and a resize of
+/// the terminal is one. So often it is asked again.
+const LOAD_ATTEMPTS: u32 = 10;
+
+/// Asks for something until no signal has come meanwhile.
+fn undisturbed<T, E>(is_disturbed: impl Fn(&E) -> bool, mut ask: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut attempt = 1;
+    loop {
+        match ask() {
+            Err(error) if attempt < LOAD_ATTEMPTS && is_disturbed(&error) => attempt += 1,
+            answer => return answer,
+        }
+    }
+}
+
+fn is_again(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Loads a program.
+fn loaded(name: &str, load: impl FnMut() -> Result<(), ProgramError>) -> anyhow::Result<()> {
+    let is_disturbed = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => is_again(io_error),
+        _ => false,
+    };
+    undisturbed(is_disturbed, load)
+        .map_err(verifier_error)
+        .with_context(|| format!("failed to load program `{name}`"))
+}
+
 /// The verifier's log is thousands of lines; its last few say what it did not like.
 fn verifier_error(error: ProgramError) -> anyhow::Error {
     match error {
@@ -543,7 +641,9 @@ fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
     };
     Ok(Config {
         task_thread_pid_offset: in_namespace("task_struct", "thread_pid")?,
-        task_signal_offset: in_namespace("task_struct", "signal")?,
+        task_signal_offset: field_offset(&btf, "task_struct", "signal")?,
+        signal_oom_offset: field_offset(&btf, "signal_struct", "oom_mm")?,
+        signal_peak_offset: field_offset(&btf, "signal_struct", "maxrss")?,
         signal_pids_offset: in_namespace("signal_struct", "pids")?,
         pid_level_offset: in_namespace("pid", "level")?,
         pid_numbers_offset: in_namespace("pid", "numbers")?,
@@ -554,6 +654,7 @@ fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
         task_flags_offset: field_offset(&btf, "task_struct", "flags")?,
         task_stack_offset: field_offset(&btf, "task_struct", "stack")?,
         task_pagefault_disabled_offset: field_offset(&btf, "task_struct", "pagefault_disabled")?,
+        task_runtime_offset: field_offset(&btf, "task_struct", "se.sum_exec_runtime")?,
         task_files_offset: of_files("task_struct", "files")?,
         files_table_offset: of_files("files_struct", "fdt")?,
         table_size_offset: of_files("fdtable", "max_fds")?,
@@ -569,8 +670,30 @@ fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use object::{Object as _, ObjectSymbol as _};
+
+    use super::*;
+
+    #[test]
+    fn what_a_signal_has_broken_off_is_asked_for_again_but_not_for_ever() {
+        let asked = |breaks: u32, kind: io::ErrorKind| {
+            let mut times = 0;
+            let answer = undisturbed(is_again, || {
+                times += 1;
+                if times <= breaks {
+                    Err(io::Error::from(kind))
+                } else {
+                    Ok(())
+                }
+            });
+            (answer.is_ok(), times)
+        };
+        assert_eq!(asked(0, io::ErrorKind::WouldBlock), (true, 1));
+        assert_eq!(asked(3, io::ErrorKind::WouldBlock), (true, 4));
+        assert_eq!(asked(u32::MAX, io::ErrorKind::WouldBlock), (false, LOAD_ATTEMPTS));
+        // What the verifier does not like it will not like the next time.
+        assert_eq!(asked(3, io::ErrorKind::PermissionDenied), (false, 1));
+    }
 
     #[test]
     fn every_name_both_halves_share_is_in_the_object() {
@@ -599,6 +722,7 @@ mod tests {
             names::MAP_CALLS,
             names::MAP_EXPECTED,
             names::MAP_BEGINNING,
+            names::MAP_TAKEN_UP,
             names::MAP_CHOSEN,
             names::MAP_STARTS,
             names::PROGRAM_WATCH,
@@ -625,14 +749,32 @@ mod tests {
             names::MAP_CODE_SCRATCH,
             names::PROGRAM_SWITCH,
             names::PROGRAM_WAIT_FORK,
+            names::PROGRAM_WAIT_EXEC,
             names::PROGRAM_WAIT_RESUME,
             names::PROGRAM_WAIT_CALL,
+            names::PROGRAM_WAKING,
+            names::PROGRAM_POLL,
+            names::PROGRAM_IO_BEGIN,
+            names::PROGRAM_IO_END,
             names::MAP_WAIT_PLACES,
             names::MAP_WAIT_SLOTS,
+            names::MAP_WAIT_STATES,
             names::MAP_WAIT_FREE,
             names::MAP_WAIT_CALLS,
             names::MAP_WAIT_CONTROL,
             names::MAP_WAIT_RECORDS,
+            names::MAP_WAIT_WAKERS,
+            names::MAP_WAIT_LOOPS,
+            names::MAP_IO_CALLS,
+            names::MAP_IO_STARTS,
+            names::MAP_IO_TOTALS,
+            names::MAP_IO_COARSE,
+            names::PROGRAM_MARK,
+            names::PROGRAM_MARK_RETURN,
+            names::MAP_UNWINDING,
+            names::PROGRAM_BIRTH,
+            names::MAP_BIRTH_CONTROL,
+            names::MAP_BIRTHS,
             names::GLOBAL_CONFIG,
             names::GLOBAL_WAIT_CONFIG,
         ] {

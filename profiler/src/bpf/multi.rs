@@ -23,7 +23,7 @@ use aya_obj::{
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type},
 };
 
-use super::attach::with_remedy;
+use super::{attach::with_remedy, is_again, undisturbed};
 use crate::process::file::MappedFile;
 
 /// From here on taking a link away waits once for all of its probes, and its filter for a process is right (fixed in 6.10).
@@ -103,7 +103,7 @@ impl Multi {
             load.line_info_rec_size = u32::try_from(function.line_info_rec_size)?;
         }
         // SAFETY: what it points to is live: instructions, license, information about functions and lines.
-        let program_fd = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) };
+        let program_fd = undisturbed(is_again, || unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) });
         Ok(Self {
             program: program_fd.with_context(|| format!("failed to load program `{name}` for several places"))?,
             returns: matches!(program.section, aya_obj::ProgramSection::URetProbe { .. }),
@@ -121,16 +121,16 @@ impl Multi {
         let create = unsafe { &mut attributes.link_create };
         create.__bindgen_anon_1.prog_fd = self.program.as_raw_fd() as u32;
         create.attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
-        create.__bindgen_anon_3.uprobe_multi =
-            aya_obj::generated::bpf_attr__bindgen_ty_14__bindgen_ty_3__bindgen_ty_7 {
-                path: path.as_ptr() as u64,
-                offsets: offsets.as_ptr() as u64,
-                ref_ctr_offsets: 0,
-                cookies: cookies.as_ptr() as u64,
-                cnt: u32::try_from(places.len())?,
-                flags: if self.returns { RETURN } else { 0 },
-                pid: pid.unwrap_or(0),
-            };
+        // Field by field: what is assigned as a whole brings its padding, and the kernel refuses anything behind the last field
+        // that is not zero. Without optimization there was.
+        // SAFETY: as above.
+        let multi = unsafe { &mut create.__bindgen_anon_3.uprobe_multi };
+        multi.path = path.as_ptr() as u64;
+        multi.offsets = offsets.as_ptr() as u64;
+        multi.cookies = cookies.as_ptr() as u64;
+        multi.cnt = u32::try_from(places.len())?;
+        multi.flags = if self.returns { RETURN } else { 0 };
+        multi.pid = pid.unwrap_or(0);
         // SAFETY: what it points to is live: a path that ends with a zero byte, and as many offsets and cookies as it says.
         let link = unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) };
         link.map_err(|error| with_remedy(error.into())).with_context(failed)

@@ -1,18 +1,26 @@
 //! How orders are carried out.
 
-use std::{os::fd::AsFd as _, thread};
+use std::{
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
 
 use anyhow::Context as _;
-use aya::programs::{PerfEvent, UProbe, uprobe::UProbeLink};
+use aya::programs::{PerfEvent, RawTracePoint, UProbe, raw_trace_point::RawTracePointLink, uprobe::UProbeLink};
 use profiler_common::{
+    group::Group,
+    mark::Unwinding,
     names,
-    python::{CallCount, CallFacts, CodeKey, ExpectedPython, IS_CHOSEN, NOT_CHOSEN, PoolFacts, Watch, WatchKey},
+    python::{
+        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, IS_CHOSEN, NOT_CHOSEN, PoolFacts, Watch, WatchKey,
+    },
     stats::Counter,
 };
 
-use super::{HOOKS, Kernel, attach, program, watch::WatchLink};
+use super::{HOOKS, Kernel, attach, program, waits, watch::WatchLink};
 use crate::{
-    orders::{AllocationProbe, Breakpoint, CallPlace, Held, Orders, ThreadAccounts},
+    orders::{AllocationProbe, Breakpoint, CallPlace, Held, MarkPlace, Orders, ThreadAccounts, Watchpoints},
     process::file::MappedFile,
     source::online_cpus,
 };
@@ -22,18 +30,77 @@ struct HeldProbe(#[expect(dead_code, reason = "held for its drop")] UProbeLink);
 
 impl Held for HeldProbe {}
 
+/// Dropped, it takes its probe away on a thread of its own: that waits until no CPU is inside the probe (120 ms on 6.18).
+/// `Kernel::detach_all` waits for those threads: when the recording is told to be over, no probe is left.
+struct HeldApart<L: Send + 'static = UProbeLink> {
+    links: Vec<L>,
+    threads: LeavingApart,
+}
+
+/// Threads that take probes away.
+pub(super) type LeavingApart = Arc<Mutex<Vec<JoinHandle<()>>>>;
+
+impl<L: Send> Held for HeldApart<L> {}
+
+impl<L: Send> Drop for HeldApart<L> {
+    fn drop(&mut self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        for link in self.links.drain(..) {
+            // Where there are no more threads to be had, it is dropped here.
+            threads.extend(thread::Builder::new().spawn(move || drop(link)).ok());
+        }
+    }
+}
+
+impl Kernel {
+    /// These programs at their raw tracepoints, for as long as it is held.
+    fn hold(&mut self, programs: &[(&str, &str)]) -> anyhow::Result<Box<dyn Held>> {
+        let mut held = HeldApart::<RawTracePointLink> {
+            links: Vec::with_capacity(programs.len()),
+            threads: Arc::clone(&self.leaving_apart),
+        };
+        for (name, tracepoint) in programs {
+            let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+            let link = program
+                .attach(tracepoint)
+                .with_context(|| format!("failed to attach `{name}` to the tracepoint {tracepoint}"))?;
+            held.links.push(program.take_link(link)?);
+        }
+        Ok(Box::new(held))
+    }
+}
+
 impl Orders for Kernel {
     fn counter(&self, counter: Counter) -> anyhow::Result<u64> {
-        let values = self
-            .stats
-            .get(&(counter as u32), 0)
-            .context("failed to read map STATS")?;
-        Ok(values.iter().sum())
+        self.counted(0..self.contexts, counter)
     }
 
-    fn remove_target(&mut self, pid: u32) {
-        // Not there: that is what was wanted.
-        let _ = self.target_pids.remove(&pid);
+    fn counter_of(&self, group: Group, counter: Counter) -> anyhow::Result<u64> {
+        self.counted(group.slots(), counter)
+    }
+
+    fn remove_target(&mut self, pid: u32, groups: &[Group]) {
+        let Ok(before) = self.target_pids.get(&pid, 0) else {
+            return; // Not there: that is what was wanted.
+        };
+        let left = groups.iter().fold(before, |left, group| left & !group.bit());
+        // It may have gone meanwhile.
+        let _ = match left {
+            0 => self.target_pids.remove(&pid),
+            left => self.target_pids.insert(pid, left, 0),
+        };
+    }
+
+    fn set_gil(&mut self, pid: u32, facts: Option<&GilFacts>) -> anyhow::Result<()> {
+        match facts {
+            Some(facts) => self.gils.insert(pid, facts, 0).context("failed to write map GILS"),
+            None => {
+                // Not there: that is what was wanted.
+                let _ = self.gils.remove(&pid);
+                Ok(())
+            }
+        }
     }
 
     fn set_pool_facts(&mut self, pid: u32, facts: &PoolFacts) -> anyhow::Result<()> {
@@ -42,10 +109,39 @@ impl Orders for Kernel {
             .context("failed to write map POOL_FACTS")
     }
 
-    fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<()> {
+    fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<Box<dyn Held>> {
         let program: &mut UProbe = program(&mut self.ebpf, names::PROGRAM_POOL)?;
-        self.probes.push(attach::offset(program, file, offset, None, pid)?);
-        Ok(())
+        let link = attach::offset(program, file, offset, None, pid)?;
+        Ok(Box::new(HeldApart {
+            links: vec![link],
+            threads: Arc::clone(&self.leaving_apart),
+        }))
+    }
+
+    fn attach_marks(
+        &mut self,
+        file: &MappedFile,
+        places: &[MarkPlace],
+        pid: Option<u32>,
+    ) -> anyhow::Result<Box<dyn Held>> {
+        let mut held = HeldApart {
+            links: Vec::with_capacity(places.len()),
+            threads: Arc::clone(&self.leaving_apart),
+        };
+        for place in places {
+            let name = match place.returns {
+                true => names::PROGRAM_MARK_RETURN,
+                false => names::PROGRAM_MARK,
+            };
+            let program: &mut UProbe = program(&mut self.ebpf, name)?;
+            held.links
+                .push(attach::offset(program, file, place.offset, Some(place.cookie), pid)?);
+        }
+        Ok(Box::new(held))
+    }
+
+    fn unwinding(&self) -> Vec<(u32, Unwinding)> {
+        self.unwinding.iter().filter_map(Result::ok).collect()
     }
 
     fn attach_allocator(&mut self, file: &MappedFile, probe: &AllocationProbe, pid: Option<u32>) -> anyhow::Result<()> {
@@ -126,7 +222,9 @@ impl Orders for Kernel {
 
     fn probes_are_gone(&mut self) -> bool {
         self.leaving.retain(|leaving| !leaving.is_finished());
-        self.leaving.is_empty()
+        let mut apart = self.leaving_apart.lock().unwrap_or_else(PoisonError::into_inner);
+        apart.retain(|leaving| !leaving.is_finished());
+        self.leaving.is_empty() && apart.is_empty()
     }
 
     fn attach_nothing(&mut self, file: &MappedFile, offset: u64, pid: u32) -> anyhow::Result<Box<dyn Held>> {
@@ -155,6 +253,18 @@ impl Orders for Kernel {
     fn remove_watch(&mut self, key: WatchKey) {
         // Not there: that is what was wanted.
         let _ = self.watches.remove(&key);
+    }
+
+    fn attach_loops(&mut self) -> anyhow::Result<Box<dyn Held>> {
+        self.hold(&[waits::POLL])
+    }
+
+    fn attach_io(&mut self) -> anyhow::Result<Box<dyn Held>> {
+        self.hold(&waits::IO)
+    }
+
+    fn watchpoints(&mut self) -> Option<Box<dyn Watchpoints>> {
+        Some(Box::new(self.births.take()?))
     }
 
     fn thread_accounts(&mut self) -> Option<Box<dyn ThreadAccounts>> {

@@ -1,12 +1,12 @@
 //! What asks outside again and again: the N+1 query.
 //!
-//! How often is known from the counts, who it was from the samples of the CPU clock: a function of the program's own on
-//! whose account (nearly) all of those calls are, from one line of it. Both counts are of the same time, so what counting
-//! slows down they do not suffer from.
+//! How often is known from the counts ([`super::ratio`]), who it was from the samples of the CPU clock: a function of the
+//! program's own on whose account (nearly) all of those calls are, from one line of it. Both counts are of the same time, so
+//! what counting slows down they do not suffer from.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Functions, outside};
+use super::{Functions, outside, ratio, ratios::Ratios};
 use crate::{
     python::{code::Code, codes::CodeId},
     report::calls::Repeated,
@@ -16,8 +16,8 @@ use crate::{
 
 /// So many calls for one are no list of what a page needs.
 const FEWEST: f64 = 10.0;
-/// So many calls of the caller are needed to divide by.
-const FEWEST_CALLERS: u64 = 3;
+/// So many at the very least, if how many it is is not known well.
+const FEWEST_CERTAIN: f64 = 5.0;
 /// So many samples are needed to say who it was, and this share of them must say so.
 const FEWEST_SAMPLES: u64 = 5;
 const SHARE: f64 = 0.9;
@@ -33,9 +33,7 @@ struct Under {
     lines: FxHashMap<u32, u64>,
 }
 
-/// `edge`: by how many of so many calls of a caller a count can be off, because some were under way when counting began or
-/// ended.
-pub(super) fn find(window: &Window, functions: &Functions, edge: &impl Fn(u64) -> f64) -> Vec<Repeated> {
+pub(super) fn find(window: &Window, functions: &Functions, ratios: &Ratios<'_>) -> Vec<Repeated> {
     let codes = &window.ledger.codes;
     let asking: FxHashMap<CodeId, &'static str> = functions
         .iter()
@@ -54,31 +52,31 @@ pub(super) fn find(window: &Window, functions: &Functions, edge: &impl Fn(u64) -
         .iter()
         .filter_map(|(&callee, &what)| {
             let all = samples.get(&callee).copied().unwrap_or(0);
-            let calls = functions.get(&Some(callee))?.calls;
+            let called = functions.get(&Some(callee))?;
             let candidates = under.iter().filter(|((of, _), _)| *of == callee);
-            let (caller, times, seen) = candidates
+            let (caller, entry, seen) = candidates
                 .filter_map(|((_, caller), seen)| {
                     let entry = functions.get(&Some(*caller))?;
-                    let times = entry.calls.saturating_sub(entry.nested);
-                    let is_caller = times >= FEWEST_CALLERS
+                    let is_caller = entry.outermost() > 0
                         && !entry.resumed
                         && seen.samples >= FEWEST_SAMPLES
                         && seen.samples as f64 >= SHARE * all as f64
-                        && calls as f64 / times as f64 >= FEWEST;
-                    is_caller.then_some((*caller, times, seen))
+                        && called.calls as f64 / entry.outermost() as f64 >= FEWEST;
+                    is_caller.then_some((*caller, entry, seen))
                 })
-                // The nearest: of those above it each is called less often.
-                .max_by(|a, b| a.1.cmp(&b.1).then(b.2.distance.cmp(&a.2.distance)))?;
+                .min_by(|a, b| {
+                    a.2.nearness()
+                        .total_cmp(&b.2.nearness())
+                        .then(b.1.calls.cmp(&a.1.calls))
+                })?;
             let (&line, &of_line) = seen.lines.iter().max_by_key(|&(&line, &samples)| (samples, line))?;
             if (of_line as f64) < SHARE_OF_LINE * seen.samples as f64 {
                 return None;
             }
             let share = seen.samples as f64 / all as f64;
-            // Of n samples that all say the same, three in n may not be so.
-            let unsure = (1.0 - share).max(3.0 / all as f64);
-            let each = calls as f64 / times as f64 * share;
-            let error = each * (edge(times) / times as f64).hypot(unsure);
-            (each - error >= FEWEST / 2.0).then(|| {
+            let (_, of_all) = ratios.of(&[(callee, called)], &[(caller, entry)])?;
+            let ratio = ratio::of_part(of_all, share, certain_share(share, all));
+            (ratio.least >= FEWEST_CERTAIN).then(|| {
                 let (callee, caller) = (codes.get(callee), codes.get(caller));
                 Repeated {
                     what,
@@ -86,21 +84,41 @@ pub(super) fn find(window: &Window, functions: &Functions, edge: &impl Fn(u64) -
                     caller: caller.display_name().to_owned(),
                     file: caller.filename.to_string(),
                     line,
-                    each,
-                    error,
-                    calls: times,
+                    ratio,
+                    calls: entry.outermost(),
                     samples: seen.samples,
                 }
             })
         })
         .collect();
     // Libraries have layers: what is the same for the same caller is told once, of whom it is known best.
-    found.sort_by(|a, b| a.error.total_cmp(&b.error).then_with(|| a.function.cmp(&b.function)));
+    found.sort_by(|a, b| {
+        let (of_a, of_b) = (&a.ratio, &b.ratio);
+        let better = of_a.width().total_cmp(&of_b.width());
+        better
+            .then(of_b.least.total_cmp(&of_a.least))
+            .then_with(|| a.function.cmp(&b.function))
+    });
     let mut told: FxHashSet<(&'static str, String, u32)> = FxHashSet::default();
     found.retain(|repeated| told.insert((repeated.what, repeated.file.clone(), repeated.line)));
-    found.sort_by(|a, b| b.each.total_cmp(&a.each));
+    found.sort_by(|a, b| b.ratio.each.total_cmp(&a.ratio.each));
     found.truncate(MOST_FINDINGS);
     found
+}
+
+impl Under {
+    /// How far below the callee the caller is, on average.
+    fn nearness(&self) -> f64 {
+        self.distance as f64 / self.samples.max(1) as f64
+    }
+}
+
+/// What share of the calls is the caller's at least, if that is the share of so many samples.
+fn certain_share(share: f64, samples: u64) -> f64 {
+    let samples = samples.max(1) as f64;
+    // Of n samples that all say the same, three in n may not be so.
+    let unsure = (3.0 / samples).max(1.0 - share + 1.96 * (share * (1.0 - share) / samples).sqrt());
+    (1.0 - unsure).max(0.0)
 }
 
 /// In how many samples each function was that asks outside, and which functions of the program's own below it.

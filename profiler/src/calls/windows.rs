@@ -21,10 +21,18 @@ const LEAST_NS: f64 = 100e3;
 /// Student's t: of two windows, of three, and so on, within which 95 % are. From few windows little is known.
 const STUDENT: [f64; 11] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20];
 
+/// What functions have in each window is kept for so many groups of windows, at most twice as many; then two that follow one
+/// another become one.
+const GROUPS: u32 = 64;
+
 /// Windows so far.
 #[derive(Debug, Default)]
 pub struct Sampling {
     windows: usize,
+    /// Of windows that began while the program ran; in each but the last so many.
+    groups: u32,
+    of_group: u32,
+    in_last: u32,
     weights: f64,
     weights_squared: f64,
     all: Rates,
@@ -35,14 +43,47 @@ pub struct Sampling {
 }
 
 /// Of a function, or of all: calls in a nanosecond of the program's own time, times the window's weight.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Rates {
-    /// Calls before the next window.
-    seen: u64,
+    /// Before windows began, and before the next one.
+    first: Calls,
+    seen: Calls,
     sum: f64,
     squares: f64,
     /// Times the window's weight once more.
     products: f64,
+    by_group: Vec<Group>,
+}
+
+/// Calls of a function, and those of them that were not made from within another.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Calls {
+    pub all: u64,
+    pub outermost: u64,
+}
+
+impl Calls {
+    fn of(count: &CallCount) -> Self {
+        Self {
+            all: count.calls,
+            outermost: count.calls.saturating_sub(count.nested),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            all: self.all.saturating_sub(before.all),
+            outermost: self.outermost.saturating_sub(before.outermost),
+        }
+    }
+}
+
+/// The same of a group of windows, weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Group {
+    number: u32,
+    pub all: f64,
+    pub outermost: f64,
 }
 
 impl Rates {
@@ -50,6 +91,34 @@ impl Rates {
         self.sum += rate * weight;
         self.squares += (rate * weight).powi(2);
         self.products += rate * weight * weight;
+    }
+
+    fn add_to_group(&mut self, number: u32, calls: Calls, weight: f64) {
+        let more = Group {
+            number,
+            all: calls.all as f64 * weight,
+            outermost: calls.outermost as f64 * weight,
+        };
+        match self.by_group.last_mut().filter(|group| group.number == number) {
+            Some(group) => {
+                group.all += more.all;
+                group.outermost += more.outermost;
+            }
+            None => self.by_group.push(more),
+        }
+    }
+
+    fn halve_groups(&mut self) {
+        for group in std::mem::take(&mut self.by_group) {
+            let number = group.number / 2;
+            match self.by_group.last_mut().filter(|last| last.number == number) {
+                Some(last) => {
+                    last.all += group.all;
+                    last.outermost += group.outermost;
+                }
+                None => self.by_group.push(Group { number, ..group }),
+            }
+        }
     }
 }
 
@@ -62,6 +131,8 @@ pub struct Ended {
     /// CPU time of the program, and of that what was ours.
     pub used_ns: f64,
     pub spent_ns: f64,
+    /// On how many processors the program ran when it began.
+    pub running: f64,
 }
 
 /// Calls, and half the width of their 95 % interval.
@@ -75,7 +146,8 @@ impl Sampling {
     /// Windows begin: what has been counted is not of one.
     pub fn begin(counts: &[(CodeKey, CallCount)]) -> Self {
         let seen = |count: &CallCount| Rates {
-            seen: count.calls,
+            first: Calls::of(count),
+            seen: Calls::of(count),
             ..Rates::default()
         };
         Self {
@@ -87,20 +159,23 @@ impl Sampling {
     /// `counts`: of all calls so far. `hit_error`: the part by which what was ours can be wrong.
     pub fn add(&mut self, counts: &[(CodeKey, CallCount)], ended: Ended, hit_error: f64) {
         let length_ns = ended.length.as_nanos().max(1) as f64;
-        let new = |rates: &Rates, count: &CallCount| count.calls.saturating_sub(rates.seen);
         let calls: u64 = counts
             .iter()
-            .map(|(key, count)| self.functions.get(key).map_or(count.calls, |rates| new(rates, count)))
+            .map(|(key, count)| {
+                let seen = self.functions.get(key).map_or_else(Calls::default, |rates| rates.seen);
+                Calls::of(count).since(seen).all
+            })
             .sum();
         // Of a process whose clock nobody can read it is as if it had run all the time.
         let is_unknown = ended.used_ns <= 0.0 && calls > 0;
         let used_ns = if is_unknown { length_ns } else { ended.used_ns };
         if used_ns < LEAST_NS {
             for (key, count) in counts {
-                self.functions.entry(*key).or_default().seen = count.calls;
+                self.functions.entry(*key).or_default().seen = Calls::of(count);
             }
             return;
         }
+        let group = self.group(ended.running);
         let own = own_ns(used_ns, ended.spent_ns, calls, hit_error);
         let own_ns = (own.start * own.end).sqrt();
         let weight = used_ns / length_ns * ended.stands_for.as_secs_f64();
@@ -112,12 +187,61 @@ impl Sampling {
         self.all.add(calls as f64 / own_ns, weight);
         for (key, count) in counts {
             let rates = self.functions.entry(*key).or_default();
-            let calls = new(rates, count);
-            if calls > 0 {
-                rates.seen = count.calls;
-                rates.add(calls as f64 / own_ns, weight);
+            let calls = Calls::of(count).since(rates.seen);
+            if calls.all > 0 {
+                rates.seen = Calls::of(count);
+                rates.add(calls.all as f64 / own_ns, weight);
+                if let Some(group) = group {
+                    rates.add_to_group(group, calls, ended.running);
+                }
             }
         }
+    }
+
+    /// Of a window that began while the program ran on so many processors; none if it did not run.
+    fn group(&mut self, running: f64) -> Option<u32> {
+        if running <= 0.0 {
+            return None;
+        }
+        if self.groups == 0 || self.in_last == self.of_group {
+            if self.groups == 2 * GROUPS {
+                self.functions.values_mut().for_each(Rates::halve_groups);
+                self.groups /= 2;
+                self.of_group *= 2;
+            }
+            self.of_group = self.of_group.max(1);
+            self.groups += 1;
+            self.in_last = 0;
+        }
+        self.in_last += 1;
+        Some(self.groups - 1)
+    }
+
+    /// What these functions together have in each group of windows.
+    ///
+    /// A window is over when it has cost so much, so a call is in it if that much before it, of what probes cost, is not as
+    /// far back as the window's beginning. If all that is before it is as dense, each call is in as many windows as any other,
+    /// provided that windows begin at any moment of the program's CPU time alike. By the clock on the wall they would begin
+    /// in pauses, too, and see what comes after a pause far more often than what comes before one: of short requests with
+    /// pauses between them half as many more queries than there are. So each weighs as much as the program ran when it began.
+    pub fn by_group(&self, keys: impl IntoIterator<Item = CodeKey>) -> Vec<Group> {
+        let mut sums = vec![Group::default(); self.groups as usize];
+        for rates in keys.into_iter().filter_map(|key| self.functions.get(&key)) {
+            for group in &rates.by_group {
+                if let Some(sum) = sums.get_mut(group.number as usize) {
+                    sum.all += group.all;
+                    sum.outermost += group.outermost;
+                }
+            }
+        }
+        sums
+    }
+
+    /// What was counted before windows began, of all that was counted in these functions.
+    pub fn first(&self, key: CodeKey) -> Calls {
+        self.functions
+            .get(&key)
+            .map_or_else(Calls::default, |rates| rates.first)
     }
 
     pub fn windows(&self) -> usize {
@@ -139,8 +263,9 @@ impl Sampling {
 
     /// Calls of a function in so much of the program's own time.
     pub fn of(&self, key: CodeKey, own: Duration) -> Estimate {
-        let rates = self.functions.get(&key).copied().unwrap_or_default();
-        self.estimate(&rates, own)
+        self.functions
+            .get(&key)
+            .map_or_else(Estimate::default, |rates| self.estimate(rates, own))
     }
 
     pub fn of_all(&self, own: Duration) -> Estimate {
@@ -200,6 +325,7 @@ mod tests {
                 stands_for: Duration::from_millis(100),
                 used_ns: used * MS,
                 spent_ns: spent * MS,
+                running: 1.0,
             };
             sampling.add(&[(key(1), count(all))], ended, 0.25);
         }
@@ -251,6 +377,24 @@ mod tests {
             (spoiled.calls / clean.calls - 0.9).abs() < 0.03,
             "{spoiled:?} {clean:?}"
         );
+    }
+
+    #[test]
+    fn what_many_windows_have_of_a_function_is_kept_in_few_groups() {
+        const WINDOWS: u64 = 1_000;
+        let windows: Vec<_> = (0..WINDOWS).map(|window| (window, 1.0, 0.0)).collect();
+        let sampling = sampled(&windows);
+        let groups = sampling.by_group([key(1), key(2)]);
+        assert!(
+            (GROUPS as usize..=2 * GROUPS as usize).contains(&groups.len()),
+            "{}",
+            groups.len()
+        );
+        let all: f64 = groups.iter().map(|group| group.all).sum();
+        assert_eq!(all, (WINDOWS * (WINDOWS - 1) / 2) as f64);
+        assert!(groups.is_sorted_by(|a, b| a.all <= b.all || b.number as usize + 1 == groups.len()));
+        // What was counted before is of none.
+        assert_eq!(sampling.first(key(1)), Calls { all: 7, outermost: 7 });
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! windows wait; then the window that runs is not cut when its time is up, and becomes longer.
 
 mod keep;
-mod names;
+pub(crate) mod names;
 mod shelf;
 mod trigger;
 mod writer;
@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use profiler_common::stats::COUNTERS;
 
 use self::{
     keep::Keep,
@@ -29,7 +30,9 @@ use self::{
 };
 use crate::{
     humanize::{bytes, count, duration},
+    instruments::measured::Measured,
     invoker::Invoker,
+    summary::Summary,
     window::Window,
 };
 
@@ -79,6 +82,15 @@ pub struct Told {
     pub dropped: u64,
 }
 
+/// A window that has ended.
+pub struct Ended {
+    pub window: Window,
+    pub measured: Measured,
+    /// Without what the instrument has to say.
+    pub summary: Summary,
+    pub counters: [u64; COUNTERS],
+}
+
 /// What is to be done with a window whose time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -91,13 +103,7 @@ pub enum Due {
 
 impl FlightRecorder {
     /// Prepares the directory and starts the thread. `verbose`: each file is told of.
-    pub fn start(
-        wanted: &Windows,
-        owner: Option<Invoker>,
-        period_ns: u64,
-        command: String,
-        verbose: bool,
-    ) -> Result<Self> {
+    pub fn start(wanted: &Windows, owner: Option<Invoker>, command: String, verbose: bool) -> Result<Self> {
         let shelf = Shelf::open(&wanted.directory, owner, wanted.last)?;
         let keep = Arc::new(Mutex::new(Keep::default()));
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -105,7 +111,6 @@ impl FlightRecorder {
         let writer = Writer {
             shelf,
             keep: Arc::clone(&keep),
-            period_ns,
             command,
             waiting: Arc::clone(&waiting),
             messages: Arc::clone(&messages),
@@ -202,18 +207,28 @@ impl FlightRecorder {
     }
 
     /// Hands over the window that ran until now, and begins the next.
-    pub fn hand_over(&mut self, window: Window, lines: Vec<String>, now: Instant) {
+    pub fn hand_over(&mut self, ended: Ended, now: Instant) {
+        let Ended {
+            window,
+            measured,
+            summary,
+            counters,
+        } = ended;
         let cut = Cut {
             number: self.number,
             began: self.began_at,
             length: self.length(now),
             window,
-            lines,
+            measured,
+            summary,
+            counters,
         };
+        // First: while the window that ended counts as the one that runs, whoever asks is promised the one before it, which
+        // the writer may be removing already.
+        self.begin(now, SystemTime::now());
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // There is room. Should the thread have died, that is found out in the end.
         let _ = self.jobs.send(Box::new(cut));
-        self.begin(now, SystemTime::now());
     }
 
     /// Keeps the windows around now from being removed.
@@ -306,8 +321,10 @@ pub fn windows(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::stats::Counter;
+
     use super::*;
-    use crate::report::pprof;
+    use crate::{report::pprof, session::StoppedBy, summary::Cost};
 
     fn recorder(directory: &std::path::Path) -> FlightRecorder {
         let wanted = Windows {
@@ -316,13 +333,25 @@ mod tests {
             directory: directory.to_owned(),
             trigger: None,
         };
-        let mut recorder =
-            FlightRecorder::start(&wanted, None, 10_101_010, "profiler record".to_owned(), false).unwrap();
+        let mut recorder = FlightRecorder::start(&wanted, None, "profiler record".to_owned(), false).unwrap();
         recorder.restart(
             Instant::now(),
             SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_961_100),
         );
         recorder
+    }
+
+    fn ended(lost: u64) -> Ended {
+        let mut counters = [0; COUNTERS];
+        counters[Counter::LostRingFull as usize] = lost;
+        let window = Window::default();
+        let length = Duration::from_secs(60);
+        Ended {
+            summary: Summary::new(&window, &counters, Cost::default(), length, StoppedBy::Duration, 0),
+            window,
+            measured: Measured::Samples { period_ns: 10_101_010 },
+            counters,
+        }
     }
 
     #[test]
@@ -331,12 +360,8 @@ mod tests {
         let mut recorder = recorder(directory.path());
         let began = recorder.began;
         recorder.keep();
-        recorder.hand_over(
-            Window::default(),
-            vec!["lost: 7 samples".to_owned()],
-            began + Duration::from_secs(60),
-        );
-        recorder.hand_over(Window::default(), Vec::new(), began + Duration::from_secs(70));
+        recorder.hand_over(ended(7), began + Duration::from_secs(60));
+        recorder.hand_over(ended(0), began + Duration::from_secs(70));
         let (told, messages) = recorder.finish().unwrap();
         assert_eq!((told.done.written, told.done.kept, told.lost()), (2, 2, 0));
         assert_eq!(messages, [KEPT]);
@@ -346,7 +371,12 @@ mod tests {
             profile.comments[1],
             "window 1: from 2026-11-29T14-05-00Z on, 1 min 00 s"
         );
-        assert_eq!(profile.comments[2], "lost: 7 samples");
+        let lost = "lost: 7 samples because the ring buffer was full";
+        assert!(
+            profile.comments.iter().any(|line| line == lost),
+            "{:?}",
+            profile.comments
+        );
         assert_eq!(profile.duration_ns, 60_000_000_000);
     }
 

@@ -9,11 +9,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use profiler_common::stats::COUNTERS;
+
 use super::{keep::Keep, names, shelf::Shelf};
 use crate::{
     humanize,
+    instruments::measured::Measured,
     name::Namer,
     report::{Format, View},
+    summary::Summary,
     window::Window,
 };
 
@@ -26,8 +30,11 @@ pub struct Cut {
     pub began: SystemTime,
     pub length: Duration,
     pub window: Window,
-    /// What is to be said of it in its file: what it came to, what is missing, what it cost.
-    pub lines: Vec<String>,
+    pub measured: Measured,
+    /// What it came to, what is missing, what it cost, as far as that is known without names: for its file.
+    pub summary: Summary,
+    /// What the kernel side counted in it.
+    pub counters: [u64; COUNTERS],
 }
 
 /// What became of the windows.
@@ -45,7 +52,6 @@ pub struct Written {
 pub struct Writer {
     pub shelf: Shelf,
     pub keep: Arc<Mutex<Keep>>,
-    pub period_ns: u64,
     /// The command line, which each file has.
     pub command: String,
     /// Windows that wait for us.
@@ -81,11 +87,13 @@ impl Writer {
             number,
             began,
             length,
-            window,
-            lines,
+            mut window,
+            measured,
+            mut summary,
+            counters,
         } = cut;
         let started = Instant::now();
-        let (mut profile, warnings) = namer.name(&window, self.period_ns);
+        let mut profile = measured.name(&mut window, namer, &counters, length, &mut summary);
         let nanos = |time: u128| i64::try_from(time).unwrap_or(i64::MAX);
         profile.started_at_ns = nanos(began.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
         profile.duration_ns = nanos(length.as_nanos());
@@ -94,10 +102,12 @@ impl Writer {
             names::stamp(began),
             humanize::duration(length)
         );
+        for line in summary.memory.iter().flat_map(|memory| &memory.victims) {
+            self.say(line.clone());
+        }
         profile.comments = [self.command.clone(), about]
             .into_iter()
-            .chain(lines)
-            .chain(warnings.into_iter().map(|warning| format!("warning: {warning}")))
+            .chain(summary.lines())
             .collect();
         // Its files are closed before those of the next one are opened.
         drop(window);

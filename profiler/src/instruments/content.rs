@@ -2,15 +2,28 @@
 
 use crate::{
     profile::Profile,
-    report::{calls::CallsReport, memory::MemoryReport, waits::WaitsReport},
+    report::{
+        calls::CallsReport, collections::CollectionsReport, exceptions::ExceptionsReport, imports::ImportsReport,
+        memory::MemoryReport, waits::WaitsReport,
+    },
+    wall::WallReport,
+    why::{WhyReport, surroundings::Surroundings},
 };
 
 /// What is written: of memory perhaps with what to compare it with.
 pub enum Content {
     Profile(Profile),
     Memory(Box<MemoryReport>, Option<Profile>),
-    Calls(Box<CallsReport>),
+    /// Where formats of stacks want it, with CPU time beside calls.
+    Calls(Box<CallsReport>, Option<Profile>),
     Waits(Box<WaitsReport>),
+    Wall(Box<WallReport>),
+    Surroundings(Box<Surroundings>),
+    /// With CPU time and waits.
+    Why(Box<WhyReport>, Profile),
+    Exceptions(Box<ExceptionsReport>),
+    Imports(Box<ImportsReport>),
+    Collections(Box<CollectionsReport>),
 }
 
 impl Content {
@@ -20,7 +33,12 @@ impl Content {
             Self::Profile(profile) => Some(profile),
             Self::Memory(report, _) => Some(&mut report.profile),
             Self::Waits(report) => Some(&mut report.profile),
-            Self::Calls(_) => None,
+            Self::Wall(report) => Some(&mut report.profile),
+            Self::Exceptions(report) => Some(&mut report.profile),
+            Self::Collections(report) => Some(&mut report.profile),
+            Self::Why(_, profile) => Some(profile),
+            Self::Calls(_, profile) => profile.as_mut(),
+            Self::Imports(_) | Self::Surroundings(_) => None,
         }
     }
 }

@@ -4,11 +4,12 @@ use std::{io, path::Path, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use super::{Instrument, Needs, Picture, Told, Turn, content::Content};
+use super::{Change, Instrument, Needs, Picture, Tells, Told, Turn, content::Content, measured::Measured};
 use crate::{
     config::{Config, NativeFrames, Target, Verbosity},
     cpu_use::{self, Clock, CpuUse, Whose},
-    humanize, name,
+    humanize,
+    name::Namer,
     orders::Orders,
     process::comm,
     progress,
@@ -16,6 +17,7 @@ use crate::{
     report::{Interpreter, View, hottest, label},
     source,
     summary::{self, Summary},
+    waits::gil,
     window::Window,
 };
 
@@ -26,6 +28,7 @@ pub struct Cpu {
     /// What the kernel's clock said of the only target before and after.
     before: Option<Clock>,
     after: Option<Clock>,
+    warnings: Vec<String>,
 }
 
 impl Cpu {
@@ -34,6 +37,36 @@ impl Cpu {
             config: config.clone(),
             before: None,
             after: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Tells where the GIL of a process is that is a CPython now.
+    fn find_gil(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
+        let (pid, facts) = match change {
+            Change::Python { pid } => {
+                let Some((python, file)) = host.python(pid) else { return };
+                let facts = gil::facts(python);
+                if facts.is_none() {
+                    self.warn(format!(
+                        "{}: where CPython {} has its GIL is not known; its samples are left out",
+                        file.path.display(),
+                        python.binary.version
+                    ));
+                }
+                (pid, facts)
+            }
+            Change::NotPython { pid } => (pid, None),
+            Change::Mapped { .. } | Change::Joined { .. } => return,
+        };
+        if kernel.set_gil(pid, facts.as_ref()).is_err() {
+            self.warn("there was no room for the GILs of all processes: samples of some are left out".to_owned());
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
         }
     }
 
@@ -46,6 +79,9 @@ impl Instrument for Cpu {
     fn needs(&self) -> Needs {
         Needs {
             clock: Some(self.config.period_ns),
+            counts_ticks: true,
+            slices: self.config.format.shows_time(),
+            gil: self.config.gil,
             ..Needs::default()
         }
     }
@@ -53,6 +89,12 @@ impl Instrument for Cpu {
     fn start(&mut self, _host: &mut Recording, _kernel: &mut dyn Orders) -> anyhow::Result<()> {
         self.before = self.clock();
         Ok(())
+    }
+
+    fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
+        if self.config.gil {
+            self.find_gil(change, host, kernel);
+        }
     }
 
     fn turn(&mut self, _host: &mut Recording, _kernel: &mut dyn Orders) -> anyhow::Result<Turn> {
@@ -64,26 +106,43 @@ impl Instrument for Cpu {
         Ok(())
     }
 
-    fn content(&mut self, window: &Window, _length: Duration) -> (Content, Vec<String>) {
-        let (profile, warnings) = name::name(window, self.config.period_ns);
+    fn cut(&mut self, _window: &Window) -> anyhow::Result<Measured> {
+        Ok(Measured::Samples {
+            period_ns: self.config.period_ns,
+        })
+    }
+
+    fn content(&mut self, namer: &mut Namer, window: &Window, _length: Duration) -> (Content, Vec<String>) {
+        let (profile, warnings) = namer.name(window, self.config.period_ns);
         (Content::Profile(profile), warnings)
     }
 
     fn tell(&self, summary: &mut Summary, _content: &Content, told: &Told<'_>) {
         let clocks = self.before.as_ref().zip(self.after.as_ref());
+        summary.warnings.extend(self.warnings.iter().cloned());
         summary.cpu = Some(cpu_use(&self.config, told, summary, clocks));
     }
+}
 
+impl Tells for Cpu {
     fn opening(&self, what: &str) -> String {
+        let whose = match self.config.gil {
+            true => ", threads that have the GIL",
+            false => "",
+        };
         format!(
-            "sampling {what} {} times a second",
+            "sampling {what} {} times a second{whose}",
             humanize::count(self.config.rate_hz.into())
         )
     }
 
     fn picture(&self) -> Picture {
         Picture {
-            headline: "CPU time",
+            headline: if self.config.gil {
+                "CPU time with the GIL"
+            } else {
+                "CPU time"
+            },
             value: 0,
             interpreter: match self.config.native_frames {
                 NativeFrames::Full => Interpreter::Full,
@@ -118,7 +177,7 @@ impl Instrument for Cpu {
     fn write(&self, content: &Content, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
         match content {
             Content::Profile(profile) => self.config.format.writer().write(profile, view, out),
-            Content::Memory(..) | Content::Calls(_) | Content::Waits(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -165,7 +224,7 @@ fn cpu_use(config: &Config, told: &Told<'_>, summary: &Summary, clocks: Option<(
     let samples = match whose {
         // Whatever ran, also what is not recorded.
         Whose::Machine => summary.ticks,
-        Whose::Several | Whose::Process => summary.samples,
+        Whose::Several | Whose::Process => summary.samples + summary.left_out.all(),
     };
     let subject = match (&whose, busiest.first(), one) {
         (Whose::Process, Some((name, _)), _) => name.clone(),

@@ -4,7 +4,10 @@
 //! unbiased, and adds `size² · w · (w - 1)` to the variance (Horvitz and Thompson, for samples drawn independently of
 //! each other). With weight 1 the sums are exact and the variance is 0.
 
-use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::{
+    collections::hash_map::Entry,
+    ops::{Add, AddAssign, Sub, SubAssign},
+};
 
 use rustc_hash::FxHashMap;
 
@@ -129,6 +132,8 @@ struct Account {
     lifetime_byte_ns: f64,
     first_birth_ns: u64,
     last_birth_ns: u64,
+    /// Of `allocated`, what windows had that are cut.
+    told: Amount,
 }
 
 /// The accounts of all sites.
@@ -249,17 +254,25 @@ impl Accounts {
         account.lifetime_byte_ns += loan.bytes() as f64 * now_ns.saturating_sub(born_ns) as f64;
     }
 
+    /// As `lend`, of what was lent before and is in all sums but those of who has what.
+    pub(super) fn lend_again(&mut self, from: SiteId, to: SiteId, loan: &Loan) {
+        self.account(from).moved.add(loan.lent());
+        self.account(to).moved.add(loan.borrowed());
+    }
+
+    /// The other way round: what was lent is not said any more, until it is lent again.
+    pub(super) fn set_aside(&mut self, from: SiteId, to: SiteId, loan: &Loan) {
+        self.account(from).moved.take_away(loan.lent());
+        self.account(to).moved.take_away(loan.borrowed());
+    }
+
     /// The account of a site that is about to change.
     ///
     /// Its live amount has been the same since it was last touched. So if there was a higher peak since then, it had at
     /// that peak what it has now. That makes `at_peak` cost nothing while memory grows, when every birth is a new peak.
     fn account(&mut self, site: SiteId) -> &mut Account {
         let account = self.sites.entry(site).or_default();
-        if account.epoch != self.epoch {
-            account.epoch = self.epoch;
-            account.at_peak = account.live;
-            account.moved_at_peak = account.moved;
-        }
+        account.catch_up(self.epoch);
         account
     }
 
@@ -276,6 +289,7 @@ impl Accounts {
             lifetime_byte_ns,
             first_birth_ns,
             last_birth_ns,
+            told: _,
         } = *account;
         let (at_peak, moved_at_peak) = if epoch == self.epoch {
             (at_peak, moved_at_peak)
@@ -334,6 +348,52 @@ impl Accounts {
         sites.into_iter().map(|(site, (totals, ..))| (site, totals)).collect()
     }
 
+    /// All sites, with what came since the last cut as what they allocated. What a window was told, and what turned out to
+    /// be another's after it (`reassign`), is made up for by what comes later: the windows have no less than the whole.
+    pub fn cut(&mut self) -> Vec<(SiteId, Totals)> {
+        let mut all = self.all();
+        for (site, totals) in &mut all {
+            if let Some(account) = self.sites.get_mut(site) {
+                let since = totals.allocated - account.told;
+                account.told += since;
+                totals.allocated = since;
+            }
+        }
+        all
+    }
+
+    /// Gives sites other numbers. What two had that get the same is one's from then on.
+    pub fn renumber(&mut self, number: impl Fn(SiteId) -> SiteId) {
+        let epoch = self.epoch;
+        for (site, mut account) in std::mem::take(&mut self.sites) {
+            account.catch_up(epoch);
+            match self.sites.entry(number(site)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(account);
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().join(&account),
+            }
+        }
+    }
+
+    /// Lets go of sites that have nothing, but for these.
+    pub fn let_go(&mut self, kept: impl Fn(SiteId) -> bool) {
+        self.sites
+            .retain(|&site, account| account.has_something() || kept(site));
+        if self.sites.capacity() > 4 * self.sites.len().max(1024) {
+            self.sites.shrink_to_fit();
+        }
+    }
+
+    pub fn has(&self, site: SiteId) -> bool {
+        self.sites.contains_key(&site)
+    }
+
+    /// Whether anything of a site's lives.
+    pub fn has_something(&self, site: SiteId) -> bool {
+        self.sites.get(&site).is_some_and(Account::has_something)
+    }
+
     /// What is there now, of all sites.
     pub fn live(&self) -> Amount {
         self.live
@@ -372,6 +432,52 @@ impl Accounts {
     /// In order of time; the latest is always there.
     pub fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
         self.snapshots.kept.iter().chain(&self.snapshots.latest)
+    }
+}
+
+impl Account {
+    fn has_something(&self) -> bool {
+        self.live.bytes > 0 || !self.moved.is_nothing()
+    }
+
+    fn catch_up(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.at_peak = self.live;
+            self.moved_at_peak = self.moved;
+        }
+    }
+
+    /// Both are of the same epoch.
+    fn join(&mut self, other: &Self) {
+        // Every field is named, so that a new one cannot be forgotten here.
+        let &Self {
+            allocated,
+            live,
+            moved,
+            at_peak,
+            moved_at_peak,
+            epoch: _,
+            temporary,
+            lifetime_byte_ns,
+            first_birth_ns,
+            last_birth_ns,
+            told,
+        } = other;
+        self.first_birth_ns = match (self.allocated.count, allocated.count) {
+            (0, _) => first_birth_ns,
+            (_, 0) => self.first_birth_ns,
+            _ => self.first_birth_ns.min(first_birth_ns),
+        };
+        self.last_birth_ns = self.last_birth_ns.max(last_birth_ns);
+        self.allocated += allocated;
+        self.live += live;
+        self.moved.add(moved);
+        self.at_peak += at_peak;
+        self.moved_at_peak.add(moved_at_peak);
+        self.temporary += temporary;
+        self.lifetime_byte_ns += lifetime_byte_ns;
+        self.told += told;
     }
 }
 

@@ -67,6 +67,18 @@ impl Blocks {
         self.short.get(&site).copied().unwrap_or_default()
     }
 
+    /// When what lives came, by site and slice of time; nothing of what came after `last_ns`.
+    pub fn births(&self, last_ns: u64, slice: impl Fn(u64) -> u32) -> FxHashMap<(SiteId, u32), i64> {
+        let mut births: FxHashMap<(SiteId, u32), i64> = FxHashMap::default();
+        for (&(site, second), amount) in &self.living {
+            let born_ns = second * SECOND_NS;
+            if born_ns <= last_ns {
+                *births.entry((site, slice(born_ns))).or_default() += i64::try_from(amount.bytes).unwrap_or(i64::MAX);
+            }
+        }
+        births
+    }
+
     /// What lives and came at least `age_ns` ago, by site.
     pub fn live_older_than(&self, now_ns: u64, age_ns: u64) -> FxHashMap<SiteId, Aged> {
         let mut sites: FxHashMap<SiteId, Aged> = FxHashMap::default();
@@ -116,6 +128,9 @@ mod tests {
         let aged = blocks.live_older_than(10 * SECOND_NS, 9 * SECOND_NS);
         assert_eq!((aged[&3].amount.bytes, aged[&3].amount.count), (100, 1));
         assert!(blocks.live_older_than(10 * SECOND_NS, 10 * SECOND_NS).is_empty());
+        let in_two_seconds = |last_s| blocks.births(last_s * SECOND_NS, |ns| (ns / (2 * SECOND_NS)) as u32);
+        assert_eq!(in_two_seconds(9), FxHashMap::from_iter([((3, 0), 100)]));
+        assert!(in_two_seconds(0).is_empty());
         assert_eq!((blocks.sizes[6], blocks.sizes[5], blocks.sizes[2]), (1, 1, 1));
     }
 }

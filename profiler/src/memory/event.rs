@@ -2,7 +2,8 @@
 
 use profiler_common::record::{
     FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_POPULATED, MAP_RESERVED, MAP_SHARED, MAP_TMPFS, MAP_WRITABLE,
-    MEMORY_ADVISE, MEMORY_BREAK, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP, MemoryEvent,
+    MEMORY_ADVISE, MEMORY_BIRTH, MEMORY_BREAK, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP,
+    MEMORY_VICTIM, MemoryEvent,
 };
 
 /// A stack of a thread of a process, as the recording interns them: who it was that got the memory.
@@ -123,6 +124,16 @@ pub enum What {
     },
     Exec,
     Exit,
+    /// The kernel is ending this process for want of memory. Each of its threads says so.
+    Victim {
+        /// The most that was resident; 0 if it is not known yet.
+        peak: u64,
+    },
+    /// The collector began to track an object.
+    Born {
+        number: u64,
+        site: SiteId,
+    },
     /// A call of an allocator gave a block (exact mode).
     Allocated {
         bytes: u64,
@@ -214,7 +225,9 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
             new_bytes: length,
             site,
         },
+        MEMORY_VICTIM => What::Victim { peak: length },
         MEMORY_BREAK => What::Break { end: address, site },
+        MEMORY_BIRTH => What::Born { number: other, site },
         _ => return None,
     })
 }

@@ -7,11 +7,14 @@
 pub mod account;
 mod apart;
 pub mod blocks;
+pub mod cut;
 pub mod event;
 mod loan;
 pub mod pools;
 pub mod regions;
 pub mod report;
 pub mod rss;
+pub mod sites;
 pub mod space;
+pub mod victim;
 pub mod watch;

@@ -66,6 +66,10 @@ impl Pools {
         self.pools.iter().map(|(&address, &pool)| (address, pool))
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pool> {
+        self.pools.values_mut()
+    }
+
     /// Sets what is lent to a pool.
     pub fn lend(&mut self, address: u64, lent: u16) {
         if let Some(pool) = self.pools.get_mut(&address) {

@@ -89,6 +89,8 @@ impl Regions {
             What::Fault { .. }
             | What::Pool { .. }
             | What::Advise { .. }
+            | What::Victim { .. }
+            | What::Born { .. }
             | What::Allocated { .. }
             | What::Freed { .. } => {}
         }

@@ -10,34 +10,45 @@ use super::{
     apart::{Apart, apart},
     event::SiteId,
     pools::PoolTotals,
+    sites::OTHERS,
     space::{Aged, Pot},
     watch::{FREE_POOLS, Known, Watch},
 };
 use crate::{
+    births::lines::Kept,
     config::{MemorySource, Wanted},
     name,
     profile::{Frame, FrameKind, Labels, Profile, SampleKey, StackId, StringId},
     report::memory::{
-        COPIES, Curve, Detail, Functions, MemoryKind, MemoryReport, PAGES_OF_FILES, ProcessMemory, Resident,
-        SHARED_MEMORY, Shown, Source, heap_profile,
+        COPIES, Curve, Detail, Functions, KeptLines, MemoryKind, MemoryReport, PAGES_OF_FILES, PEAK_SPACE,
+        ProcessMemory, Resident, SHARED_MEMORY, Shown, Source, TEMPORARY_SPACE, add_space, add_variances,
+        group::{Place, lines_of},
+        heap_profile,
     },
+    slices,
     window::Window,
 };
 
-const PAGE: u32 = 4096;
+pub(super) const PAGE: u32 = 4096;
 
 /// What is known of one line of the account.
 #[derive(Default)]
 struct Entry {
     allocated: Amount,
     in_use: Amount,
+    /// What was there at the peak, and what came and went.
+    at_peak: Amount,
+    temporary: Amount,
+    /// Of what lives: in which slice of time it came, and how much.
+    births: Vec<(u32, u64)>,
     detail: Detail,
 }
 
-/// The report of `watch`, and what the user should know about missing names.
+/// The report of `watch`, and what the user should know about missing names. `kept`: what watchpoints came to.
 pub fn report(
     window: &Window,
     watch: &Watch,
+    kept: Option<&Kept>,
     wanted: Wanted,
     source: MemorySource,
     length: Duration,
@@ -51,12 +62,11 @@ pub fn report(
     };
     let mut profile = heap_profile(shown, watch.blocks.is_some(), PAGE);
     let (stacks, warnings) = name::name_stacks(window, &mut profile);
-    let mut names = Names {
-        window,
-        stacks,
-        profile: &mut profile,
-        markers: FxHashMap::default(),
-    };
+    let mut names = Names::new(window, stacks, &mut profile);
+    let kept = kept.map(|kept| {
+        let keys: Vec<SampleKey> = kept.proofs.iter().map(|proof| names.key(proof.site)).collect();
+        (kept, keys)
+    });
 
     let age = match wanted {
         Wanted::Leaks { older_than } => u64::try_from(older_than.as_nanos()).unwrap_or(u64::MAX),
@@ -107,6 +117,8 @@ pub fn report(
             },
         };
         entry.in_use += in_use;
+        entry.at_peak += totals.at_peak;
+        entry.temporary += totals.temporary;
         if kind == MemoryKind::Anonymous {
             held.push((site, in_use.bytes, totals.live.bytes));
         }
@@ -139,6 +151,7 @@ pub fn report(
             entry.detail.kind = kind;
             entry.detail.estimated = kind != MemoryKind::Copies;
             entry.allocated += amount;
+            entry.at_peak += amount;
             if matches!(wanted, Wanted::Live | Wanted::Allocated | Wanted::Peak) {
                 entry.in_use += amount;
             }
@@ -169,7 +182,26 @@ pub fn report(
         }
     }
 
+    let kept = kept.map(|(kept, keys)| {
+        let places = lines_of(&profile, &keys);
+        let of = kept.proofs.iter().map(|proof| proof.site).zip(places);
+        let of: FxHashMap<SiteId, Place> = of.collect();
+        KeptLines {
+            lines: kept.lines(|site| of.get(&site).cloned().unwrap_or_default()),
+            kept: kept.clone(),
+        }
+    });
+
     let curve = curve(watch, &entry_of);
+    // Pools and mappings have no ages.
+    let ages = source == MemorySource::Resident && matches!(wanted, Wanted::Live | Wanted::Leaks { .. });
+    if ages {
+        let slice_ns = tell_births(watch, age, length, exact, &entry_of, &mut entries);
+        profile.begin_timeline(slice_ns);
+    }
+    // What is in use is one of these already where it is asked for.
+    let whole = source == MemorySource::Resident && matches!(wanted, Wanted::Live | Wanted::Allocated);
+    let (mut at_peak, mut temporary) = (Vec::new(), Vec::new());
     let mut details = Vec::with_capacity(entries.len());
     for (key, entry) in entries {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -177,10 +209,14 @@ pub fn report(
             allocated,
             in_use,
             mut detail,
+            births,
+            ..
         } = entry;
+        at_peak.push((entry.at_peak.bytes, entry.at_peak.variance));
+        temporary.push((entry.temporary.bytes, entry.temporary.variance));
         detail.variance_alloc = allocated.variance;
         detail.variance_inuse = in_use.variance;
-        profile.add(
+        profile.add_in(
             key,
             &[
                 number(allocated.count),
@@ -188,9 +224,15 @@ pub fn report(
                 number(in_use.count),
                 number(in_use.bytes),
             ],
+            &births,
         );
         details.push(detail);
     }
+    if whole {
+        add_space(&mut profile, PEAK_SPACE, &at_peak);
+        add_space(&mut profile, TEMPORARY_SPACE, &temporary);
+    }
+    add_variances(&mut profile, &details);
     let report = MemoryReport {
         profile,
         details,
@@ -204,6 +246,9 @@ pub fn report(
             MemorySource::Mapped => Source::Mapped,
         },
         shared_again,
+        perhaps_copied: if with_files { watch.perhaps_copied() } else { 0 },
+        holders_told: false,
+        kept,
         // The profiler's own pages are not followed: as a row of the whole machine's it would be one that nothing explains.
         processes: watch
             .processes()
@@ -253,6 +298,44 @@ fn of_pools(pools: &PoolTotals) -> Totals {
     }
 }
 
+/// Notes when what lives of each entry came; how long the slices are in which that is told.
+fn tell_births(
+    watch: &Watch,
+    age: u64,
+    length: Duration,
+    exact: bool,
+    entry_of: &FxHashMap<SiteId, usize>,
+    entries: &mut IndexMap<SampleKey, Entry, FxBuildHasher>,
+) -> i64 {
+    /// Of blocks it is kept in which second they came.
+    const SECONDS: u8 = 7;
+    let length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+    let shortest = if exact { SECONDS } else { 0 };
+    let doublings = (shortest..60).find(|&doublings| (length >> doublings) / slices::SHORTEST_NS < slices::MOST);
+    let slice_ns = slices::length_of(doublings.unwrap_or(60));
+    let started = watch.started_ns();
+    let slice = |born_ns: u64| {
+        let slice = born_ns.saturating_sub(started) / slice_ns.unsigned_abs().max(1);
+        u32::try_from(slice).unwrap_or(u32::MAX)
+    };
+    let last_ns = watch.ended_ns.saturating_sub(age);
+    let births = match &watch.blocks {
+        Some(blocks) => blocks.births(last_ns, slice),
+        None => watch.growth().births(last_ns, slice),
+    };
+    for ((site, slice), bytes) in births {
+        let entry = entry_of.get(&site).and_then(|&at| entries.get_index_mut(at));
+        // More may be lent than is left of what came then.
+        if let (Some((_, entry)), Some(bytes)) = (entry, u64::try_from(bytes).ok().filter(|&bytes| bytes > 0)) {
+            entry.births.push((slice, bytes));
+        }
+    }
+    for entry in entries.values_mut() {
+        entry.births.sort_unstable();
+    }
+    slice_ns
+}
+
 fn add_ages(detail: &mut Detail, aged: &Aged, started_ns: u64, now_ns: u64) {
     // Births are told to a second: nothing is older than the recording.
     let age = |born_ns: u64| Duration::from_nanos(now_ns.saturating_sub(born_ns.max(started_ns)));
@@ -261,7 +344,8 @@ fn add_ages(detail: &mut Detail, aged: &Aged, started_ns: u64, now_ns: u64) {
     detail.youngest = Some(detail.youngest.map_or(youngest, |before| before.min(youngest)));
 }
 
-fn process(pid: u32, known: &Known) -> ProcessMemory {
+/// What reports are told of a process.
+pub(super) fn process(pid: u32, known: &Known) -> ProcessMemory {
     let resident = |resident: &super::rss::Resident| Resident {
         rss: resident.rss,
         anonymous: resident.anonymous,
@@ -287,6 +371,7 @@ fn process(pid: u32, known: &Known) -> ProcessMemory {
         explained_variance: known.live.variance,
         started: known.started,
         exited: known.exited,
+        victim: known.victim.clone(),
     }
 }
 
@@ -314,25 +399,35 @@ fn curve(watch: &Watch, entry_of: &FxHashMap<SiteId, usize>) -> Option<Curve> {
 }
 
 /// Sites as reports know them.
-struct Names<'a> {
+pub(super) struct Names<'a> {
     window: &'a Window,
-    stacks: Vec<StackId>,
+    stacks: name::Stacks,
     profile: &'a mut Profile,
     markers: FxHashMap<&'static str, StackId>,
 }
 
-impl Names<'_> {
-    fn key(&mut self, site: SiteId) -> SampleKey {
+impl<'a> Names<'a> {
+    pub fn new(window: &'a Window, stacks: name::Stacks, profile: &'a mut Profile) -> Self {
+        Self {
+            window,
+            stacks,
+            profile,
+            markers: FxHashMap::default(),
+        }
+    }
+
+    pub fn key(&mut self, site: SiteId) -> SampleKey {
         let ledger = &self.window.ledger;
         match ledger.sites.get(site as usize) {
             Some(Some(sampled)) => name::key(self.profile, ledger, &self.stacks, sampled),
             _ if site == FREE_POOLS => self.marked("[free pymalloc pools]"),
+            _ if site == OTHERS => self.marked("[too many lines]"),
             _ => self.marked("[stack lost]"),
         }
     }
 
     /// Of pages that are not just the process's own: they are told apart by their leaf.
-    fn sorted_key(&mut self, site: SiteId, sort: &str) -> SampleKey {
+    pub fn sorted_key(&mut self, site: SiteId, sort: &str) -> SampleKey {
         let key = self.key(site);
         let mut frames = vec![self.marker(sort)];
         frames.extend_from_slice(self.profile.stack(key.stack));
@@ -363,6 +458,7 @@ impl Names<'_> {
                 thread: Profile::EMPTY,
                 cgroup: Profile::EMPTY,
                 container: Profile::EMPTY,
+                task: Profile::EMPTY,
             },
         }
     }

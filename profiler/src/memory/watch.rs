@@ -1,21 +1,27 @@
-//! Growth mode from its first process to its report: what the session drives.
+//! Growth mode from its first process to its report, or from one window to the next: what the instruments drive.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, mem, time::Duration};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     account::{Accounts, Amount},
     blocks::Blocks,
+    cut::MemoryCut,
     event::{Event, SiteId, What},
     pools::ProcessPools,
     regions::Regions,
+    report::process,
     rss::Resident,
+    sites::Sites,
     space::{FileShare, Growth, KernelPages, Limits, Lost, Pot, Thp, in_memory, look_before, parse_mappings},
+    victim::{Accounted, Victim, of_the_machine},
 };
 use crate::{
     cost,
     process::command::{self, Command},
+    report::memory::ProcessMemory,
+    window::Window,
 };
 
 /// The site of pools that pymalloc keeps although they hold nothing.
@@ -35,6 +41,10 @@ pub struct Known {
     since_ns: u64,
     pub started: bool,
     pub exited: bool,
+    /// Whose account its memory is on.
+    accounted: Option<Accounted>,
+    /// The kernel has ended it for want of memory.
+    pub victim: Option<Victim>,
     /// What came in the recording and was there at its end, or when the process ended.
     pub live: Amount,
     /// Pages of files and of shared memory by site, worked out.
@@ -78,11 +88,29 @@ pub struct Watch {
     /// Processes whose memory counts as there although they have ended: those that the recording is about. Otherwise
     /// nothing would be left to show of a command.
     lasting: FxHashSet<u32>,
+    /// Processes that are looked at closely: those, and their children as far as that does not take long.
+    close: FxHashSet<u32>,
+    /// What children that are looked at closely have resident.
+    looked_at: u64,
     started_ns: u64,
     next_ns: u64,
     next_glance_ns: u64,
     pub ended_ns: u64,
     stopped: bool,
+    /// Victims of which nobody has been told.
+    fallen: Vec<u32>,
+    /// Where the recording is cut into windows: what goes from one to the next.
+    windows: Option<Windows>,
+}
+
+/// What a recording that is cut into windows knows besides.
+#[derive(Default)]
+struct Windows {
+    sites: Sites,
+    /// When the last cut was.
+    cut_ns: u64,
+    /// What had found no room until then.
+    lost: Lost,
 }
 
 /// Resident memory is read this often, so that of a process that ends something is known.
@@ -90,6 +118,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// That of chosen processes more often: what a command had when it ended is known no better than by the last look, and
 /// one that takes less than a second would have had nothing. A glance takes 45 µs.
 const GLANCE_EVERY: Duration = Duration::from_millis(100);
+
+/// Children with so much in all are looked at closely: each GiB takes some 30 ms at the start and 10 at the end.
+const CLOSELY: u64 = 4 << 30;
 
 impl Watch {
     /// `blocks`: for exact mode.
@@ -104,12 +135,35 @@ impl Watch {
             order: Vec::new(),
             moments: Vec::new(),
             every,
+            close: lasting.iter().copied().collect(),
+            looked_at: 0,
             lasting: lasting.into_iter().collect(),
             started_ns: now_ns,
             next_ns: now_ns,
             next_glance_ns: now_ns,
             ended_ns: now_ns,
             stopped: false,
+            fallen: Vec::new(),
+            windows: None,
+        }
+    }
+
+    /// One that is cut into windows. Address space is not followed: reports of windows do not show it.
+    pub fn in_windows(mut self) -> Self {
+        self.windows = Some(Windows {
+            cut_ns: self.started_ns,
+            ..Windows::default()
+        });
+        self
+    }
+
+    /// The recording begins: to get ready for it can have taken seconds.
+    pub fn begin(&mut self, now_ns: u64) {
+        self.started_ns = now_ns;
+        self.next_ns = now_ns;
+        self.next_glance_ns = now_ns;
+        if let Some(windows) = &mut self.windows {
+            windows.cut_ns = now_ns;
         }
     }
 
@@ -125,7 +179,8 @@ impl Watch {
         }
         // `smaps` says which mappings may have huge pages, and counts page tables for it (9 ms per GiB): for chosen
         // processes. Old kernels and ended processes have `maps` at most.
-        let told = if self.is_chosen(pid) { "smaps" } else { "maps" };
+        self.look_closely(pid);
+        let told = if self.is_close(pid) { "smaps" } else { "maps" };
         let mappings = fs::read(format!("/proc/{pid}/{told}"))
             .or_else(|_| fs::read(format!("/proc/{pid}/maps")))
             .map(|text| {
@@ -134,9 +189,9 @@ impl Watch {
             })
             .unwrap_or_default();
         let before = self.resident(pid).unwrap_or_default();
-        self.begin(pid, comm.to_owned(), command::of(pid), before, false);
+        self.enter(pid, comm.to_owned(), command::of(pid), before, false);
         self.growth.adopt(pid, &mappings);
-        if self.is_chosen(pid) && self.blocks.is_none() {
+        if self.is_close(pid) && self.blocks.is_none() {
             self.growth.set_before(pid, &look_before(pid, &mappings));
         }
         if let Some(known) = self.known.get_mut(&pid) {
@@ -144,21 +199,39 @@ impl Watch {
         }
     }
 
-    /// Whether the recording is about this process, and not about all.
-    fn is_chosen(&self, pid: u32) -> bool {
-        self.lasting.contains(&pid)
+    /// Children of the processes that the recording is about: the workers of a server copy what they inherited. On a whole
+    /// machine nobody is looked at closely.
+    fn look_closely(&mut self, pid: u32) {
+        if self.lasting.is_empty() || self.close.contains(&pid) {
+            return;
+        }
+        let has = Resident::glance(pid).map_or(0, |now| now.rss);
+        if self.looked_at.saturating_add(has) <= CLOSELY {
+            self.looked_at += has;
+            self.close.insert(pid);
+        }
     }
 
-    /// What a process has: exactly, if it is chosen; otherwise as its counters say, which costs next to nothing.
+    fn is_close(&self, pid: u32) -> bool {
+        self.close.contains(&pid)
+    }
+
+    /// Of memory of processes that were not looked at closely, what was written to while others had it as well, or had had
+    /// it: copies, for the most part.
+    pub fn perhaps_copied(&self) -> u64 {
+        self.growth.faults().perhaps_copied.saturating_mul(4096)
+    }
+
+    /// What a process has: exactly, if it is looked at closely; otherwise as its counters say, which costs next to nothing.
     fn resident(&self, pid: u32) -> io::Result<Resident> {
-        if self.is_chosen(pid) {
+        if self.is_close(pid) {
             Resident::read(pid)
         } else {
             Resident::glance(pid)
         }
     }
 
-    fn begin(&mut self, pid: u32, comm: String, command: Option<Command>, before: Resident, started: bool) {
+    fn enter(&mut self, pid: u32, comm: String, command: Option<Command>, before: Resident, started: bool) {
         let known = Known {
             comm,
             command,
@@ -167,6 +240,8 @@ impl Watch {
             since_ns: 0,
             started,
             exited: false,
+            accounted: Accounted::of(pid),
+            victim: None,
             live: Amount::default(),
             files: Vec::new(),
             copies: Vec::new(),
@@ -195,11 +270,15 @@ impl Watch {
                         .or_else(|_| Resident::glance(parent))
                         .unwrap_or_default();
                     let command = self.known.get(&parent).and_then(|parent| parent.command.clone());
-                    self.begin(event.pid, comm(event.pid), command, before, true);
+                    self.enter(event.pid, comm(event.pid), command, before, true);
                 }
                 What::Exec => {
                     let command = command::of(event.pid);
-                    self.begin(event.pid, comm(event.pid), command, Resident::default(), true);
+                    self.enter(event.pid, comm(event.pid), command, Resident::default(), true);
+                }
+                What::Victim { peak } => {
+                    self.fall(event, peak);
+                    continue;
                 }
                 What::Exit => {
                     self.end(event.pid);
@@ -212,7 +291,9 @@ impl Watch {
                 _ => {}
             }
             self.growth.take(event, &mut self.accounts);
-            self.regions.take(event);
+            if self.windows.is_none() {
+                self.regions.take(event);
+            }
         }
     }
 
@@ -223,16 +304,42 @@ impl Watch {
             .is_some_and(|known| event.time_ns < known.since_ns)
     }
 
+    /// The kernel ends a process. What it has now is what a reader wants to see of it, so that is kept, whosever it is.
+    fn fall(&mut self, event: &Event, peak: u64) {
+        let Some(known) = self.known.get_mut(&event.pid) else {
+            return;
+        };
+        let accounted = known.accounted.as_ref();
+        let victim = known.victim.get_or_insert_with(|| Victim {
+            after: Duration::from_nanos(event.time_ns.saturating_sub(self.started_ns)),
+            peak,
+            against: accounted.and_then(|accounted| accounted.against(of_the_machine)),
+        });
+        victim.peak = victim.peak.max(peak);
+        self.lasting.insert(event.pid);
+    }
+
     fn end(&mut self, pid: u32) {
         self.measure(pid);
         let stays = self.lasting.contains(&pid);
         if let Some(known) = self.known.get_mut(&pid) {
+            if !known.exited && known.victim.is_some() {
+                self.fallen.push(pid);
+            }
             known.exited = true;
             if !stays {
                 known.files.clear();
                 known.copies.clear();
             }
         }
+    }
+
+    /// Those that the kernel has ended for want of memory since the last time.
+    pub fn take_fallen(&mut self) -> impl Iterator<Item = ProcessMemory> {
+        let fallen = mem::take(&mut self.fallen);
+        fallen
+            .into_iter()
+            .filter_map(|pid| Some(process(pid, self.known.get(&pid)?)))
     }
 
     /// Looks at the clock: snapshots are due, and so is a look at what is resident.
@@ -253,6 +360,7 @@ impl Watch {
             return;
         }
         self.next_ns = after(self.every.unwrap_or(LOOK_EVERY));
+        self.growth.rebase(now_ns);
         self.look(now_ns);
         if self.every.is_some() {
             self.accounts.snapshot(now_ns);
@@ -276,7 +384,8 @@ impl Watch {
         if let Some(process) = self.growth.process(pid) {
             known.live = process.live;
         }
-        known.copies = self.growth.copies(pid);
+        let since_ns = self.windows.as_ref().map_or(0, |windows| windows.cut_ns);
+        known.copies = self.growth.copies(pid, since_ns);
         let grown = |of: fn(&Resident) -> u64| of(&known.after).saturating_sub(of(&known.before));
         known.files = [
             (Pot::File, grown(Resident::file)),
@@ -292,8 +401,8 @@ impl Watch {
     /// counts.
     pub fn stop(&mut self, now_ns: u64) {
         self.look(now_ns);
-        let chosen: Vec<u32> = self.lasting.iter().copied().collect();
-        for pid in chosen {
+        let close: Vec<u32> = self.close.iter().copied().collect();
+        for pid in close {
             if let Ok(now) = self.resident(pid)
                 && let Some(known) = self.known.get_mut(&pid)
                 && now.rss > 0
@@ -334,6 +443,100 @@ impl Watch {
         }
         self.growth
             .finish(now_ns, FREE_POOLS, &mut ProcessPools, &mut self.accounts);
+    }
+
+    /// A window is about to end: looks at what it comes to.
+    pub fn close(&mut self, now_ns: u64) {
+        self.ended_ns = now_ns;
+        // The end of a process may be among events that were lost.
+        let gone = |(&pid, known): (&u32, &mut Known)| {
+            let is_gone = !known.exited && known.glance(pid).is_none() && Resident::glance(pid).is_err();
+            is_gone.then_some(pid)
+        };
+        let gone: Vec<u32> = self.known.iter_mut().filter_map(gone).collect();
+        for pid in gone {
+            self.end(pid);
+            if !self.lasting.contains(&pid) {
+                self.forget(pid);
+            }
+        }
+        self.finish();
+    }
+
+    /// What a process had is gone with it.
+    fn forget(&mut self, pid: u32) {
+        let exit = Event {
+            pid,
+            time_ns: self.ended_ns,
+            what: What::Exit,
+        };
+        self.growth.take(&exit, &mut self.accounts);
+    }
+
+    /// Ends a window. What lives stays, under numbers that are not the window's; who has ended is let go.
+    pub fn cut(&mut self, window: &Window, older_than: Option<Duration>) -> MemoryCut {
+        let Some(windows) = &mut self.windows else {
+            return MemoryCut::default();
+        };
+        let sites = self.growth.sites();
+        let accounts = &self.accounts;
+        let own = windows
+            .sites
+            .enter(window, |site| sites.contains(&site) || accounts.has_something(site));
+        let number = |site: SiteId| own.get(site as usize).copied().unwrap_or(site);
+        self.growth.cut(&number, &mut self.accounts);
+        for known in self.known.values_mut() {
+            known
+                .files
+                .iter_mut()
+                .for_each(|(_, share)| share.site = number(share.site));
+            known.copies.iter_mut().for_each(|(site, _)| *site = number(*site));
+        }
+        let totals = self.accounts.cut();
+        let aged = older_than.map(|age| {
+            let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            (age, self.growth.live_older_than(self.ended_ns, age_ns))
+        });
+        let lost = self.growth.lost();
+        let known = &self.known;
+        let processes = self.order.iter().filter_map(|pid| Some((*pid, known.get(pid)?)));
+        let cut = MemoryCut::new(totals, aged, processes, lost - windows.lost, &windows.sites);
+        windows.lost = lost;
+        windows.cut_ns = self.ended_ns;
+
+        // Who has ended has been told of.
+        let mut ended = Vec::new();
+        for (&pid, known) in &mut self.known {
+            known.before = known.after;
+            known.started = false;
+            known.files = Vec::new();
+            known.copies = Vec::new();
+            if known.exited && self.lasting.remove(&pid) {
+                ended.push(pid);
+            }
+        }
+        ended.into_iter().for_each(|pid| self.forget(pid));
+        self.known.retain(|_, known| !known.exited);
+        let known = &self.known;
+        self.close.retain(|pid| known.contains_key(pid));
+        self.order.retain(|pid| self.known.contains_key(pid));
+        if self.known.capacity() > 4 * self.known.len().max(1024) {
+            self.known.shrink_to_fit();
+            self.order.shrink_to_fit();
+        }
+        let sites = self.growth.sites();
+        self.accounts.let_go(|site| sites.contains(&site));
+        if let Some(windows) = &mut self.windows {
+            windows
+                .sites
+                .keep(|site| self.accounts.has(site) || sites.contains(&site));
+        }
+        cut
+    }
+
+    /// Sites that have something, where the recording is cut into windows.
+    pub fn sites(&self) -> usize {
+        self.windows.as_ref().map_or(0, |windows| windows.sites.len())
     }
 
     /// Processes in the order in which they came.

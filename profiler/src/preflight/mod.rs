@@ -72,7 +72,8 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     if let Target::Pids(pids) = &config.target {
         for &pid in pids {
             target::check_pid(pid, roots)?;
-            if config.memory.is_some() || config.calls.is_some() {
+            let wants_python = config.memory.is_some() || config.calls.is_some() || config.why.is_some();
+            if wants_python || config.sees_marks().is_some() {
                 target::check_program(pid, roots)?;
             }
         }
@@ -85,14 +86,22 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     {
         bail!("--cgroup needs Linux {CGROUP_FILTER_SINCE} or later; this kernel is {version}");
     }
-    if config.waits.is_some()
+    let follows_waits = match (config.wall, &config.waits) {
+        _ if config.why.is_some() => Some("profiler why"),
+        (true, None) => Some("--wall"),
+        // Both: it is looked at, and need not be.
+        (true, Some(_)) => Some("profiler top without --no-waits"),
+        (false, waits) => waits.as_ref().map(|_| "profiler waits"),
+    };
+    if let Some(what) = follows_waits
         && let Some(version) = kernel.filter(|&version| version < TASK_POINTERS_SINCE)
     {
-        bail!("profiler waits needs Linux {TASK_POINTERS_SINCE} or later; this kernel is {version}");
+        bail!("{what} needs Linux {TASK_POINTERS_SINCE} or later; this kernel is {version}");
     }
     let with_cookies = match &config.memory {
         Some(memory) if memory.exact.is_some() => Some("--exact"),
-        _ => config.calls.as_ref().map(|_| "profiler calls"),
+        _ if config.calls.is_some() => Some("profiler calls"),
+        _ => config.sees_marks(),
     };
     if let Some(what) = with_cookies
         && let Some(version) = kernel.filter(|&version| version < COOKIES_SINCE)
@@ -109,6 +118,11 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
         pid_namespace,
         task_pointers: kernel.is_none_or(|version| version >= TASK_POINTERS_SINCE),
     })
+}
+
+/// Whether a process is there and ours to read, where no program in the kernel is needed.
+pub fn check_process(pid: u32, roots: &Roots) -> Result<()> {
+    target::check_pid(pid, roots)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,7 +228,7 @@ fn check_lockdown(roots: &Roots) -> Result<()> {
 }
 
 /// A field of /proc/PID/status. Its first line has the process's name, which need not be UTF-8.
-fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
+pub(crate) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
     let value = status
         .split(|&byte| byte == b'\n')
         .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;

@@ -43,6 +43,11 @@ impl CpuClock {
         }
     }
 
+    /// Whether it stands still between ticks while the process runs.
+    pub fn is_coarse(&self) -> bool {
+        self.threads.is_empty() && self.last_ns > 0 && cpu_time_ns(self.pid) > 0
+    }
+
     /// CPU time so far; what it was if the process is gone.
     pub fn read_ns(&mut self) -> u64 {
         let coarse_ns = cpu_time_ns(self.pid);

@@ -5,23 +5,24 @@
 
 use std::{
     collections::VecDeque,
-    ops::Deref as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    foreign,
     process::{
         file::{ElfHeaders, FileKey, MappedFile},
+        inspector::{Inspected, Inspector},
         maps::{self, MapEntry},
     },
-    python::binary::{PythonBinary, Refusal, inspect},
-    symbolize,
+    python::{
+        binary::{PythonBinary, Refusal},
+        c_library::Musl,
+    },
 };
 
 /// Disk space, or memory of a tmpfs, that files may keep which are deleted while they are open here.
@@ -34,6 +35,11 @@ pub struct FileId(u32);
 impl FileId {
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// An id of a window's own, for a file that nobody need map any more. The others come from below.
+    pub fn of_window(number: u32) -> Self {
+        Self(u32::MAX - number)
     }
 }
 
@@ -48,48 +54,51 @@ pub struct File {
     pub opened: Option<MappedFile>,
     /// `None` if it is no ELF file.
     pub headers: Option<ElfHeaders>,
-    /// Its debug file in the container it was first seen in, which can be gone when names are wanted.
-    pub debug_file: Option<std::fs::File>,
-    pub python: PythonFile,
+    /// Somebody looks into it, or has.
+    asked: bool,
+    inspected: OnceLock<Inspected>,
     /// It was deleted, and kept more than it may.
     let_go: bool,
 }
 
 impl File {
+    /// What is needed of it at once, while the process lives: the file itself, and where its segments lie.
     fn open(serial: u64, pid: u32, entry: &MapEntry) -> Option<Self> {
         let path = entry.path()?.to_owned();
         let opened = MappedFile::open(pid, entry).ok();
         let headers = opened.as_ref().and_then(MappedFile::elf_headers);
-        let python = match opened
-            .as_ref()
-            .filter(|_| headers.is_some())
-            .and_then(|file| file.map().ok())
-        {
-            Some(bytes) => match foreign::parsed(|| inspect(bytes.deref())).unwrap_or(Err(UNREADABLE)) {
-                Ok(binary) => PythonFile::Yes(Arc::new(binary)),
-                Err(Refusal::NotPython) => PythonFile::No,
-                Err(refusal) => PythonFile::Refused(refusal),
-            },
-            None => PythonFile::No,
-        };
-        let debug_file = opened
-            .as_ref()
-            .filter(|_| headers.is_some())
-            .and_then(|file| foreign::parsed(|| symbolize::debug_file_in_container(pid, &path, file.file()))?);
         Some(Self {
             serial,
             path,
+            asked: headers.is_some(),
             opened,
             headers,
-            debug_file,
-            python,
-            let_go: false,
+            ..Self::default()
         })
+    }
+
+    /// Whether there is a CPython in it.
+    pub fn python(&self) -> &PythonFile {
+        match self.inspected.get() {
+            Some(inspected) => &inspected.python,
+            None if self.asked => &ASKED,
+            None => &NONE,
+        }
+    }
+
+    /// What of musl's C library it is, if it is that.
+    pub fn musl(&self) -> Option<Musl> {
+        self.inspected.get()?.musl
+    }
+
+    /// Its debug file in the container it was first seen in, as soon as it was looked for.
+    pub fn debug_file(&self) -> Option<&std::fs::File> {
+        self.inspected.get()?.debug_file.as_ref()
     }
 
     /// What it keeps on its disk only because it is open here.
     fn deleted_bytes(&self) -> u64 {
-        let files = self.opened.iter().map(MappedFile::file).chain(&self.debug_file);
+        let files = self.opened.iter().map(MappedFile::file).chain(self.debug_file());
         let deleted = files
             .filter_map(|file| file.metadata().ok())
             .filter(|metadata| metadata.nlink() == 0);
@@ -99,25 +108,73 @@ impl File {
 
     /// The CPython in it, if there is one that is supported.
     pub fn cpython(&self) -> Option<&Arc<PythonBinary>> {
-        match &self.python {
+        match self.python() {
             PythonFile::Yes(binary) => Some(binary),
-            PythonFile::No | PythonFile::Refused(_) => None,
+            PythonFile::Asked | PythonFile::No | PythonFile::Refused(_) => None,
         }
     }
 }
 
-const UNREADABLE: Refusal = Refusal::Damaged {
-    what: "it cannot be read",
-};
+static ASKED: PythonFile = PythonFile::Asked;
+static NONE: PythonFile = PythonFile::No;
 
 /// Whether there is a CPython in a file.
 #[derive(Clone, Debug, Default)]
 pub enum PythonFile {
     #[default]
     No,
+    /// That is being found out.
+    Asked,
     Yes(Arc<PythonBinary>),
     /// There is one, and it is not supported.
     Refused(Refusal),
+}
+
+/// How long it took to open files and to look at what is in them: meanwhile no samples are taken in.
+#[derive(Clone, Debug)]
+pub struct Looks {
+    pub count: u64,
+    pub all: Duration,
+    pub longest: Duration,
+    /// By the power of two of its nanoseconds, in quarters.
+    quarters: [u64; 4 * 64],
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            all: Duration::ZERO,
+            longest: Duration::ZERO,
+            quarters: [0; 4 * 64],
+        }
+    }
+}
+
+impl Looks {
+    fn note(&mut self, took: Duration) {
+        self.count += 1;
+        self.all += took;
+        self.longest = self.longest.max(took);
+        let ns = took.as_nanos() as f64;
+        let quarter = (4.0 * ns.max(1.0).log2()) as usize;
+        if let Some(count) = self.quarters.get_mut(quarter) {
+            *count += 1;
+        }
+    }
+
+    /// What half of them took at most, to a fifth.
+    pub fn median(&self) -> Duration {
+        if self.count == 0 {
+            return Duration::ZERO;
+        }
+        let mut left = self.count.div_ceil(2);
+        let reached = self.quarters.iter().position(|&count| {
+            left = left.saturating_sub(count);
+            left == 0
+        });
+        Duration::from_nanos(reached.map_or(0.0, |quarter| 2f64.powf((quarter + 1) as f64 / 4.0)) as u64)
+    }
 }
 
 /// How long the kernel side may still look up a file that no process maps any more, as in `unwind::store`.
@@ -134,6 +191,10 @@ pub struct Files {
     /// Ids that are free, and since when.
     free: VecDeque<(Instant, FileId)>,
     opened: u64,
+    /// How long that took.
+    pub looks: Looks,
+    /// Who looks into them, if it is not whoever asks.
+    inspector: Option<Inspector>,
     /// In the place of one that is not known.
     none: File,
 }
@@ -149,12 +210,47 @@ impl Files {
             return Some(id);
         }
         self.opened += 1;
-        let file = File::open(self.opened, pid, entry)?;
+        let began = Instant::now();
+        let file = Arc::new(File::open(self.opened, pid, entry)?);
         // It could not be opened before, or has never been seen.
         let id = known.unwrap_or_else(|| self.free_id(Instant::now()));
-        self.files[id.index()] = Some(Arc::new(file));
+        let is_asked = |inspector: &mut Inspector| inspector.ask(id, Arc::clone(&file), pid);
+        if file.asked && !self.inspector.as_mut().is_some_and(is_asked) {
+            file.inspected.get_or_init(|| Inspected::of(&file, pid));
+        }
+        self.looks.note(began.elapsed());
+        self.files[id.index()] = Some(file);
         self.ids.insert(key, id);
         Some(id)
+    }
+
+    /// From now on files are looked into by another thread, and nobody waits for it.
+    pub fn inspect_elsewhere(&mut self) -> std::io::Result<()> {
+        self.inspector = Some(Inspector::start()?);
+        Ok(())
+    }
+
+    /// How many files are being looked into.
+    pub fn asked(&self) -> usize {
+        self.inspector.as_ref().map_or(0, Inspector::waiting)
+    }
+
+    /// Takes in what was found out. Returns the files that have a CPython in them, or one that is refused, or are musl.
+    pub fn take_inspected(&mut self) -> Vec<FileId> {
+        let mut found = Vec::new();
+        while let Some(answer) = self.inspector.as_mut().and_then(Inspector::take_next) {
+            let file = self.files.get(answer.id.index()).and_then(Option::as_deref);
+            // Else it is gone, and another has its id.
+            let Some(file) = file.filter(|file| file.serial == answer.serial) else {
+                continue;
+            };
+            if !matches!(answer.inspected.python, PythonFile::No) || answer.inspected.musl.is_some() {
+                found.push(answer.id);
+            }
+            // Nobody else sets it.
+            let _ = file.inspected.set(answer.inspected);
+        }
+        found
     }
 
     fn free_id(&mut self, now: Instant) -> FileId {
@@ -223,7 +319,14 @@ impl Files {
             serial: file.serial,
             path: file.path.clone(),
             headers: file.headers.clone(),
-            python: file.python.clone(),
+            asked: file.asked,
+            inspected: file.inspected.get().map_or_else(OnceLock::new, |inspected| {
+                OnceLock::from(Inspected {
+                    python: inspected.python.clone(),
+                    debug_file: None,
+                    musl: inspected.musl,
+                })
+            }),
             let_go: true,
             ..File::default()
         }));
@@ -324,6 +427,48 @@ mod tests {
             "the kernel side may be looking it up"
         );
         assert_eq!(files.free_id(now + GRACE), a);
+    }
+
+    #[test]
+    fn what_is_in_a_file_is_found_out_elsewhere_and_not_taken_for_anothers() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = Files::default();
+        files.inspect_elsewhere().unwrap();
+        let path = |name| directory.path().join(name);
+        let elf = fs::read("/bin/true").unwrap();
+        let ids = ["a", "b"].map(|name| {
+            fs::write(path(name), &elf).unwrap();
+            files.foresee(&path(name)).unwrap()
+        });
+        let text = foreseen(&mut files, directory.path(), "text");
+        assert!(matches!(files.get(text).python(), PythonFile::No), "it is no ELF file");
+        assert_eq!(files.asked(), 2);
+        // A window has the first; the second is gone, and its id another's.
+        let held = files.share(ids[0]).unwrap();
+        assert!(matches!(held.python(), PythonFile::Asked));
+        files.keep(&FxHashSet::from_iter([ids[0], text]), Instant::now() - 2 * GRACE);
+        fs::write(path("c"), &elf).unwrap();
+        assert_eq!(files.foresee(&path("c")), Some(ids[1]));
+        while files.asked() > 0 {
+            assert!(files.take_inspected().is_empty(), "neither is a CPython");
+            std::thread::yield_now();
+        }
+        assert!(matches!(held.python(), PythonFile::No));
+        assert!(matches!(files.get(ids[1]).python(), PythonFile::No));
+    }
+
+    #[test]
+    fn half_of_the_files_were_looked_at_within_the_median() {
+        let mut looks = Looks::default();
+        assert_eq!(looks.median(), Duration::ZERO);
+        for ms in [1, 1, 1, 8, 100] {
+            looks.note(Duration::from_millis(ms));
+        }
+        assert!((1.0..1.2).contains(&(looks.median().as_secs_f64() * 1e3)), "{looks:?}");
+        looks.note(Duration::from_millis(8));
+        looks.note(Duration::from_millis(8));
+        assert!((8.0..9.6).contains(&(looks.median().as_secs_f64() * 1e3)), "{looks:?}");
+        assert_eq!(looks.longest, Duration::from_millis(100));
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! Anybody may create such a file for somebody else's pid. As in perf, only one of the program's own user or of root is
 //! believed; and it must not be older than the program, which would make it that of another with the same pid.
 
+mod held;
+
 use std::{
     collections::BTreeMap,
     fmt, fs,
@@ -24,6 +26,7 @@ use std::{
 
 use thiserror::Error;
 
+use self::held::Held;
 use super::root::{LastLink, Root, open_regular};
 
 /// A program that generates code for days writes hundreds of megabytes, nearly all of it about code that is gone. At
@@ -52,6 +55,7 @@ pub struct PerfMap {
     /// By address, none overlapping another.
     entries: BTreeMap<u64, Entry>,
     name_bytes: usize,
+    held: Held,
     is_truncated: bool,
     /// It was read before, by us or for the parent.
     is_again: bool,
@@ -139,16 +143,17 @@ impl PerfMap {
         if started_at(pid).is_some_and(|started| modified + CLOCK_SLACK < started) {
             return Err(PerfMapError::Stale { pid, path });
         }
-        Ok(Self::new(file))
+        Ok(Self::new(file, metadata.uid()))
     }
 
-    pub(crate) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File, owner: u32) -> Self {
         Self {
             file,
             read_bytes: 0,
             inside_dropped_line: false,
             entries: BTreeMap::new(),
             name_bytes: 0,
+            held: Held::new(owner),
             is_truncated: false,
             is_again: false,
         }
@@ -160,10 +165,9 @@ impl PerfMap {
     /// # Errors
     /// If we have no descriptor left.
     pub fn for_child(&self) -> io::Result<Self> {
-        Ok(Self {
-            is_again: true,
-            ..Self::new(self.file.try_clone()?)
-        })
+        let mut child = Self::new(self.file.try_clone()?, self.held.owner());
+        child.is_again = true;
+        Ok(child)
     }
 
     /// Reads what was written since the last time.
@@ -235,6 +239,7 @@ impl PerfMap {
 
     fn start_over(&mut self, at: u64) {
         self.entries.clear();
+        self.held.give_all();
         self.name_bytes = 0;
         self.read_bytes = at;
         self.inside_dropped_line = false;
@@ -264,6 +269,7 @@ impl PerfMap {
             && let Some(entry) = self.entries.remove(&inside)
         {
             self.name_bytes -= entry.name.len();
+            self.held.give(entry.name.len());
             if entry.end > end {
                 self.put(end, entry.end, entry.name);
             }
@@ -273,7 +279,7 @@ impl PerfMap {
     fn put(&mut self, start: u64, end: u64, name: Rc<str>) {
         // Halves of one entry share their name, and it counts twice.
         let name_bytes = self.name_bytes.saturating_add(name.len());
-        if self.entries.len() >= MOST_ENTRIES || name_bytes > MOST_NAME_BYTES {
+        if self.entries.len() >= MOST_ENTRIES || name_bytes > MOST_NAME_BYTES || !self.held.take(name.len()) {
             self.is_truncated = true;
             return;
         }
@@ -401,7 +407,7 @@ mod tests {
     fn read(text: impl AsRef<[u8]>) -> PerfMap {
         let mut file = tempfile::tempfile().expect("file");
         file.write_all(text.as_ref()).expect("write");
-        let mut map = PerfMap::new(file);
+        let mut map = PerfMap::new(file, 0);
         map.refresh().expect("read");
         map
     }
@@ -463,7 +469,7 @@ mod tests {
     #[test]
     fn a_growing_file_is_read_on_and_a_line_only_when_it_is_whole() {
         let file = tempfile::NamedTempFile::new().expect("file");
-        let mut map = PerfMap::new(file.reopen().expect("open"));
+        let mut map = PerfMap::new(file.reopen().expect("open"), 0);
         let mut writer = file.reopen().expect("open");
         writer.write_all(b"1000 10 f\n2000 10 g").expect("write");
         map.refresh().expect("read");
@@ -517,7 +523,7 @@ mod tests {
         writer
             .write_all(b"1000 10 old\n2000 10 between\n3000 10 new\n")
             .expect("write");
-        let mut map = PerfMap::new(file.reopen().expect("open"));
+        let mut map = PerfMap::new(file.reopen().expect("open"), 0);
         map.refresh_up_to(20).expect("read");
         assert!(map.is_truncated());
         let names = |map: &PerfMap| [0x1000, 0x2000, 0x3000].map(|address| map.find(address).map(str::to_owned));

@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
-use profiler_common::python::PythonProcess;
+use profiler_common::python::{LAYOUT_MUSL, PythonProcess};
 
 use super::{files::FileId, table::Mapping};
-use crate::python::{binary::PythonBinary, memory::ReadMemory, object::ObjectLayout, thread_names::ThreadNames};
+use crate::python::{
+    binary::PythonBinary, c_library::Musl, memory::ReadMemory, object::ObjectLayout, thread_lookup::ThreadLookup,
+    thread_names::ThreadNames,
+};
 
 /// Further ones that are told apart.
 pub const MOST_OTHERS: usize = 8;
@@ -35,6 +38,26 @@ impl PythonIn {
         }
     }
 
+    /// The process has mapped musl's library: what its file expects does not matter then.
+    pub fn use_musl(&mut self, musl: Musl) {
+        ThreadLookup::use_musl(&mut self.facts, musl);
+    }
+
+    /// Where in a thread's own block of the C library its number lies.
+    pub fn thread_number(&self) -> u64 {
+        /// `offsetof(struct pthread, tid)`, glibc 2.31 – 2.41 on x86-64.
+        const GLIBC: u64 = 0x2d0;
+        match self.is_on_musl() {
+            false => GLIBC,
+            true => Musl::THREAD_NUMBER,
+        }
+    }
+
+    /// Whether the process's C library is musl.
+    pub fn is_on_musl(&self) -> bool {
+        self.facts.flags & LAYOUT_MUSL != 0
+    }
+
     /// Where its threads have the names that the program gives them, if that is known.
     pub fn thread_names(&self) -> Option<ThreadNames> {
         Some(ThreadNames {
@@ -50,7 +73,7 @@ impl PythonIn {
     }
 
     /// Whether it has an interpreter: a library that is only linked in has none. `None` if that cannot be read.
-    pub(super) fn is_in_use(&self, memory: &dyn ReadMemory) -> Option<bool> {
+    pub fn is_in_use(&self, memory: &dyn ReadMemory) -> Option<bool> {
         let head = u64::from(self.binary.layout.interpreter.head);
         let first = memory.read_u64(self.runtime().wrapping_add(head))?;
         Some(first != 0)

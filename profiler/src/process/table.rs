@@ -1,6 +1,12 @@
 //! The processes of a recording and what is known of each.
 
-use std::{mem, ops::Range, path::Path, sync::Arc};
+use std::{
+    mem,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use profiler_common::{
     python::{CodeKey, LAYOUT_ENTRY_FLAG, LAYOUT_HEAP_FRAMES},
@@ -21,9 +27,10 @@ use crate::{
         pythons::{MOST_OTHERS, OtherPython, Part, PythonIn, Used},
         threads::Threads,
     },
-    python::{binary::PythonBinary, codes::CodeId, memory::ProcessMemory},
+    python::{binary::PythonBinary, c_library::Musl, codes::CodeId, memory::ProcessMemory},
     recording::SampleOf,
     unwind,
+    window::Counted,
 };
 
 /// A code object in a process: where it is, and which of those that come to lie there.
@@ -62,6 +69,8 @@ pub struct Process {
     /// What it ran when it was first sampled, or what its parent did.
     command: Option<Command>,
     command_is_own: bool,
+    /// When it was looked up first, and last.
+    command_read: Option<(Instant, Instant)>,
     /// Executable mappings by address, none overlapping another.
     mappings: Vec<Mapping>,
     /// How many it has made since we looked which of them it still has: nobody tells us of those that go.
@@ -79,6 +88,8 @@ pub struct Process {
     /// The `greenlet` module (gevent, eventlet), if it has loaded it: below the first function of a greenlet a thread's
     /// native stack holds what belongs to others, or nobody.
     pub greenlets: Option<FileId>,
+    /// Its C library, if that is musl.
+    musl: Option<Musl>,
     /// Its code objects.
     codes: FxHashMap<CodeAt, CodeId>,
     /// Those that user space did not find there either.
@@ -89,7 +100,7 @@ pub struct Process {
     /// Stacks that the kernel side has sent for it, and takes for known.
     pub stacks: Vec<StackKey>,
     /// What was counted since it was last resolved.
-    pub counts: FxHashMap<SampleOf, u64>,
+    pub counts: FxHashMap<SampleOf, Counted>,
     /// Who got memory since it was last resolved.
     pub sites: FxHashMap<SampleOf, SiteId>,
 }
@@ -130,6 +141,7 @@ impl Process {
             cgroup_is_own: false,
             command: None,
             command_is_own: false,
+            command_read: None,
             mappings: Vec::new(),
             mapped: 0,
             perf_map: None,
@@ -139,6 +151,7 @@ impl Process {
             python: None,
             other_pythons: Vec::new(),
             greenlets: None,
+            musl: None,
             codes: FxHashMap::default(),
             unreadable_codes: FxHashSet::default(),
             threads: Threads::default(),
@@ -198,7 +211,22 @@ impl Process {
         if (!mem::replace(&mut self.command_is_own, true) || again)
             && let Some(command) = command::of(self.pid)
         {
+            let now = Instant::now();
+            let first = self.command_read.map_or(now, |(first, _)| first);
+            self.command_read = Some((first, now));
             self.command = Some(command);
+        }
+    }
+
+    /// The same at the end of a window, of which there may be many: at each at first, and later once in ten seconds.
+    pub fn look_at_command_now_and_then(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(10);
+        let is_due = self.command_read.is_none_or(|(first, last)| {
+            let known = last.duration_since(first) / 2;
+            last.elapsed() >= known.min(LONGEST)
+        });
+        if is_due {
+            self.look_at_command(true);
         }
     }
 
@@ -268,10 +296,19 @@ impl Process {
         self.codes.iter().map(|(at, &code)| (at.address, code))
     }
 
-    /// What the kernel side has its code objects under.
-    pub fn code_keys(&self) -> impl Iterator<Item = CodeKey> {
+    /// Its code objects, and what the kernel side has them under.
+    pub fn code_keys(&self) -> impl Iterator<Item = (CodeAt, CodeKey)> {
         let key = |at: &CodeAt| CodeKey::identified(at.address, self.instance, (at.fingerprint >> 32) as u32);
-        self.codes.keys().map(key)
+        self.codes.keys().map(move |at| (*at, key(at)))
+    }
+
+    /// Forgets these code objects.
+    pub fn let_go(&mut self, goes: impl Fn(&CodeAt) -> bool) {
+        self.codes.retain(|at, _| !goes(at));
+        self.unreadable_codes.clear();
+        if self.codes.capacity() > 4 * self.codes.len().max(256) {
+            self.codes.shrink_to_fit();
+        }
     }
 
     /// Forgets all code objects but these.
@@ -342,11 +379,34 @@ impl Process {
         };
         self.insert(mapping);
         self.mapped = self.mapped.saturating_add(1);
+        if let Some(musl) = file.and_then(|id| files.get(id).musl()) {
+            self.meet_musl(musl);
+        }
         if let (Some(id), Some(bias)) = (file, bias)
-            && let PythonFile::Yes(binary) = &files.get(id).python
+            && let PythonFile::Yes(binary) = files.get(id).python()
         {
             self.meet_python(id, binary, bias);
         }
+    }
+
+    /// It is known now what is in a file. Returns whether it has that mapped.
+    fn look_again(&mut self, files: &Files, id: FileId) -> bool {
+        let of_it = |mapping: &&Mapping| mapping.file == Some(id);
+        let biases: Vec<u64> = (self.mappings.iter().filter(of_it))
+            .filter(|mapping| !mapping.generated)
+            .map(|mapping| mapping.to_file.wrapping_neg())
+            .collect();
+        if let Some(musl) = files.get(id).musl()
+            && !biases.is_empty()
+        {
+            self.meet_musl(musl);
+        }
+        if let PythonFile::Yes(binary) = files.get(id).python() {
+            for &bias in &biases {
+                self.meet_python(id, binary, bias);
+            }
+        }
+        !biases.is_empty()
     }
 
     fn meet_python(&mut self, file: FileId, binary: &Arc<PythonBinary>, bias: u64) {
@@ -358,11 +418,24 @@ impl Process {
         if known.any(is_known) {
             return;
         }
-        let python = PythonIn::new(file, binary, bias, self.instance);
+        let mut python = PythonIn::new(file, binary, bias, self.instance);
+        if let Some(musl) = self.musl {
+            python.use_musl(musl);
+        }
         if self.python.is_none() {
             self.python = Some(python);
         } else if self.other_pythons.len() < MOST_OTHERS {
             self.other_pythons.push(OtherPython::new(python));
+        }
+    }
+
+    /// It is the program's loader as well, so that a program has it before it has a libpython. What was there before us is
+    /// met by address.
+    fn meet_musl(&mut self, musl: Musl) {
+        self.musl = Some(musl);
+        let others = self.other_pythons.iter_mut().map(|other| &mut other.python);
+        for python in self.python.iter_mut().chain(others) {
+            python.use_musl(musl);
         }
     }
 
@@ -415,7 +488,7 @@ impl Process {
 }
 
 /// `greenlet/_greenlet.cpython-312-x86_64-linux-gnu.so`; before greenlet 1.0 `greenlet.cpython-38-…so`.
-fn is_greenlet_module(entry: &MapEntry) -> bool {
+pub fn is_greenlet_module(entry: &MapEntry) -> bool {
     let name = entry.path().and_then(|path| path.file_name()?.to_str());
     name.is_some_and(|name| name.starts_with("_greenlet.") || name.starts_with("greenlet."))
 }
@@ -507,6 +580,7 @@ impl Table {
                     python,
                     other_pythons: parent.other_pythons.clone(),
                     greenlets: parent.greenlets,
+                    musl: parent.musl,
                     codes: parent.codes.clone(),
                     ..Process::new(pid, instance, parent.comm.clone())
                 }
@@ -532,6 +606,18 @@ impl Table {
             return;
         };
         process.map(files, entry);
+    }
+
+    /// It is known now what is in a file. Returns the processes that have it mapped and had no CPython until now.
+    pub fn look_again(&mut self, files: &Files, id: FileId) -> Vec<u32> {
+        let mut pids = Vec::new();
+        for process in self.processes.values_mut() {
+            let had_python = process.python.is_some();
+            if process.look_again(files, id) && !had_python {
+                pids.push(process.pid);
+            }
+        }
+        pids
     }
 
     pub fn remove(&mut self, pid: u32) -> Option<Process> {

@@ -16,11 +16,19 @@ pub type ThreadId = u32;
 /// After a new thread was met, and at most.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// If none is new: a program may call a thread something else.
+const WAIT_FOR_OTHER_NAMES: Duration = Duration::from_secs(5);
+/// Names of threads that were not met yet.
+const MOST_FORESEEN: usize = 1024;
+/// Most programs name a thread as it begins, or never.
+const MORE_RARELY: u32 = 8;
 
 #[derive(Debug)]
 pub struct Threads {
     /// By number and by the kernel's name, which can change.
     met: BTreeMap<(u32, [u8; COMM_BYTES]), ThreadId>,
+    /// What the program called those that it had when it was asked, by number. One that is met later is none that is new.
+    foreseen: FxHashMap<u32, Box<str>>,
     /// When to ask next, by our clock.
     next_ns: u64,
     wait: Duration,
@@ -32,6 +40,7 @@ impl Default for Threads {
     fn default() -> Self {
         Self {
             met: BTreeMap::new(),
+            foreseen: FxHashMap::default(),
             next_ns: 0,
             wait: SHORTEST_WAIT,
             is_nested: None,
@@ -40,13 +49,24 @@ impl Default for Threads {
 }
 
 impl Threads {
-    /// Which one a sample is of; `new` numbers one that was not met before.
-    pub fn meet(&mut self, tid: u32, comm: [u8; COMM_BYTES], new: impl FnOnce() -> ThreadId) -> ThreadId {
+    /// Which one a sample is of; `new` numbers one that was not met before, and gets its name if the program has told it.
+    pub fn meet(&mut self, tid: u32, comm: [u8; COMM_BYTES], new: impl FnOnce(Option<&str>) -> ThreadId) -> ThreadId {
         *self.met.entry((tid, comm)).or_insert_with(|| {
-            self.next_ns = 0;
-            self.wait = SHORTEST_WAIT;
-            new()
+            let name = self.foreseen.get(&tid).map(|name| &**name);
+            if name.is_none() {
+                self.next_ns = 0;
+                self.wait = SHORTEST_WAIT;
+            }
+            new(name)
         })
+    }
+
+    /// What the program calls its threads, by the number that each has inside.
+    pub fn foresee(&mut self, names: impl Iterator<Item = (u32, Box<str>)>) {
+        // Elsewhere, numbers inside are others'.
+        if self.is_nested == Some(false) {
+            self.foreseen = names.take(MOST_FORESEEN).collect();
+        }
     }
 
     /// A thread has ended. Its number may come back as another's.
@@ -56,6 +76,7 @@ impl Threads {
         for key in gone {
             self.met.remove(&key);
         }
+        self.foreseen.remove(&tid);
     }
 
     /// How many are known.
@@ -79,10 +100,13 @@ impl Threads {
         !self.met.is_empty() && now_ns >= self.next_ns
     }
 
-    /// It was asked.
-    pub fn asked(&mut self, now_ns: u64) {
+    /// It was asked. `knew_all`: it knew every thread that was met, so there is none left that it has yet to name.
+    pub fn asked(&mut self, now_ns: u64, knew_all: bool) {
+        if knew_all {
+            self.wait = self.wait.max(WAIT_FOR_OTHER_NAMES);
+        }
         self.next_ns = now_ns.saturating_add(u64::try_from(self.wait.as_nanos()).unwrap_or(u64::MAX));
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        self.wait = (self.wait * MORE_RARELY).min(LONGEST_WAIT);
     }
 
     /// Those that live, by the number that each has inside.
@@ -123,7 +147,7 @@ mod tests {
         let mut threads = Threads::default();
         let mut last = 0;
         let mut meet = |threads: &mut Threads, tid, name| {
-            threads.meet(tid, comm(name), || {
+            threads.meet(tid, comm(name), |_| {
                 last += 1;
                 last
             })
@@ -145,16 +169,43 @@ mod tests {
     fn one_is_asked_about_soon_and_then_ever_more_rarely() {
         let mut threads = Threads::default();
         assert!(!threads.is_due(0), "nobody was met");
-        threads.meet(7, comm("a"), || 0);
+        threads.meet(7, comm("a"), |_| 0);
         let mut asked = 0;
         for now_ms in 0..600_000 {
             if threads.is_due(now_ms * 1_000_000) {
-                threads.asked(now_ms * 1_000_000);
+                threads.asked(now_ms * 1_000_000, false);
                 asked += 1;
             }
         }
-        assert_eq!(asked, 20, "in ten minutes");
-        threads.meet(8, comm("a"), || 1);
+        assert_eq!(asked, 14, "in ten minutes");
+        threads.meet(8, comm("a"), |_| 1);
         assert!(threads.is_due(600_000 * 1_000_000), "a new one");
+        threads.asked(0, true);
+        let soon_ns = u64::try_from(SHORTEST_WAIT.as_nanos()).unwrap();
+        assert!(
+            !threads.is_due(soon_ns) && threads.is_due(100 * soon_ns),
+            "all are known"
+        );
+    }
+
+    #[test]
+    fn a_thread_whose_name_was_told_before_it_was_met_is_not_asked_about_until_it_ends() {
+        let mut threads = Threads::default();
+        let own = std::process::id();
+        threads.meet(7, comm("a"), |_| 0);
+        threads.inside(own);
+        threads.foresee([(8, "worker".into())].into_iter());
+        threads.asked(1_000_000, true);
+        let told = |threads: &mut Threads, tid| {
+            let mut told = None;
+            threads.meet(tid, comm("a"), |name| {
+                told = name.map(str::to_owned);
+                1
+            });
+            (told, threads.is_due(1_000_001))
+        };
+        assert_eq!(told(&mut threads, 8), (Some("worker".to_owned()), false));
+        threads.end(8);
+        assert_eq!(told(&mut threads, 8), (None, true), "another one of that number");
     }
 }

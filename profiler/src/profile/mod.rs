@@ -1,12 +1,21 @@
 //! The one profile model: stacks with values, and nothing about where they came from.
 //!
-//! A [`Profile`] knows neither BPF nor processes nor time; sources add stacks to it and writers (`report`) read it.
+//! A [`Profile`] knows neither BPF nor processes; sources add stacks to it and writers (`report`) read it. When samples were
+//! it knows to a slice of the recording, if their source does ([`timeline`]).
 //! Everything that repeats is interned **by value**, so two things are the same exactly if their ids are.
 
 use std::hash::Hash;
 
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
+
+mod exactness;
+mod sources;
+pub mod timeline;
+
+pub use exactness::Squares;
+pub use sources::Sources;
+use timeline::Timeline;
 
 /// What one number of a sample counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +123,8 @@ pub struct Labels {
     pub cgroup: StringId,
     /// The id or name of its container; empty if it is in none.
     pub container: StringId,
+    /// The task of asyncio that ran, by its coroutine ([`crate::task`]); empty where none is known to.
+    pub task: StringId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -136,11 +147,16 @@ pub struct Profile {
     pub duration_ns: i64,
     /// Lines about how the profile was made (command, losses, cost), kept by formats that have room for them.
     pub comments: Vec<String>,
+    /// What `why` found, if that made it, as the comment that keeps it in pprof (`report::why::stored`).
+    pub findings: Option<String>,
+    /// Source files, if they were asked for (`--with-source`).
+    pub sources: Sources,
     strings: IndexSet<Box<str>, FxBuildHasher>,
     mappings: IndexSet<Mapping, FxBuildHasher>,
     frames: IndexSet<Frame, FxBuildHasher>,
     stacks: IndexSet<Box<[FrameId]>, FxBuildHasher>,
     samples: IndexMap<SampleKey, Box<[i64]>, FxBuildHasher>,
+    timeline: Option<Timeline>,
 }
 
 impl Profile {
@@ -154,11 +170,28 @@ impl Profile {
             started_at_ns: 0,
             duration_ns: 0,
             comments: Vec::new(),
+            findings: None,
+            sources: Sources::default(),
             strings,
             mappings: IndexSet::default(),
             frames: IndexSet::default(),
             stacks: IndexSet::default(),
             samples: IndexMap::default(),
+            timeline: None,
+        }
+    }
+
+    /// A profile of the same recording that has no samples yet.
+    pub fn emptied(&self) -> Self {
+        Self {
+            default_type: self.default_type,
+            started_at_ns: self.started_at_ns,
+            duration_ns: self.duration_ns,
+            comments: self.comments.clone(),
+            findings: self.findings.clone(),
+            sources: self.sources.clone(),
+            timeline: self.timeline.as_ref().map(|timeline| Timeline::new(timeline.slice_ns)),
+            ..Self::new(self.sample_types.clone(), self.period)
         }
     }
 
@@ -189,22 +222,56 @@ impl Profile {
         }
     }
 
-    /// Adds `values` (one per sample type) to what was counted for `key` before.
+    /// Adds `values` (one per sample type) to what was counted for `key` before. Whether nothing was.
     ///
     /// # Panics
     /// If the number of values differs from the number of sample types: a bug of the source, not of the data.
-    pub fn add(&mut self, key: SampleKey, values: &[i64]) {
+    pub fn add(&mut self, key: SampleKey, values: &[i64]) -> bool {
+        self.add_at(key, values).1
+    }
+
+    /// As [`add`](Self::add); also the place of the sample among all.
+    pub fn add_at(&mut self, key: SampleKey, values: &[i64]) -> (u32, bool) {
         assert_eq!(values.len(), self.sample_types.len(), "one value per sample type");
-        match self.samples.get_mut(&key) {
-            Some(sums) => {
+        match self.samples.get_full_mut(&key) {
+            Some((place, _, sums)) => {
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = sum.saturating_add(*value);
                 }
+                (to_u32(place), false)
             }
-            None => {
-                self.samples.insert(key, values.into());
-            }
+            None => (to_u32(self.samples.insert_full(key, values.into()).0), true),
         }
+    }
+
+    /// Takes in all that another profile has met, but not its samples: what they are called here is told.
+    pub fn translated(&mut self, other: &Self) -> Translated {
+        let strings: Vec<StringId> = other.strings().map(|string| self.intern_string(string)).collect();
+        let mappings: Vec<MappingId> = (other.mappings.iter())
+            .map(|mapping| {
+                self.intern_mapping(Mapping {
+                    path: strings[mapping.path.index()],
+                    build_id: strings[mapping.build_id.index()],
+                })
+            })
+            .collect();
+        let frames: Vec<FrameId> = (other.frames.iter())
+            .map(|frame| {
+                self.intern_frame(Frame {
+                    function: strings[frame.function.index()],
+                    file: strings[frame.file.index()],
+                    mapping: frame.mapping.map(|mapping| mappings[mapping.index()]),
+                    ..frame.clone()
+                })
+            })
+            .collect();
+        let stacks = (other.stacks.iter())
+            .map(|stack| {
+                let stack: Vec<FrameId> = stack.iter().map(|frame| frames[frame.index()]).collect();
+                self.intern_stack(&stack)
+            })
+            .collect();
+        Translated { strings, stacks }
     }
 
     pub fn string(&self, id: StringId) -> &str {
@@ -247,6 +314,13 @@ impl Profile {
         self.samples.iter().map(|(key, values)| (key, &**values))
     }
 
+    /// The sample at a place in that order.
+    pub fn sample(&self, place: u32) -> Option<(&SampleKey, &[i64])> {
+        self.samples
+            .get_index(place as usize)
+            .map(|(key, values)| (key, &**values))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
@@ -254,6 +328,42 @@ impl Profile {
     /// Sum of the values of sample type `index` over all samples.
     pub fn total(&self, index: usize) -> i64 {
         self.samples.values().map(|values| values[index]).sum()
+    }
+}
+
+/// What one profile's ids are in another.
+#[derive(Debug)]
+pub struct Translated {
+    strings: Vec<StringId>,
+    stacks: Vec<StackId>,
+}
+
+impl Translated {
+    pub fn key(&self, key: &SampleKey) -> SampleKey {
+        let string = |id: StringId| self.strings[id.index()];
+        let Labels {
+            pid,
+            tid,
+            comm,
+            command,
+            thread,
+            cgroup,
+            container,
+            task,
+        } = key.labels;
+        SampleKey {
+            stack: self.stacks[key.stack.index()],
+            labels: Labels {
+                pid,
+                tid,
+                comm: string(comm),
+                command: string(command),
+                thread: string(thread),
+                cgroup: string(cgroup),
+                container: string(container),
+                task: string(task),
+            },
+        }
     }
 }
 
@@ -280,6 +390,7 @@ mod tests {
             thread: Profile::EMPTY,
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,
+            task: Profile::EMPTY,
         }
     }
 

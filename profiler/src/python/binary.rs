@@ -8,6 +8,7 @@ use std::{cmp::Reverse, ops::Range};
 use iced_x86::{Decoder, DecoderOptions, OpKind};
 use profiler_common::python::{ChainGap, LAYOUT_GENERATION_IS_GLOBAL, LAYOUT_GENERATION_IS_VERSION, PythonProcess};
 
+use super::c_library::Musl;
 use super::chain_gaps::{self, EvalCode};
 use super::code_numbers::{self, NextNumber};
 use super::eval_loop::{self, NoEvalLoop};
@@ -30,6 +31,8 @@ pub struct PythonBinary {
     /// `PyCode_Type`.
     pub code_type: u64,
     pub thread_lookup: ThreadLookup,
+    /// It expects musl, or has it in itself. Which C library a process has is decided by what it has mapped.
+    pub musl: Option<Musl>,
     /// The machine code of the evaluation loop, in order of address. Empty if it was not found, and then
     /// [`PythonBinary::no_eval_loop`] says why: Python and native frames cannot be merged, but both are right.
     pub eval_loop: Vec<Range<u64>>,
@@ -60,7 +63,9 @@ pub enum Refusal {
     FreeThreaded { version: Version },
     #[error("CPython {version} is a debug build (--with-pydebug), which is not supported")]
     DebugBuild { version: Version },
-    #[error("CPython {version} with the C library musl is not supported yet")]
+    #[error("a CPython in a static executable without symbols, which is not supported")]
+    NoSymbols,
+    #[error("CPython {version} with the C library musl is not supported yet (3.8 to 3.14 are)")]
     Musl { version: Version },
     #[error("looks like a CPython but is damaged: {what}")]
     Damaged { what: &'static str },
@@ -79,6 +84,8 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         .ok_or_else(|| match image.symbol("pypy_execute_source") {
             // Its embedding API (seen in libpypy3.9-c.so 7.3.11, whose C API is called `PyPy…`).
             Some(_) => Refusal::PyPy,
+            // The section that `_PyRuntime` is in (3.8 – 3.14).
+            None if !image.has_names() && image.section(".PyRuntime").is_some() => Refusal::NoSymbols,
             None => Refusal::NotPython,
         })?;
     let version = version(&image)?;
@@ -97,14 +104,14 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
     if is_debug_build(&image) {
         return Err(Refusal::DebugBuild { version });
     }
-    // The kernel side finds a pthread key where glibc keeps it.
-    if image.needs("libc.musl-") {
-        return Err(Refusal::Musl { version });
-    }
-
     let layout = layout(&image, version, runtime)?;
     check_code_type(&image, version, &layout, code_type)?;
     let thread_lookup = thread_lookup(&image, version, &layout, runtime)?;
+    let musl = Musl::in_file(&image).or(Musl::expected_by(&image).then_some(Musl::USUAL));
+    // Its table of modules is another one, and there was none to try it on.
+    if musl.is_some() && matches!(thread_lookup, ThreadLookup::DynamicTls { .. }) {
+        return Err(Refusal::Musl { version });
+    }
     let (eval_loop, no_eval_loop) = match eval_loop::find(&image, eval_frame) {
         Ok(ranges) => (ranges, None),
         Err(reason) => (Vec::new(), Some(reason)),
@@ -128,6 +135,7 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
         runtime_bytes: runtime.size,
         code_type: code_type.address,
         thread_lookup,
+        musl,
         eval_loop,
         eval_handlers,
         no_eval_loop,
@@ -145,6 +153,9 @@ impl PythonBinary {
         process.instance = instance;
         process.code_type = self.code_type.wrapping_add(bias);
         self.thread_lookup.fill(&mut process, bias);
+        if let Some(musl) = self.musl {
+            ThreadLookup::use_musl(&mut process, musl);
+        }
         let runtime = self.runtime.wrapping_add(bias);
         match self.next_number {
             Some(NextNumber::Variable { address }) => {
@@ -305,7 +316,7 @@ fn thread_lookup(
 mod tests {
     use std::sync::LazyLock;
 
-    use profiler_common::python::{THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS};
+    use profiler_common::python::{LAYOUT_MUSL, THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS};
 
     use super::super::fake_elf::FakeElf;
     use super::*;
@@ -385,6 +396,17 @@ mod tests {
     }
 
     #[test]
+    fn musl_keeps_thread_states_elsewhere_whatever_it_is_called() {
+        for library in ["libc.musl-x86_64.so.1", "libc.so"] {
+            let process = inspect(&python_3_12().needs(library).build()).unwrap().process(0, 1);
+            assert_eq!(process.thread_lookup, THREAD_BY_PTHREAD_KEY);
+            assert_eq!((process.flags & LAYOUT_MUSL, process.tls_offset), (LAYOUT_MUSL, 0x80));
+        }
+        let process = inspect(&python_3_12().needs("libc.so.6").build()).unwrap();
+        assert_eq!((process.musl, process.process(0, 1).flags & LAYOUT_MUSL), (None, 0));
+    }
+
+    #[test]
     fn the_layout_of_later_versions_is_read_from_the_file() {
         let binary = inspect(&with_debug_offsets("3.14.10", 208).elf().build()).unwrap();
         assert_eq!(binary.process(0, 1).key_address, RUNTIME + 2336);
@@ -446,8 +468,12 @@ mod tests {
             "CPython 3.12.1 is a debug build (--with-pydebug), which is not supported"
         );
         assert_eq!(
-            refusal(&python_3_12().needs("libc.musl-x86_64.so.1")),
-            "CPython 3.12.1 with the C library musl is not supported yet"
+            refusal(
+                &FakeElf::default()
+                    .without_symbols()
+                    .section(".PyRuntime", RUNTIME, [0; 8])
+            ),
+            "a CPython in a static executable without symbols, which is not supported"
         );
         let mut free_threaded = with_debug_offsets("3.14.10", 232);
         free_threaded.runtime[16] = 1;

@@ -1,6 +1,6 @@
 //! What a code object says: its file, its function's name, the line of each instruction.
 
-use std::{mem::offset_of, slice};
+use std::mem::offset_of;
 
 use profiler_common::limits::MAX_CODE_OBJECT_BYTES;
 use profiler_common::python::PythonProcess;
@@ -13,7 +13,7 @@ use profiler_ebpf::python::fingerprint::CodeObject;
 
 use super::layout::{CodeFormat, Instruction};
 use super::linetable::{self, LineTableFormat};
-use super::memory::ReadMemory;
+use super::memory::{Foreign, ReadMemory};
 
 /// A code object, copied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,14 +23,25 @@ pub struct Code {
     pub name: Box<str>,
     /// None before 3.11, which has none.
     pub qualname: Option<Box<str>>,
-    /// `co_firstlineno`, signed as CPython has it.
-    first_line: i32,
-    /// `_co_firsttraceable`, in code units; 0 before 3.11.
-    first_traceable: i32,
+    numbers: Numbers,
     /// None if it could not be read: then no line is known. (An empty table is one: all code is on the first line.)
     line_table: Option<Box<[u8]>>,
     format: CodeFormat,
 }
+
+/// The numbers that a code object has of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Numbers {
+    /// `co_firstlineno`, signed as CPython has it.
+    first_line: i32,
+    /// `_co_firsttraceable`, in code units; 0 before 3.11.
+    first_traceable: i32,
+    /// `co_flags`.
+    flags: u32,
+}
+
+/// `CO_COROUTINE | CO_ITERABLE_COROUTINE` (Include/cpython/code.h).
+const COROUTINE_FLAGS: u32 = 0x80 | 0x100;
 
 /// Stands for text that could not be read.
 pub const UNREADABLE: &str = "<unreadable>";
@@ -62,8 +73,7 @@ impl Code {
             filename: UNREADABLE.into(),
             name: UNREADABLE.into(),
             qualname: None,
-            first_line: 0,
-            first_traceable: 0,
+            numbers: Numbers::default(),
             line_table: None,
             format: CodeFormat {
                 line_table: LineTableFormat::Lnotab,
@@ -79,8 +89,7 @@ impl Code {
     pub fn from_record(record: &[u8], format: CodeFormat, live: Option<Live<'_>>) -> Result<(u64, Self), CodeError> {
         let Record {
             address,
-            first_line,
-            first_traceable,
+            numbers,
             strings,
             line_table,
         } = Record::parse(record)?;
@@ -96,7 +105,7 @@ impl Code {
         if (lacks_text || line_table.is_none())
             && let Some(live) = live
             && let Ok(live) = live.read(address)
-            && live.first_line == first_line
+            && live.numbers.first_line == numbers.first_line
             && text
                 .iter()
                 .zip(&live.text)
@@ -109,10 +118,7 @@ impl Code {
             }
             line_table = line_table.or(live.line_table);
         }
-        Ok((
-            address,
-            Self::new(text, first_line, first_traceable, line_table, format),
-        ))
+        Ok((address, Self::new(text, numbers, line_table, format)))
     }
 
     /// Reads a live code object.
@@ -124,27 +130,19 @@ impl Code {
     ) -> Result<Self, CodeError> {
         let Raw {
             text,
-            first_line,
-            first_traceable,
+            numbers,
             line_table,
         } = Raw::from_memory(memory, address, process)?;
-        Ok(Self::new(text, first_line, first_traceable, line_table, format))
+        Ok(Self::new(text, numbers, line_table, format))
     }
 
-    fn new(
-        text: [Option<Text>; STRINGS],
-        first_line: i32,
-        first_traceable: i32,
-        line_table: Option<Box<[u8]>>,
-        format: CodeFormat,
-    ) -> Self {
+    fn new(text: [Option<Text>; STRINGS], numbers: Numbers, line_table: Option<Box<[u8]>>, format: CodeFormat) -> Self {
         let [filename, name, qualname] = text.map(|text| text.map(Text::into_marked));
         Self {
             filename: filename.unwrap_or_else(|| UNREADABLE.into()),
             name: name.unwrap_or_else(|| UNREADABLE.into()),
             qualname,
-            first_line,
-            first_traceable,
+            numbers,
             line_table,
             format,
         }
@@ -157,7 +155,12 @@ impl Code {
 
     /// Where the function begins, decorators included; 0 if that is not known.
     pub fn first_line(&self) -> u32 {
-        u32::try_from(self.first_line).unwrap_or(0)
+        u32::try_from(self.numbers.first_line).unwrap_or(0)
+    }
+
+    /// Whether it is of an `async def`, or of a generator that may be awaited (`types.coroutine`).
+    pub fn is_coroutine(&self) -> bool {
+        self.numbers.flags & COROUTINE_FLAGS != 0
     }
 
     /// The line being executed in a frame of the code object at `code_address`. `instruction` is what the frame keeps
@@ -165,7 +168,7 @@ impl Code {
     pub fn line_at(&self, code_address: u64, instruction: u64) -> Option<u32> {
         let table = self.line_table.as_deref()?;
         let offset = self.offset_of(code_address, instruction)?;
-        linetable::line(self.format.line_table, table, self.first_line, offset)
+        linetable::line(self.format.line_table, table, self.numbers.first_line, offset)
     }
 
     /// Whether CPython hides this frame because it has not begun to run its function: `_PyFrame_IsIncomplete`
@@ -175,7 +178,7 @@ impl Code {
         let Instruction::Address { .. } = self.format.instruction else {
             return false;
         };
-        let first = i64::from(self.first_traceable) * CODE_UNIT_BYTES;
+        let first = i64::from(self.numbers.first_traceable) * CODE_UNIT_BYTES;
         !is_generator
             && self
                 .offset_of(code_address, instruction)
@@ -271,8 +274,7 @@ impl StringBytes<'_> {
 /// A [`CodeRecord`]'s fields, checked.
 struct Record<'a> {
     address: u64,
-    first_line: i32,
-    first_traceable: i32,
+    numbers: Numbers,
     /// None where the string could not be read or the version has none.
     strings: [Option<StringBytes<'a>>; STRINGS],
     /// None where it was not copied.
@@ -323,8 +325,11 @@ impl<'a> Record<'a> {
         let line_table = take(fixed.u32(offset_of!(CodeRecord, line_table_bytes)))?;
         Ok(Self {
             address: fixed.u64(offset_of!(CodeRecord, address)),
-            first_line: fixed.u32(offset_of!(CodeRecord, first_line)).cast_signed(),
-            first_traceable: fixed.u32(offset_of!(CodeRecord, first_traceable)).cast_signed(),
+            numbers: Numbers {
+                first_line: fixed.u32(offset_of!(CodeRecord, first_line)).cast_signed(),
+                first_traceable: fixed.u32(offset_of!(CodeRecord, first_traceable)).cast_signed(),
+                flags: fixed.u32(offset_of!(CodeRecord, flags)),
+            },
             strings,
             line_table: (line_table.len() == size as usize).then_some(line_table),
         })
@@ -334,8 +339,7 @@ impl<'a> Record<'a> {
 /// A code object read from memory.
 struct Raw {
     text: [Option<Text>; STRINGS],
-    first_line: i32,
-    first_traceable: i32,
+    numbers: Numbers,
     line_table: Option<Box<[u8]>>,
 }
 
@@ -355,8 +359,7 @@ impl Raw {
         }
         Ok(Self {
             text,
-            first_line: object.first_line,
-            first_traceable: object.first_traceable,
+            numbers: object.numbers,
             line_table,
         })
     }
@@ -376,11 +379,10 @@ impl Live<'_> {
     pub fn code(&self, address: u64, format: CodeFormat) -> Result<Code, CodeError> {
         let Raw {
             text,
-            first_line,
-            first_traceable,
+            numbers,
             line_table,
         } = self.read(address)?;
-        Ok(Code::new(text, first_line, first_traceable, line_table, format))
+        Ok(Code::new(text, numbers, line_table, format))
     }
 
     fn read(&self, address: u64) -> Result<Raw, CodeError> {
@@ -400,22 +402,10 @@ impl Live<'_> {
     }
 }
 
-/// Memory as the kernel side's logic wants it.
-struct Foreign<'a>(&'a dyn ReadMemory);
-
-impl profiler_ebpf::memory::ReadMemory for Foreign<'_> {
-    unsafe fn read(&self, address: u64, into: *mut u8, len: u32) -> bool {
-        // SAFETY: `into` is valid for writes of `len` bytes by contract, and holds integers.
-        self.0
-            .read(address, unsafe { slice::from_raw_parts_mut(into, len as usize) })
-    }
-}
-
 /// The fields of a `PyCodeObject` that are used; pointers as numbers.
 #[derive(PartialEq, Eq)]
 struct Object {
-    first_line: i32,
-    first_traceable: i32,
+    numbers: Numbers,
     filename: u64,
     name: u64,
     qualname: Option<u64>,
@@ -437,8 +427,11 @@ impl Object {
         // The offset 0 means that the version has no such field: there an object keeps its reference count.
         let optional = |offset: u16| (offset != 0).then_some(usize::from(offset));
         Ok(Self {
-            first_line: object.u32(process.code_first_line.into()).cast_signed(),
-            first_traceable: optional(process.code_first_traceable).map_or(0, |at| object.u32(at).cast_signed()),
+            numbers: Numbers {
+                first_line: object.u32(process.code_first_line.into()).cast_signed(),
+                first_traceable: optional(process.code_first_traceable).map_or(0, |at| object.u32(at).cast_signed()),
+                flags: object.u32(process.code_flags().into()),
+            },
             filename: object.u64(process.code_filename.into()),
             name: object.u64(process.code_name.into()),
             qualname: optional(process.code_qualname).map(|at| object.u64(at)),
@@ -530,6 +523,8 @@ mod tests {
     const LINE_TABLE: u64 = 0x50_0000;
     const CODE_TYPE: u64 = 0x60_0000;
     const FIRST_LINE: i32 = 7;
+    /// `CO_OPTIMIZED | CO_NEWLOCALS | CO_COROUTINE`.
+    const FLAGS: u32 = 0x83;
     /// Two code units on line 7, two without a line, two on line 9 (3.11+).
     const TABLE: &[u8] = &[0x81, 0, 0xf9, 0xe1, 0, 0];
 
@@ -583,6 +578,7 @@ mod tests {
         put(&mut object, process.code_qualname, &QUALNAME.to_le_bytes());
         put(&mut object, process.code_line_table, &LINE_TABLE.to_le_bytes());
         put(&mut object, process.code_first_traceable, &1_i32.to_le_bytes());
+        put(&mut object, process.code_flags(), &FLAGS.to_le_bytes());
         let mut table = vec![0; usize::from(process.bytes_data)];
         put(&mut table, process.bytes_size, &(TABLE.len() as u64).to_le_bytes());
         table.extend(TABLE);
@@ -620,6 +616,7 @@ mod tests {
         write(offset_of!(CodeRecord, address), &ADDRESS.to_le_bytes());
         write(offset_of!(CodeRecord, first_line), &FIRST_LINE.to_le_bytes());
         write(offset_of!(CodeRecord, first_traceable), &1_i32.to_le_bytes());
+        write(offset_of!(CodeRecord, flags), &FLAGS.to_le_bytes());
         write(
             offset_of!(CodeRecord, line_table_size),
             &(TABLE.len() as u32).to_le_bytes(),
@@ -667,6 +664,7 @@ mod tests {
         assert_eq!(&*code.name, "é");
         assert_eq!(code.display_name(), "C.𝒳");
         assert_eq!(code.first_line(), 7);
+        assert!(code.is_coroutine());
         let lines = [-2, 0, 4, 8, 12].map(|offset| code.line_at(ADDRESS, instruction(offset)));
         assert_eq!(lines, [Some(7), Some(7), None, Some(9), None]);
     }
@@ -778,7 +776,11 @@ mod tests {
     fn an_index_counts_bytes_or_code_units_and_may_be_minus_one() {
         let code = |text: &str, table: &[u8]| {
             let layout = Layout::of_series(Version::parse(text).unwrap()).unwrap();
-            Code::new([None, None, None], 7, 0, Some(table.into()), layout.format)
+            let numbers = Numbers {
+                first_line: 7,
+                ..Numbers::default()
+            };
+            Code::new([None, None, None], numbers, Some(table.into()), layout.format)
         };
         let lnotab = code("3.9.18", &[4, 1, 4, 1]);
         let ranges = code("3.10.13", &[4, 0, 4, 1, 4, 0x80]);

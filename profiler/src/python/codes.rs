@@ -54,6 +54,20 @@ impl Codes {
         }
     }
 
+    /// All that are known, to be held on to.
+    pub fn shared(&self) -> impl Iterator<Item = (CodeId, &Arc<Code>)> {
+        self.codes
+            .iter()
+            .enumerate()
+            .filter_map(|(id, code)| Some((CodeId(id as u32), code.as_ref()?)))
+    }
+
+    /// Takes in one that somebody held on to, under a number of its own.
+    pub fn take_back(&mut self, code: &Arc<Code>) -> CodeId {
+        self.codes.push(Some(Arc::clone(code)));
+        CodeId(self.codes.len() as u32 - 1)
+    }
+
     /// These, under the same numbers: what a window takes along.
     pub fn some(&self, ids: impl IntoIterator<Item = CodeId>) -> Self {
         let mut some = Self::default();

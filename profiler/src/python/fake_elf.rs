@@ -6,6 +6,7 @@ pub struct FakeElf {
     sections: Vec<(&'static str, u64, Vec<u8>)>,
     symbols: Vec<(&'static str, u64, u64)>,
     libraries: Vec<&'static str>,
+    no_symbols: bool,
 }
 
 const SHT_PROGBITS: u32 = 1;
@@ -27,6 +28,12 @@ impl FakeElf {
 
     pub fn needs(mut self, library: &'static str) -> Self {
         self.libraries.push(library);
+        self
+    }
+
+    /// As in a static executable that is stripped.
+    pub fn without_symbols(mut self) -> Self {
+        self.no_symbols = true;
         self
     }
 
@@ -64,7 +71,13 @@ impl FakeElf {
             [("", 0, 0, &[][..], 0), (".dynstr", SHT_STRTAB, 0, &names, 0)]
                 .into_iter()
                 .chain([
-                    (".dynsym", SHT_DYNSYM, 0, &symbols[..], 1),
+                    (
+                        ".dynsym",
+                        if self.no_symbols { SHT_PROGBITS } else { SHT_DYNSYM },
+                        0,
+                        &symbols[..],
+                        1,
+                    ),
                     (".dynamic", SHT_DYNAMIC, 0, &dynamic, 1),
                 ])
                 .chain(loaded)

@@ -1,12 +1,13 @@
 //! An ELF file seen the way the loader sees it: bytes by address, symbols by name.
 //!
 //! Only what the loader itself needs is used (program headers and the dynamic symbol table), because interpreters are
-//! stripped as often as not. The file belongs to somebody else's process: everything in it is an allegation.
+//! stripped as often as not. A static executable has no dynamic symbols; of that, those that are stripped last are taken.
+//! The file belongs to somebody else's process: everything in it is an allegation.
 
 use object::LittleEndian;
 use object::elf::{
-    DT_NEEDED, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_LOAD, ProgramHeader64, R_X86_64_DTPMOD64,
-    R_X86_64_DTPOFF64, Rela64, SHT_DYNSYM, STB_LOCAL, Sym64,
+    DT_NEEDED, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_X, PT_INTERP, PT_LOAD, ProgramHeader64, R_X86_64_DTPMOD64,
+    R_X86_64_DTPOFF64, Rela64, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, Sym64,
 };
 use object::read::elf::{
     Dyn as _, FileHeader as _, ProgramHeader as _, Rela as _, SectionHeader as _, SectionTable, Sym as _,
@@ -41,7 +42,14 @@ pub struct TlsIndex {
 }
 
 impl<'a> Image<'a> {
-    /// None for anything that is not an x86-64 executable or library with dynamic symbols.
+    /// Whether it has names of functions that it does not export.
+    pub fn has_local_names(&self) -> bool {
+        self.sections
+            .iter()
+            .any(|section| section.sh_type(ENDIAN) == SHT_SYMTAB)
+    }
+
+    /// None for anything that is not an x86-64 executable or library.
     pub fn parse(file: &'a [u8]) -> Option<Self> {
         let header = Header::parse(file).ok()?;
         header.endian().ok()?;
@@ -51,12 +59,17 @@ impl<'a> Image<'a> {
         }
         let segments = header.program_headers(ENDIAN, file).ok()?;
         let sections = header.sections(ENDIAN, file).ok()?;
-        let table = sections.iter().find(|section| section.sh_type(ENDIAN) == SHT_DYNSYM)?;
-        let symbols = table.data_as_array(ENDIAN, file).ok()?;
-        let names = sections
-            .section(object::SectionIndex(table.sh_link(ENDIAN) as usize))
-            .ok()?;
-        let names = names.data(ENDIAN, file).ok()?;
+        let of_kind = |kind| sections.iter().find(|section| section.sh_type(ENDIAN) == kind);
+        let (symbols, names) = match of_kind(SHT_DYNSYM).or_else(|| of_kind(SHT_SYMTAB)) {
+            Some(table) => {
+                let names = object::SectionIndex(table.sh_link(ENDIAN) as usize);
+                (
+                    table.data_as_array(ENDIAN, file).ok()?,
+                    sections.section(names).ok()?.data(ENDIAN, file).ok()?,
+                )
+            }
+            None => (&[][..], &[][..]),
+        };
         Some(Self {
             file,
             header,
@@ -65,6 +78,31 @@ impl<'a> Image<'a> {
             symbols,
             names,
         })
+    }
+
+    /// Whether it names anything: a static executable that is stripped does not.
+    pub fn has_names(&self) -> bool {
+        !self.symbols.is_empty()
+    }
+
+    /// The loader that an executable asks for; a static one asks for none, as a library does.
+    pub fn loader(&self) -> Option<&'a [u8]> {
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| segment.p_type(ENDIAN) == PT_INTERP)?;
+        segment.data(ENDIAN, self.file).ok()?.split(|&byte| byte == 0).next()
+    }
+
+    /// The bytes of each segment of code.
+    pub fn code(&self) -> impl Iterator<Item = &'a [u8]> {
+        let is_code = |segment: &&ProgramHeader64<LittleEndian>| {
+            segment.p_type(ENDIAN) == PT_LOAD && segment.p_flags(ENDIAN) & PF_X != 0
+        };
+        self.segments
+            .iter()
+            .filter(is_code)
+            .filter_map(|segment| segment.data(ENDIAN, self.file).ok())
     }
 
     /// Whether addresses in a process differ from those in the file by a load bias.
@@ -128,6 +166,10 @@ impl<'a> Image<'a> {
     pub fn needs(&self, library: &str) -> bool {
         let names = self.dynamic(DT_NEEDED);
         names.iter().any(|name| name.starts_with(library.as_bytes()))
+    }
+
+    pub fn needs_exactly(&self, library: &str) -> bool {
+        self.dynamic(DT_NEEDED).contains(&library.as_bytes())
     }
 
     /// What the file tells the loader under a tag whose values are strings.

@@ -1,6 +1,8 @@
 //! Reading another process's memory.
 
-use std::io;
+use std::{cell::RefCell, io, slice};
+
+use rustc_hash::FxHashMap;
 
 /// Somebody's memory.
 pub trait ReadMemory {
@@ -12,11 +14,25 @@ pub trait ReadMemory {
         self.read(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
     }
 
+    /// Fills several pieces, as nearly at once as can be: all of them or, with `false`, nothing that counts.
+    fn read_pieces(&self, pieces: &mut [Piece]) -> bool {
+        pieces
+            .iter_mut()
+            .all(|piece| self.read(piece.address, &mut piece.bytes))
+    }
+
     /// `len` bytes; the caller bounds `len`.
     fn read_vec(&self, address: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
         self.read(address, &mut bytes).then_some(bytes)
     }
+}
+
+/// A piece of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    pub address: u64,
+    pub bytes: Vec<u8>,
 }
 
 /// A live process. `process_vm_readv` neither stops nor signals it, and needs no attaching.
@@ -51,6 +67,108 @@ impl ReadMemory for ProcessMemory {
             }
         }
         true
+    }
+
+    /// In one call: a microsecond for a dozen pieces, where each call of its own takes most of one.
+    fn read_pieces(&self, pieces: &mut [Piece]) -> bool {
+        /// `UIO_MAXIOV` (include/uapi/linux/uio.h).
+        const MOST_PIECES: usize = 1024;
+        if pieces.len() > MOST_PIECES {
+            return false;
+        }
+        let whole: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+        let remote: Vec<libc::iovec> = pieces
+            .iter()
+            .map(|piece| libc::iovec {
+                iov_base: piece.address as *mut libc::c_void,
+                iov_len: piece.bytes.len(),
+            })
+            .collect();
+        let local: Vec<libc::iovec> = pieces
+            .iter_mut()
+            .map(|piece| libc::iovec {
+                iov_base: piece.bytes.as_mut_ptr().cast(),
+                iov_len: piece.bytes.len(),
+            })
+            .collect();
+        // SAFETY: `local` describes the pieces' bytes, which are valid for writes and borrowed for the call. `remote` are
+        // only addresses in another process: the kernel checks them there and nothing here dereferences them.
+        let read = unsafe {
+            libc::process_vm_readv(
+                self.pid as libc::pid_t,
+                local.as_ptr(),
+                local.len() as libc::c_ulong,
+                remote.as_ptr(),
+                remote.len() as libc::c_ulong,
+                0,
+            )
+        };
+        usize::try_from(read) == Ok(whole)
+    }
+}
+
+/// Memory whose pages are read once, until they are forgotten: for who follows pointers through a heap, a few bytes here and
+/// there, and can bear that all of it is as old as the first look.
+pub struct Paged<'a> {
+    memory: &'a dyn ReadMemory,
+    /// `None`: it is not there.
+    pages: RefCell<FxHashMap<u64, Option<Box<[u8; PAGE_BYTES]>>>>,
+}
+
+const PAGE_BYTES: usize = 4096;
+
+impl<'a> Paged<'a> {
+    pub fn new(memory: &'a dyn ReadMemory) -> Self {
+        Self {
+            memory,
+            pages: RefCell::new(FxHashMap::default()),
+        }
+    }
+
+    pub fn forget(&self) {
+        self.pages.borrow_mut().clear();
+    }
+}
+
+impl ReadMemory for Paged<'_> {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        /// 16 MiB.
+        const MOST_PAGES: usize = 4096;
+        // What is large is not read twice.
+        if into.len() >= PAGE_BYTES {
+            return self.memory.read(address, into);
+        }
+        let mut pages = self.pages.borrow_mut();
+        let mut done = 0;
+        while done < into.len() {
+            let Some(at) = address.checked_add(done as u64) else {
+                return false;
+            };
+            let (start, from) = (at & !(PAGE_BYTES as u64 - 1), at as usize % PAGE_BYTES);
+            if pages.len() >= MOST_PAGES {
+                pages.clear();
+            }
+            let page = pages.entry(start).or_insert_with(|| {
+                let mut page = Box::new([0; PAGE_BYTES]);
+                self.memory.read(start, &mut page[..]).then_some(page)
+            });
+            let Some(page) = page else { return false };
+            let len = (PAGE_BYTES - from).min(into.len() - done);
+            into[done..done + len].copy_from_slice(&page[from..from + len]);
+            done += len;
+        }
+        true
+    }
+}
+
+/// Memory as the logic that the kernel side shares wants it.
+pub struct Foreign<'a>(pub &'a dyn ReadMemory);
+
+impl profiler_ebpf::memory::ReadMemory for Foreign<'_> {
+    unsafe fn read(&self, address: u64, into: *mut u8, len: u32) -> bool {
+        // SAFETY: `into` is valid for writes of `len` bytes by contract, and holds integers.
+        self.0
+            .read(address, unsafe { slice::from_raw_parts_mut(into, len as usize) })
     }
 }
 
@@ -99,6 +217,46 @@ mod tests {
         assert!(!memory.read(0, &mut copy));
         assert!(!memory.read(u64::MAX - 3, &mut copy));
         assert!(memory.read(0, &mut []));
+    }
+
+    #[test]
+    fn a_page_is_as_it_was_until_it_is_forgotten() {
+        let mut text = vec![7_u8; 3 * PAGE_BYTES];
+        let memory = ProcessMemory {
+            pid: std::process::id(),
+        };
+        let paged = Paged::new(&memory);
+        let address = text.as_ptr() as u64;
+        // Across a border.
+        let at = (address + PAGE_BYTES as u64) & !(PAGE_BYTES as u64 - 1);
+        let read = |paged: &Paged<'_>| paged.read_vec(at - 4, 8);
+        assert_eq!(read(&paged), Some(vec![7; 8]));
+        text.fill(9);
+        assert_eq!(read(&paged), Some(vec![7; 8]));
+        paged.forget();
+        assert_eq!(read(&paged), Some(vec![9; 8]));
+        assert!(!paged.read(8, &mut [0; 8]));
+        assert!(!paged.read(u64::MAX - 3, &mut [0; 8]));
+    }
+
+    #[test]
+    fn pieces_are_read_all_or_none() {
+        let memory = ProcessMemory {
+            pid: std::process::id(),
+        };
+        let text = *b"bytes of this very process";
+        let piece = |at: usize, len: usize| Piece {
+            address: text.as_ptr() as u64 + at as u64,
+            bytes: vec![0; len],
+        };
+        let mut pieces = [piece(0, 5), piece(9, 4)];
+        assert!(memory.read_pieces(&mut pieces));
+        assert_eq!([&pieces[0].bytes[..], &pieces[1].bytes], [&b"bytes"[..], b"this"]);
+        let hole = Piece {
+            address: 8,
+            bytes: vec![0; 8],
+        };
+        assert!(!memory.read_pieces(&mut [piece(0, 5), hole]));
     }
 
     #[test]

@@ -55,7 +55,7 @@ enum Keys {
 
 /// Where an instance has its attributes, if not in a dict at `tp_dictoffset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attributes {
+pub enum Attributes {
     /// Always there.
     Dict,
     /// Dict and values, before the object (3.11).
@@ -98,6 +98,83 @@ impl ObjectLayout {
             int: if minor >= 12 { Int::Tagged } else { Int::Signed },
         })
     }
+
+    /// Where instances have their attributes.
+    pub fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
+    /// `PyHeapTypeObject.ht_cached_keys`: the names of the attributes that instances of a class share.
+    pub fn cached_keys(&self) -> u64 {
+        self.cached_keys
+    }
+
+    /// How far into the values of a dict that shares its keys the first one is.
+    pub fn values(&self) -> u64 {
+        self.values
+    }
+
+    /// What the keys of a dict say of themselves; `None` if that is no such thing.
+    pub fn key_table(&self, header: &[u8; 40]) -> Option<KeyTable> {
+        let word = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let (size, usable, used, start, stride) = match self.keys {
+            Keys::Words => {
+                let (size, usable, used) = (word(8), word(24), word(32));
+                let index_bytes = match size {
+                    0..=0xff => 1,
+                    0x100..=0xffff => 2,
+                    0x1_0000..=0xffff_ffff => 4,
+                    _ => return None,
+                };
+                if !size.is_power_of_two() {
+                    return None;
+                }
+                (size, usable, used, 40 + size * index_bytes, 24)
+            }
+            Keys::Logarithms => {
+                let ([size, index_bytes, kind], usable, used) =
+                    ([header[8], header[9], header[10]], word(16), word(24));
+                if size > 32 || index_bytes > 35 || kind > 2 {
+                    return None;
+                }
+                let stride = if kind == 0 { 24 } else { 16 };
+                (1 << size, usable, used, 32 + (1 << index_bytes), stride)
+            }
+        };
+        if used > size {
+            return None;
+        }
+        // `USABLE_FRACTION`, 3.8 – 3.15.
+        let room = (size << 1) / 3;
+        Some(KeyTable {
+            references: word(0),
+            entries: start,
+            stride,
+            used,
+            shared: match self.keys {
+                Keys::Words => room,
+                Keys::Logarithms => used.saturating_add(usable).min(room.max(used)),
+            },
+            bytes: start + room * stride,
+        })
+    }
+}
+
+/// The header of a dict's keys (`PyDictKeysObject`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyTable {
+    /// Dicts that have them.
+    pub references: u64,
+    /// How far in the entries begin.
+    pub entries: u64,
+    /// Bytes of an entry, of which key and value are the last two words.
+    pub stride: u64,
+    /// Entries that are or were taken.
+    pub used: u64,
+    /// Values that a dict has that shares them.
+    pub shared: u64,
+    /// All of it.
+    pub bytes: u64,
 }
 
 /// The objects of one process. What may be read of them is limited: after `reads` there are no more answers.
@@ -116,6 +193,20 @@ pub struct Entry {
 }
 
 impl<'a> Objects<'a> {
+    /// The memory they are in: what is read of it directly does not count as a read.
+    pub(super) fn memory(&self) -> &'a dyn ReadMemory {
+        self.memory
+    }
+
+    pub(super) fn process(&self) -> &'a PythonProcess {
+        self.process
+    }
+
+    /// Whether there are still answers.
+    pub fn is_spent(&self) -> bool {
+        self.reads.get() == 0
+    }
+
     pub fn new(memory: &'a dyn ReadMemory, process: &'a PythonProcess, layout: ObjectLayout, reads: u32) -> Self {
         Self {
             memory,
@@ -205,6 +296,13 @@ impl<'a> Objects<'a> {
         self.dict(dict, MOST_ENTRIES)
     }
 
+    /// The first entries of a dict, of which more may have been deleted than are there.
+    pub(super) fn first_entries(&self, dict: u64, most: u64) -> Option<Vec<Entry>> {
+        let mut entries = self.dict(dict, most.saturating_mul(2).saturating_add(64))?;
+        entries.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        Some(entries)
+    }
+
     fn dict(&self, dict: u64, most: u64) -> Option<Vec<Entry>> {
         let keys = self.word(dict, DICT_KEYS)?;
         let values = self.word(dict, DICT_VALUES)?;
@@ -259,34 +357,12 @@ impl<'a> Objects<'a> {
     }
 
     /// The entries of a dict by its keys and, if those are shared, its values.
-    fn table(&self, keys: u64, values: u64, most: u64) -> Option<Vec<Entry>> {
-        let header: [u8; 40] = self.fixed(keys)?;
-        let word = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let (used, start, with_hash) = match self.layout.keys {
-            Keys::Words => {
-                let (size, used) = (word(8), word(32));
-                let index_bytes = match size {
-                    0..=0xff => 1,
-                    0x100..=0xffff => 2,
-                    0x1_0000..=0xffff_ffff => 4,
-                    _ => return None,
-                };
-                if !size.is_power_of_two() || used > size {
-                    return None;
-                }
-                (used, 40 + size * index_bytes, true)
-            }
-            Keys::Logarithms => {
-                let ([size, index_bytes, kind], used) = ([header[8], header[9], header[10]], word(24));
-                if size > 32 || index_bytes > 35 || kind > 2 || used > 1 << size {
-                    return None;
-                }
-                (used, 32 + (1 << index_bytes), kind == 0)
-            }
-        };
-        let used = used.min(most) as usize;
-        let stride = if with_hash { 24 } else { 16 };
-        let entries = self.bytes(keys.checked_add(start)?, used * stride)?;
+    pub(super) fn table(&self, keys: u64, values: u64, most: u64) -> Option<Vec<Entry>> {
+        let KeyTable {
+            entries, stride, used, ..
+        } = self.layout.key_table(&self.fixed(keys)?)?;
+        let (used, stride) = (used.min(most) as usize, stride as usize);
+        let entries = self.bytes(keys.checked_add(entries)?, used * stride)?;
         let shared = match values {
             0 => None,
             values => Some(self.bytes(values.checked_add(self.layout.values)?, used * 8)?),
@@ -313,29 +389,31 @@ impl<'a> Objects<'a> {
         Some(entries.collect())
     }
 
-    fn has_flag(&self, object: u64, flag: u64) -> bool {
+    pub(super) fn has_flag(&self, object: u64, flag: u64) -> bool {
         let kind = self.word(object, self.process.object_type.into());
         kind.and_then(|kind| self.flags(kind))
             .is_some_and(|flags| flags & flag != 0)
     }
 
-    fn flags(&self, kind: u64) -> Option<u64> {
+    pub(super) fn flags(&self, kind: u64) -> Option<u64> {
         self.word(kind, TP_FLAGS).filter(|flags| flags & FLAG_READY != 0)
     }
 
-    fn fixed<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+    pub(super) fn fixed<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
         self.spend(1)?;
         let mut bytes = [0; N];
         self.memory.read(address, &mut bytes).then_some(bytes)
     }
 
-    fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>> {
         self.spend(1 + (len / 4096) as u32)?;
         self.memory.read_vec(address, len)
     }
 
     fn spend(&self, reads: u32) -> Option<()> {
-        self.reads.set(self.reads.get().checked_sub(reads)?);
+        let left = self.reads.get().checked_sub(reads);
+        self.reads.set(left.unwrap_or(0));
+        left?;
         Some(())
     }
 }

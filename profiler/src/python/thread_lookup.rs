@@ -1,8 +1,11 @@
 //! Where a thread finds its own `PyThreadState`.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
-use profiler_common::python::{PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS};
+use profiler_common::python::{
+    LAYOUT_MUSL, PythonProcess, THREAD_BY_DYNAMIC_TLS, THREAD_BY_PTHREAD_KEY, THREAD_BY_STATIC_TLS,
+};
 
+use super::c_library::Musl;
 use super::image::{Image, Symbol};
 
 /// How the thread state of the running thread is found. Addresses are the file's.
@@ -66,6 +69,15 @@ impl ThreadLookup {
             }
         }
         None
+    }
+
+    /// The process's C library is musl, whatever its CPython expects. A thread-local variable of an executable is where it is
+    /// on glibc.
+    pub fn use_musl(process: &mut PythonProcess, musl: Musl) {
+        process.flags |= LAYOUT_MUSL;
+        if process.thread_lookup == THREAD_BY_PTHREAD_KEY {
+            process.tls_offset = musl.values;
+        }
     }
 
     /// Writes the lookup into what the kernel side reads, for a file loaded at `bias`.

@@ -20,7 +20,7 @@ use super::{
 const MOST_INTERPRETERS: usize = 16;
 const MOST_THREADS: usize = 4096;
 const MOST_CHARACTERS: u64 = 128;
-/// Reads for one look at one process: some 20 ms. A thread takes about 25.
+/// Reads for one look at one process: some 20 ms. A thread takes less than 25.
 const MOST_READS: u32 = 50_000;
 
 /// Where a process's threads have their names.
@@ -33,8 +33,8 @@ pub struct ThreadNames {
 }
 
 impl ThreadNames {
-    /// The names of those threads that are `wanted`, by the number that the program itself knows for each. Where two
-    /// threads claim a number, neither has a name; nor has one whose name nobody has chosen.
+    /// The names of those threads that are `wanted`, by the number that the program itself knows for each; also those that
+    /// nobody has chosen. Where two threads claim a number, neither has a name.
     pub fn read(
         &self,
         memory: &dyn ReadMemory,
@@ -46,8 +46,9 @@ impl ThreadNames {
         for interpreter in self.interpreters(&objects) {
             let mut here: FxHashMap<u32, Option<Box<str>>> = FxHashMap::default();
             let active = self.active(&objects, interpreter);
+            let mut attributes = FxHashMap::default();
             for thread in active.into_iter().flatten().take(MOST_THREADS) {
-                if let Some((tid, name)) = named(&objects, thread, wanted) {
+                if let Some((tid, name)) = named(&objects, thread, &mut attributes, wanted) {
                     here.entry(tid).and_modify(|name| *name = None).or_insert(Some(name));
                 }
             }
@@ -83,20 +84,53 @@ impl ThreadNames {
     }
 }
 
-/// The number and the name of a `threading.Thread`, if it is wanted.
-fn named(objects: &Objects<'_>, thread: u64, wanted: &dyn Fn(u32) -> bool) -> Option<(u32, Box<str>)> {
+/// Those that somebody has chosen.
+pub fn chosen(mut names: FxHashMap<u32, Box<str>>) -> FxHashMap<u32, Box<str>> {
+    names.retain(|_, name| !is_made_up(name));
+    names
+}
+
+/// What an attribute of a thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attribute {
+    Name,
+    NativeId,
+    Other,
+}
+
+impl Attribute {
+    fn of(objects: &Objects<'_>, key: u64) -> Self {
+        if objects.is_text(key, "_name") {
+            Self::Name
+        } else if objects.is_text(key, "_native_id") {
+            Self::NativeId
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// The number and the name of a `threading.Thread`, if it is wanted. `known`: attributes by where their names are, which
+/// threads have in common.
+fn named(
+    objects: &Objects<'_>,
+    thread: u64,
+    known: &mut FxHashMap<u64, Attribute>,
+    wanted: &dyn Fn(u32) -> bool,
+) -> Option<(u32, Box<str>)> {
     let (mut name, mut tid) = (None, None);
     for attribute in objects.attributes(thread)? {
-        if name.is_none() && objects.is_text(attribute.key, "_name") {
-            name = Some(attribute.value);
-        } else if tid.is_none() && objects.is_text(attribute.key, "_native_id") {
-            tid = Some(attribute.value);
+        let key = known.entry(attribute.key);
+        match key.or_insert_with(|| Attribute::of(objects, attribute.key)) {
+            Attribute::Name if name.is_none() => name = Some(attribute.value),
+            Attribute::NativeId if tid.is_none() => tid = Some(attribute.value),
+            _ => {}
         }
         if let (Some(name), Some(tid)) = (name, tid) {
             // A thread that is about to start has None in place of its number.
             let tid = u32::try_from(objects.int(tid)?).ok().filter(|&tid| wanted(tid))?;
             let name = objects.text(name, MOST_CHARACTERS)?;
-            return (!name.is_empty() && !is_made_up(&name)).then_some((tid, name));
+            return (!name.is_empty()).then_some((tid, name));
         }
     }
     None
@@ -246,11 +280,8 @@ mod tests {
             interpreter: layout.interpreter,
             runtime: RUNTIME,
         };
-        let mut read: Vec<(u32, String)> = names
-            .read(memory, &layout.process, &|tid| tid != 99)
-            .into_iter()
-            .map(|(tid, name)| (tid, name.into()))
-            .collect();
+        let all = names.read(memory, &layout.process, &|tid| tid != 99);
+        let mut read: Vec<(u32, String)> = chosen(all).into_iter().map(|(tid, name)| (tid, name.into())).collect();
         read.sort_unstable();
         read
     }

@@ -22,6 +22,10 @@ use crate::{
     shown::acts,
 };
 
+mod difference;
+
+pub use difference::write_difference;
+
 #[derive(Clone, Copy, Debug)]
 pub struct FlameGraph;
 
@@ -134,12 +138,27 @@ fn draw(profile: &Profile, view: &View, value_type: ValueType, fold: &Fold) -> a
         })
         .collect();
 
-    let (count_name, factor) = count(value_type, total);
+    let mut options = options(view, count(value_type, total));
+    options.palette_map = Some(&mut palette);
+
+    let mut svg = Vec::new();
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
+        .context("cannot draw the flame graph")?;
+    let mut svg = String::from_utf8(svg).context("cannot draw the flame graph")?;
+    if value_type.unit == "bytes" {
+        svg = with_binary_units(&svg);
+    }
+    svg = with_script(svg);
+    // Were inferno to change what it writes, a graph without a legend is better than none (and a test fails).
+    Ok(with_legend(&svg, profile, view, &legend(fold, value_type, total)).unwrap_or(svg))
+}
+
+/// What all our graphs have in common.
+fn options(view: &View, (count_name, factor): (String, f64)) -> Options<'static> {
     let subtitle = printable(&view.subtitle);
     let mut options = Options::default();
     options.title = printable(&view.title);
     options.subtitle = (!subtitle.is_empty()).then_some(subtitle);
-    options.palette_map = Some(&mut palette);
     options.bgcolors = Some(BackgroundColor::Flat(BACKGROUND));
     options.direction = Direction::Inverted;
     // A frame too narrow for its text keeps the beginning: the function's name.
@@ -152,17 +171,7 @@ fn draw(profile: &Profile, view: &View, value_type: ValueType, fold: &Fold) -> a
     options.name_type = "Frame:".to_owned();
     options.count_name = count_name;
     options.factor = factor;
-
-    let mut svg = Vec::new();
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
-        .context("cannot draw the flame graph")?;
-    let mut svg = String::from_utf8(svg).context("cannot draw the flame graph")?;
-    if value_type.unit == "bytes" {
-        svg = with_binary_units(&svg);
-    }
-    svg = with_script(svg);
-    // Were inferno to change what it writes, a graph without a legend is better than none (and a test fails).
-    Ok(with_legend(&svg, profile, view, &legend(fold, value_type, total)).unwrap_or(svg))
+    options
 }
 
 /// What values are counted in, and by what to multiply them.

@@ -8,10 +8,12 @@ use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{
+    amount::points,
     label,
     layout::{Grid, Last},
+    overview::plus_minus_of,
     owner::Owners,
-    path,
+    rows::{Counted, Sum},
 };
 use crate::{
     humanize::percent,
@@ -43,6 +45,8 @@ struct Row {
     own_self: i64,
     /// With the libraries that it called; of others the same as `own_self`.
     led_to: i64,
+    /// Of that, where it is an estimate.
+    variance: f64,
     total: i64,
     /// Where the most of it is.
     frames: FxHashMap<FrameId, i64>,
@@ -52,27 +56,63 @@ struct Row {
 
 /// The blocks as text of lines no wider than `width`; empty for a profile without samples.
 pub fn text(profile: &Profile, value: usize, width: usize) -> String {
-    let rows = rows(profile, value);
-    let all = profile.total(value);
-    if all <= 0 {
+    rows_of(profile, value, ROWS, None, width)
+}
+
+/// The same of that many rows, with the errors of their shares if the recording says how it was counted.
+pub(super) fn rows_of(profile: &Profile, value: usize, most: usize, counted: Option<Counted>, width: usize) -> String {
+    let rows = rows(profile, value, counted);
+    let all = match counted {
+        Some(counted) => counted.all(profile),
+        None => Sum {
+            value: profile.total(value),
+            ..Sum::default()
+        },
+    };
+    if all.value <= 0 {
         return String::new();
     }
     let (mut own, mut others): (Vec<&Row>, Vec<&Row>) =
         rows.values().filter(|row| row.led_to > 0).partition(|row| row.own);
     // A line of one sample in a thousand of others' is no answer.
-    own.retain(|row| row.led_to as f64 >= LEAST * all as f64);
+    own.retain(|row| row.led_to as f64 >= LEAST * all.value as f64);
     for rows in [&mut own, &mut others] {
         rows.sort_by_key(|row| std::cmp::Reverse((row.led_to, row.total)));
     }
-    own.truncate(ROWS - LIBRARY_ROWS.min(others.len()));
-    others.truncate(ROWS - own.len());
-    let share = |value: i64| percent(value as f64 / all as f64);
+    own.truncate(most.saturating_sub(LIBRARY_ROWS.min(others.len())).max(1));
+    others.truncate(most.saturating_sub(own.len()));
+    let share = |value: i64| percent(value as f64 / all.value as f64);
+    let led_to = |row: &Row| Sum {
+        value: row.led_to,
+        // Each sample counts the same of the value, so its share is that of its samples.
+        samples: (row.led_to as f64 / all.value as f64 * all.samples as f64).round() as u64,
+        variance: row.variance,
+    };
+    let is_estimate = all.variance > 0.0;
+    let value_type = profile.sample_types[value];
+    // Of samples the error of the share, of estimates that of the amount, as the run told it.
+    let errors = |rows: &[&Row]| -> Vec<String> {
+        let error = |row: &&Row| match counted {
+            Some(_) if is_estimate => plus_minus_of(led_to(row), value_type),
+            Some(counted) if counted.samples.is_some() => counted.error(led_to(row), all).map_or(String::new(), points),
+            _ => String::new(),
+        };
+        rows.iter().map(error).collect()
+    };
+    let amounts = |rows: &[&Row]| -> Vec<String> {
+        let amount = |row: &&Row| super::amount::amount(row.led_to, value_type);
+        rows.iter().filter(|_| is_estimate).map(amount).collect()
+    };
+    // Where there is no room for all, an amount keeps its error.
+    let (of_totals, of_errors) = if is_estimate { (2, 1) } else { (1, 2) };
     let mut text = String::new();
     if !own.is_empty() {
         let mut grid = Grid::new("your code, line by line", lasts(profile, &own));
         grid.column(0, "self", own.iter().map(|row| share(row.own_self)).collect());
         grid.column(0, "with libs", own.iter().map(|row| share(row.led_to)).collect());
-        grid.column(1, "total", own.iter().map(|row| share(row.total)).collect());
+        grid.column(1, "amount", amounts(&own));
+        grid.column(of_errors, "±", errors(&own));
+        grid.column(of_totals, "total", own.iter().map(|row| share(row.total)).collect());
         text.push_str(&grid.render(width));
     }
     if !own.is_empty() && !others.is_empty() {
@@ -85,24 +125,19 @@ pub fn text(profile: &Profile, value: usize, width: usize) -> String {
         };
         let mut grid = Grid::new(title, lasts(profile, &others));
         grid.column(0, "self", others.iter().map(|row| share(row.own_self)).collect());
-        grid.column(1, "total", others.iter().map(|row| share(row.total)).collect());
+        grid.column(1, "amount", amounts(&others));
+        grid.column(of_errors, "±", errors(&others));
+        grid.column(of_totals, "total", others.iter().map(|row| share(row.total)).collect());
         text.push_str(&grid.render(width));
     }
     text
 }
 
-/// `handlers/base.py`: the name alone says too little.
-fn last_two_parts(file: &str) -> &str {
-    match file.rmatch_indices('/').nth(1) {
-        Some((slash, _)) if !file.starts_with('<') => &file[slash + 1..],
-        _ => file,
-    }
-}
-
-fn rows(profile: &Profile, value: usize) -> IndexMap<Key, Row, FxBuildHasher> {
+fn rows(profile: &Profile, value: usize, counted: Option<Counted>) -> IndexMap<Key, Row, FxBuildHasher> {
     let mut owners = Owners::new(profile);
-    let mut rows: IndexMap<Key, Row, FxBuildHasher> = IndexMap::default();
+    let mut rows = Found::new(profile);
     for ((sample, values), number) in profile.samples().zip(1..) {
+        let variance = counted.map_or(0.0, |counted| counted.of(values).variance);
         let value = values[value];
         if value == 0 {
             continue;
@@ -111,28 +146,59 @@ fn rows(profile: &Profile, value: usize) -> IndexMap<Key, Row, FxBuildHasher> {
         let stack = profile.stack(sample.stack);
         let Some(owned) = owner.frame else { continue };
         let own = owners.is_own(owned);
-        let row = rows.entry(key(profile, owned, own)).or_default();
+        let row = rows.of(owned, own);
         row.own = own;
         row.led_to += value;
+        row.variance += variance;
         *row.frames.entry(owned).or_default() += value;
         if owner.library.is_none() {
             row.own_self += value;
         }
         if let Some(library) = owner.library {
-            let row = rows.entry(key(profile, library, false)).or_default();
+            let row = rows.of(library, false);
             row.own_self += value;
             row.led_to += value;
+            row.variance += variance;
             *row.frames.entry(library).or_default() += value;
         }
         for id in stack {
-            let row = rows.entry(key(profile, *id, owners.is_own(*id))).or_default();
+            let row = rows.of(*id, owners.is_own(*id));
             if row.seen_in != number {
                 row.seen_in = number;
                 row.total += value;
             }
         }
     }
-    rows
+    rows.rows
+}
+
+/// Rows by what they stand for; of each frame that is worked out once.
+struct Found<'a> {
+    profile: &'a Profile,
+    rows: IndexMap<Key, Row, FxBuildHasher>,
+    /// Of lines that are not told apart, and of those that are: the row, and one.
+    known: [Vec<u32>; 2],
+}
+
+impl<'a> Found<'a> {
+    fn new(profile: &'a Profile) -> Self {
+        let frames = profile.frames().len();
+        Self {
+            profile,
+            rows: IndexMap::default(),
+            known: [vec![0; frames], vec![0; frames]],
+        }
+    }
+
+    fn of(&mut self, id: FrameId, own: bool) -> &mut Row {
+        let known = &mut self.known[usize::from(own)][id.index()];
+        if *known == 0 {
+            let entry = self.rows.entry(key(self.profile, id, own));
+            *known = entry.index() as u32 + 1;
+            entry.or_default();
+        }
+        &mut self.rows[*known as usize - 1]
+    }
 }
 
 fn key(profile: &Profile, id: FrameId, own: bool) -> Key {
@@ -166,15 +232,11 @@ fn lasts(profile: &Profile, rows: &[&Row]) -> Vec<Last> {
         let Some((id, _)) = hottest else { return Last::default() };
         let frame = profile.frame(*id);
         let text = label::frame(profile, frame);
-        // Too long, it keeps the function and the end of the path.
-        let shorter = (frame.kind == FrameKind::Python).then(|| {
-            let file = profile.string(frame.file);
-            text.replacen(path::short(file).as_ref(), last_two_parts(file), 1)
-        });
+        let shorter = (frame.kind == FrameKind::Python).then(|| label::shorter(profile, frame));
         Last {
             text,
             shorter,
-            addition: String::new(),
+            ..Last::default()
         }
     };
     rows.iter().map(hottest).collect()
@@ -223,6 +285,7 @@ mod tests {
                 thread: Profile::EMPTY,
                 cgroup: Profile::EMPTY,
                 container: Profile::EMPTY,
+                task: Profile::EMPTY,
             },
         };
         profile.add(key, &[count]);

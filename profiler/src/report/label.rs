@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use super::{cython, path};
 use crate::{
-    profile::{Frame, FrameKind, Labels, Profile},
+    profile::{Frame, FrameKind, Labels, Profile, StackId},
     shown::acts,
 };
 
@@ -32,6 +32,55 @@ pub fn frame(profile: &Profile, frame: &Frame) -> String {
         FrameKind::Marker => function.to_owned(),
     };
     clean(label)
+}
+
+/// The name alone, without where it is.
+pub(super) fn name(profile: &Profile, frame: &Frame) -> String {
+    let function = profile.string(frame.function);
+    clean(match frame.kind {
+        FrameKind::Python if function.is_empty() => "<unknown>".to_owned(),
+        FrameKind::Python => function.to_owned(),
+        FrameKind::Native if function.is_empty() => native(function, mapping_path(profile, frame), frame.address),
+        FrameKind::Native => mapping_path(profile, frame)
+            .and_then(|path| cython::readable(function, path::extension(path)))
+            .unwrap_or_else(|| function.to_owned()),
+        FrameKind::Kernel if function.is_empty() => format!("[{:#x}]", frame.address),
+        FrameKind::Kernel => function.to_owned(),
+        FrameKind::Marker if function.is_empty() => "[unknown]".to_owned(),
+        FrameKind::Marker => function.to_owned(),
+    })
+}
+
+/// The same of a function as a whole: without the line that was executed.
+pub(super) fn function(profile: &Profile, frame: &Frame) -> String {
+    match frame.kind {
+        FrameKind::Python => clean(python(
+            profile.string(frame.function),
+            profile.string(frame.file),
+            frame.first_line,
+        )),
+        _ => self::frame(profile, frame),
+    }
+}
+
+/// The text of a Python frame where there is little room: it keeps the function and the end of the path.
+pub(super) fn shorter(profile: &Profile, frame: &Frame) -> String {
+    let file = profile.string(frame.file);
+    self::frame(profile, frame).replacen(path::short(file).as_ref(), last_two_parts(file), 1)
+}
+
+/// `handlers/base.py`: the name alone says too little.
+fn last_two_parts(file: &str) -> &str {
+    match file.rmatch_indices('/').nth(1) {
+        Some((slash, _)) if !file.starts_with('<') => &file[slash + 1..],
+        _ => file,
+    }
+}
+
+/// A stack, leaf first.
+pub fn stack(profile: &Profile, stack: Option<StackId>) -> Vec<String> {
+    let frames = stack.map(|stack| profile.stack(stack)).unwrap_or_default();
+    frames.iter().map(|&id| frame(profile, profile.frame(id))).collect()
 }
 
 /// The root of a process's stacks: `gunicorn shop.wsgi [shop.service] (process 4242)`.
@@ -54,11 +103,12 @@ pub fn thread(profile: &Profile, labels: &Labels) -> String {
     clean(format!("{} (thread {})", thread_name(profile, labels), labels.tid))
 }
 
-fn thread_name<'a>(profile: &'a Profile, labels: &Labels) -> &'a str {
-    match profile.string(labels.thread) {
-        "" => "[unknown]",
-        name => name,
-    }
+/// What tells a thread from others of its process, without its number.
+pub fn thread_name(profile: &Profile, labels: &Labels) -> String {
+    clean(match profile.string(labels.thread) {
+        "" => "[unknown]".to_owned(),
+        name => name.to_owned(),
+    })
 }
 
 /// What tells a process from others, without its number: what it runs, and where.
@@ -75,7 +125,7 @@ pub fn process_name(profile: &Profile, labels: &Labels) -> String {
 }
 
 /// The container, by as much of its id as their managers show, or the service that a process belongs to.
-fn place<'a>(cgroup: &'a str, container: &'a str) -> Option<&'a str> {
+pub(crate) fn place<'a>(cgroup: &'a str, container: &'a str) -> Option<&'a str> {
     const SHOWN_OF_ID: usize = 12;
     let is_id = container.len() >= 32 && container.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     match container {

@@ -31,6 +31,8 @@ pub(super) struct Last {
     /// What is shown instead where `text` does not fit; cut if that does not either.
     pub(super) shorter: Option<String>,
     pub(super) addition: String,
+    /// Always has a line of its own, or several.
+    pub(super) remark: String,
 }
 
 impl Grid {
@@ -88,13 +90,16 @@ impl Grid {
                     shown
                 },
             );
-            if !whole && !last.addition.is_empty() {
-                // As far to the right as it fits.
-                let indent = (taken + GAP)
-                    .min(width.saturating_sub(columns(&last.addition)))
-                    .max(GAP);
+            let addition = if whole { "" } else { &last.addition };
+            for below in std::iter::once(addition).chain(last.remark.split('\n')) {
+                if below.is_empty() {
+                    continue;
+                }
+                // As far to the right as all of them fit.
+                let widest = last.remark.split('\n').chain([below]).map(columns).max().unwrap_or(0);
+                let indent = (taken + GAP).min(width.saturating_sub(widest)).max(GAP);
                 text.extend(std::iter::repeat_n(' ', indent));
-                push_line(&mut text, &cut(&last.addition, width - indent));
+                push_line(&mut text, &cut(below, width - indent));
             }
         }
         text
@@ -131,6 +136,31 @@ fn push_line(text: &mut String, last: &str) {
     text.push_str(last);
     text.truncate(text.trim_end_matches(' ').len());
     text.push('\n');
+}
+
+/// Each sentence in lines of that width; the second and later ones are indented.
+pub(super) fn paragraphs(sentences: &[String], width: usize) -> String {
+    let mut text = String::new();
+    let width = width.max(40);
+    for sentence in sentences {
+        let mut line = String::new();
+        for word in sentence.split(' ') {
+            let more = !line.trim_start().is_empty();
+            if more && columns(&line) + 1 + columns(word) > width {
+                text.push_str(&cut(&line, width));
+                text.push('\n');
+                line = format!("  {word}");
+            } else {
+                if more {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+        }
+        text.push_str(&cut(&line, width));
+        text.push('\n');
+    }
+    text
 }
 
 /// Parts of a sentence on one line, or each on its own where they do not fit; `indent` is before every line, and more of

@@ -20,9 +20,10 @@ pub(super) struct Machinery<'a> {
     roles: Vec<Option<Role>>,
 }
 
-/// What a frame is to the Python functions around it.
+/// What a frame is to the Python functions around it. The page has them as numbers, and `push_shown` once more
+/// (`page/tree.js`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Python,
     /// Of CPython's, and certainly nothing but machinery.
     Machinery,
@@ -82,7 +83,7 @@ impl<'a> Machinery<'a> {
     }
 }
 
-fn role(profile: &Profile, frame: &Frame) -> Role {
+pub(super) fn role(profile: &Profile, frame: &Frame) -> Role {
     match frame.kind {
         FrameKind::Python => Role::Python,
         FrameKind::Marker if unseen::ALL.contains(&profile.string(frame.function)) => Role::Python,
@@ -100,6 +101,14 @@ fn native(function: &str, file: &str) -> Role {
     // `list_sort_impl.constprop.0` of gcc's, `clone@@GLIBC_2.2.5` of the table of dynamic symbols.
     let plain = function.split(['.', '@']).next().unwrap_or(function);
     let is_unnamed = plain.is_empty() || plain.starts_with('[');
+    // From an event loop to the coroutine that it goes on with.
+    if path::extension(file) == "_asyncio" {
+        return match is_unnamed {
+            true => Role::Unnamed,
+            false if TASKS.contains(&plain) => Role::Machinery,
+            false => Role::Other,
+        };
+    }
     if !path::is_interpreter(file) {
         let is_libc = ["libc", "libpthread", "ld-musl-x86_64", "ld-musl-aarch64"].contains(&path::extension(file))
             || ["libc-", "libpthread-"]
@@ -115,7 +124,7 @@ fn native(function: &str, file: &str) -> Role {
         Role::Unnamed
     } else if STARTS.contains(&plain) || BEFORE_PYTHON.iter().any(|start| plain.starts_with(start)) {
         Role::Start
-    } else if EXACT.contains(&plain) || is_of_a_family(plain) {
+    } else if EXACT.contains(&plain) || TASKS.contains(&plain) || is_of_a_family(plain) {
         Role::Machinery
     } else {
         Role::Builtin
@@ -154,6 +163,17 @@ const BEFORE_PYTHON: [&str; 8] = [
     "thread_run",
     "t_bootstrap",
     "pythread_wrapper",
+];
+
+/// A step of a task (`Modules/_asynciomodule.c`, 3.8 – 3.15; part of the interpreter's file where that has its modules).
+const TASKS: [&str; 7] = [
+    "task_step",
+    "task_step_impl",
+    "task_wakeup",
+    "task_wakeup_lock_held",
+    "task_eager_start",
+    "TaskStepMethWrapper_call",
+    "TaskWakeupMethWrapper_call",
 ];
 
 const EXACT: [&str; 81] = [
@@ -310,6 +330,7 @@ mod tests {
 
     const PYTHON: &str = "/usr/bin/python3.12";
     const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
+    const ASYNCIO: &str = "/usr/lib/python3.12/lib-dynload/_asyncio.cpython-312-x86_64-linux-gnu.so";
 
     /// Frames leaf first: Python in upper case, the kernel as `k…`, CPython's otherwise, and `…@libc` of libc.
     fn shown(interpreter: Interpreter, leaf_first: &[&str]) -> String {
@@ -465,6 +486,10 @@ mod tests {
             ("read", LIBC, Role::Other),
             ("main", "/usr/bin/uwsgi", Role::Other),
             ("slot_of_mine", "/srv/mine.so", Role::Other),
+            ("task_step", ASYNCIO, Role::Machinery),
+            ("task_step_impl.isra.0", PYTHON, Role::Machinery),
+            ("[_asyncio.so+0x1234]", ASYNCIO, Role::Unnamed),
+            ("future_schedule_callbacks", ASYNCIO, Role::Other),
         ];
         for (function, file, expected) in cases {
             assert_eq!(native(function, file), expected, "{function} {file}");

@@ -1,8 +1,9 @@
 //! Writers: one file per format behind one small trait.
 //!
 //! They know a [`Profile`] and a [`View`] and nothing else. What a frame is called is decided once, in [`label`]; how
-//! stacks become lines once, in `fold`. Of the four formats, pprof is the one that keeps everything
-//! ([`pprof::read()`] gives the profile back); the others show one value and what a reader looks at.
+//! stacks become lines once, in `fold`. Of the formats, pprof is the one that keeps everything
+//! ([`pprof::read()`] gives the profile back); the page (`page`) has all values, the others show one and what a reader
+//! looks at.
 
 use std::{io::Write, path::Path, str::FromStr};
 
@@ -10,21 +11,47 @@ use anyhow::Context as _;
 
 use crate::profile::{Profile, ValueType};
 
+pub(crate) mod amount;
+mod callgrind;
 pub mod calls;
+mod chrome;
+pub mod collections;
 mod cython;
+pub mod diff;
+mod estimated;
+pub mod exceptions;
+pub mod export;
 pub mod flamegraph;
 mod fold;
 pub mod folded;
+mod gecko;
+pub mod grouping;
 pub mod hottest;
+pub mod imports;
 pub mod label;
 mod layout;
 mod machinery;
 pub mod memory;
+mod memray;
+mod moments;
+pub mod objects;
+mod otlp;
+pub mod overview;
 pub(crate) mod owner;
+pub(crate) mod package;
+mod page;
 pub(crate) mod path;
+pub mod picked;
+mod plain;
 pub mod pprof;
+mod rows;
+pub mod sarif;
+pub mod select;
 pub mod speedscope;
+mod tracemalloc;
 pub mod waits;
+pub mod wall;
+pub mod why;
 mod workers;
 
 #[cfg(test)]
@@ -85,6 +112,9 @@ pub enum Format {
     /// Flame graph with search and zoom, for a browser.
     #[value(alias = "flamegraph")]
     Svg,
+    /// A page for a browser: flame graph, tables, callers, lines, threads.
+    #[value(alias = "page")]
+    Html,
     /// One line per stack, `main;f;g 12`, for scripts and other flame graph tools.
     #[value(aliases = ["collapsed", "raw"])]
     Folded,
@@ -108,15 +138,25 @@ impl Format {
     pub fn extension(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Speedscope => "speedscope.json",
             Self::Pprof => "pb.gz",
         }
     }
 
+    /// Whether it says when samples were: others need not have that counted.
+    pub fn shows_time(self) -> bool {
+        match self {
+            Self::Html | Self::Pprof | Self::Speedscope => true,
+            Self::Svg | Self::Folded => false,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Speedscope => "speedscope",
             Self::Pprof => "pprof",
@@ -126,6 +166,7 @@ impl Format {
     pub fn writer(self) -> Box<dyn Writer> {
         match self {
             Self::Svg => Box::new(flamegraph::FlameGraph),
+            Self::Html => Box::new(page::Page),
             Self::Folded => Box::new(folded::Folded),
             Self::Speedscope => Box::new(speedscope::Speedscope),
             Self::Pprof => Box::new(pprof::Pprof),
@@ -142,8 +183,10 @@ impl FromStr for Format {
     }
 }
 
-const ENDINGS: [(&str, Format); 8] = [
+const ENDINGS: [(&str, Format); 10] = [
     (".svg", Format::Svg),
+    (".html", Format::Html),
+    (".htm", Format::Html),
     (".folded", Format::Folded),
     (".collapsed", Format::Folded),
     (".txt", Format::Folded),

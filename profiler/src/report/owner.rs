@@ -15,29 +15,30 @@ use super::{
 
 /// Who a stack's memory is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     /// `None` for a stack without frames.
-    pub(super) frame: Option<FrameId>,
+    pub(crate) frame: Option<FrameId>,
     /// The innermost Python frame, where that is a library's and `frame` is the program's own.
-    pub(super) library: Option<FrameId>,
+    pub(crate) library: Option<FrameId>,
     /// A frame of the extension module that a Python frame had called.
-    pub(super) via: Option<FrameId>,
+    pub(crate) via: Option<FrameId>,
     /// The leaf that says of what sort the pages are ([`SORTS`]).
-    pub(super) sort: Option<FrameId>,
+    pub(crate) sort: Option<FrameId>,
 }
 
 /// Markers that are leaves of stacks whose pages are not just the process's own memory.
 pub(super) const SORTS: [&str; 3] = [memory::PAGES_OF_FILES, memory::SHARED_MEMORY, memory::COPIES];
 
 /// Finds owners, and remembers what it learnt of each frame.
-pub(super) struct Owners<'a> {
+pub(crate) struct Owners<'a> {
     profile: &'a Profile,
     roles: Vec<Option<Role>>,
 }
 
-/// What a frame is in its stack. Of frames without Python, the lowest is responsible, and of equals the innermost.
+/// What a frame is in its stack. Of frames without Python, the lowest is responsible, and of equals the innermost. The page
+/// has them as numbers (`page/sums.js`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
+pub(super) enum Role {
     /// Python of the program's own.
     Python,
     /// Python that was installed.
@@ -74,14 +75,14 @@ impl<'a> Functions<'a> {
 }
 
 impl<'a> Owners<'a> {
-    pub(super) fn new(profile: &'a Profile) -> Self {
+    pub(crate) fn new(profile: &'a Profile) -> Self {
         Self {
             profile,
             roles: vec![None; profile.frames().len()],
         }
     }
 
-    pub(super) fn find(&mut self, stack: StackId) -> Owner {
+    pub(crate) fn find(&mut self, stack: StackId) -> Owner {
         let stack = self.profile.stack(stack);
         let is_sort = |id: &FrameId| {
             let frame = self.profile.frame(*id);
@@ -131,7 +132,7 @@ impl<'a> Owners<'a> {
     }
 }
 
-fn role(profile: &Profile, frame: &Frame) -> Role {
+pub(super) fn role(profile: &Profile, frame: &Frame) -> Role {
     match frame.kind {
         FrameKind::Python => {
             let file = profile.string(frame.file);

@@ -86,6 +86,12 @@ pub(crate) fn is_installed(path: &str) -> bool {
     imported(path).is_some()
 }
 
+/// The folder that imports start at, and what lies in it, of a file that is installed.
+pub(crate) fn split_installed(path: &str) -> Option<(&str, &str)> {
+    let start = imported(path)?;
+    Some((path[..start].trim_end_matches('/'), &path[start..]))
+}
+
 /// Whether it is what pip writes for a command of a package: `/venv/bin/gunicorn`.
 pub(crate) fn is_launcher(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));

@@ -119,8 +119,10 @@ mod golden {
 
 #[test]
 fn pprof_gives_back_what_was_written() {
-    let before = mixed();
+    let mut before = mixed();
+    before.sources.insert("/srv/app/main.py", "def f():\n\tpass\n");
     let after = pprof::read(&bytes(Format::Pprof, &before, &View::default())).unwrap();
+    assert_eq!(before.sources, after.sources);
     for (_, view) in VIEWS {
         for value in 0..2 {
             let view = View { value, ..view() };
@@ -142,6 +144,128 @@ fn a_plain_protobuf_is_read_as_well() {
     let mut plain = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*compressed), &mut plain).unwrap();
     assert_eq!(contents(&pprof::read(&plain).unwrap()), contents(&mixed()));
+}
+
+/// Two stacks of two threads in slices of 100 ms; of the second it is not known when all of it was.
+fn timed() -> Profile {
+    let mixed = mixed();
+    let mut profile = mixed.emptied();
+    profile.default_type = 0;
+    profile.begin_timeline(100_000_000);
+    let ours = profile.translated(&mixed);
+    let [first, second] = [0, 1].map(|place| ours.key(mixed.sample(place).unwrap().0));
+    profile.add_in(first, &[10, 101_010_100], &[(0, 3_u32), (7, 1)]);
+    profile.add_in(second.clone(), &[2, 20_202_020], &[(7, 1_u32)]);
+    profile.add(second, &[1, 10_101_010]);
+    profile
+}
+
+#[test]
+fn pprof_says_when_samples_were_and_says_the_same_of_them_as_without() {
+    let profile = timed();
+    let file = bytes(Format::Pprof, &profile, &View::default());
+    let read = pprof::read(&file).unwrap();
+    assert_eq!(read.timeline(), profile.timeline());
+    let parts: Vec<_> = read.timeline().unwrap().sorted();
+    let parts: Vec<_> = parts.iter().map(|part| (part.sample, part.slice, part.value)).collect();
+    assert_eq!(parts, [(0, 0, 8), (0, 7, 2), (1, 7, 2)]);
+
+    let mut untimed = timed();
+    untimed.drop_timeline();
+    let without = bytes(Format::Pprof, &untimed, &View::default());
+    let dumps = [&file, &without].map(|bytes| {
+        let text = pprof::dump(bytes);
+        let lines = text.lines().filter(|line| !line.starts_with("slices of"));
+        lines
+            .map(|line| line.split(" in [").next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(dumps[0], dumps[1]);
+    assert!(pprof::read(&without).unwrap().timeline().is_none());
+    for format in [Format::Svg, Format::Folded] {
+        assert_eq!(
+            bytes(format, &profile, &View::default()),
+            bytes(format, &untimed, &View::default())
+        );
+    }
+}
+
+#[test]
+fn filters_keep_the_times_of_what_they_keep() {
+    let profile = timed();
+    let (key, _) = profile.sample(1).unwrap();
+    let filter = format!("tid={}", key.labels.tid).parse().unwrap();
+    let kept = select::filtered(&profile, &[filter]).unwrap();
+    let parts = kept.timeline().unwrap().sorted();
+    let of: i64 = parts.iter().map(|part| part.value).sum();
+    let tids = [0, 1].map(|place| profile.sample(place).unwrap().0.labels.tid);
+    assert_eq!(of, if tids[0] == tids[1] { 12 } else { 2 });
+    let folded = select::with_libraries_folded(&profile).timeline().unwrap().sorted();
+    assert_eq!(folded.iter().map(|part| part.value).sum::<i64>(), 12);
+}
+
+#[test]
+fn formats_with_an_axis_of_time_have_samples_in_its_order_where_it_is_known_of_all() {
+    let mixed = mixed();
+    let mut profile = mixed.emptied();
+    profile.begin_timeline(100_000_000);
+    let ours = profile.translated(&mixed);
+    let [first, second] = [0, 2].map(|place| ours.key(mixed.sample(place).unwrap().0));
+    // The first one is met again after the second.
+    profile.add_in(first, &[10, 101_010_100], &[(0, 4_u32), (9, 6)]);
+    profile.add_in(second, &[5, 50_505_050], &[(4, 5_u32)]);
+    let json = |profile: &Profile| -> Value {
+        let view = View::default();
+        serde_json::from_str(&written(Format::Speedscope, profile, &view)).unwrap()
+    };
+    let weights = |json: &Value| -> Vec<i64> {
+        let profiles = json["profiles"].as_array().unwrap().iter();
+        let profiles = profiles.filter(|profile| profile["name"].as_str().unwrap().ends_with(" · samples"));
+        let weights = profiles.flat_map(|profile| profile["weights"].as_array().unwrap());
+        weights.map(|weight| weight.as_i64().unwrap()).collect()
+    };
+    let timed = json(&profile);
+    assert_eq!(weights(&timed), [4, 5, 6]);
+    assert!(
+        timed["name"]
+            .as_str()
+            .unwrap()
+            .ends_with("in order of time to 100.0 ms"),
+        "{timed}"
+    );
+    // Where it is not known of a part, what is missing would look like idleness.
+    let (key, values) = profile
+        .sample(0)
+        .map(|(key, values)| (key.clone(), values.to_vec()))
+        .unwrap();
+    profile.add(key, &values);
+    assert_eq!(weights(&json(&profile)).len(), 2);
+
+    let mut chrome = Vec::new();
+    export::Format::Foreign(export::Foreign::Chrome)
+        .writer()
+        .write(&timed_whole(), &View::default(), &mut chrome)
+        .unwrap();
+    let chrome: Value = serde_json::from_slice(&chrome).unwrap();
+    assert_eq!(chrome["otherData"]["axis"], "time, to 100.0 ms");
+    let ends = chrome["traceEvents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["ph"] == "X")
+        .map(|event| event["ts"].as_f64().unwrap() + event["dur"].as_f64().unwrap());
+    // In the eighth slice and no further.
+    let end = ends.fold(0.0, f64::max);
+    assert!((700_000.0..=800_000.0).contains(&end), "{end}");
+}
+
+fn timed_whole() -> Profile {
+    let timed = timed();
+    let mut profile = timed.emptied();
+    let ours = profile.translated(&timed);
+    let (key, _) = timed.sample(0).unwrap();
+    profile.add_in(ours.key(key), &[10, 101_010_100], &[(0, 3_u32), (7, 1)]);
+    profile
 }
 
 #[test]
@@ -190,8 +314,13 @@ fn totals_agree_between_formats() {
                 .sum();
             let speedscope: Value = serde_json::from_str(&written(Format::Speedscope, &profile, &view)).unwrap();
             let profiles = speedscope["profiles"].as_array().unwrap();
+            // The one that is shown comes first.
+            let counts = |profile: &Value, kind: &str| profile["name"].as_str().unwrap().ends_with(kind);
+            let kind = format!(" · {}", profile.sample_types[value].kind);
+            assert!(counts(&profiles[0], &kind), "{}", profiles[0]["name"]);
             let speedscope: i64 = profiles
                 .iter()
+                .filter(|profile| counts(profile, &kind))
                 .map(|profile| profile["endValue"].as_i64().unwrap())
                 .sum();
             let svg = written(Format::Svg, &profile, &view);
@@ -216,10 +345,8 @@ fn speedscope_json_has_the_structure_of_its_schema() {
             let profiles = json["profiles"].as_array().unwrap();
             assert!(!profiles.is_empty());
             for profile in profiles {
-                assert_eq!(
-                    (&profile["type"], &profile["unit"]),
-                    (&"sampled".into(), &"none".into())
-                );
+                assert_eq!(profile["type"], "sampled");
+                assert!(["none", "nanoseconds"].contains(&profile["unit"].as_str().unwrap()));
                 assert!(profile["name"].is_string());
                 let (samples, weights) = (
                     profile["samples"].as_array().unwrap(),
@@ -286,6 +413,7 @@ fn equal_workers_are_one() {
             thread: profile.intern_string("main"),
             cgroup: Profile::EMPTY,
             container: profile.intern_string(container),
+            task: Profile::EMPTY,
         };
         profile.add(SampleKey { stack, labels }, &[1]);
     }
@@ -314,7 +442,7 @@ fn a_value_that_is_not_there_is_an_error() {
         value: 2,
         ..View::default()
     };
-    for format in [Format::Svg, Format::Folded, Format::Speedscope] {
+    for format in [Format::Svg, Format::Html, Format::Folded, Format::Speedscope] {
         let error = format.writer().write(&mixed(), &view, &mut Vec::new()).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -334,14 +462,20 @@ fn an_ending_names_its_format() {
     assert_eq!(format("a.json"), Some(Format::Speedscope));
     assert_eq!(format("a.pprof"), Some(Format::Pprof));
     assert_eq!((format("a"), format("a.gz"), format("svg")), (None, None, None));
-    for each in [Format::Svg, Format::Folded, Format::Speedscope, Format::Pprof] {
+    for each in [
+        Format::Svg,
+        Format::Html,
+        Format::Folded,
+        Format::Speedscope,
+        Format::Pprof,
+    ] {
         assert_eq!(format(&format!("a.{}", each.extension())), Some(each));
         assert_eq!(each.name().parse(), Ok(each));
     }
     assert_eq!("flamegraph".parse(), Ok(Format::Svg));
     assert_eq!("raw".parse(), Ok(Format::Folded));
     assert_eq!("collapsed".parse(), Ok(Format::Folded));
-    assert!("html".parse::<Format>().is_err());
+    assert!("png".parse::<Format>().is_err());
 }
 
 proptest! {
@@ -353,13 +487,14 @@ proptest! {
     #[test]
     fn a_damaged_profile_never_panics(at in any::<prop::sample::Index>(), with in any::<[u8; 3]>(), keep in 0..3_usize) {
         let mut plain = Vec::new();
-        let compressed = bytes(Format::Pprof, &mixed(), &View::default());
+        let profile = if keep == 0 { timed() } else { mixed() };
+        let compressed = bytes(Format::Pprof, &profile, &View::default());
         std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*compressed), &mut plain).unwrap();
         let at = at.index(plain.len());
         let end = (at + keep).min(plain.len());
         plain.splice(at..end, with);
         if let Ok(profile) = pprof::read(&plain) {
-            for format in [Format::Svg, Format::Folded, Format::Speedscope, Format::Pprof] {
+            for format in [Format::Svg, Format::Html, Format::Folded, Format::Speedscope, Format::Pprof] {
                 let view = View { process: true, thread: true, ..View::default() };
                 let _ = format.writer().write(&profile, &view, &mut Vec::new());
             }
@@ -440,8 +575,9 @@ fn contents(profile: &Profile) -> String {
             thread,
             cgroup,
             container,
+            task,
         } = key.labels;
-        let words = [comm, command, thread, cgroup, container].map(|id| profile.string(id));
+        let words = [comm, command, thread, cgroup, container, task].map(|id| profile.string(id));
         let mut sample = format!("{pid} {tid} {words:?}\n");
         for id in profile.stack(key.stack) {
             let Frame {
@@ -596,12 +732,13 @@ fn add(profile: &mut Profile, leaf_first: &[FrameId], values: &[i64]) {
         thread: Profile::EMPTY,
         cgroup: Profile::EMPTY,
         container: Profile::EMPTY,
+        task: Profile::EMPTY,
     };
     profile.add(SampleKey { stack, labels }, values);
 }
 
 /// Two processes, one of them with two threads, and every kind of frame.
-fn mixed() -> Profile {
+pub(in crate::report) fn mixed() -> Profile {
     let mut profile = Profile::new(vec![SAMPLES, CPU], Some((CPU, 10_101_010)));
     profile.started_at_ns = 1_767_323_045_000_000_000;
     profile.duration_ns = 10_000_000_000;
@@ -730,6 +867,7 @@ fn mixed() -> Profile {
             thread: profile.intern_string(thread),
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,
+            task: Profile::EMPTY,
         };
         profile.add(SampleKey { stack, labels }, &[count, count * 10_101_010]);
     }

@@ -22,6 +22,10 @@ const MOST_CHILDREN: usize = 256;
 /// What of the recording only a CPython has.
 fn of_python_only(config: &Config) -> Option<&'static str> {
     match &config.memory {
+        None if config.gil => Some("threads that have the GIL (--gil)"),
+        None if config.exceptions.is_some() => Some("exceptions of Python"),
+        None if config.imports.is_some() => Some("imports of Python modules"),
+        None if config.gc.is_some() => Some("garbage collections of CPython"),
         None => config.calls.as_ref().map(|_| "calls of Python functions"),
         // With --native, the C library's allocator is followed in anything.
         Some(memory) if memory.exact.is_some() && !config.native_stacks => Some("allocations of CPython (--exact)"),

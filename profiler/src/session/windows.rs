@@ -14,8 +14,9 @@ use crate::{
     config::{Config, Verbosity},
     cost,
     engine::Engine,
-    flight::{Due, FlightRecorder, Windows, windows},
+    flight::{self, Due, FlightRecorder, Windows, windows},
     foreign, humanize,
+    instruments::{Instrument, measured::Measured},
     invoker::Invoker,
     output::Output,
     recording::Recording,
@@ -44,7 +45,7 @@ struct Counted {
 impl Cutter {
     pub(super) fn start(config: &Config, wanted: &Windows, owner: Option<&Invoker>) -> anyhow::Result<Self> {
         let verbose = config.verbosity >= Verbosity::Verbose;
-        let recorder = FlightRecorder::start(wanted, owner.cloned(), config.period_ns, command_line(), verbose)?;
+        let recorder = FlightRecorder::start(wanted, owner.cloned(), command_line(), verbose)?;
         Ok(Self {
             recorder,
             before: Counted {
@@ -111,21 +112,32 @@ impl Cutter {
 
     /// Cuts, if it is time to. To be called when everything that waited was taken in.
     pub(super) fn turn(&mut self, engine: &mut Engine) -> anyhow::Result<()> {
+        for line in engine
+            .instruments
+            .iter_mut()
+            .flat_map(|instrument| instrument.worth_keeping())
+        {
+            self.recorder.say(line);
+            self.recorder.keep();
+        }
         let now = Instant::now();
         let due = self.recorder.is_due(now);
         if due == Due::No {
             return Ok(());
         }
-        let mut window = engine.cut();
+        let (mut window, measured) = engine.cut()?;
         let source = &engine.source;
         let counted = Counted::now(&source.kernel, source.unreadable_events(), engine.unwinder())?;
         let length = self.recorder.length(now);
         let map_bytes = source.kernel.map_bytes() + source.sideband_bytes();
-        let lines = self.lines(&mut window, counted, map_bytes, length, StoppedBy::Duration);
+        let (summary, counters) = self.summary(&mut window, counted, map_bytes, length, StoppedBy::Duration);
         if self.verbose {
             let held = engine.host.held();
+            let tables = engine.unwinder().cost();
+            let sites: usize = engine.instruments.iter().map(|instrument| instrument.sites()).sum();
             self.recorder.say(format!(
-                "cut in {}; held: {}, {} files of {} numbers, {} code objects, {} raw stacks ({}), unwind tables of {}, {} resident",
+                "cut in {}; held: {}, {} files of {} numbers, {} code objects, {} raw stacks ({}), {sites} sites, unwind \
+                 tables of {} and {} entries, {} resident",
                 humanize::duration(now.elapsed()),
                 many(held.processes as u64, "process"),
                 held.files,
@@ -133,26 +145,35 @@ impl Cutter {
                 held.codes,
                 held.stacks,
                 humanize::bytes(held.stack_bytes as u64),
-                humanize::bytes(engine.unwinder().cost().bytes),
+                humanize::bytes(tables.bytes),
+                tables.entries,
                 humanize::bytes(cost::resident_bytes().0),
             ));
         }
         match due {
-            Due::Cut => self.recorder.hand_over(window, lines, now),
+            Due::Cut => {
+                let ended = flight::Ended {
+                    window,
+                    measured,
+                    summary,
+                    counters,
+                };
+                self.recorder.hand_over(ended, now);
+            }
             Due::Drop | Due::No => self.recorder.begin(now, SystemTime::now()),
         }
         Ok(())
     }
 
-    /// What a window came to.
-    fn lines(
+    /// What a window came to, and what the kernel side counted in it.
+    fn summary(
         &mut self,
         window: &mut Window,
         counted: Counted,
         map_bytes: u64,
         length: Duration,
         stopped_by: StoppedBy,
-    ) -> Vec<String> {
+    ) -> (Summary, [u64; COUNTERS]) {
         let since = counted.since(&self.before);
         let tally = &mut window.ledger.tally;
         tally.not_unwound = since.store.not_unwound;
@@ -173,7 +194,7 @@ impl Cutter {
         summary.warnings.extend(window.refused_maps.iter().cloned());
         summary.warnings.extend(shrunk());
         self.before = counted;
-        summary.lines()
+        (summary, since.kernel)
     }
 
     /// Writes the last window, and says what became of them all.
@@ -185,7 +206,9 @@ impl Cutter {
     ) -> anyhow::Result<()> {
         let Ended {
             recording,
+            instruments,
             mut window,
+            measured,
             kernel,
             unreadable,
             children,
@@ -213,8 +236,14 @@ impl Cutter {
         all.ledger.tally.rules_refused = counted.store.rules_refused;
         let now = Instant::now();
         let last = self.recorder.length(now);
-        let lines = self.lines(&mut window, counted, cost.map_bytes, last, stopped_by);
-        self.recorder.hand_over(window, lines, now);
+        let (summary, counters) = self.summary(&mut window, counted, cost.map_bytes, last, stopped_by);
+        let ended = flight::Ended {
+            window,
+            measured,
+            summary,
+            counters,
+        };
+        self.recorder.hand_over(ended, now);
 
         let (told, messages) = self.recorder.finish()?;
         let quiet = self.quiet;
@@ -230,6 +259,9 @@ impl Cutter {
         summary.warnings.extend(shrunk());
         summary.warnings.extend(foreign::warning());
         summary.children = children;
+        for instrument in instruments {
+            instrument.tell_windows(&mut summary, &kernel);
+        }
         if summary.samples == 0 {
             let unmatched = unmatched_name.map(|unmatched| unmatched.at_the_end());
             summary.warnings.extend(unmatched);
@@ -269,8 +301,10 @@ impl Cutter {
 /// A recording that is over.
 pub(super) struct Ended<'a> {
     pub(super) recording: &'a Recording,
+    pub(super) instruments: &'a [Box<dyn Instrument>],
     /// The last one, with what unwinding has refused in the whole recording.
     pub(super) window: Window,
+    pub(super) measured: Measured,
     pub(super) kernel: [u64; COUNTERS],
     pub(super) unreadable: u64,
     pub(super) children: Option<Children>,

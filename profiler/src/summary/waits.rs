@@ -27,12 +27,29 @@ pub struct WaitsSummary {
     pub target_ns: u64,
     pub lost_stacks: u64,
     pub lost_threads: u64,
-    /// Switches that were not seen: what a thread did around one is not accounted for.
+    /// Switches that were seen afterwards only: the wait before each is counted without a stack.
     pub lost_switches: u64,
     /// Waits whose line or target is not told because there were too many different ones.
     pub forgotten: u64,
     /// Stacks were taken at the end of system calls, which costs every one of the machine.
     pub every_call: bool,
+    /// Event loops that did not poll for long, if that was asked for, and those that could not be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<u64>,
+    pub lost_stalls: u64,
+    /// Calls that move data, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoSummary>,
+}
+
+/// What following calls that move data came to.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct IoSummary {
+    pub calls: u64,
+    pub drawn: u64,
+    pub lost_stacks: u64,
+    /// Told without what lies behind their descriptors.
+    pub without_file: u64,
 }
 
 impl WaitsSummary {
@@ -48,27 +65,51 @@ impl WaitsSummary {
             ));
         }
         lines.push(format!(
-            "{} in {}{reason}, {} with their stacks: all of {} and more, of shorter ones some; {} of the threads' time is \
-             accounted for",
+            "{} in {}{reason}; {} of the threads' time is accounted for",
             many(self.waits, "wait"),
             duration(length),
-            count(self.drawn),
-            duration(Duration::from_nanos(self.target_ns)),
             percent(self.accounted),
         ));
+        lines.push(format!(
+            "{} have their stacks: all of {} and more, of shorter ones some",
+            count(self.drawn),
+            duration(Duration::from_nanos(self.target_ns)),
+        ));
+        if let Some(io) = self.io {
+            lines.push(format!(
+                "{}, exact by thread and file; shared out to lines by {} stacks",
+                many(io.calls, "I/O call"),
+                count(io.drawn),
+            ));
+        }
+        let io = self.io.as_ref();
         let lost = [
-            (self.lost_stacks, "stacks of waits"),
+            (self.lost_stalls, "stalls of event loops"),
+            (io.map_or(0, |io| io.lost_stacks), "stacks of I/O calls"),
+            (
+                io.map_or(0, |io| io.without_file),
+                "files of I/O calls because the table was full",
+            ),
+            (self.lost_stacks + self.lost_switches, "stacks of waits"),
             (self.lost_threads, "threads because the table was full"),
-            (self.lost_switches, "switches of threads"),
             (self.forgotten, "lines or targets of waits because the account was full"),
         ];
         lines.extend(list("lost", &reasons(&lost)));
+        let meanwhile = match (self.stalls, self.io) {
+            (None, None) => "",
+            (Some(_), None) => "--stalls",
+            (None, Some(_)) => "--io",
+            (Some(_), Some(_)) => "--stalls and --io",
+        };
+        if !meanwhile.is_empty() {
+            lines.push(format!(
+                "each system call on the machine took {} µs longer for {meanwhile}",
+                if self.io.is_some() { "0.2" } else { "0.1" }
+            ));
+        }
         if self.every_call {
-            lines.push(
-                "this kernel has no sched_exit_tp (Linux 6.16): stacks were taken at the end of system calls, each of which \
-                 took some 0.1 µs longer on the whole machine"
-                    .to_owned(),
-            );
+            lines.push("this kernel has no sched_exit_tp (Linux 6.16): for the stacks,".to_owned());
+            lines.push("  each system call on the machine took some 0.1 µs longer".to_owned());
         }
         lines
     }

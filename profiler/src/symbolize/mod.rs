@@ -1,7 +1,7 @@
 //! Names for addresses of machine code, after the recording: [`Symbol`]s of ELF files, the kernel and the vDSO.
 //!
-//! The one place that names blazesym. Results are owned and nothing is kept between calls, so memory is bounded by the
-//! largest file: give all addresses of a file in one call.
+//! The one place that names blazesym. Results are owned, and nothing is kept between calls but the kernel's functions, so
+//! memory is bounded by the largest file: give all addresses of a file in one call.
 //!
 //! **Return addresses:** an address that was found on a stack is where a call returns to, which can be the next line or
 //! even the next function. The caller passes such addresses less one, and only the sampled instruction itself as it is.
@@ -12,11 +12,14 @@ mod demangle;
 mod fixtures;
 mod function_start;
 mod kernel;
+mod loaded;
 mod native;
 mod vdso;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+pub use self::kernel::is_kernel_text;
 
 /// The bytes of the vDSO: the same in every 64-bit process.
 pub fn vdso_image() -> std::io::Result<Vec<u8>> {
@@ -34,6 +37,8 @@ pub struct Symbol {
     pub line: Option<u32>,
     /// This function was inlined into the next one.
     pub inlined: bool,
+    /// From where to where the function is in its file, if that is known.
+    pub extent: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +77,7 @@ pub fn debug_file_in_container(pid: u32, path: &Path, file: &File) -> Option<Fil
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     options: Options,
+    kernel: kernel::Kernel,
     warnings: Vec<String>,
 }
 
@@ -79,15 +85,15 @@ impl Symbolizer {
     pub fn new(options: Options) -> Self {
         Self {
             options,
-            warnings: Vec::new(),
+            ..Self::default()
         }
     }
 
-    /// Names kernel addresses from `/proc/kallsyms`, which has functions only.
+    /// Names kernel addresses from `/proc/kallsyms`, which has functions only, and is kept for the next call.
     ///
     /// A vmlinux with debug information is not looked for: it takes many seconds and gigabytes.
     pub fn kernel(&mut self, addresses: &[u64]) -> Vec<Vec<Symbol>> {
-        let (symbols, warning) = kernel::symbolize(addresses);
+        let (symbols, warning) = self.kernel.symbolize(addresses);
         self.warn(warning);
         symbols
     }

@@ -245,15 +245,18 @@ pub(super) fn functions(sym: &Sym<'_>) -> Vec<Symbol> {
         file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
         line: code.and_then(|code| code.line).filter(|&line| line != 0),
         inlined,
+        extent: None,
     };
     let inlined = sym
         .inlined
         .iter()
         .rev()
         .map(|inlined| symbol(&inlined.name, inlined.code_info.as_ref(), true));
-    inlined
-        .chain([symbol(&sym.name, sym.code_info.as_deref(), false)])
-        .collect()
+    let outermost = Symbol {
+        extent: (sym.size).and_then(|size| Some((sym.addr, sym.addr.checked_add(size as u64)?))),
+        ..symbol(&sym.name, sym.code_info.as_deref(), false)
+    };
+    inlined.chain([outermost]).collect()
 }
 
 /// What is needed to know of a file before blazesym reads it.

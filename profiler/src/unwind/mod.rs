@@ -79,6 +79,8 @@ pub struct TableCost {
     pub longest: Duration,
     /// Memory the rows take up.
     pub bytes: u64,
+    /// Other entries of the kernel side's maps.
+    pub entries: u64,
 }
 
 impl<M: TableMemory> Unwinder<M> {
@@ -192,6 +194,7 @@ impl<M: TableMemory> Unwinder<M> {
     pub fn cost(&self) -> TableCost {
         TableCost {
             bytes: self.store.row_bytes(),
+            entries: self.store.entries(),
             ..self.cost
         }
     }

@@ -68,7 +68,6 @@ impl Rules {
         self.known.iter().map(|&(_, users, _)| users)
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.indices.len()
     }

@@ -50,6 +50,8 @@ pub struct Sizes {
     pub pages: u32,
     pub files: u32,
     pub mappings: u32,
+    /// Into so many parts rows and pages are shared out: one user's files may have one. See `USERS_SHARE`.
+    pub parts: u32,
 }
 
 impl Sizes {
@@ -60,6 +62,7 @@ impl Sizes {
         pages: 64 << 10,
         files: 16 << 10,
         mappings: 64 << 10,
+        parts: USERS_SHARE,
     };
     /// For a recording without native stacks.
     pub const NONE: Self = Self {
@@ -67,6 +70,7 @@ impl Sizes {
         pages: 1,
         files: 1,
         mappings: 1,
+        parts: 1,
     };
 
     /// For a recording of some processes that have mapped so many bytes of code, and may map more.
@@ -82,6 +86,8 @@ impl Sizes {
             pages: 32 << 10,
             files: 4 << 10,
             mappings: 16 << 10,
+            // It is made for these processes, which are often of one user.
+            parts: 1,
         }
     }
 }
@@ -98,8 +104,8 @@ const MAX_RETRY_DOUBLINGS: u32 = 8;
 /// should not cost all others their stacks.
 const MAPPINGS_SHARE: u32 = 4;
 
-/// One user may have half of all mappings and of all rules, however many processes and files they have. Root may have all:
-/// who is root needs no profiler to do harm.
+/// One user may have half of all mappings and of all rules, however many processes and files they have, and where the whole
+/// machine is recorded half of the rows and pages. Root may have all: who is root needs no profiler to do harm.
 const USERS_SHARE: u32 = 2;
 
 /// Processes without room that are tried again at a time.
@@ -119,6 +125,8 @@ pub struct Store<M> {
     unused: Vec<usize>,
     /// Tables that no process needs, oldest first.
     idle: BTreeSet<(u64, usize)>,
+    /// Of those, the ones whose files are all forgotten: nobody will ask for them again. Oldest first.
+    orphans: VecDeque<(Instant, usize)>,
     idle_rows: u64,
     idle_pages: u64,
     by_build_id: FxHashMap<String, usize>,
@@ -136,6 +144,8 @@ pub struct Store<M> {
     file_owners: FxHashMap<u32, u32>,
     /// Mappings of each user, those included that were replaced.
     held: FxHashMap<u32, u32>,
+    /// Rows and pages of each user's files, of tables that nobody needs as well.
+    placed: FxHashMap<u32, (u64, u64)>,
     /// Counts what was released, to evict the oldest first.
     clock: u64,
     pub tally: StoreTally,
@@ -182,6 +192,8 @@ enum Missing {
 #[derive(Debug)]
 struct Installed {
     file: UnwindFile,
+    /// The user of the file that it was made for.
+    owner: u32,
     /// First row and number of rows of each piece.
     rows: Vec<(u32, u32)>,
     build_id: String,
@@ -197,6 +209,11 @@ struct Installed {
 }
 
 impl Installed {
+    /// Whether nobody has it, nor can come to have it.
+    fn is_orphan(&self) -> bool {
+        self.users == 0 && self.files.is_empty()
+    }
+
     fn rows(&self) -> u64 {
         self.rows.iter().map(|&(_, rows)| u64::from(rows)).sum()
     }
@@ -235,6 +252,7 @@ impl<M: TableMemory> Store<M> {
             tables: Vec::new(),
             unused: Vec::new(),
             idle: BTreeSet::new(),
+            orphans: VecDeque::new(),
             idle_rows: 0,
             idle_pages: 0,
             by_build_id: FxHashMap::default(),
@@ -247,6 +265,7 @@ impl<M: TableMemory> Store<M> {
             owners: FxHashMap::default(),
             file_owners: FxHashMap::default(),
             held: FxHashMap::default(),
+            placed: FxHashMap::default(),
             clock: 0,
             tally: StoreTally::default(),
         }
@@ -264,6 +283,15 @@ impl<M: TableMemory> Store<M> {
                 *held = held.saturating_sub(len);
             }
             self.retired.pop_front();
+        }
+        while let Some(&(since, table)) = self.orphans.front()
+            && self.now.duration_since(since) >= GRACE
+        {
+            self.orphans.pop_front();
+            // Its place may be another's by now: that it was thrown out for room, and one came that has files.
+            if self.tables[table].as_ref().is_some_and(Installed::is_orphan) {
+                self.throw_out(table);
+            }
         }
     }
 
@@ -360,8 +388,8 @@ impl<M: TableMemory> Store<M> {
         }
     }
 
-    /// Forgets a file that no process maps any more. Its table stays for others with the same build id, until the room is
-    /// needed.
+    /// Forgets a file that no process maps any more. Its table stays as long as another file has it, too, and goes with the
+    /// last: of a machine that runs ever new files all room would be written to in the end, which is memory of ours.
     pub fn forget(&mut self, file: u32) {
         self.no_room.remove(&file);
         self.file_owners.remove(&file);
@@ -386,9 +414,10 @@ impl<M: TableMemory> Store<M> {
                     self.rest(table);
                 }
             }
+            if self.tables[table].as_ref().is_some_and(Installed::is_orphan) {
+                self.orphans.push_back((self.now, table));
+            }
         }
-        // Of files without code, which take up no room, there would be ever more.
-        while self.idle.len() > self.memory.sizes().files as usize && self.evict() {}
     }
 
     /// Tries processes again that found no room. Returns the files of those that found some: their tables may have been
@@ -566,9 +595,17 @@ impl<M: TableMemory> Store<M> {
             pieces.iter().map(|&(_, rows)| u64::from(rows)).sum::<u64>(),
             table.pages.len() as u64,
         );
-        let sizes = self.memory.sizes();
-        if wanted_rows > u64::from(sizes.row_shards) * SHARD_ROWS as u64 || wanted_pages > u64::from(sizes.pages) {
+        let (most_rows, most_pages) = self.most_of(owner);
+        if wanted_rows > most_rows || wanted_pages > most_pages {
             return Err(Missing::TooLarge);
+        }
+        let no_room = Missing::NoRoom {
+            rows: wanted_rows,
+            pages: wanted_pages,
+            again_at: self.now + RETRY,
+        };
+        if owner != ROOT && !self.make_room_among_own(owner, wanted_rows, wanted_pages) {
+            return Err(no_room);
         }
         // What cannot succeed should not throw out anything.
         let possible =
@@ -590,15 +627,14 @@ impl<M: TableMemory> Store<M> {
                 }
                 self.pages.give(first_page, table.pages.len() as u32);
             }
-            if !possible || !self.evict() {
+            if !possible || !self.evict(|_| true) {
                 break None;
             }
         };
-        let first_page = room.ok_or(Missing::NoRoom {
-            rows: wanted_rows,
-            pages: wanted_pages,
-            again_at: self.now + RETRY,
-        })?;
+        let first_page = room.ok_or(no_room)?;
+        let of_owner = self.placed.entry(owner).or_default();
+        of_owner.0 += wanted_rows;
+        of_owner.1 += wanted_pages;
 
         let rules: Vec<u16> = table.rules.iter().map(|rule| self.take_rule(*rule, owner)).collect();
         let global = |local: u32| {
@@ -633,6 +669,7 @@ impl<M: TableMemory> Store<M> {
                 state: FILE_TABLE,
                 reserved: 0,
             },
+            owner,
             rows: placed,
             build_id: String::new(),
             files: Vec::new(),
@@ -641,6 +678,38 @@ impl<M: TableMemory> Store<M> {
             released: 0,
             idle_since: self.now,
         })
+    }
+
+    /// Whether so much more is within the share of a user, whose tables that nobody needs are thrown out for it.
+    fn make_room_among_own(&mut self, owner: u32, more_rows: u64, more_pages: u64) -> bool {
+        let (most_rows, most_pages) = self.most_of(owner);
+        let fits = |(rows, pages): (u64, u64)| rows + more_rows <= most_rows && pages + more_pages <= most_pages;
+        let placed = |store: &Self| store.placed.get(&owner).copied().unwrap_or_default();
+        if fits(placed(self)) {
+            return true;
+        }
+        let idle = self
+            .idle
+            .iter()
+            .filter_map(|&(_, table)| self.tables.get(table)?.as_ref());
+        let (mut rows, mut pages) = placed(self);
+        for installed in idle.filter(|installed| installed.owner == owner) {
+            rows -= installed.rows();
+            pages -= u64::from(installed.file.pages);
+        }
+        // What cannot succeed should not throw out anything.
+        fits((rows, pages)) && {
+            while !fits(placed(self)) && self.evict(|installed| installed.owner == owner) {}
+            fits(placed(self))
+        }
+    }
+
+    /// How many rows and pages the files of one user may have.
+    fn most_of(&self, owner: u32) -> (u64, u64) {
+        let sizes = self.memory.sizes();
+        let parts = if owner == ROOT { 1 } else { u64::from(sizes.parts) };
+        let rows = u64::from(sizes.row_shards) * SHARD_ROWS as u64;
+        (rows / parts, u64::from(sizes.pages) / parts)
     }
 
     /// The index of a rule in the kernel side's memory, for one table more. Where there is none left, a table that nobody
@@ -654,7 +723,7 @@ impl<M: TableMemory> Store<M> {
                     }
                     return index;
                 }
-                None if self.rules.is_full() && self.evict() => {}
+                None if self.rules.is_full() && self.evict(|_| true) => {}
                 None => {
                     self.tally.rules_refused += 1;
                     return RULE_UNSUPPORTED;
@@ -681,20 +750,40 @@ impl<M: TableMemory> Store<M> {
         }
     }
 
-    /// Throws out the table that has not been needed for longest, if there is one that the kernel side cannot be reading
-    /// any more.
-    fn evict(&mut self) -> bool {
-        let Some(&(_, table)) = self.idle.first() else {
+    /// Throws out the table that has not been needed for longest, of those that are `wanted`, if there is one that the kernel
+    /// side cannot be reading any more.
+    fn evict(&mut self, wanted: impl Fn(&Installed) -> bool) -> bool {
+        // They are in order of age.
+        let oldest = self.idle.iter().find_map(|&(_, table)| {
+            let installed = self.tables.get(table)?.as_ref()?;
+            wanted(installed).then_some((table, installed.idle_since))
+        });
+        let Some((table, idle_since)) = oldest else {
             return false;
         };
-        let evictable = |installed: &mut Installed| self.now.duration_since(installed.idle_since) >= GRACE;
-        let Some(installed) = self.tables[table].take_if(evictable) else {
+        if self.now.duration_since(idle_since) < GRACE {
             return false;
+        }
+        self.throw_out(table);
+        true
+    }
+
+    /// Throws out a table that no process needs.
+    fn throw_out(&mut self, table: usize) {
+        let Some(installed) = self.tables[table].take() else {
+            return;
         };
-        self.idle.pop_first();
+        self.idle.remove(&(installed.released, table));
         self.unused.push(table);
         self.idle_rows -= installed.rows();
         self.idle_pages -= u64::from(installed.file.pages);
+        if let Some((rows, pages)) = self.placed.get_mut(&installed.owner) {
+            *rows -= installed.rows();
+            *pages -= u64::from(installed.file.pages);
+            if *pages == 0 {
+                self.placed.remove(&installed.owner);
+            }
+        }
         for file in installed.files {
             if let Some(state) = self.files.get_mut(&file) {
                 state.table = None;
@@ -714,7 +803,6 @@ impl<M: TableMemory> Store<M> {
             self.rules.give(rule);
         }
         self.tally.evicted += 1;
-        true
     }
 
     /// Whether a file's table should be made again, because it was thrown out or found no room. `true` only once: it is
@@ -754,6 +842,14 @@ impl<M: TableMemory> Store<M> {
     /// Whether the kernel side can be told of a file.
     pub fn has_place(&self, file: u32) -> bool {
         file < self.memory.sizes().files
+    }
+
+    /// Entries of the kernel side's maps in use, but for rows: files' pages, mappings, rules and processes.
+    pub fn entries(&self) -> u64 {
+        let sizes = self.memory.sizes();
+        let pages = u64::from(sizes.pages) - self.pages.free();
+        let mappings = u64::from(sizes.mappings) - self.mappings.free();
+        pages + mappings + self.rules.len() as u64 + self.processes.len() as u64
     }
 
     /// Bytes of rows in use.

@@ -32,13 +32,15 @@ pub enum Cause {
     Fault,
     /// A CPU.
     Ready,
+    /// A CPU, which its cgroup had no quota left for.
+    Throttled,
     /// It was stopped, traced or frozen.
     Stopped,
     Other,
 }
 
 impl Cause {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Gil,
         Self::Lock,
         Self::Sleep,
@@ -50,9 +52,15 @@ impl Cause {
         Self::Child,
         Self::Fault,
         Self::Ready,
+        Self::Throttled,
         Self::Stopped,
         Self::Other,
     ];
+
+    /// Its place in [`Self::ALL`], which is in the order in which they are declared.
+    pub fn index(self) -> usize {
+        self as usize
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -67,6 +75,7 @@ impl Cause {
             Self::Child => "child",
             Self::Fault => "fault",
             Self::Ready => "ready",
+            Self::Throttled => "throttled",
             Self::Stopped => "stopped",
             Self::Other => "other",
         }
@@ -265,6 +274,13 @@ mod tests {
             event.name.as_flattened_mut()[at] = byte;
         }
         event
+    }
+
+    #[test]
+    fn causes_are_listed_as_they_are_declared() {
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause.index(), index, "{}", cause.name());
+        }
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use profiler_common::wait::{CALL_DESCRIPTOR, CALL_POLL, CALLS, WaitEvent};
 use profiler_ebpf::wait::class;
 
-use crate::python::memory::ReadMemory;
+use crate::{
+    process::peers::tables::{self, Unix},
+    python::memory::ReadMemory,
+};
 
 /// `AF_INET`, `AF_INET6`.
 const INET: u16 = 2;
@@ -17,8 +20,21 @@ pub fn has_one(call: u32) -> bool {
     call < CALLS && class::of_call(call) & CALL_DESCRIPTOR != 0
 }
 
-/// Fills in what can be found.
+/// Fills in what can be found, the other end of a socket included.
 pub fn look_up(pid: u32, memory: &dyn ReadMemory, event: &mut WaitEvent) {
+    if look_at(pid, memory, event) == Some(Kind::Socket) {
+        socket(pid, event);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Socket,
+    Other,
+}
+
+/// The same but for the other end of a socket, for which tables as long as there are sockets are to be read.
+pub fn look_at(pid: u32, memory: &dyn ReadMemory, event: &mut WaitEvent) -> Option<Kind> {
     let entry = if event.call < CALLS {
         class::of_call(event.call)
     } else {
@@ -30,11 +46,9 @@ pub fn look_up(pid: u32, memory: &dyn ReadMemory, event: &mut WaitEvent) {
         entry if entry & CALL_POLL != 0 => memory.read_u64(event.arguments[0]).map(|word| word as u32),
         _ => None,
     };
-    let Some(number) = number else { return };
+    let number = number?;
     let link = format!("/proc/{pid}/fd/{number}");
-    let (Ok(name), Ok(found)) = (fs::read_link(&link), fs::metadata(&link)) else {
-        return;
-    };
+    let (name, found) = (fs::read_link(&link).ok()?, fs::metadata(&link).ok()?);
     event.descriptor.number = number;
     event.descriptor.mode = found.mode();
     event.descriptor.inode = found.ino();
@@ -43,10 +57,11 @@ pub fn look_up(pid: u32, memory: &dyn ReadMemory, event: &mut WaitEvent) {
         event.descriptor.mode &= 0xfff;
         set_name(event, kind);
     } else if name.starts_with("socket:") {
-        socket(pid, event);
+        return Some(Kind::Socket);
     } else if !name.starts_with("pipe:") {
         set_name(event, name.rsplit('/').next().unwrap_or_default());
     }
+    Some(Kind::Other)
 }
 
 fn set_name(event: &mut WaitEvent, name: &str) {
@@ -69,10 +84,12 @@ fn socket(pid: u32, event: &mut WaitEvent) {
             return;
         }
     }
-    let text = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
-    if let Some(path) = text.lines().find_map(|line| unix(line, inode)) {
+    // Of paths that anybody may choose: not all are UTF-8.
+    let text = tables::read(pid, "unix");
+    let text = String::from_utf8_lossy(&text);
+    if let Some(found) = text.lines().filter_map(Unix::parse).find(|found| found.inode == inode) {
         event.descriptor.family = 1;
-        set_name(event, path);
+        set_name(event, found.path);
     }
 }
 
@@ -98,15 +115,6 @@ fn address(text: &str) -> Option<Address> {
     Some((bytes, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// `0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/x`
-fn unix(line: &str, inode: u64) -> Option<&str> {
-    let mut words = line.splitn(8, ' ').filter(|word| !word.is_empty());
-    if words.nth(6)?.parse() != Ok(inode) {
-        return None;
-    }
-    words.next()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,8 +127,5 @@ mod tests {
         assert_eq!((&local.0[..4], local.1), (&[127, 0, 0, 1][..], 0xa3b2));
         assert_eq!((&remote.0[..4], remote.1), (&[10, 0, 0, 5][..], 5432));
         assert!(internet(line, 1).is_none());
-        let line = "0000000000000000: 00000002 00000000 00010000 0001 01 22222 /run/pg/.s.PGSQL.5432";
-        assert_eq!(unix(line, 22222), Some("/run/pg/.s.PGSQL.5432"));
-        assert_eq!(unix(line, 2), None);
     }
 }

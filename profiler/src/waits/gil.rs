@@ -1,5 +1,7 @@
 //! Where a process's GIL is: a thread that waits for a futex in it waits for the GIL.
 
+use profiler_common::python::GilFacts;
+
 use crate::{
     process::pythons::PythonIn,
     python::{memory::ReadMemory, version::Version},
@@ -41,7 +43,69 @@ pub fn find(python: &PythonIn, memory: &dyn ReadMemory) -> Option<u64> {
     }
 }
 
+/// What the kernel side needs to find the GIL of a thread's interpreter; `None` where its place is not known.
+pub fn facts(python: &PythonIn) -> Option<GilFacts> {
+    Some(match place(python.binary.version)? {
+        Place::Runtime(offset) => GilFacts {
+            address: python.binary.runtime.wrapping_add(python.bias).wrapping_add(offset),
+            in_interpreter: 0,
+        },
+        Place::Interpreter(offset) => GilFacts {
+            address: 0,
+            in_interpreter: offset,
+        },
+    })
+}
+
+/// The address of the GIL that threads of an interpreter take; `None` where all interpreters have the main one's (up to
+/// 3.11), or its place is not known.
+pub fn of_interpreter(python: &PythonIn, memory: &dyn ReadMemory, interpreter: u64) -> Option<u64> {
+    match place(python.binary.version)? {
+        Place::Runtime(_) => None,
+        Place::Interpreter(offset) => memory.read_u64(interpreter.wrapping_add(offset)).filter(|&at| at != 0),
+    }
+}
+
+/// Interpreters of a process that are looked at: lists in foreign memory can be circles.
+const MOST_INTERPRETERS: usize = 256;
+
+/// The GILs of all interpreters of a process, each once. One, where they cannot have their own.
+pub fn all(python: &PythonIn, memory: &dyn ReadMemory) -> Vec<u64> {
+    let mut found: Vec<u64> = find(python, memory).into_iter().collect();
+    let layout = &python.binary.layout.interpreter;
+    let runtime = python.binary.runtime.wrapping_add(python.bias);
+    let word = |at: u64| memory.read_u64(at).filter(|&word| word != 0);
+    let mut next = word(runtime.wrapping_add(layout.head.into()));
+    for _ in 0..MOST_INTERPRETERS {
+        let Some(interpreter) = next else { break };
+        let gil = of_interpreter(python, memory, interpreter);
+        found.extend(gil.filter(|gil| !found.contains(gil)));
+        next = word(interpreter.wrapping_add(layout.next.into()));
+    }
+    found
+}
+
 /// Whether the place of its GIL is known for this version at all.
 pub fn is_known(python: &PythonIn) -> bool {
     place(python.binary.version).is_some()
+}
+
+/// Whether who waits for it is told by the futex. On musl that lies on the waiting thread's own stack, and reading what it
+/// belongs to takes more than a switch may ([`is_waited_for_on_musl`]).
+pub fn waits_are_known(python: &PythonIn) -> bool {
+    is_known(python) && !python.is_on_musl()
+}
+
+/// Whether who waits for this futex waits for a GIL, where the C library is musl: `pthread_cond_timedwait` has a list of
+/// waiters, each a node on its own stack with a word to sleep on.
+pub fn is_waited_for_on_musl(memory: &dyn ReadMemory, gil: u64, futex: u64) -> bool {
+    /// `gil.cond` (3.8 – 3.15), `_c_head` in a `pthread_cond_t`, and `next` and `barrier` in a `struct waiter` (musl 1.2.3).
+    const HEAD: u64 = 32 + 8;
+    const NEXT: u64 = 8;
+    const BARRIER: u64 = 20;
+    /// Lists in foreign memory can be circles.
+    const MOST: usize = 4096;
+    let word = |at: u64| memory.read_u64(at).filter(|&word| word != 0);
+    let list = std::iter::successors(word(gil.wrapping_add(HEAD)), |&node| word(node.wrapping_add(NEXT)));
+    gil != 0 && list.take(MOST).any(|node| node.wrapping_add(BARRIER) == futex)
 }

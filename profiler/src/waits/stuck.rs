@@ -4,7 +4,10 @@
 //! The kernel side's own logic walks it, over `process_vm_readv` instead of `bpf_probe_read_user`. Without the thread's
 //! registers only Python frames can be had, and of threads without Python the instruction they wait at.
 
-use std::slice;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    slice,
+};
 
 use profiler_common::{
     limits::MAX_PYTHON_FRAMES,
@@ -33,8 +36,6 @@ const MOST_THREADS: usize = 16 * 1024;
 const NEXT_THREAD: u64 = 8;
 /// `PyThreadState.native_thread_id` follows `thread_id` (3.11 on).
 const NATIVE_ID_AFTER_ID: u64 = 8;
-/// `offsetof(struct pthread, tid)`, glibc 2.31 – 2.41 on x86-64.
-const GLIBC_TID: u64 = 0x2d0;
 
 struct Foreign(ProcessMemory);
 
@@ -49,6 +50,9 @@ impl profiler_ebpf::memory::ReadMemory for Foreign {
 /// A `PyThreadState`, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadState {
+    pub address: u64,
+    /// The interpreter's that it is of.
+    pub interpreter: u64,
     /// The thread's number inside its process's pid namespace.
     pub tid: u32,
     /// Its `%fs`.
@@ -71,7 +75,12 @@ pub fn thread_states(python: &PythonIn, memory: ProcessMemory) -> Vec<ThreadStat
                 tid_of(python, memory, state),
                 word(state.wrapping_add(layout.process.thread_id.into())),
             ) {
-                found.push(ThreadState { tid, thread_pointer });
+                found.push(ThreadState {
+                    address: state,
+                    interpreter: at,
+                    tid,
+                    thread_pointer,
+                });
             }
             thread = word(state.wrapping_add(NEXT_THREAD));
         }
@@ -86,7 +95,7 @@ pub fn tid_of(python: &PythonIn, memory: ProcessMemory, state: u64) -> Option<u3
     let id = state.wrapping_add(python.binary.layout.process.thread_id.into());
     let tid = match python.binary.version.series() >= (3, 11) {
         true => memory.read_u64(id.wrapping_add(NATIVE_ID_AFTER_ID))?,
-        false => memory.read_u64(memory.read_u64(id)?.wrapping_add(GLIBC_TID))? & 0xffff_ffff,
+        false => memory.read_u64(memory.read_u64(id)?.wrapping_add(python.thread_number()))? & 0xffff_ffff,
     };
     u32::try_from(tid).ok().filter(|&tid| tid != 0)
 }
@@ -132,6 +141,19 @@ pub fn stack(
     });
     let frames = frames.collect();
     (frames, scratch.record.header.python)
+}
+
+/// What tells a stack from all others that are read from outside: equal ones of a process are one.
+pub fn number(pid: u32, stack: Option<&(Vec<PythonFrame>, u32)>, pc: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (pid, pc).hash(&mut hasher);
+    if let Some((frames, status)) = stack {
+        status.hash(&mut hasher);
+        for frame in frames {
+            (frame.code, frame.fingerprint, frame.instruction).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// As the kernel side would send it. `number` tells it from others of this recording.

@@ -20,6 +20,7 @@ pub struct Seen {
     pub pc: u64,
     pub sp: u64,
     pub run_delay_ns: u64,
+    pub ran_ns: u64,
     /// How often it got a CPU.
     pub slices: u64,
 }
@@ -27,14 +28,20 @@ pub struct Seen {
 impl Seen {
     /// `None` if it is gone, or may not be looked at.
     pub fn of(pid: u32, tid: u32) -> Option<Self> {
-        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}")).ok();
+        // As bytes: `stat` has a name that anybody may choose.
+        let read = |file: &str| {
+            let text = fs::read(format!("/proc/{pid}/task/{tid}/{file}")).ok()?;
+            Some(String::from_utf8_lossy(&text).into_owned())
+        };
         // First: if it goes on in between, it has more slices afterwards.
-        let (run_delay_ns, slices) = parse_schedstat(&read("schedstat").unwrap_or_default()).unwrap_or_default();
+        let (ran_ns, run_delay_ns, slices) =
+            parse_schedstat(&read("schedstat").unwrap_or_default()).unwrap_or_default();
         let task_state = parse_state(&read("stat")?)?;
         let mut seen = Self {
             task_state,
             call: NO_CALL,
             run_delay_ns,
+            ran_ns,
             slices,
             ..Self::default()
         };
@@ -59,6 +66,15 @@ impl Seen {
         }
     }
 
+    /// Whether a thread that was seen like this has not gone on by the time it is seen as `later`.
+    pub fn is_still(&self, later: &Self) -> bool {
+        match (self.task_state, later.task_state) {
+            (0, 0) => true,
+            (0, _) | (_, 0) => false,
+            _ => self.slices == later.slices,
+        }
+    }
+
     /// An account that begins with it.
     pub fn slot(&self, pid: u32, tid: u32, gil: u64) -> WaitSlot {
         let now_ns = cost::monotonic_ns();
@@ -76,6 +92,7 @@ impl Seen {
             in_ns: if waits { 0 } else { now_ns },
             out_ns: if waits { now_ns } else { 0 },
             run_delay_ns: self.run_delay_ns,
+            ran_ns: self.ran_ns,
             gil,
             class: match waits {
                 true => class::of_wait(self.task_state, self.call, entry, self.arguments, gil),
@@ -105,9 +122,9 @@ fn parse_state(stat: &str) -> Option<u32> {
 }
 
 /// Time on CPUs, time waited for them, and how often it got one.
-fn parse_schedstat(text: &str) -> Option<(u64, u64)> {
-    let mut words = text.split_ascii_whitespace().skip(1);
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+fn parse_schedstat(text: &str) -> Option<(u64, u64, u64)> {
+    let mut words = text.split_ascii_whitespace().map(|word| word.parse().ok());
+    Some((words.next()??, words.next()??, words.next()??))
 }
 
 /// The threads of a process.
@@ -194,7 +211,25 @@ mod tests {
         assert_eq!(parse_state("12 (a) R) b) S 1 2"), Some(1));
         assert_eq!(parse_state("12 (x) t 1"), Some(8));
         assert_eq!(parse_state("12"), None);
-        assert_eq!(parse_schedstat("10 20 30\n"), Some((20, 30)));
+        assert_eq!(parse_schedstat("10 20 30\n"), Some((10, 20, 30)));
+        assert_eq!(parse_schedstat("10 20"), None);
+    }
+
+    #[test]
+    fn a_thread_that_got_a_cpu_in_between_is_not_where_it_was() {
+        let waits = Seen {
+            task_state: 1,
+            slices: 7,
+            ..Seen::default()
+        };
+        let runs = Seen {
+            task_state: 0,
+            slices: 8,
+            ..waits
+        };
+        let waits_again = Seen { task_state: 1, ..runs };
+        assert!(waits.is_still(&waits) && runs.is_still(&runs));
+        assert!(!waits.is_still(&runs) && !waits.is_still(&waits_again) && !runs.is_still(&waits_again));
     }
 
     #[test]
@@ -204,5 +239,23 @@ mod tests {
         assert!(list(pid).contains(&pid));
         assert!(!is_of_the_kernel(pid));
         assert_eq!(seen.slot(pid, pid, 0).shown_pid, pid);
+    }
+
+    #[test]
+    fn a_thread_whose_name_is_no_text_is_seen() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "printf '\\320\\276\\321' > /proc/$$/comm; echo; read line"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let pid = child.id();
+        let (name, seen) = (comm(pid, pid), Seen::of(pid, pid));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(name, b"\xd0\xbe\xd1");
+        assert!(seen.is_some());
     }
 }

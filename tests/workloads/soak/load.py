@@ -3,8 +3,9 @@ made and thrown away, mappings of ever new files.
 
     load.py DIRECTORY BURN PYTHON SECONDS PROCESSES EXECUTABLES
 
-PROCESSES and EXECUTABLES are spread over the SECONDS. BURN is a small program, PYTHON an interpreter; copies of both are
-run in DIRECTORY. At the end one more copy of each runs for longer: `last-burn` and `last-python`.
+PROCESSES and EXECUTABLES are spread over the SECONDS. BURN is a small program, PYTHON an interpreter, of which there is a
+copy for each LOAD_EACH_PYTHON (20) of BURN; copies of both are run in DIRECTORY. At the end one more copy of each runs for
+longer: `last-burn` and `last-python`.
 """
 
 import mmap
@@ -41,6 +42,7 @@ last_outer(float(sys.argv[1])) if len(sys.argv) > 1 else short_outer()
 def main():
     directory, burn, python = sys.argv[1:4]
     seconds, processes, executables = float(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
+    each_python = int(os.environ.get("LOAD_EACH_PYTHON", 20))
     child = os.path.join(directory, "child.py")
     with open(child, "w") as file:
         file.write(CHILD)
@@ -69,7 +71,7 @@ def main():
             copies += 1
             for path in current:
                 os.unlink(path)
-            current = [copy(burn, f"burn-{copies}"), copy(python, f"python-{copies}") if copies % 20 == 0 else None]
+            current = [copy(burn, f"burn-{copies}"), copy(python, f"python-{copies}") if copies % each_python == 0 else None]
             current = [path for path in current if path]
         pids = [spawn(path, *([child] if "python" in path else [])) for path in current[-1:]]
         made += 1

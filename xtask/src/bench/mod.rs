@@ -4,6 +4,7 @@ mod bpf_stats;
 mod calls;
 mod child;
 mod cpu;
+mod empty;
 mod first_sample;
 mod heap;
 mod interpreters;
@@ -13,12 +14,14 @@ mod output;
 mod per_sample;
 mod profiler;
 mod py_spy;
+mod report;
 mod scratch;
 mod slow_down;
 mod spread;
 mod start_up;
 mod table;
 mod usage;
+mod waits;
 mod workload;
 
 use anyhow::Result;
@@ -36,6 +39,8 @@ enum Bench {
     Calls(calls::Options),
     Cpu(cpu::Options),
     Memory(heap::Options),
+    Report(report::Options),
+    Waits(waits::Options),
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -43,5 +48,7 @@ pub fn run(options: &Options) -> Result<()> {
         Bench::Calls(options) => calls::run(options),
         Bench::Cpu(options) => cpu::run(options),
         Bench::Memory(options) => heap::run(options),
+        Bench::Report(options) => report::run(options),
+        Bench::Waits(options) => waits::run(options),
     }
 }

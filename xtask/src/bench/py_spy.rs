@@ -64,7 +64,7 @@ fn venv() -> PathBuf {
     workspace::root().join("target/bench/venv")
 }
 
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     venv().join("bin/py-spy")
 }
 

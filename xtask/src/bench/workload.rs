@@ -26,11 +26,21 @@ pub const SYNTHETIC: &str = "synthetic.py";
 /// Processes that only exist.
 pub const SLEEPERS: &str = "sleepers.py";
 
-const SCRIPTS: [(&str, &str); 4] = [
+/// A lock from thread to thread.
+pub const LOCKS: &str = "locks.py";
+/// Nothing but switches of processes.
+pub const SWITCHES: &str = "switches.py";
+/// A deadlock.
+pub const STUCK: &str = "stuck.py";
+
+const SCRIPTS: [(&str, &str); 7] = [
     (MIX, include_str!("workloads/mix.py")),
     (DEEP, include_str!("workloads/deep.py")),
     (SYNTHETIC, include_str!("workloads/synthetic.py")),
     (SLEEPERS, include_str!("workloads/sleepers.py")),
+    (LOCKS, include_str!("workloads/locks.py")),
+    (SWITCHES, include_str!("workloads/switches.py")),
+    (STUCK, include_str!("workloads/stuck.py")),
 ];
 
 /// A running workload. Dropping it ends it.

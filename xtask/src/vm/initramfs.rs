@@ -19,10 +19,11 @@ use super::debs::{self, Debs};
 use crate::command;
 
 /// Its own files.
-const SCRIPTS: [(&str, &str); 3] = [
+const SCRIPTS: [(&str, &str); 4] = [
     ("/init", include_str!("init.sh")),
     ("/job/job.sh", include_str!("job.sh")),
     ("/job/workload.py", include_str!("workload.py")),
+    ("/job/waits.py", include_str!("waits.py")),
 ];
 
 /// Where `init.sh` mounts something.

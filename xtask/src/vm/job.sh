@@ -13,10 +13,14 @@ run() {
     name=$1
     shift
     uptime >"/out/$name.started"
-    $b timeout -s KILL 100 $within ./profiler "$@" 2>/tmp/said >/tmp/table
+    # Whoever looks at a guest that hung wants to know in what; and a guest that says nothing for long hangs.
+    echo "VMK-AT $(uptime) $name"
+    # An emulated verifier takes a minute for all programs of `why`, and twice that beside a build.
+    $b timeout -s KILL 240 $within ./profiler "$@" 2>/tmp/said >/tmp/table
     echo $? >"/out/$name.status"
     uptime >"/out/$name.ended"
     $b tail -c 40000 /tmp/said >"/out/$name.said"
+    echo "VMK-AT $(uptime) after $name: status $($b cat "/out/$name.status")"
 }
 
 record() {
@@ -52,9 +56,14 @@ within=
 run load-memory memory -v -s -p $pid -d 300ms
 run load-exact memory -v --exact --max-overhead 100 -p $pid -d 300ms
 run load-calls calls -v --max-overhead 100 -p $pid -d 300ms --function none
+run load-marks exceptions -v --max-overhead 100 -p $pid -d 300ms
+run load-why why -v -p $pid -d 300ms
 
 # The CPU time used in between is what the samples are to add up to.
 $b cat /proc/uptime /proc/$pid/stat >/out/before
 record recording -v -p $pid -d 5 -o /out/folded --summary-json /out/summary.json
 $b cat /proc/uptime /proc/$pid/stat >/out/after
 kill $pid
+
+# It measures how long it waits, and where.
+run waits waits -v --force -f json -o /out/waits.json -- "$PYTHON" -I -S -B ./waits.py /out/waits.measured

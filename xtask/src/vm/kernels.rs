@@ -17,8 +17,16 @@ pub const MATRIX: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 /// What the profiler refuses on a series, in its own words: a series, and the name of a run in `job.sh`.
 ///
 /// `--cgroup`: tracing programs may call `bpf_get_current_ancestor_cgroup_id` from 5.14 on (commit 95b861a7935b).
-/// `--exact` and `calls`: what a probe is about is told by its cookie, which probes have from 5.15 on (commit 7adfc6c9b315).
-const REFUSED: [(&str, &str); 3] = [("5.10", "load-cgroup"), ("5.10", "load-exact"), ("5.10", "load-calls")];
+/// `waits` and `why`: they read the registers of tasks, to which there is a typed pointer from 5.15 on.
+/// `--exact`, `calls` and `exceptions` (with `gc` and `imports`, which have the same programs): what a probe is about is told by its cookie, which probes have from 5.15 on (commit 7adfc6c9b315).
+const REFUSED: [(&str, &str); 6] = [
+    ("5.10", "load-cgroup"),
+    ("5.10", "load-exact"),
+    ("5.10", "load-calls"),
+    ("5.10", "load-marks"),
+    ("5.10", "load-why"),
+    ("5.10", "waits"),
+];
 
 /// The runs that the profiler is to refuse on a series. Whatever else it is asked has to work.
 pub fn refused(series: &str) -> Vec<&'static str> {

@@ -2,7 +2,7 @@
 //!
 //! What loads on one kernel need not load on another: verifiers differ. Each kernel boots under QEMU from one archive
 //! that holds a CPython and the profiler, loads every program in several configurations, and records a workload whose
-//! shares are known.
+//! shares are known, and one that measures how long it waits.
 
 mod cpio;
 mod debs;
@@ -12,6 +12,7 @@ mod qemu;
 mod table;
 mod tar;
 mod verdict;
+mod waits;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
@@ -119,6 +120,9 @@ fn alone(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// What a guest needs on a machine with nothing else to do: with less there is no use in another.
+const LEAST: Duration = Duration::from_secs(90);
+
 /// What all guests have in common.
 struct Guests<'a> {
     qemu: &'a Qemu,
@@ -166,23 +170,30 @@ impl Guests<'_> {
         row
     }
 
-    /// QEMU itself has crashed guests, so a crash is tried again; never in silence, because the profiler could have
-    /// crashed it, too.
+    /// QEMU itself has crashed guests, so a crash is tried again, and so is a guest that says nothing any more, while there
+    /// is time; never in silence, because the profiler could have done it, too.
     fn attempts(&self, kernel: &Kernel) -> Result<Row> {
         let mut remarks = Vec::new();
+        let mut left = qemu::PATIENCE;
         for attempt in ["first", "second"] {
             eprintln!("xtask: booting {}", kernel.version);
             let directory = self.directory.join("runs").join(&kernel.series).join(attempt);
             debs::remove(&directory)?;
             debs::make_directory(&directory)?;
-            let run = qemu::boot(self.qemu, kernel, self.initramfs, &directory)?;
+            let run = qemu::boot(self.qemu, kernel, self.initramfs, &directory, left)?;
+            left = left.saturating_sub(run.took);
             let row = judge(kernel, &run, &directory)?;
-            let is_over = row.outcome != Outcome::Crashed || attempt == "second";
+            let what = match row.outcome {
+                Outcome::Crashed => "crashed",
+                Outcome::Hung => "hung",
+                _ => "",
+            };
+            let is_over = what.is_empty() || left < LEAST || attempt == "second";
             remarks.extend(row.remarks);
             if is_over {
                 return Ok(Row { remarks, ..row });
             }
-            eprintln!("xtask: {}: the guest crashed; trying once more", kernel.version);
+            eprintln!("xtask: {}: the guest {what}; trying once more", kernel.version);
         }
         bail!("no attempt was made")
     }

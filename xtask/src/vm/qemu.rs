@@ -17,8 +17,11 @@ use crate::{cargo, command};
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// How long a guest may take. It needs about half a minute; a machine that builds at the same time makes it three.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// How long a kernel may take, all its guests together. One needs about a minute; beside a build each step of its job takes
+/// half a minute, and in CI a guest was once given up after four minutes in which it may only have been slow.
+pub const PATIENCE: Duration = Duration::from_secs(540);
+/// How long a guest may say nothing. Each step of its job is said, and none may take longer than `job.sh` lets it, 240 s.
+const SILENCE: Duration = Duration::from_secs(270);
 /// How exact the time of an end is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -116,8 +119,8 @@ impl Qemu {
     }
 }
 
-/// Boots a kernel and waits for the end of the guest. The console and the archive go to files in `directory`.
-pub fn boot(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, directory: &Path) -> Result<Run> {
+/// Boots a kernel and waits so long for the end of the guest. The console and the archive go to files in `directory`.
+pub fn boot(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, directory: &Path, limit: Duration) -> Result<Run> {
     let (console, sent, said) = (
         directory.join("console"),
         directory.join("sent.tar"),
@@ -141,7 +144,7 @@ pub fn boot(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, directory: &Path) ->
     let mut child = command
         .spawn()
         .map_err(|error| command::cannot_start(&command, error))?;
-    let in_time = wait(&mut child, PATIENCE)?;
+    let in_time = wait(&mut child, &console, limit)?;
     let took = started.elapsed();
     let status = child.wait().context("cannot wait for QEMU")?;
     if in_time && !status.success() {
@@ -179,17 +182,41 @@ fn command_line(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, sent: &Path) -> 
 }
 
 /// Waits for an end, and makes one when time is up. Whether it came by itself.
-fn wait(child: &mut Child, limit: Duration) -> Result<bool> {
-    let started = Instant::now();
+fn wait(child: &mut Child, console: &Path, limit: Duration) -> Result<bool> {
+    let mut patience = Patience::new(Instant::now(), limit);
     loop {
         if child.try_wait().context("cannot wait for QEMU")?.is_some() {
             return Ok(true);
         }
-        if started.elapsed() > limit {
+        let said = fs::metadata(console).map_or(0, |console| console.len());
+        if patience.is_over(Instant::now(), said) {
             child.kill().context("cannot kill QEMU")?;
             return Ok(false);
         }
         thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// When a guest is given up.
+struct Patience {
+    until: Instant,
+    /// When its console last became longer, and how long it was then.
+    heard: (Instant, u64),
+}
+
+impl Patience {
+    fn new(now: Instant, limit: Duration) -> Self {
+        Self {
+            until: now + limit,
+            heard: (now, 0),
+        }
+    }
+
+    fn is_over(&mut self, now: Instant, said: u64) -> bool {
+        if said != self.heard.1 {
+            self.heard = (now, said);
+        }
+        now > self.until || now - self.heard.0 > SILENCE
     }
 }
 
@@ -217,6 +244,21 @@ mod tests {
         assert_eq!(ending(console, true), Ending::Finished(137));
         // Its work was done, whatever became of the machine.
         assert_eq!(ending(console, false), Ending::Finished(137));
+    }
+
+    #[test]
+    fn a_guest_is_given_up_when_it_says_nothing_and_when_it_does_not_end() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let patience = || Patience::new(began, Duration::from_secs(500));
+        let mut silent = patience();
+        assert!(!silent.is_over(at(269), 0));
+        assert!(silent.is_over(at(271), 0));
+        let mut slow = patience();
+        assert!(!slow.is_over(at(200), 40));
+        assert!(!slow.is_over(at(400), 80), "it spoke 200 s ago");
+        assert!(!slow.is_over(at(499), 120));
+        assert!(slow.is_over(at(501), 160));
     }
 
     #[test]

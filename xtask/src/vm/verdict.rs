@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use super::waits;
+
 /// What `workload.py` promises: one function uses three times the CPU time of the other.
 const SHARE: f64 = 0.75;
 /// Guests are emulated, and a few hundred samples are a small draw.
@@ -90,6 +92,13 @@ pub fn look(files: &BTreeMap<String, Vec<u8>>, refused: &[&str]) -> Findings {
         findings.complaints.push("the job ran nothing".to_owned());
     } else if findings.programs.is_empty() {
         findings.complaints.push("no program was loaded".to_owned());
+    }
+    if text("waits.status").is_some_and(|status| status.trim() == "0") {
+        let file = |name: &str| text(name).with_context(|| format!("there is no {name}"));
+        let complaints = file("waits.json").and_then(|report| waits::complaints(&report, &file("waits.measured")?));
+        findings
+            .complaints
+            .extend(complaints.unwrap_or_else(|error| vec![format!("waits: {error:#}")]));
     }
     if text("recording.status").is_some_and(|status| status.trim() == "0") {
         match recording(&text, &mut findings.notes) {

@@ -2,11 +2,14 @@
 
 mod late;
 mod names;
+#[cfg(test)]
+mod tests;
 mod watch;
+pub use watch::in_virtual_machine;
 mod windows;
 
 use std::{
-    fs, io,
+    fs, io, mem,
     ops::Range,
     rc::Rc,
     time::{Duration, Instant},
@@ -28,17 +31,19 @@ use self::{
 };
 use crate::{
     calls::{Counted, FASTEST_CALL_NS, Main, Pattern, Timing, Windows, report, windows::Sampling},
-    config::{CallsConfig, Config, Target, Via},
+    config::{CallsConfig, CallsFormat, Config, Target, Via},
     cost::monotonic_ns,
     foreign,
     governor::{self, Governor, TrapCost, cpu_time_ns, stepped},
-    instruments::{CallNeeds, Change, Instrument, Needs, Picture, Told, Turn, content::Content},
+    instruments::{CallNeeds, Change, Instrument, Needs, Picture, Tells, Told, Turn, content::Content},
+    name::Namer,
     orders::{CallPlace, Orders},
     process::{
         file::MappedFile,
         files::{File, FileId},
     },
     progress::stdout_columns,
+    prompt::Prompt,
     python::{
         allocator::NoAllocator,
         binary::PythonBinary,
@@ -50,7 +55,7 @@ use crate::{
     recording::{Ended, Recording},
     report::{
         Interpreter, View,
-        calls::{self as calls_report, Cost, table},
+        calls::{self as calls_report, Cost, profile::CALLS_VALUE, table},
     },
     summary::{CallsSummary, Summary},
     window,
@@ -70,10 +75,14 @@ pub struct Calls {
     attached: FxHashMap<(FileId, Option<u32>), u64>,
     /// Files whose probes have made way for breakpoints: since when, and until when, they were in place.
     handed_over: FxHashMap<FileId, Range<u64>>,
+    /// Processes that began to run a CPython, and files that are run, while probes were being taken away.
+    postponed: (FxHashSet<u32>, FxHashSet<FileId>),
     late: Late,
     governor: Option<Governor>,
     watching: Watching,
     window: Window,
+    /// Windows that follow one another end in time.
+    prompt: Option<Prompt>,
     pace: Pace,
     /// Time in which calls were counted, the window that is open not included.
     observed: Duration,
@@ -83,6 +92,8 @@ pub struct Calls {
     /// How long a command's first window was, if it had one.
     first: Option<Duration>,
     codes: FxHashMap<CodeKey, CodeId>,
+    /// Who calls chosen functions, read when that was first seen; none if it could not be.
+    callers: FxHashMap<CodeKey, Option<CodeId>>,
     chosen: FxHashSet<CodeId>,
     /// What each instance was started as, if it could be found out.
     mains: FxHashMap<u64, Option<Main>>,
@@ -119,12 +130,14 @@ impl Places {
         self.places.iter().any(|place| governor::is_stepped(place.cookie))
     }
 
-    fn facts(&self, bias: u64) -> CallFacts {
+    /// Of a process that has the file so far from where it says, and runs this program.
+    fn facts(&self, bias: u64, instance: u32) -> CallFacts {
         let cleanup_code = self.found.cleanup_code;
         CallFacts {
             cleanup_code: cleanup_code.map_or(0, |address| address.wrapping_add(bias)),
             code_adaptive: self.code_adaptive,
             not_begun: self.found.not_begun.map_or(ALWAYS_BEGUN, i32::from),
+            instance,
             ..CallFacts::default()
         }
     }
@@ -148,10 +161,12 @@ impl Calls {
             probed: Vec::new(),
             attached: FxHashMap::default(),
             handed_over: FxHashMap::default(),
+            postponed: Default::default(),
             late: Late::default(),
             governor: None,
             watching: Watching::new(wanted),
             window: Window::Open { since: Instant::now() },
+            prompt: None,
             pace: Pace::new(
                 wanted.max_overhead,
                 config.duration,
@@ -163,6 +178,7 @@ impl Calls {
             sampling: Sampling::default(),
             first: None,
             codes: FxHashMap::default(),
+            callers: FxHashMap::default(),
             chosen: FxHashSet::default(),
             mains: FxHashMap::default(),
             command: match &config.target {
@@ -200,8 +216,9 @@ impl Calls {
         let Some((found, opened)) = self.places(id, file, &python.binary) else {
             return;
         };
-        let facts = found.facts(python.bias);
+        let facts = found.facts(python.bias, python.facts.instance);
         let scope = self.by_process.then_some(pid);
+        let is_open = matches!(self.window, Window::Open { .. });
         let counted = self.attach(kernel, id, opened, &found, scope).and_then(|attached| {
             self.know(recording, pid, id, attached, &found);
             match attached {
@@ -210,7 +227,12 @@ impl Calls {
                     kernel.set_call_facts(pid, &facts)?;
                     Self::foresee(kernel, &found, &python.binary)
                 }
-                None => Ok(()),
+                None => {
+                    if is_open {
+                        self.postponed.0.insert(pid);
+                    }
+                    Ok(())
+                }
             }
         });
         if let Err(error) = counted {
@@ -227,11 +249,17 @@ impl Calls {
         let Some((found, opened)) = self.places(file, known, binary) else {
             return;
         };
+        let is_open = matches!(self.window, Window::Open { .. });
         let counted = self
             .attach(kernel, file, opened, &found, None)
             .and_then(|attached| match attached {
                 Some(_) => Self::foresee(kernel, &found, binary),
-                None => Ok(()),
+                None => {
+                    if is_open {
+                        self.postponed.1.insert(file);
+                    }
+                    Ok(())
+                }
             });
         if let Err(error) = counted {
             let path = known.path.display();
@@ -248,7 +276,7 @@ impl Calls {
         // The kernel side gives the instance.
         let expected = ExpectedPython {
             process: binary.process(0, 0),
-            calls: found.facts(0),
+            calls: found.facts(0, 0),
         };
         kernel.expect_calls(found.number, &expected)
     }
@@ -288,7 +316,29 @@ impl Calls {
         Some((found.clone()?, opened))
     }
 
+    /// Counts those who came while probes were being taken away. Whoever comes while no calls are counted is met again when
+    /// a window opens.
+    fn catch_up(&mut self, kernel: &mut dyn Orders, recording: &Recording) {
+        if !self.is_behind() || !matches!(self.window, Window::Open { .. }) || !kernel.probes_are_gone() {
+            return;
+        }
+        let (pids, files) = mem::take(&mut self.postponed);
+        for file in files {
+            self.foresee_file(kernel, recording, file);
+        }
+        for pid in pids {
+            self.probe(kernel, recording, pid);
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        !self.postponed.0.is_empty() || !self.postponed.1.is_empty()
+    }
+
     /// Puts the probes of a file in place, if calls are counted now and if they are not there. Returns since when they are.
+    ///
+    /// Not while others are being taken away: one that has made way for breakpoints is there until the kernel has come to it,
+    /// and a hit of both would be counted twice (each of 20 calls was, where that took 200 ms).
     fn attach(
         &mut self,
         kernel: &mut dyn Orders,
@@ -307,6 +357,9 @@ impl Calls {
         if let Some(&since) = self.attached.get(&(file, scope)) {
             return Ok(Some(since));
         }
+        if !kernel.probes_are_gone() {
+            return Ok(None);
+        }
         kernel.attach_calls(opened, &found.places, scope)?;
         let since = monotonic_ns();
         self.attached.insert((file, scope), since);
@@ -316,7 +369,7 @@ impl Calls {
     /// A process is counted, since `attached` or since its own beginning, or will be when a window opens.
     fn know(&mut self, recording: &Recording, pid: u32, file: FileId, attached: Option<u64>, found: &Places) {
         let facts = match recording.python(pid) {
-            Some((python, _)) => found.facts(python.bias),
+            Some((python, _)) => found.facts(python.bias, python.facts.instance),
             None => return,
         };
         let began = recording.began_ns(pid);
@@ -422,7 +475,11 @@ impl Calls {
             };
             let caller = CodeKey::identified(call.caller, call.instance, call.caller_identity);
             let caller = (call.caller != 0).then_some(caller);
+            if let Some(caller) = caller {
+                self.meet_caller(recording, caller);
+            }
             self.watching.note_time(call.took_ns);
+            let stop_ns = self.watching.stop().map_or(0.0, |stop| stop.as_nanos() as f64);
             let trap = self.governor.as_ref().map(Governor::trap);
             let paid_ns = trap.map_or(0.0, |trap| trap.of_toll(&call.paid, self.watching.trap_ns()));
             let timing = self.timing.entry(code).or_default();
@@ -433,11 +490,20 @@ impl Calls {
             }
             // The frame that ends lies where one did whose end was not seen.
             let took_ns = if began_ns < self.seen_since_ns { 0 } else { call.took_ns };
-            timing.add(took_ns, paid_ns, caller, own);
+            timing.add(took_ns, paid_ns, stop_ns, caller, own);
         }
         self.follow_ended(kernel, recording);
         self.follow_windows(kernel, recording)?;
+        self.catch_up(kernel, recording);
         self.follow_watches(kernel, recording)
+    }
+
+    /// Reads the code of a caller while its process lives. Calls of its own are not counted, perhaps, or it never returns.
+    fn meet_caller(&mut self, recording: &mut Recording, caller: CodeKey) {
+        if !self.codes.contains_key(&caller) && !self.callers.contains_key(&caller) {
+            let code = recording.read_code(caller);
+            self.callers.insert(caller, code);
+        }
     }
 
     fn close_last(&mut self, kernel: &mut dyn Orders, recording: &Recording, recorded: Duration) -> anyhow::Result<()> {
@@ -472,7 +538,9 @@ impl Calls {
             // Where one address had several, what is there now need not be the one that is asked for.
             if !self.codes.contains_key(&key)
                 && held.get(&key.anyone()).is_none_or(|held| held.len() == 1)
-                && let Some(code) = recording.read_code(key)
+                && let Some(code) = recording
+                    .read_code(key)
+                    .or_else(|| self.callers.get(&key).copied().flatten())
             {
                 self.codes.insert(key, code);
             }
@@ -552,6 +620,7 @@ impl Instrument for Calls {
         let timed = !self.patterns.is_empty();
         Needs {
             clock: Some(self.period.as_nanos() as u64),
+            counts_ticks: true,
             calls: Some(CallNeeds {
                 timed,
                 watched: timed && self.wanted.via != Via::Probes,
@@ -577,7 +646,7 @@ impl Instrument for Calls {
     fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
         match change {
             Change::Python { pid } => self.probe(kernel, host, pid),
-            Change::Mapped { .. } | Change::NotPython { .. } => {}
+            Change::Mapped { .. } | Change::NotPython { .. } | Change::Joined { .. } => {}
         }
     }
 
@@ -619,12 +688,13 @@ impl Instrument for Calls {
         })
     }
 
-    fn content(&mut self, recorded: &window::Window, length: Duration) -> (Content, Vec<String>) {
+    fn content(&mut self, namer: &mut Namer, recorded: &window::Window, length: Duration) -> (Content, Vec<String>) {
         let cost = self.governor.as_ref().map(|_| self.cost(length));
         let counted = Counted {
             per: self.per.as_ref(),
             beginning: self.late.told(),
             lost: self.lost,
+            under_way: self.watching.under_way(),
             counts: &self.counted,
             codes: &self.codes,
             chosen: &self.chosen,
@@ -642,11 +712,19 @@ impl Instrument for Calls {
             stop: self.watching.stop(),
             period: self.period,
         };
-        (Content::Calls(Box::new(report(recorded, &counted))), Vec::new())
+        let report = report(recorded, &counted);
+        let (profile, warnings) = match self.wanted.format {
+            Some(CallsFormat::Html) => {
+                let (cpu, warnings) = namer.name(recorded, counted.period.as_nanos() as u64);
+                (Some(calls_report::profile::profile(&report, cpu)), warnings)
+            }
+            _ => (None, Vec::new()),
+        };
+        (Content::Calls(Box::new(report), profile), warnings)
     }
 
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {
-        if let Content::Calls(report) = content {
+        if let Content::Calls(report, _) = content {
             // The table says the same above its first row.
             let lines = match self.wanted.format {
                 Some(_) => calls_report::lines(report),
@@ -656,7 +734,9 @@ impl Instrument for Calls {
         }
         summary.warnings.extend(self.warnings.iter().cloned());
     }
+}
 
+impl Tells for Calls {
     fn opening(&self, what: &str) -> String {
         format!("counting the calls of {what}")
     }
@@ -664,18 +744,18 @@ impl Instrument for Calls {
     fn picture(&self) -> Picture {
         Picture {
             headline: "Calls",
-            value: 0,
+            value: CALLS_VALUE,
             interpreter: Interpreter::Full,
         }
     }
 
-    fn write(&self, content: &Content, _view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
-        let Content::Calls(report) = content else {
+    fn write(&self, content: &Content, view: &View, out: &mut dyn io::Write) -> anyhow::Result<()> {
+        let Content::Calls(report, profile) = content else {
             return Ok(());
         };
         let table = table::Table::new(report, self.wanted.sort);
         match self.wanted.format {
-            Some(format) => format.write(report, &table, out),
+            Some(format) => format.write(report, &table, profile.as_ref().map(|profile| (profile, view)), out),
             None => Ok(out.write_all(table::text(report, &table, self.wanted.top, stdout_columns()).as_bytes())?),
         }
     }

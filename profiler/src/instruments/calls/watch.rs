@@ -7,6 +7,7 @@
 
 use std::{
     collections::hash_map::Entry,
+    fs,
     time::{Duration, Instant},
 };
 
@@ -68,7 +69,39 @@ enum Wanted {
     Never,
     /// Where probes are seen to cost more.
     WhereBetter,
+    /// Where probes are seen to cost more, it is said that breakpoints would cost less.
+    Told,
     Always,
+}
+
+impl Wanted {
+    fn of(wanted: &CallsConfig, in_virtual_machine: bool) -> Self {
+        match wanted.via {
+            Via::Breakpoints => Self::Always,
+            // Windows are what was asked for instead.
+            Via::Auto if wanted.duty.is_some() || wanted.functions.is_empty() => Self::Never,
+            Via::Auto if in_virtual_machine => Self::Told,
+            Via::Auto => Self::WhereBetter,
+            Via::Probes => Self::Never,
+        }
+    }
+}
+
+/// Whether breakpoints are as safe as on a processor of one's own: they are in no virtual machine.
+///
+/// Until Linux 6.14 KVM could load an old DR6 when it went back into a guest by its fast path ("KVM fixes for 6.14 part 1":
+/// "Load the guest's DR6 outside of the innermost .vcpu_run() loop"). A stop whose DR6 reads 0 is taken for INT1 by the guest's
+/// kernel (`exc_debug_user` in arch/x86/kernel/traps.c), and ends the program by SIGTRAP. A guest cannot see which KVM it has.
+pub fn in_virtual_machine() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const HYPERVISOR: u32 = 1 << 31;
+        std::arch::x86_64::__cpuid(1).ecx & HYPERVISOR != 0
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
 }
 
 struct Watched {
@@ -80,12 +113,7 @@ struct Watched {
 impl Watching {
     pub fn new(wanted: &CallsConfig) -> Self {
         Self {
-            wanted: match wanted.via {
-                Via::Breakpoints => Wanted::Always,
-                // Windows are what was asked for instead.
-                Via::Auto if wanted.duty.is_none() && !wanted.functions.is_empty() => Wanted::WhereBetter,
-                Via::Auto | Via::Probes => Wanted::Never,
-            },
+            wanted: Wanted::of(wanted, in_virtual_machine()),
             chosen: FxHashSet::default(),
             processes: FxHashMap::default(),
             refused: FxHashSet::default(),
@@ -201,8 +229,17 @@ impl Calls {
         if waiting.is_empty() || !waiting.iter().all(is_learned) {
             return Ok(());
         }
-        let unasked = self.watching.wanted == Wanted::WhereBetter;
+        let unasked = self.watching.wanted != Wanted::Always;
         if unasked && !self.probes_cost_more(kernel)? {
+            return Ok(());
+        }
+        if self.watching.wanted == Wanted::Told {
+            self.watching.wanted = Wanted::Never;
+            self.warnings.push(
+                "hardware breakpoints would slow it down less (`--via breakpoints`); in a virtual machine they have to be asked \
+                 for: with a KVM from before 6.14 on the host one can, rarely, end the program"
+                    .to_owned(),
+            );
             return Ok(());
         }
         for pid in waiting {
@@ -431,12 +468,65 @@ fn watch_key(address: u64, pid: u32) -> WatchKey {
     }
 }
 
-/// Whether a code object lies where it was.
+/// Whether a code object lies where it was, as far as that can be seen: of a process that has ended it cannot.
 fn is_there(recording: &Recording, pid: u32, key: CodeKey, code: CodeId) -> bool {
     let Some((python, _)) = recording.python(pid) else {
         return true;
     };
     let memory = ProcessMemory { pid };
     let found = Code::from_memory(&memory, key.address, &python.facts, python.binary.format());
-    found.is_ok_and(|found| found == *recording.ledger.codes.get(code))
+    match found {
+        Ok(found) => found == *recording.ledger.codes.get(code),
+        Err(_) => !has_memory(pid),
+    }
+}
+
+/// Whether a process has not ended yet: one that has may be a zombie, whose memory is gone.
+fn has_memory(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/statm")).is_ok_and(|sizes| !sizes.starts_with(b"0 "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        config::Config,
+    };
+
+    #[test]
+    fn a_process_that_has_ended_has_no_memory() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        // It is a zombie until it is waited for.
+        while has_memory(pid) {
+            std::thread::yield_now();
+        }
+        assert!(fs::exists(format!("/proc/{pid}/stat")).unwrap());
+        child.wait().unwrap();
+        assert!(!has_memory(pid) && has_memory(std::process::id()));
+    }
+    #[test]
+    fn in_a_virtual_machine_breakpoints_have_to_be_asked_for() {
+        let wanted = |arguments: &[&str], in_virtual_machine| {
+            let words = [&["profiler", "calls", "-p", "1"], arguments].concat();
+            let Command::Calls(typed) = Cli::try_parse_from(words).expect("typed").command else {
+                unreachable!("calls were typed");
+            };
+            let calls = Config::from_calls_cli(typed).expect("a configuration").calls;
+            Wanted::of(&calls.expect("calls"), in_virtual_machine)
+        };
+        let one = ["--function", "f"];
+        assert_eq!(wanted(&one, false), Wanted::WhereBetter);
+        assert_eq!(wanted(&one, true), Wanted::Told);
+        for virtual_machine in [false, true] {
+            let explicit = [&one[..], &["--via", "breakpoints"]].concat();
+            assert_eq!(wanted(&explicit, virtual_machine), Wanted::Always);
+            let probes = [&one[..], &["--via", "probes"]].concat();
+            assert_eq!(wanted(&probes, virtual_machine), Wanted::Never);
+            assert_eq!(wanted(&[], virtual_machine), Wanted::Never);
+        }
+    }
 }

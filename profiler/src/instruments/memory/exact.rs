@@ -3,6 +3,7 @@
 use std::{io, path::Path, rc::Rc, time::Duration};
 
 use profiler_common::{
+    group::Group,
     python::{ALLOCATION_CALLOC, ALLOCATION_MALLOC, ALLOCATION_REALLOC, allocation_cookie},
     stats::{COUNTERS, Counter},
 };
@@ -14,7 +15,8 @@ use crate::{
     foreign,
     governor::{Governor, Hits, TrapCost, cpu_time_ns, is_stepped, stepped},
     humanize::percent,
-    instruments::{Change, Instrument, Needs, Picture, Told, Turn, content::Content},
+    instruments::{Change, Instrument, Needs, Picture, Tells, Told, Turn, content::Content},
+    name::Namer,
     orders::{AllocationProbe, Hook, Orders},
     process::files::{File, FileId},
     python::{
@@ -171,11 +173,13 @@ impl Blocks {
         let Some(governor) = &mut self.governor else {
             return Ok(false);
         };
+        // What other programs of the session take is not paid from this budget.
+        let spent = |counter: Counter| kernel.counter_of(Group::Probes, counter);
         let hits = Hits {
-            entries: kernel.counter(Counter::EntryHits)?,
-            stepped: kernel.counter(Counter::SteppedHits)?,
-            returns: kernel.counter(Counter::ReturnHits)?,
-            program_ns: kernel.counter(Counter::RunTimeNs)?,
+            entries: spent(Counter::EntryHits)?,
+            stepped: spent(Counter::SteppedHits)?,
+            returns: spent(Counter::ReturnHits)?,
+            program_ns: spent(Counter::RunTimeNs)?,
             ..Hits::default()
         };
         let cpu_ns = self.pids.iter().map(|&pid| cpu_time_ns(pid)).sum();
@@ -222,7 +226,7 @@ impl Instrument for Blocks {
                 let what = "what its C library allocates is not seen";
                 (pid, self.probe_native(host, kernel, pid), what)
             }
-            Change::Mapped { .. } | Change::NotPython { .. } => return,
+            Change::Mapped { .. } | Change::NotPython { .. } | Change::Joined { .. } => return,
         };
         if let Err(error) = put_in {
             self.account.warn(format!("process {pid}: {error:#}; {what}"));
@@ -239,22 +243,24 @@ impl Instrument for Blocks {
 
     fn stop(&mut self, host: &mut Recording, kernel: &mut dyn Orders, _recorded: Duration) -> anyhow::Result<()> {
         self.account.stop();
-        host.pids().for_each(|pid| kernel.remove_target(pid));
+        host.pids().for_each(|pid| kernel.remove_target(pid, &[Group::Probes]));
         Ok(())
     }
 
     fn finish(&mut self, _host: &mut Recording, _kernel: &dyn Orders) {
-        self.account.watch.finish();
+        self.account.finish();
     }
 
-    fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>) {
+    fn content(&mut self, _namer: &mut Namer, window: &Window, length: Duration) -> (Content, Vec<String>) {
         self.account.content(window, length)
     }
 
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {
         self.account.tell(summary, content, told, self.summary(told.counters));
     }
+}
 
+impl Tells for Blocks {
     fn opening(&self, what: &str) -> String {
         Account::opening(what)
     }

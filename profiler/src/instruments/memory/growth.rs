@@ -1,18 +1,25 @@
 //! Growth mode: page faults, calls that map and unmap, and births of pymalloc's pools. Nothing in the program is slowed
 //! down but what takes memory from the kernel.
 
-use std::{io, path::Path, time::Duration};
+use std::{collections::hash_map::Entry, io, path::Path, time::Duration};
 
-use profiler_common::python::{ARENAS_STATIC, PoolFacts};
+use profiler_common::{
+    python::{ARENAS_STATIC, PoolFacts},
+    stats::COUNTERS,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{account::Account, not_pymalloc};
 use crate::{
+    births::Driver,
     config::{Config, MemoryConfig, Target},
     foreign,
-    instruments::{Change, Instrument, Needs, Picture, Told, Turn, content::Content},
-    orders::Orders,
-    process::files::FileId,
+    instruments::{
+        Change, Instrument, Needs, Picture, Tells, Told, Turn, calls::in_virtual_machine, content::Content,
+        measured::Measured,
+    },
+    name::Namer,
+    orders::{Held, Orders},
     python::{
         allocator::{
             self, Allocators, NoAllocator,
@@ -29,12 +36,16 @@ use crate::{
 
 pub struct Growth {
     account: Account,
-    /// What is known of a file's allocators; nothing where they were not found.
-    allocators: FxHashMap<FileId, Option<Allocators>>,
+    /// What is known of a file's allocators, by [`File::serial`](crate::process::files::File::serial); nothing where they were
+    /// not found.
+    allocators: FxHashMap<u64, Option<Allocators>>,
     /// Probes that are in place: in a file, for a process or for all.
-    probed: FxHashSet<(FileId, Option<u32>)>,
+    probed: FxHashMap<(u64, Option<u32>), Box<dyn Held>>,
     /// A probe for each process, so that others do not stop there; otherwise one for all that run the file.
     by_process: bool,
+    watchpoints: bool,
+    length: Option<Duration>,
+    births: Option<Driver>,
 }
 
 impl Growth {
@@ -42,8 +53,11 @@ impl Growth {
         Ok(Self {
             account: Account::new(config, wanted, command_pid)?,
             allocators: FxHashMap::default(),
-            probed: FxHashSet::default(),
+            probed: FxHashMap::default(),
             by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
+            watchpoints: wanted.watchpoints.is_some(),
+            length: config.duration,
+            births: None,
         })
     }
 
@@ -54,7 +68,7 @@ impl Growth {
         };
         let Some(opened) = &file.opened else { return };
         let account = &mut self.account;
-        let allocators = self.allocators.entry(python.file).or_insert_with(|| {
+        let allocators = self.allocators.entry(file.serial).or_insert_with(|| {
             let found = match opened.map() {
                 Ok(bytes) => foreign::parsed(|| allocator::inspect(&bytes, &python.binary))
                     .unwrap_or(Err(NoAllocator::Unreadable)),
@@ -79,11 +93,10 @@ impl Growth {
         let facts = pool_facts(&probe, python.bias);
         let scope = self.by_process.then_some(pid);
         let attached = kernel.set_pool_facts(pid, &facts).and_then(|()| {
-            if self.probed.insert((python.file, scope)) {
-                kernel.attach_pools(opened, probe.place.file_offset, scope)
-            } else {
-                Ok(())
+            if let Entry::Vacant(probed) = self.probed.entry((file.serial, scope)) {
+                probed.insert(kernel.attach_pools(opened, probe.place.file_offset, scope)?);
             }
+            Ok(())
         });
         if let Err(error) = attached {
             self.account
@@ -96,19 +109,21 @@ impl Instrument for Growth {
     fn needs(&self) -> Needs {
         Needs {
             memory: true,
+            births: self.watchpoints,
             ..Needs::default()
         }
     }
 
-    fn start(&mut self, host: &mut Recording, _kernel: &mut dyn Orders) -> anyhow::Result<()> {
+    fn start(&mut self, host: &mut Recording, kernel: &mut dyn Orders) -> anyhow::Result<()> {
         self.account.start(host);
+        self.births = self.account.start_births(kernel, self.length)?;
         Ok(())
     }
 
     fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
         match change {
             Change::Python { pid } => self.probe(host, kernel, pid),
-            Change::Mapped { .. } | Change::NotPython { .. } => {}
+            Change::Mapped { .. } | Change::NotPython { .. } | Change::Joined { .. } => {}
         }
     }
 
@@ -118,24 +133,63 @@ impl Instrument for Growth {
     }
 
     fn stop(&mut self, _host: &mut Recording, _kernel: &mut dyn Orders, _recorded: Duration) -> anyhow::Result<()> {
+        if let Some(births) = self.births.take() {
+            self.account.end_births(births.end());
+        }
         self.account.stop();
+        self.probed.clear();
         Ok(())
     }
 
     fn finish(&mut self, _host: &mut Recording, _kernel: &dyn Orders) {
-        self.account.watch.finish();
+        self.account.finish();
     }
 
-    fn content(&mut self, window: &Window, length: Duration) -> (Content, Vec<String>) {
+    fn close(&mut self, host: &mut Recording, _kernel: &dyn Orders) {
+        self.account.close();
+        // What nobody runs any more needs no probe, which would keep the file.
+        let known: FxHashSet<u64> = host.files.iter().map(|(_, file)| file.serial).collect();
+        self.allocators.retain(|serial, _| known.contains(serial));
+        self.probed
+            .retain(|(serial, pid), _| known.contains(serial) && pid.is_none_or(|pid| host.python(pid).is_some()));
+    }
+
+    fn cut(&mut self, window: &Window) -> anyhow::Result<Measured> {
+        Ok(self.account.cut(window))
+    }
+
+    fn worth_keeping(&mut self) -> Vec<String> {
+        self.account.worth_keeping()
+    }
+
+    fn sites(&self) -> usize {
+        self.account.watch.sites()
+    }
+
+    fn tell_windows(&self, summary: &mut Summary, counters: &[u64; COUNTERS]) {
+        self.account.tell_windows(summary, counters);
+    }
+
+    fn content(&mut self, _namer: &mut Namer, window: &Window, length: Duration) -> (Content, Vec<String>) {
         self.account.content(window, length)
     }
 
     fn tell(&self, summary: &mut Summary, content: &Content, told: &Told<'_>) {
         self.account.tell(summary, content, told, None);
     }
+}
 
+impl Tells for Growth {
     fn opening(&self, what: &str) -> String {
-        Account::opening(what)
+        let opening = Account::opening(what);
+        match self.watchpoints {
+            true if in_virtual_machine() => format!(
+                "{opening}, some births of objects by hardware watchpoints (in a virtual machine whose host has a Linux before \
+                 6.14 a stop can end the process)"
+            ),
+            true => format!("{opening}, some births of objects by hardware watchpoints"),
+            false => opening,
+        }
     }
 
     fn picture(&self) -> Picture {

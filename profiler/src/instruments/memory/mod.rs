@@ -1,6 +1,6 @@
 //! Memory: who made a process grow. Two instruments, of which one looks at a time: they see the same memory.
 
-mod account;
+pub mod account;
 mod exact;
 mod growth;
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::account::{Accounts, Amount};
 use super::super::event::{MapKind, Mapped, Populated, SiteId, What};
@@ -96,8 +96,45 @@ impl AddressSpace {
     }
 
     /// Whose copies it has of pages that it shared since a fork.
-    pub fn copies(&self) -> Vec<(SiteId, Amount)> {
-        self.copies.by_site()
+    pub fn copies(&self, since_ms: u32) -> Vec<(SiteId, Amount)> {
+        self.copies.by_site(since_ms)
+    }
+
+    /// Calls `each` with the lender, the borrower and what is lent.
+    pub fn for_loans(&self, mut each: impl FnMut(SiteId, SiteId, &Loan)) {
+        if self.borrowers == 0 {
+            return;
+        }
+        for (address, pool) in self.pools.iter().filter(|(_, pool)| pool.lent != 0) {
+            for (lender, loan) in self.loans(address, &pool) {
+                each(lender.site, pool.site, &loan);
+            }
+        }
+    }
+
+    /// A window is over: sites get other numbers, and of files it is anew what is touched.
+    pub fn cut(&mut self, number: &impl Fn(SiteId) -> SiteId) {
+        self.pages.change(|run| run.site = number(run.site));
+        self.pools.iter_mut().for_each(|pool| pool.site = number(pool.site));
+        self.copies.change(|run| run.site = number(run.site));
+        self.files.forget();
+    }
+
+    /// The sites that its memory has.
+    pub fn sites(&self, sites: &mut FxHashSet<SiteId>) {
+        sites.extend(self.live_runs().map(|(_, run)| run.site));
+        sites.extend(self.pools.iter().map(|(_, pool)| pool.site));
+        sites.extend(self.copies.by_site(0).into_iter().map(|(site, _)| site));
+    }
+
+    /// Time is counted from so much later on. What was before that began then.
+    pub fn rebase(&mut self, by_ms: u32) {
+        let later = |born_ms: &mut u32| *born_ms = born_ms.saturating_sub(by_ms);
+        self.pages.change(|run| later(&mut run.born_ms));
+        self.pools.iter_mut().for_each(|pool| later(&mut pool.born_ms));
+        self.copies.change(|run| later(&mut run.born_ms));
+        self.files.rebase(later);
+        self.partners.values_mut().for_each(later);
     }
 
     /// What pages were in the beginning.
@@ -295,7 +332,13 @@ impl AddressSpace {
             ),
             What::Break { end, .. } => self.set_break(common, end, time_ns, accounts),
             // These concern whole address spaces, or none.
-            What::Fork { .. } | What::Exec | What::Exit | What::Allocated { .. } | What::Freed { .. } => {}
+            What::Fork { .. }
+            | What::Exec
+            | What::Exit
+            | What::Victim { .. }
+            | What::Born { .. }
+            | What::Allocated { .. }
+            | What::Freed { .. } => {}
         }
     }
 
@@ -332,7 +375,7 @@ impl AddressSpace {
                     Some(Before::Zeros) => self.birth(common, page, touch, accounts),
                     // Nobody shares it any more, so it only becomes writable.
                     Some(Before::Own) => common.faults.other += times,
-                    None => common.faults.copied += times,
+                    None => common.faults.perhaps_copied += times,
                 },
             },
             (_, false, _) if owned => {

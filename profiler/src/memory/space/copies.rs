@@ -87,9 +87,15 @@ impl Copies {
         self.copied.cut(pages, |_, run| *total -= run.amount());
     }
 
-    pub fn by_site(&self) -> Vec<(SiteId, Amount)> {
+    /// Changes each run of copies, but not its length.
+    pub fn change(&mut self, change: impl FnMut(&mut Run)) {
+        self.copied.change(change);
+    }
+
+    /// Copies that were made from then on.
+    pub fn by_site(&self, since_ms: u32) -> Vec<(SiteId, Amount)> {
         let mut sites: FxHashMap<SiteId, Amount> = FxHashMap::default();
-        for (_, run) in self.copied.iter() {
+        for (_, run) in self.copied.iter().filter(|(_, run)| run.born_ms >= since_ms) {
             *sites.entry(run.site).or_default() += run.amount();
         }
         let mut sites: Vec<_> = sites.into_iter().collect();

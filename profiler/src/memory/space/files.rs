@@ -58,6 +58,11 @@ impl Claims {
         }
     }
 
+    /// Nobody was first any more.
+    pub fn forget(&mut self) {
+        self.0 = FxHashMap::default();
+    }
+
     fn is_anothers(&self, pid: u32, mapped: &Mapped, address: u64) -> bool {
         self.0.get(&part(mapped, address)).is_some_and(|&first| first != pid)
     }
@@ -100,6 +105,16 @@ impl Files {
         let mut runs = Vec::new();
         self.touched.cut(pages, |first, run| runs.push((first, run)));
         runs
+    }
+
+    /// Changes when runs were born.
+    pub fn rebase(&mut self, later: impl Fn(&mut u32)) {
+        self.touched.change(|run| later(&mut run.born_ms));
+    }
+
+    /// What was touched so far does not count any more.
+    pub fn forget(&mut self) {
+        self.touched = Pages::default();
     }
 
     pub fn put_back(&mut self, first: u64, run: Run) {

@@ -20,7 +20,9 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
-use rustc_hash::FxHashMap;
+use std::ops::Sub;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::address_space::AddressSpace;
 pub use self::before::look as look_before;
@@ -32,7 +34,7 @@ pub use self::kernel_pages::KernelPages;
 pub use self::mappings::{Mapping, in_memory, parse as parse_mappings};
 use super::account::{Accounts, Amount};
 use super::event::{Event, Mapped, SiteId, What};
-use super::loan::{Moved, settle};
+use super::loan::{Loan, Moved, settle};
 use super::pools::{PoolReader, PoolState, PoolTotals};
 
 /// What a recording may keep, over all processes.
@@ -68,6 +70,18 @@ pub struct Lost {
     pub mappings: u64,
 }
 
+impl Sub for Lost {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            memory: self.memory - before.memory,
+            pools: self.pools.saturating_sub(before.pools),
+            mappings: self.mappings.saturating_sub(before.mappings),
+        }
+    }
+}
+
 /// Faults that mean no growth. All weighted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -77,6 +91,8 @@ pub struct Faults {
     pub file: u64,
     /// Writes to pages shared since a fork.
     pub copied: u64,
+    /// The same where it is not known what the page was before: copies, unless those who had it are gone.
+    pub perhaps_copied: u64,
     /// Of pages that the kernel had taken away meanwhile. They count as gone and come again.
     pub again: u64,
     /// Neither of these: writes to pages that are there already, and refused accesses.
@@ -226,7 +242,7 @@ impl Growth {
     pub fn take(&mut self, event: &Event, accounts: &mut Accounts) {
         let Event { pid, time_ns, what } = *event;
         match what {
-            What::Allocated { .. } | What::Freed { .. } => {}
+            What::Allocated { .. } | What::Freed { .. } | What::Victim { .. } => {}
             What::Fork { parent } => self.fork(parent, pid, time_ns, accounts),
             What::Exit => self.forget(pid, time_ns, accounts),
             What::Exec => {
@@ -320,7 +336,7 @@ impl Growth {
     }
 
     /// Looks into the pools that are still there. The pages of those that hold nothing are `free_pools`' from here on:
-    /// a pseudo-site, for what the allocator keeps for later. To be called once, before anything is reported.
+    /// a pseudo-site, for what the allocator keeps for later. To be called before anything is reported.
     ///
     /// Where births of pools were sampled, only the sampled ones are looked into, and stand for the others.
     pub fn finish(&mut self, now_ns: u64, free_pools: SiteId, reader: &mut dyn PoolReader, accounts: &mut Accounts) {
@@ -356,8 +372,7 @@ impl Growth {
     /// What lives and came at least `age_ns` ago, by site.
     pub fn live_older_than(&self, now_ns: u64, age_ns: u64) -> FxHashMap<SiteId, Aged> {
         let mut sites: FxHashMap<SiteId, (Aged, Moved)> = FxHashMap::default();
-        let mut old = |site: SiteId, born_ms: u32, amount: Amount, moved: Moved| {
-            let born_ns = self.common.ns(born_ms);
+        self.each_living(|site, born_ns, amount, moved| {
             if now_ns.saturating_sub(born_ns) < age_ns {
                 return;
             }
@@ -371,20 +386,51 @@ impl Growth {
             of_others.add(moved);
             aged.oldest_ns = aged.oldest_ns.min(born_ns);
             aged.youngest_ns = aged.youngest_ns.max(born_ns);
-        };
+        });
+        settle(sites.values_mut().map(|(aged, moved)| (&mut aged.amount, *moved)));
+        sites.into_iter().map(|(site, (aged, _))| (site, aged)).collect()
+    }
+
+    /// When what lives came, by site and slice of time; nothing of what came after `last_ns`. What was lent is the
+    /// borrower's, since that was born.
+    pub fn births(&self, last_ns: u64, slice: impl Fn(u64) -> u32) -> FxHashMap<(SiteId, u32), i64> {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let mut births: FxHashMap<(SiteId, u32), i64> = FxHashMap::default();
+        self.each_living(|site, born_ns, amount, moved| {
+            if born_ns <= last_ns {
+                let sum = births.entry((site, slice(born_ns))).or_default();
+                *sum = sum
+                    .saturating_add(number(amount.bytes))
+                    .saturating_add(number(moved.borrowed))
+                    .saturating_sub(number(moved.lent));
+            }
+        });
+        births
+    }
+
+    /// Whatever lives: whose it is, when it came, and what of it was lent or borrowed.
+    fn each_living(&self, mut old: impl FnMut(SiteId, u64, Amount, Moved)) {
         for space in self.spaces.values() {
             for (_, run) in space.live_runs() {
-                old(run.site, run.born_ms, run.amount(), Moved::default());
+                old(run.site, self.common.ns(run.born_ms), run.amount(), Moved::default());
             }
             for (address, pool) in space.pools().into_iter().filter(|(_, pool)| pool.lent != 0) {
                 for (lender, loan) in space.loans(address, &pool) {
-                    old(lender.site, lender.born_ms, Amount::default(), loan.lent());
-                    old(pool.site, pool.born_ms, Amount::default(), loan.borrowed());
+                    old(
+                        lender.site,
+                        self.common.ns(lender.born_ms),
+                        Amount::default(),
+                        loan.lent(),
+                    );
+                    old(
+                        pool.site,
+                        self.common.ns(pool.born_ms),
+                        Amount::default(),
+                        loan.borrowed(),
+                    );
                 }
             }
         }
-        settle(sites.values_mut().map(|(aged, moved)| (&mut aged.amount, *moved)));
-        sites.into_iter().map(|(site, (aged, _))| (site, aged)).collect()
     }
 
     /// All that lives, in no order of processes.
@@ -420,9 +466,48 @@ impl Growth {
         self.spaces.get(&pid)?.file_pages(&self.common, pot, grown_bytes)
     }
 
-    /// Whose copies a process has of pages that it shared since a fork.
-    pub fn copies(&self, pid: u32) -> Vec<(SiteId, Amount)> {
-        self.spaces.get(&pid).map(AddressSpace::copies).unwrap_or_default()
+    /// Whose copies a process has of pages that it shared since a fork: those that were made from `since_ns` on.
+    pub fn copies(&self, pid: u32, since_ns: u64) -> Vec<(SiteId, Amount)> {
+        let since_ms = self.common.ms(since_ns);
+        let space = self.spaces.get(&pid);
+        space.map(|space| space.copies(since_ms)).unwrap_or_default()
+    }
+
+    /// A window is over. Sites get other numbers, here and in the accounts; what lives stays, and what is told by the window
+    /// alone begins anew: births of pools, who touched files, and who did so first.
+    pub fn cut(&mut self, number: &impl Fn(SiteId) -> SiteId, accounts: &mut Accounts) {
+        let Self { spaces, common } = self;
+        // Of two sites that become one neither lends to the other.
+        let loans = |spaces: &FxHashMap<u32, AddressSpace>, each: &mut dyn FnMut(SiteId, SiteId, &Loan)| {
+            spaces.values().for_each(|space| space.for_loans(&mut *each));
+        };
+        loans(spaces, &mut |from, to, loan| accounts.set_aside(from, to, loan));
+        accounts.renumber(number);
+        common.pools = FxHashMap::default();
+        common.claims.forget();
+        common.used = Used::default();
+        for space in spaces.values_mut() {
+            space.cut(number);
+            common.used = common.used.with(space.used());
+        }
+        loans(spaces, &mut |from, to, loan| accounts.lend_again(from, to, loan));
+    }
+
+    /// The sites that memory, pools and copies have.
+    pub fn sites(&self) -> FxHashSet<SiteId> {
+        let mut sites = FxHashSet::default();
+        self.spaces.values().for_each(|space| space.sites(&mut sites));
+        sites
+    }
+
+    /// Keeps times within what is kept of them, 49 days: after 37, what is oldest counts as 12 days younger.
+    pub fn rebase(&mut self, now_ns: u64) {
+        const BY_MS: u32 = 1 << 30;
+        if self.common.ms(now_ns) < 3 * BY_MS {
+            return;
+        }
+        self.common.start_ns += u64::from(BY_MS) * 1_000_000;
+        self.spaces.values_mut().for_each(|space| space.rebase(BY_MS));
     }
 
     /// By site, in no order.

@@ -112,6 +112,14 @@ impl Pages {
             .map(|(&first, run)| (first, *run))
     }
 
+    /// Changes each run that is no zeros, but not its length.
+    pub fn change(&mut self, mut change: impl FnMut(&mut Run)) {
+        self.runs
+            .values_mut()
+            .filter(|run| !run.is_zero())
+            .for_each(&mut change);
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u64, Run)> {
         self.runs.iter().map(|(&first, run)| (first, *run))
     }

@@ -122,7 +122,7 @@ impl Sideband {
             libc::epoll_ctl(
                 self.epoll.as_raw_fd(),
                 libc::EPOLL_CTL_ADD,
-                ring.event.as_raw_fd(),
+                ring.ring.event().as_raw_fd(),
                 &raw mut interest,
             )
         };
@@ -183,13 +183,13 @@ impl Sideband {
 
     /// Memory of the rings, in bytes.
     pub fn ring_bytes(&self) -> usize {
-        self.rings.iter().map(|ring| ring.mapped_bytes).sum()
+        self.rings.iter().map(|ring| ring.ring.mapped_bytes()).sum()
     }
 
     /// Reads one ring and says whether there was anything.
     fn drain_ring(&mut self, at: usize, events: &mut Vec<SidebandEvent>) -> bool {
         self.scratch.clear();
-        if self.rings[at].take(&mut self.scratch).is_err() {
+        if self.rings[at].ring.take(&mut self.scratch).is_err() {
             self.unreadable += 1;
         }
         if self.scratch.is_empty() {

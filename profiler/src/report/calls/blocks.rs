@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::{
     Caller, CallsReport, Function, Histogram, PERCENTILES, Time, Timed, ratio,
-    summary::paragraphs,
     table::{Table, count_of, mark_of, place, rate, seconds, to_duration},
 };
 use crate::{
     humanize::{count, duration, percent},
-    report::layout::{Grid, Last, columns, cut},
+    report::layout::{Grid, Last, columns, cut, paragraphs},
 };
 
 const INDENT: &str = "    ";
@@ -98,10 +97,16 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
             time(most.checked_div(timed.count).unwrap_or(0)),
             percentiles(&|share| timed.most_percentile(share)),
         ));
-        sentences.push(format!(
-            "Probes took {taken_off} of each call on average, for what it calls: what is left is too little to be told \
-             better."
-        ));
+        sentences.push(match report.stop {
+            Some(stop) => format!(
+                "A stop at a breakpoint takes {} and was taken off: what is left is too little to be told better.",
+                duration(stop)
+            ),
+            None => format!(
+                "Probes took {taken_off} of each call on average, for what it calls: what is left is too little to be \
+                 told better."
+            ),
+        });
     } else {
         let mean = timed.mean_ns().unwrap_or_default();
         let error = timed.error_ns.checked_div(timed.count).unwrap_or_default();
@@ -125,7 +130,7 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
             let error = (relative.fold(Histogram::ERROR, f64::max) * 100.0).round();
             sentences.push(format!("{known} (each ± {error} %)"));
         }
-        if !timed.is_precise() {
+        if !timed.is_precise() && report.stop.is_none() {
             sentences.push(format!(
                 "Probes took {taken_off} of each call on average, for what it calls: that was taken off, and the error is of \
                  that."
@@ -138,7 +143,7 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
             count_of(timed.left_out, "call")
         ));
     }
-    if let Some(stop) = report.stop {
+    if let Some(stop) = report.stop.filter(|_| !timed.is_out_of_reach()) {
         let stop = duration(stop);
         sentences.push(format!(
             "Each time can be wrong by {stop}: that is what a stop at a breakpoint takes, and was taken off"

@@ -5,8 +5,13 @@ use std::{borrow::Cow, io::Write, path::Path};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{CallsReport, Function, Histogram, PERCENTILES, Repeated, Timed, pstats, table::Table};
-use crate::{governor::SlowDown, shown::csv_field};
+use super::{CallsReport, Function, Histogram, PERCENTILES, Ratio, Repeated, Timed, pstats, table::Table};
+use crate::{
+    governor::SlowDown,
+    profile::Profile,
+    report::{self, View},
+    shown::csv_field,
+};
 
 /// The formats of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,6 +23,9 @@ pub enum Format {
     Json,
     /// One line for each function.
     Csv,
+    /// A page for a browser, with the CPU time that was sampled meanwhile.
+    #[value(alias = "page")]
+    Html,
 }
 
 impl Format {
@@ -28,12 +36,24 @@ impl Format {
             "pstats" | "prof" => Some(Self::Pstats),
             "json" => Some(Self::Json),
             "csv" => Some(Self::Csv),
+            "html" | "htm" => Some(Self::Html),
             _ => None,
         }
     }
 
-    pub fn write(self, report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+    /// `stacks`: what goes into a page.
+    pub fn write(
+        self,
+        report: &CallsReport,
+        table: &Table,
+        stacks: Option<(&Profile, &View)>,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
         match self {
+            Self::Html => {
+                let (profile, view) = stacks.context("there are no stacks for a page")?;
+                report::Format::Html.writer().write(profile, view, out)
+            }
             Self::Pstats => pstats::write(report, out),
             Self::Json => write_json(report, table, out),
             Self::Csv => write_csv(report, table, out),
@@ -119,6 +139,7 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
         late_s: report.beginning.most.as_secs_f64(),
         missed_processes: report.beginning.missed,
         lost_calls: report.lost,
+        unnamed_calls: report.unnamed,
         calls_at_least: report.one_window,
         calls_error: (!report.one_window).then(|| report.scaled.map_or(total.calls.error, |scaled| scaled.error)),
         calls_per_s: report.per_second(total.calls.all),
@@ -126,7 +147,8 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
         per: report.per.as_ref().map(|per| PerOf {
             function: &per.name,
             calls: per.calls,
-            error: super::ratio(per.edge, per.calls as f64),
+            least: per.least,
+            most: per.most,
             resumed: per.resumed,
         }),
         repeated: report.repeated.iter().map(Again::of).collect(),
@@ -169,6 +191,7 @@ struct File<'a> {
     late_s: f64,
     missed_processes: u64,
     lost_calls: u64,
+    unnamed_calls: u64,
     /// Counts are of one window: there were no fewer calls, and nobody knows how many more.
     calls_at_least: bool,
     calls_error: Option<u64>,
@@ -199,8 +222,9 @@ impl Within {
 struct PerOf<'a> {
     function: &'a str,
     calls: u64,
-    /// Of `calls_each`, as a share of it.
-    error: f64,
+    /// How many times `calls_each` the truth can be; no `most` if that is not known.
+    least: f64,
+    most: Option<f64>,
     resumed: bool,
 }
 
@@ -213,7 +237,9 @@ struct Again<'a> {
     file: &'a str,
     line: u32,
     each: f64,
-    error: f64,
+    least: f64,
+    /// `null`: there are at least so many.
+    most: Option<f64>,
     calls: u64,
     samples: u64,
 }
@@ -226,8 +252,7 @@ impl<'a> Again<'a> {
             caller,
             file,
             line,
-            each,
-            error,
+            ratio: Ratio { each, least, most },
             calls,
             samples,
         } = repeated;
@@ -238,7 +263,8 @@ impl<'a> Again<'a> {
             file,
             line: *line,
             each: *each,
-            error: *error,
+            least: *least,
+            most: *most,
             calls: *calls,
             samples: *samples,
         }
@@ -347,7 +373,11 @@ impl Numbers {
             calls_exact: calls.map(|count| count.exact),
             calls_error: calls.filter(|count| !count.at_least).map(|count| count.error),
             calls_per_s: calls.map(|count| report.per_second(count.all)),
-            calls_each: report.per.as_ref().zip(calls).map(|(per, count)| per.each(count.all)),
+            calls_each: report
+                .per
+                .as_ref()
+                .zip(calls)
+                .map(|(per, _)| per.each(function.divided)),
             own_samples: function.own_samples,
             tottime_s: own.seconds,
             tottime_error_s: own.error,

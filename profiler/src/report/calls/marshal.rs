@@ -14,14 +14,14 @@ const REMEMBER: u8 = 0x80;
 /// The digits of an integer that is too long for four bytes.
 const DIGIT_BITS: u32 = 15;
 
-pub(super) struct Marshal<'a, W> {
+pub(in crate::report) struct Marshal<'a, W> {
     out: W,
     /// Strings written before, by when they were. Names come often, as callers.
     strings: FxHashMap<&'a str, u32>,
 }
 
 impl<'a, W: Write> Marshal<'a, W> {
-    pub(super) fn new(out: W) -> Self {
+    pub(in crate::report) fn new(out: W) -> Self {
         Self {
             out,
             strings: FxHashMap::default(),
@@ -29,20 +29,20 @@ impl<'a, W: Write> Marshal<'a, W> {
     }
 
     /// Begins a dictionary. Keys and values follow in turns, and [`Self::end_dict`].
-    pub(super) fn begin_dict(&mut self) -> io::Result<()> {
+    pub(in crate::report) fn begin_dict(&mut self) -> io::Result<()> {
         self.out.write_all(b"{")
     }
 
-    pub(super) fn end_dict(&mut self) -> io::Result<()> {
+    pub(in crate::report) fn end_dict(&mut self) -> io::Result<()> {
         self.out.write_all(b"0")
     }
 
     /// Begins a tuple of as many objects as are to follow.
-    pub(super) fn begin_tuple(&mut self, length: u8) -> io::Result<()> {
+    pub(in crate::report) fn begin_tuple(&mut self, length: u8) -> io::Result<()> {
         self.out.write_all(&[b')', length])
     }
 
-    pub(super) fn string(&mut self, text: &'a str) -> io::Result<()> {
+    pub(in crate::report) fn string(&mut self, text: &'a str) -> io::Result<()> {
         if let Some(number) = self.strings.get(text) {
             self.out.write_all(b"r")?;
             return self.out.write_all(&number.to_le_bytes());
@@ -63,7 +63,7 @@ impl<'a, W: Write> Marshal<'a, W> {
         self.out.write_all(text.as_bytes())
     }
 
-    pub(super) fn integer(&mut self, number: u64) -> io::Result<()> {
+    pub(in crate::report) fn integer(&mut self, number: u64) -> io::Result<()> {
         if let Ok(number) = i32::try_from(number) {
             self.out.write_all(b"i")?;
             return self.out.write_all(&number.to_le_bytes());
@@ -78,7 +78,7 @@ impl<'a, W: Write> Marshal<'a, W> {
         Ok(())
     }
 
-    pub(super) fn float(&mut self, number: f64) -> io::Result<()> {
+    pub(in crate::report) fn float(&mut self, number: f64) -> io::Result<()> {
         self.out.write_all(b"g")?;
         self.out.write_all(&number.to_le_bytes())
     }

@@ -63,6 +63,7 @@ fn add(known: &mut Function, more: &Function) {
         (Some(a), Some(b)) => Some(sum(a, b)),
         (one, other) => one.or(other),
     };
+    known.divided += more.divided;
     known.own_samples = known.own_samples.saturating_add(more.own_samples);
     known.cumulative_samples = known.cumulative_samples.saturating_add(more.cumulative_samples);
     match (&mut known.timed, &more.timed) {

@@ -11,6 +11,7 @@
 //! | [`blocks`] | what is known of one function: times from entry to exit, a histogram, callers |
 //! | [`export`] | CSV and JSON, and which file is written how |
 //! | [`pstats`] | the file that Python's `pstats` and snakeviz read, in the format of [`marshal`] |
+//! | [`profile`] | the stacks of a page: CPU time, and beside it calls |
 //! | [`histogram`] | counts of times, and percentiles from them |
 //! | [`merge`] | one row for each function, however many code objects it was |
 
@@ -23,6 +24,7 @@ pub mod export;
 pub mod histogram;
 pub mod marshal;
 pub mod merge;
+pub mod profile;
 pub mod pstats;
 pub mod summary;
 pub mod table;
@@ -55,6 +57,10 @@ pub struct CallsReport {
     pub beginning: Beginning,
     /// Calls that were seen and could not be counted.
     pub lost: u64,
+    /// Calls of functions whose names are not known, while only those that the user named are told: they may be among them.
+    pub unnamed: u64,
+    /// Calls under way when breakpoints took over: each may be missing, or counted twice.
+    pub under_way: u64,
     /// How many threads used CPU time.
     pub threads: u64,
     /// What is called again and again for one call of another function, and better were not.
@@ -63,6 +69,8 @@ pub struct CallsReport {
     pub per: Option<Per>,
     /// Of CPU time, in Python functions.
     pub samples: u64,
+    /// Of compiled Python functions, which no evaluation loop runs: their calls cannot be seen.
+    pub compiled_samples: u64,
     /// How much CPU time one sample stands for.
     pub period_ns: u64,
     /// Calls were timed by breakpoints: what a stop at one takes. So much was taken off each time, and about as much a time
@@ -83,6 +91,22 @@ pub struct Cost {
     pub idle: bool,
 }
 
+/// Calls of one function for each of another, and the ends of its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    pub each: f64,
+    pub least: f64,
+    /// None: there are at least so many.
+    pub most: Option<f64>,
+}
+
+impl Ratio {
+    /// How far apart the ends are: the larger as a multiple of the smaller.
+    pub fn width(&self) -> f64 {
+        self.most.map_or(f64::INFINITY, |most| most / self.least)
+    }
+}
+
 /// A function that asks outside of the program, many times for each call of one of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repeated {
@@ -93,10 +117,9 @@ pub struct Repeated {
     /// Where the caller does so.
     pub file: String,
     pub line: u32,
-    /// How often for each call, and half the width of its interval.
-    pub each: f64,
-    pub error: f64,
-    /// Of the caller.
+    /// How often for each call.
+    pub ratio: Ratio,
+    /// Of the caller, of which the end was seen.
     pub calls: u64,
     /// That show who it is.
     pub samples: u64,
@@ -108,18 +131,19 @@ pub struct Per {
     pub name: String,
     /// That were counted, without those from within a call of itself.
     pub calls: u64,
-    /// By what counts of other functions were multiplied.
-    pub scale: f64,
-    /// By how many that can be off, since some were under way when counting began or ended.
-    pub edge: f64,
+    /// The same, as the others' are counted that are divided ([`Function::divided`]).
+    pub divisor: f64,
+    /// How many times what is told it can be in truth, of all functions together; at most, if that can be said.
+    pub least: f64,
+    pub most: Option<f64>,
     /// It is a generator or a coroutine: its calls are resumptions.
     pub resumed: bool,
 }
 
 impl Per {
     /// How many calls there are for each of its own.
-    pub fn each(&self, calls: u64) -> f64 {
-        ratio(calls as f64, self.calls as f64 * self.scale)
+    pub fn each(&self, divided: f64) -> f64 {
+        ratio(divided, self.divisor)
     }
 }
 
@@ -153,7 +177,7 @@ pub struct Scaled {
     pub first: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Function {
     /// As its code object has it.
     pub file: String,
@@ -162,6 +186,8 @@ pub struct Function {
     pub name: String,
     /// `None` if nobody counted: the function is here as a caller, or for its samples.
     pub calls: Option<Count>,
+    /// Calls to be divided by those of another function: of windows, each has its weight. 0 if there is none ([`Per`]).
+    pub divided: f64,
     /// Samples in which it was the innermost Python function.
     pub own_samples: u64,
     /// Samples whose stack it was on, however often.
@@ -246,7 +272,7 @@ impl CallsReport {
 
     /// Whether no call that ended in the time observed is missing.
     pub fn has_every_call(&self) -> bool {
-        self.beginning.is_whole() && self.lost == 0
+        self.beginning.is_whole() && self.lost == 0 && self.unnamed == 0 && self.under_way == 0
     }
 
     /// What that many samples say of the time counted.

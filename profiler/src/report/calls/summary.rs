@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Beginning, CallsReport, Cost, Count, Function, Per, Repeated, Scaled, Time, ratio,
+    Beginning, CallsReport, Cost, Count, Function, Per, Ratio, Repeated, Scaled, Time, ratio,
     table::{Sort, Table, clean, count_of, last_parts, mark_of, rate, seconds},
 };
 use crate::{
     humanize::{count, duration, percent},
-    report::layout::{columns, cut, span},
+    report::layout::span,
 };
 
 /// What goes to standard error where the table does not: `table::text` begins with the same sentences, so print one or
@@ -34,9 +34,13 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     let length = span(report.counted());
     if all == 0 {
         let observed = span(report.observed);
-        let mut lines = vec![match report.chosen {
-            true => format!("No call of the functions named was counted in {observed}."),
-            false => format!("No Python function returned from a call in {observed}."),
+        let mut lines = vec![match (report.compiled_samples, report.chosen) {
+            (1.., _) => format!(
+                "No call was counted in {observed}: the program's functions were compiled (by Nuitka, for one), and calls of \
+                 such are not seen. record shows where their time goes."
+            ),
+            (0, true) => format!("No call of the functions named was counted in {observed}."),
+            (0, false) => format!("No Python function returned from a call in {observed}."),
         }];
         lines.extend(beginning(report));
         return lines;
@@ -126,23 +130,31 @@ fn repeated(repeated: &Repeated) -> String {
         caller,
         file,
         line,
-        each,
-        error,
+        ratio,
         calls,
         samples,
     } = repeated;
+    let caller = clean(caller);
     format!(
-        "N+1: {} is called {} ± {} times for each {} ({}:{line}), a {what} each; by the counts of both ({} of {}) and {} \
+        "N+1: {} is called {} for each {caller} ({}:{line}), a {what} each; by the counts of both ({} of {caller}) and {} \
          that show who calls.",
         clean(function),
-        rate(*each),
-        rate(*error),
-        clean(caller),
+        times_each(ratio),
         clean(last_parts(file, 2)),
         count_of(*calls, "call"),
-        clean(caller),
         count_of(*samples, "sample"),
     )
+}
+
+/// `124 times (67 to 250)`.
+fn times_each(ratio: &Ratio) -> String {
+    /// A range of ten times as much says only how much it is at least.
+    const WIDEST: f64 = 10.0;
+    let Ratio { each, least, most } = *ratio;
+    match most {
+        Some(most) if ratio.width() <= WIDEST => format!("{} times ({} to {})", rate(each), rate(least), rate(most)),
+        _ => format!("at least {} times", rate(least)),
+    }
 }
 
 /// Which calls are missing, if some are.
@@ -170,6 +182,21 @@ fn beginning(report: &CallsReport) -> Vec<String> {
     }
     if report.lost > 0 {
         lines.push(format!("{} could not be counted.", count_of(report.lost, "call")));
+    }
+    if report.under_way > 0 {
+        lines.push(format!(
+            "{} under way when breakpoints took over: missing, perhaps, or counted twice.",
+            match report.under_way {
+                1 => "One call was".to_owned(),
+                calls => format!("{} were", count_of(calls, "call")),
+            }
+        ));
+    }
+    if report.unnamed > 0 {
+        lines.push(format!(
+            "{} went to functions whose names could not be read: they may be among those named.",
+            count_of(report.unnamed, "call")
+        ));
     }
     lines
 }
@@ -212,17 +239,23 @@ pub(super) fn notes(report: &CallsReport, rows: &[Function]) -> Vec<String> {
     if let Some(Per {
         name,
         calls,
-        edge,
+        least,
+        most,
         resumed,
         ..
     }) = &report.per
     {
         let name = clean(name);
+        let wrong = match most {
+            Some(most) if least / most > 0.9 => format!(", ± {}", percent((most - least) / 2.0)),
+            Some(most) => format!("; the truth is {least:.2} to {most:.1} times that"),
+            None if *least > 0.0 => format!("; the truth is {least:.2} times that or more"),
+            None => "; how far that is from the truth is not known".to_owned(),
+        };
         let mut note = format!(
-            "each: calls for each of the {} of {name} in the same time, whoever makes them, ± {}: some were under way when \
+            "each: calls for each of the {} of {name} in the same time, whoever makes them{wrong}: some were under way when \
              counting began and ended.",
             count_of(*calls, "call"),
-            percent(ratio(*edge, *calls as f64)),
         );
         if *resumed {
             note.push_str(&format!(
@@ -274,29 +307,4 @@ fn times(report: &CallsReport, which: &str) -> Option<String> {
         count_of(report.samples, "sample"),
         duration(Duration::from_nanos(report.period_ns)),
     ))
-}
-
-/// Each sentence in lines of that width; the second and later ones are indented.
-pub(super) fn paragraphs(sentences: &[String], width: usize) -> String {
-    let mut text = String::new();
-    let width = width.max(40);
-    for sentence in sentences {
-        let mut line = String::new();
-        for word in sentence.split(' ') {
-            let more = !line.trim_start().is_empty();
-            if more && columns(&line) + 1 + columns(word) > width {
-                text.push_str(&cut(&line, width));
-                text.push('\n');
-                line = format!("  {word}");
-            } else {
-                if more {
-                    line.push(' ');
-                }
-                line.push_str(word);
-            }
-        }
-        text.push_str(&cut(&line, width));
-        text.push('\n');
-    }
-    text
 }

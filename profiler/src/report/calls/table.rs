@@ -7,13 +7,13 @@ use rustc_hash::FxHashMap;
 use super::{
     CallsReport, Count, Function, Time, blocks,
     merge::{merged, reordered, sum},
-    summary::{heading, notes, paragraphs},
+    summary::{heading, notes},
 };
 pub(super) use crate::shown::line as clean;
 use crate::{
     humanize::{count, duration},
     report::{
-        layout::{Grid, Last},
+        layout::{Grid, Last, paragraphs},
         path,
     },
 };
@@ -76,10 +76,11 @@ pub struct Table {
 }
 
 /// What can be added up. `cumtime` cannot: the time of a function is in its callers', too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sums {
     /// Its error is the most that it can be.
     pub calls: Count,
+    pub divided: f64,
     pub own_samples: u64,
 }
 
@@ -91,10 +92,12 @@ impl Sums {
                 exact: true,
                 ..Count::default()
             },
+            divided: 0.0,
             own_samples: 0,
         };
         functions.into_iter().fold(nothing, |sums, function| Self {
             calls: function.calls.map_or(sums.calls, |count| sum(sums.calls, count)),
+            divided: sums.divided + function.divided,
             own_samples: sums.own_samples.saturating_add(function.own_samples),
         })
     }
@@ -228,13 +231,13 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
         ),
     );
     if let Some(per) = &report.per {
-        let each = |calls: u64| rate(per.each(calls));
+        let each = |divided: f64| rate(per.each(divided));
         grid.column(
             2,
             "each",
             cells(
-                &|function| function.calls.map(|calls| each(calls.all)).unwrap_or_default(),
-                &|rest| each(rest.calls.all),
+                &|function| function.calls.map(|_| each(function.divided)).unwrap_or_default(),
+                &|rest| each(rest.divided),
             ),
         );
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::report::layout;
 
 mod interpreters;
-mod made;
+pub(super) mod made;
 
 use made::{any_report, chosen, exactly, function, one_window, shop, timed, windows};
 
@@ -74,7 +74,7 @@ mod golden {
         for name in ["calls.csv", "calls.json"] {
             let mut file = Vec::new();
             let format = Format::from_path(Path::new(name)).unwrap();
-            format.write(&report, &table, &mut file).unwrap();
+            format.write(&report, &table, None, &mut file).unwrap();
             check(name, &String::from_utf8(file).unwrap());
         }
     }
@@ -106,6 +106,45 @@ fn a_report_without_calls_says_so() {
     let words = "No Python function returned from a call in 5.0 s.";
     assert_eq!(lines(&empty), [words]);
     assert_eq!(text(&empty, Sort::NCalls, TOP, WIDTH), format!("{words}\n"));
+    let compiled = CallsReport {
+        compiled_samples: 300,
+        ..empty
+    };
+    assert!(lines(&compiled)[0].starts_with("No call was counted in 5.0 s: the program's functions were compiled"));
+}
+
+#[test]
+fn what_is_called_again_and_again_is_told_with_its_range_or_as_at_least_so_many() {
+    let told = |ratio: Ratio| {
+        let repeated = Repeated {
+            what: "database query",
+            function: "CursorWrapper.execute".to_owned(),
+            caller: "orders".to_owned(),
+            file: "/srv/shop/catalog/views.py".to_owned(),
+            line: 29,
+            ratio,
+            calls: 5,
+            samples: 22,
+        };
+        lines(&CallsReport {
+            repeated: vec![repeated],
+            ..shop()
+        })
+        .remove(0)
+    };
+    let of = |least, most| Ratio {
+        each: 124.0,
+        least,
+        most,
+    };
+    assert_eq!(
+        told(of(67.2, Some(290.0))),
+        "N+1: CursorWrapper.execute is called 124 times (67 to 290) for each orders (catalog/views.py:29), a database \
+         query each; by the counts of both (5 calls of orders) and 22 samples that show who calls."
+    );
+    for wide in [of(31.0, None), of(31.0, Some(900.0))] {
+        assert!(told(wide).contains("is called at least 31 times for each orders"));
+    }
 }
 
 #[test]
@@ -255,6 +294,29 @@ fn times_of_breakpoints_say_by_how_much_they_can_be_wrong() {
     assert!(!said(None));
 }
 
+/// `def business(x): return x * 2` was told to take 6.5 µs ± 783 ns, where it takes 50 ns and a stop 16 µs.
+#[test]
+fn what_is_shorter_than_a_stop_at_a_breakpoint_is_told_as_at_most() {
+    let mut report = CallsReport {
+        stop: Some(Duration::from_micros(16)),
+        ..chosen()
+    };
+    for function in &mut report.functions {
+        function.timed = Some(Timed {
+            error_ns: 40 * 16_000,
+            taken_off_ns: 40 * 3_000,
+            ..timed([6_500; 40])
+        });
+    }
+    let text = text(&report, Sort::default(), 20, 100);
+    assert!(text.contains("at most: total 900.0 µs, mean 22.5 µs"), "{text}");
+    assert!(
+        text.contains("A stop at a breakpoint takes 16.0 µs and was taken off"),
+        "{text}"
+    );
+    assert!(!text.contains("Probes took"), "{text}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -265,10 +327,10 @@ proptest! {
             let text = table::text(&report, &table, top, width);
             prop_assert_eq!(&*crate::shown::lines(&text), &text);
             for format in [Format::Pstats, Format::Csv] {
-                format.write(&report, &table, &mut Vec::new()).unwrap();
+                format.write(&report, &table, None, &mut Vec::new()).unwrap();
             }
             let mut json = Vec::new();
-            Format::Json.write(&report, &table, &mut json).unwrap();
+            Format::Json.write(&report, &table, None, &mut json).unwrap();
             let json: Value = serde_json::from_slice(&json).unwrap();
             prop_assert_eq!(json["functions"].as_array().unwrap().len(), table.functions.len());
         }

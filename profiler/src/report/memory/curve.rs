@@ -1,4 +1,4 @@
-//! Memory over time: one sparkline per series, and the numbers as CSV and JSON.
+//! Memory over time: one sparkline per series, and the numbers as CSV, as JSON and as memory_profiler's `mprof` writes them.
 
 use std::{io::Write, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     humanize::{bytes, bytes_change},
-    shown::csv_field,
+    shown::{self, csv_field},
 };
 
 /// How many rows of the table get a sparkline.
@@ -196,6 +196,22 @@ pub fn write_json(series: &Series, out: &mut dyn Write) -> anyhow::Result<()> {
     };
     serde_json::to_writer(&mut *out, &file).context("cannot write the curve as JSON")?;
     writeln!(out)?;
+    Ok(())
+}
+
+/// RSS as `mprof plot` reads it (memory_profiler 0.61): a line for the command, then `MEM MiB UNIX-TIME` for each point. The
+/// processes of a report are one there.
+pub fn write_mprof(report: &MemoryReport, out: &mut dyn Write) -> anyhow::Result<()> {
+    let Some(curve) = &report.curve else { return Ok(()) };
+    let commands: Vec<&str> = report.processes.iter().map(|process| &*process.command).collect();
+    writeln!(out, "CMDLINE {}", shown::line(&commands.join(" + ")))?;
+    let began = Duration::from_nanos(u64::try_from(report.profile.started_at_ns).unwrap_or_default());
+    for (time, rss) in curve.times.iter().zip(&curve.rss) {
+        if let Some(rss) = rss {
+            let mib = *rss as f64 / (1 << 20) as f64;
+            writeln!(out, "MEM {mib:.6} {:.4}", (began + *time).as_secs_f64())?;
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What grew between two recordings.
 //!
-//! The base comes from a pprof file, which holds neither errors nor ages. Processes and threads have other numbers in
+//! The base comes from a pprof file, which holds no ages. Errors are `profiler diff`'s; here numbers stand as they are. Processes and threads have other numbers in
 //! another recording, so they are the same if their names are; code is the same if function, file and line are.
 
 use std::{cmp::Reverse, io::Write, time::Duration};

@@ -8,9 +8,15 @@ use serde::Serialize;
 use super::{
     MemoryReport, ProcessMemory,
     group::{Place, Sums},
+    kept::KeptOf,
     table::Table,
+    victim::{Against, Victim},
 };
-use crate::shown::csv_field;
+use crate::{
+    objects,
+    report::objects::export::{GrownOf, grown},
+    shown::csv_field,
+};
 
 const COLUMNS: &str = "name,function,file,line,pid,tid,via,inuse_bytes,inuse_error_bytes,estimated_bytes,inuse_objects,\
                        alloc_bytes,alloc_error_bytes,alloc_objects,share,youngest_s,oldest_s,uncertain_bytes";
@@ -64,13 +70,20 @@ pub fn write_csv(table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// The report's head, its processes, the whole, and all rows.
-pub fn write_json(report: &MemoryReport, table: &Table, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn write_json(
+    report: &MemoryReport,
+    table: &Table,
+    objects: &[objects::watch::Grown],
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let file = File {
         shown: report.shown.name(),
         by: table.by.name(),
         objects: if report.exact { "blocks" } else { "pages" },
         length_s: report.length.as_secs_f64(),
         processes: report.processes.iter().map(Process::of).collect(),
+        object_growth: objects.iter().map(grown).collect(),
+        kept: report.kept.as_ref().map(KeptOf::new),
         total: Numbers::of(table, &table.total),
         rows: table
             .rows
@@ -94,6 +107,12 @@ struct File<'a> {
     objects: &'static str,
     length_s: f64,
     processes: Vec<Process<'a>>,
+    /// As in the JSON of `profiler objects`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    object_growth: Vec<GrownOf<'a>>,
+    /// With `--watchpoints`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<KeptOf<'a>>,
     total: Numbers,
     rows: Vec<Row<'a>>,
 }
@@ -118,6 +137,22 @@ struct Process<'a> {
     explained_error_bytes: u64,
     started: bool,
     exited: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_for_memory: Option<EndedForMemory<'a>>,
+}
+
+/// The kernel ended the process for want of memory.
+#[derive(Serialize)]
+struct EndedForMemory<'a> {
+    /// Since the recording began.
+    after_s: f64,
+    /// The most that was resident; 0 if the kernel did not say.
+    peak_rss: u64,
+    /// Of the cgroup, or all that the machine has; `null` if its cgroup was gone.
+    limit_bytes: Option<u64>,
+    /// The cgroup whose limit it was; not there if it was the machine's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -157,6 +192,7 @@ impl<'a> Process<'a> {
             explained_variance,
             started,
             exited,
+            victim,
         } = process;
         Self {
             pid: *pid,
@@ -177,6 +213,23 @@ impl<'a> Process<'a> {
             explained_error_bytes: super::error(*explained_variance),
             started: *started,
             exited: *exited,
+            ended_for_memory: victim.as_ref().map(EndedForMemory::of),
+        }
+    }
+}
+
+impl<'a> EndedForMemory<'a> {
+    fn of(victim: &'a Victim) -> Self {
+        let (limit_bytes, cgroup) = match &victim.against {
+            Some(Against::Cgroup { path, limit }) => (Some(*limit), Some(&**path)),
+            Some(Against::Machine { total }) => (Some(*total), None),
+            None => (None, None),
+        };
+        Self {
+            after_s: victim.after.as_secs_f64(),
+            peak_rss: victim.peak,
+            limit_bytes,
+            cgroup,
         }
     }
 }

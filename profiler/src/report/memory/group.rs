@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Detail, HEAP, MemoryReport, error};
 use crate::{
-    profile::{Frame, FrameId, FrameKind, Labels, Profile},
+    profile::{Frame, FrameId, FrameKind, Labels, Profile, SampleKey},
     report::{
         label,
         owner::{Owner, Owners},
@@ -208,6 +208,16 @@ impl Indices {
             alloc_objects,
         }
     }
+}
+
+/// The lines that are responsible for what came with these stacks.
+pub fn lines_of(profile: &Profile, keys: &[SampleKey]) -> Vec<Place> {
+    let mut places = Places::new(profile, By::Line, Ids::Kept);
+    let place = |key: &SampleKey| {
+        let owner = places.owners.find(key.stack);
+        places.place(owner, &key.labels)
+    };
+    keys.iter().map(place).collect()
 }
 
 pub(super) fn group(report: &MemoryReport, by: By, ids: Ids) -> Groups {

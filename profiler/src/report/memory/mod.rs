@@ -9,8 +9,10 @@
 //! |---|---|
 //! | [`group`] | rows: which frame of a stack is responsible, and sums |
 //! | [`table`] | the table as text, of lines that are `merged`; [`export`] as CSV and JSON |
+//! | [`kept`] | the lines that keep objects, as watchpoints saw them |
 //! | [`curve`] | sparklines, and their CSV and JSON |
 //! | [`difference`] | what grew between two recordings |
+//! | [`victim`] | what is said of processes that the kernel ended for want of memory |
 //! | [`summary`] | the summary for standard error |
 
 use std::time::Duration;
@@ -22,15 +24,19 @@ pub mod curve;
 pub mod difference;
 pub mod export;
 pub mod group;
+pub mod kept;
 mod merged;
 pub mod summary;
 pub mod table;
+pub mod victim;
 
 #[cfg(test)]
 mod tests;
 
+pub use self::kept::KeptLines;
 pub use super::owner::Functions;
-pub use summary::lines;
+pub use summary::{lines, lines_of_window};
+use victim::Victim;
 
 /// Leaves of stacks of pages that are not just the process's own memory.
 pub const PAGES_OF_FILES: &str = "[pages of files]";
@@ -71,9 +77,34 @@ pub fn heap_profile(shown: Shown, exact: bool, page: u32) -> Profile {
     profile
 }
 
+/// What recordings of what lives have besides: what was there when all together had most, and what came and went.
+pub const PEAK_SPACE: ValueType = ValueType {
+    kind: "peak_space",
+    unit: "bytes",
+};
+pub const TEMPORARY_SPACE: ValueType = ValueType {
+    kind: "temporary_space",
+    unit: "bytes",
+};
+
+/// Puts a further value beside those of a heap, bytes and their variance for each sample.
+pub fn add_space(profile: &mut Profile, value: ValueType, amounts: &[(u64, f64)]) {
+    let bytes = amounts
+        .iter()
+        .map(|(bytes, _)| i64::try_from(*bytes).unwrap_or(i64::MAX));
+    profile.add_value(value, bytes);
+    profile.add_variances(value, amounts.iter().map(|(_, variance)| *variance));
+}
+
+/// Puts what is known of how exact bytes are beside them, where a file keeps it.
+pub fn add_variances(profile: &mut Profile, details: &[Detail]) {
+    profile.add_variances(INUSE_SPACE, details.iter().map(|detail| detail.variance_inuse));
+    profile.add_variances(ALLOC_SPACE, details.iter().map(|detail| detail.variance_alloc));
+}
+
 #[derive(Debug)]
 pub struct MemoryReport {
-    /// Sample types are [`HEAP`]; what "in use" means, [`Self::shown`] says.
+    /// Sample types are [`HEAP`], and how exact the bytes are; what "in use" means, [`Self::shown`] says.
     pub profile: Profile,
     /// One per sample of `profile`, in its order.
     pub details: Vec<Detail>,
@@ -83,6 +114,12 @@ pub struct MemoryReport {
     pub source: Source,
     /// Memory of files, and shared memory, that several of the processes are resident with: it is in the rows once.
     pub shared_again: u64,
+    /// Written to in processes of which it was not looked at what they shared since a fork: copies, most likely.
+    pub perhaps_copied: u64,
+    /// Who holds what became more is told beside it.
+    pub holders_told: bool,
+    /// What watchpoints say of lines.
+    pub kept: Option<KeptLines>,
     /// In any order; reports rank them by growth.
     pub processes: Vec<ProcessMemory>,
     pub curve: Option<Curve>,
@@ -201,6 +238,8 @@ pub struct ProcessMemory {
     pub started: bool,
     /// It ended in the recording.
     pub exited: bool,
+    /// Because the kernel ended it for want of memory.
+    pub victim: Option<Victim>,
 }
 
 impl ProcessMemory {

@@ -9,6 +9,15 @@ use crate::humanize::{bytes, count, percent};
 
 /// A few sentences on all of a report. What became of the processes is in `table::processes`.
 pub fn lines(report: &MemoryReport) -> Vec<String> {
+    told(report, false)
+}
+
+/// The same of a window: what is in use is part of all that came in its recording so far, and not of what came in the window.
+pub fn lines_of_window(report: &MemoryReport) -> Vec<String> {
+    told(report, true)
+}
+
+fn told(report: &MemoryReport, is_window: bool) -> Vec<String> {
     let totals = Totals::of(report);
     let all = &totals.all;
     let length = span(report.length);
@@ -31,6 +40,14 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
     };
     let inuse = format!("{}{share}", with_error(all.inuse_bytes, all.inuse_error()));
     let mut lines = vec![match report.shown {
+        _ if is_window => {
+            let inuse = with_error(all.inuse_bytes, all.inuse_error());
+            let old = match report.shown {
+                Shown::Leaks { older_than } => format!(" and is older than {}", span(older_than)),
+                _ => String::new(),
+            };
+            format!("{came}; of all that came since the start {inuse} is there{old}.")
+        }
         Shown::Live | Shown::Allocated => format!("{came}; {inuse} is still there."),
         Shown::Leaks { older_than } => format!("{came}; {inuse} is older than {} and still there.", span(older_than)),
         Shown::Peak => format!("{came}; {inuse} was there at the peak."),
@@ -76,6 +93,13 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
             bytes(report.shared_again)
         ));
     }
+    if report.perhaps_copied >= WORTH_TELLING {
+        lines.push(format!(
+            "{} was written to that other processes had as well since a fork, or had had: copies, most likely, which RSS \
+             does not show and no row has. Name a process with -p to see whose they are.",
+            bytes(report.perhaps_copied)
+        ));
+    }
     if all.inuse_error() > 0 || all.alloc_error() > 0 {
         lines.push(
             "Sampled, as there was too much to see it all: ± holds the true number 19 times out of 20.".to_owned(),
@@ -83,6 +107,9 @@ pub fn lines(report: &MemoryReport) -> Vec<String> {
     }
     lines
 }
+
+/// Every shell copies some pages when it starts something.
+const WORTH_TELLING: u64 = 1 << 20;
 
 #[derive(Default)]
 struct Totals {

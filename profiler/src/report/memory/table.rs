@@ -7,6 +7,7 @@ use super::{
     group::{By, Groups, Ids, Row, Sums, group},
     layout::{Grid, Last, ages, clauses, paragraph, span},
     merged::{self, Line},
+    victim,
 };
 use crate::humanize::{bytes, bytes_change, count, percent};
 
@@ -117,7 +118,8 @@ impl Table {
 
 /// The processes, an empty line, and the table.
 pub fn text(report: &MemoryReport, table: &Table, top: usize, width: usize) -> String {
-    let mut text = processes(report, top, width);
+    let mut text = victim::text(report, width);
+    text.push_str(&processes(report, top, width));
     if let (Some(certain), [_]) = (certain_share(report, &table.total), &report.processes[..]) {
         text.push_str(&format!(
             "  for {certain:.0} % of what is new it is certain whose objects are in it\n"
@@ -158,11 +160,18 @@ fn legend(report: &MemoryReport, table: &Table, width: usize) -> String {
     };
     let meaning = "? The line got this memory from the system first. Its objects may be gone, and others' be in it: who \
                    keeps them may be a line further down, or in no row.";
+    let holders = match report.holders_told {
+        true => String::new(),
+        false => paragraph(
+            &format!("Who holds what grew: profiler objects {target} --growth 60s"),
+            width,
+        ),
+    };
     let remedy = format!(
         "Block by block, at several times the run time: profiler memory {target} --exact --max-overhead 10 (dicts, \
          lists, tuples and floats that CPython uses again stay with their first line there, too)"
     );
-    format!("\n{}{}", paragraph(meaning, width), paragraph(&remedy, width))
+    format!("\n{}{holders}{}", paragraph(meaning, width), paragraph(&remedy, width))
 }
 
 /// What to say instead of a table without rows.
@@ -197,8 +206,8 @@ fn rows(report: &MemoryReport, table: &Table, top: usize, width: usize) -> Strin
         .iter()
         .map(|line| Last {
             text: line.name.clone(),
-            shorter: None,
             addition: line.addition(table, width),
+            ..Last::default()
         })
         .collect();
     let mut rest = Sums::default();
@@ -395,16 +404,12 @@ fn name(process: &ProcessMemory) -> String {
 
 /// Processes by growth. One that has ended holds nothing any more, so it comes last, by what it had held.
 fn ranking(report: &MemoryReport, top: usize, width: usize) -> String {
-    // Threads of the kernel, and who did not touch a page: of a machine with hundreds they are most.
-    let mut ranked: Vec<&ProcessMemory> = report
-        .processes
-        .iter()
-        .filter(|process| process.growth() != 0 || process.explained != 0)
-        .collect();
-    let idle = report
-        .processes
-        .iter()
-        .filter(|process| process.growth() == 0 && process.explained == 0);
+    /// What a process of which RSS has not changed must have got to be a row.
+    const WORTH_A_ROW: u64 = 1 << 20;
+    // Threads of the kernel, and who did not grow: of a machine with hundreds they are most.
+    let has_grown = |process: &&ProcessMemory| process.growth() != 0 || process.explained.unsigned_abs() >= WORTH_A_ROW;
+    let mut ranked: Vec<&ProcessMemory> = report.processes.iter().filter(has_grown).collect();
+    let idle = report.processes.iter().filter(|process| !has_grown(process));
     let idle = idle.filter(|process| process.after.rss > 0).count();
     if ranked.is_empty() {
         return format!("{}: none grew.\n", crate::summary::many(idle as u64, "process"));

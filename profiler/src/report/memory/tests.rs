@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::{
     difference::{NotMemory, difference},
-    group::By,
+    group::{By, Sums},
     table::{TOP, Table, WIDTH},
+    victim::Against,
     *,
 };
-use crate::report::{Format, View, pprof};
+use crate::report::{Format, View, grouping, overview, pprof};
 
 mod made;
 
@@ -75,7 +76,10 @@ mod golden {
         let report = growth();
         let table = Table::new(&report, By::Line);
         check("table.csv", &written(|out| export::write_csv(&table, out)));
-        check("table.json", &written(|out| export::write_json(&report, &table, out)));
+        check(
+            "table.json",
+            &written(|out| export::write_json(&report, &table, &[], out)),
+        );
     }
 
     #[test]
@@ -86,6 +90,7 @@ mod golden {
         let series = curve::series(report.curve.as_ref().unwrap(), &table, 2);
         check("curve.csv", &written(|out| curve::write_csv(&series, out)));
         check("curve.json", &written(|out| curve::write_json(&series, out)));
+        check("curve.dat", &written(|out| curve::write_mprof(&report, out)));
     }
 
     #[test]
@@ -123,7 +128,7 @@ mod golden {
         check("flame.svg", &svg.replace("><", ">\n<"));
     }
 
-    fn check(name: &str, now: &str) {
+    pub(super) fn check(name: &str, now: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../tests/golden/memory")
             .join(name);
@@ -214,6 +219,49 @@ fn a_process_that_shrank_or_hardly_changed_has_no_riddle_of_a_ratio() {
 }
 
 #[test]
+fn processes_that_did_not_grow_are_no_rows() {
+    let still = |pid: u32, explained: i64| ProcessMemory {
+        explained,
+        after: process(pid, 0).before,
+        ..process(pid, 0)
+    };
+    // One begins just now, and nobody has read what it has yet.
+    let unread = |pid: u32, explained: i64| ProcessMemory {
+        before: Resident::default(),
+        after: Resident::default(),
+        started: true,
+        explained,
+        ..process(pid, 0)
+    };
+    let report = MemoryReport {
+        processes: vec![
+            process(7, 3 * MIB),
+            still(8, 8192),
+            unread(9, 104 << 10),
+            unread(10, 5 * MIB as i64),
+        ],
+        ..growth()
+    };
+    let text = table::processes(&report, TOP, WIDTH);
+    assert!(text.contains("(7)") && text.contains("(10)"), "{text}");
+    assert!(!text.contains("(8)") && !text.contains("(9)"), "{text}");
+    assert!(text.ends_with("(1 other process did not grow)\n"), "{text}");
+}
+
+#[test]
+fn what_was_copied_unseen_is_told() {
+    let said = |perhaps_copied| {
+        lines(&MemoryReport {
+            perhaps_copied,
+            ..growth()
+        })
+        .join("\n")
+    };
+    assert!(said(42 * MIB).contains("42.0 MiB was written to that other processes had as well since a fork"));
+    assert!(!said(0).contains("copies, most likely"));
+}
+
+#[test]
 fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
     let report = MemoryReport {
         processes: vec![ProcessMemory {
@@ -230,6 +278,39 @@ fn a_process_that_ended_unread_is_not_said_to_have_had_nothing() {
         table::processes(&report, TOP, WIDTH),
         "worker (7) (started, ended): it ended before its RSS could be read, +5.0 MiB accounted for\n"
     );
+}
+
+#[test]
+fn of_processes_that_were_ended_for_want_of_memory_limit_and_first_lines_come_first() {
+    let ended = |pid, against| ProcessMemory {
+        exited: true,
+        victim: Some(Victim {
+            after: Duration::from_millis(12_340),
+            peak: 510 * MIB,
+            against,
+        }),
+        ..process(pid, 40 * MIB)
+    };
+    let cgroup = Against::Cgroup {
+        path: "/pod\u{1b}[2J/app".to_owned(),
+        limit: 512 * MIB,
+    };
+    let report = MemoryReport {
+        processes: vec![process(9, 0), ended(4242, Some(cgroup)), ended(4243, None)],
+        ..growth()
+    };
+    let table = Table::new(&report, By::Line);
+    let text = table::text(&report, &table, TOP, 80);
+    golden::check("victims.txt", text.split("RSS in").next().unwrap());
+    let file: Value = {
+        let mut out = Vec::new();
+        export::write_json(&report, &table, &[], &mut out).unwrap();
+        serde_json::from_slice(&out).unwrap()
+    };
+    let told = |at: usize| &file["processes"][at]["ended_for_memory"];
+    assert!(told(0).is_null());
+    assert_eq!(told(1)["limit_bytes"], 512 * MIB);
+    assert_eq!(told(2)["limit_bytes"], Value::Null);
 }
 
 #[test]
@@ -334,13 +415,13 @@ proptest! {
         for by in ALL {
             let table = Table::new(&report, by);
             let merged = merged::lines(&table);
-            let sum = |of: fn(&group::Sums) -> u64| merged.iter().map(|line| of(&line.sums)).sum::<u64>();
+            let sum = |of: fn(&Sums) -> u64| merged.iter().map(|line| of(&line.sums)).sum::<u64>();
             for of in [
-                |sums: &group::Sums| sums.inuse_bytes,
-                |sums: &group::Sums| sums.alloc_bytes,
-                |sums: &group::Sums| sums.inuse_objects,
-                |sums: &group::Sums| sums.alloc_objects,
-                |sums: &group::Sums| sums.estimated_bytes,
+                |sums: &Sums| sums.inuse_bytes,
+                |sums: &Sums| sums.alloc_bytes,
+                |sums: &Sums| sums.inuse_objects,
+                |sums: &Sums| sums.alloc_objects,
+                |sums: &Sums| sums.estimated_bytes,
             ] {
                 prop_assert_eq!(sum(of), of(&table.total));
             }
@@ -359,7 +440,7 @@ proptest! {
             }
             prop_assert!(only_reads(&text), "{:?}", text);
             written(|out| export::write_csv(&table, out));
-            let json = written(|out| export::write_json(&report, &table, out));
+            let json = written(|out| export::write_json(&report, &table, &[], out));
             let json: Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(json["rows"].as_array().unwrap().len(), table.rows.len());
             prop_assert!(only_reads(&curve::text(&report, &table, top, width)));
@@ -397,4 +478,36 @@ fn written_bytes(write: impl FnOnce(&mut dyn std::io::Write) -> anyhow::Result<(
     let mut bytes = Vec::new();
     write(&mut bytes).unwrap();
     bytes
+}
+
+#[test]
+fn a_report_of_the_file_has_the_errors_of_the_runs_own_table() {
+    let report = growth();
+    let mut profile = growth().profile;
+    add_variances(&mut profile, &report.details);
+    let mut file = Vec::new();
+    let writer = Format::Pprof.writer();
+    writer.write(&profile, &View::default(), &mut file).unwrap();
+    let read = pprof::read(&file).unwrap();
+    assert_eq!(read.sample_types[read.default_type].kind, "inuse_space");
+    for (value, error) in [
+        (3, Sums::inuse_error as fn(&Sums) -> u64),
+        (1, Sums::alloc_error as fn(&Sums) -> u64),
+    ] {
+        let asked = overview::Asked {
+            value,
+            by: Some(grouping::By::Process),
+            ..overview::Asked::default()
+        };
+        let mut told = Vec::new();
+        overview::json::write(&read, &asked, &mut told).unwrap();
+        let told: Value = serde_json::from_slice(&told).unwrap();
+        let of_file = told["rows"][0]["self_amount_error"].as_u64().unwrap();
+        let of_run = group::group(&report, By::Process, group::Ids::Kept).rows;
+        let of_run = of_run.iter().map(|row| error(&row.sums)).max().unwrap();
+        assert!(
+            of_run > 0 && of_file.abs_diff(of_run) <= of_run / 1000,
+            "{of_file} {of_run}"
+        );
+    }
 }

@@ -22,6 +22,8 @@ pub(in crate::report) fn dump(compressed: &[u8]) -> String {
         period,
         comment,
         default_sample_type,
+        slice_nanos,
+        source,
     } = proto::Profile::decode(&*bytes).unwrap();
     let string = |index: i64| &string_table[usize::try_from(index).unwrap()];
     let value_type = |value: &proto::ValueType| format!("{}/{}", string(value.r#type), string(value.unit));
@@ -40,13 +42,20 @@ pub(in crate::report) fn dump(compressed: &[u8]) -> String {
         period_type.as_ref().map(value_type).unwrap_or_default()
     );
     let _ = writeln!(text, "time {time_nanos} for {duration_nanos}");
+    if slice_nanos != 0 {
+        let _ = writeln!(text, "slices of {slice_nanos}");
+    }
     for line in comment {
         let _ = writeln!(text, "comment {:?}", string(line));
+    }
+    for proto::Source { filename, text: lines } in source {
+        let _ = writeln!(text, "source {:?} {lines:?}", string(filename));
     }
     for proto::Sample {
         location_id,
         value,
         label,
+        slices,
     } in sample
     {
         let labels: Vec<_> = label
@@ -56,7 +65,11 @@ pub(in crate::report) fn dump(compressed: &[u8]) -> String {
                 str => format!("{}={:?}", string(*key), string(str)),
             })
             .collect();
-        let _ = writeln!(text, "sample {value:?} at {location_id:?} {}", labels.join(" "));
+        let when = match &*slices {
+            [] => String::new(),
+            slices => format!(" in {slices:?}"),
+        };
+        let _ = writeln!(text, "sample {value:?} at {location_id:?} {}{when}", labels.join(" "));
     }
     for mapping in mapping {
         let (path, build_id) = (string(mapping.filename), string(mapping.build_id));

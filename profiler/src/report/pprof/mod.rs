@@ -14,18 +14,21 @@
 //!   It does not go looking for symbols in mappings whose name starts with `[` (`profile.Mapping.Unsymbolizable`).
 //! - Functions inlined into one another are the lines of one location.
 //! - Names are plain (`read`, not `read_[k]`): pprof shows file and line by itself.
-//! - Labels `pid` and `tid` are numbers, `comm`, `thread`, `command`, `cgroup` and `container` strings, the last three only
-//!   where there is one.
+//! - When samples were is in two fields of our own, which other readers skip (`proto`, `times`): what they see of a sample
+//!   is the same with and without it. A third has the text of source files.
+//! - Labels `pid` and `tid` are numbers, `comm`, `thread`, `command`, `cgroup`, `container` and `task` strings, the last four
+//!   only where there is one.
 
 #[cfg(test)]
 mod dump;
 mod proto;
 mod read;
+mod times;
 mod write;
 
 #[cfg(test)]
 pub(super) use dump::dump;
-pub use read::read;
+pub use read::{looks_like, read};
 pub use write::Pprof;
 
 /// The mapping of Python frames.
@@ -44,3 +47,4 @@ const COMMAND: &str = "command";
 const THREAD: &str = "thread";
 const CGROUP: &str = "cgroup";
 const CONTAINER: &str = "container";
+const TASK: &str = "task";

@@ -1,6 +1,9 @@
 //! The wire format of pprof's `profile.proto` (package `perftools.profiles`, github.com/google/pprof), by hand: the
 //! fields this program writes or reads, under their numbers. prost skips the others when it reads.
 //!
+//! Three fields are ours, of numbers far above those of the format: when samples were, and the text of source files. Readers of protobuf skip fields that
+//! they do not know, so that all others see samples as they are without time (`go tool pprof`, `decodeMessage`).
+//!
 //! Every string is an index into [`Profile::string_table`], whose first entry is the empty string.
 
 use prost::Message;
@@ -31,6 +34,21 @@ pub(super) struct Profile {
     pub(super) comment: Vec<i64>,
     #[prost(int64, tag = "14")]
     pub(super) default_sample_type: i64,
+    /// Ours: how long a slice of time is; 0 if it is not known when samples were.
+    #[prost(int64, tag = "2000")]
+    pub(super) slice_nanos: i64,
+    /// Ours: source files of `--with-source`.
+    #[prost(message, repeated, tag = "2001")]
+    pub(super) source: Vec<Source>,
+}
+
+/// Ours: a source file, under the name that functions have it.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Source {
+    #[prost(int64, tag = "1")]
+    pub(super) filename: i64,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -50,6 +68,9 @@ pub(super) struct Sample {
     pub(super) value: Vec<i64>,
     #[prost(message, repeated, tag = "3")]
     pub(super) label: Vec<Label>,
+    /// Ours: how much of the default value was in which slice from `time_nanos` on ([`super::times`]).
+    #[prost(bytes = "vec", tag = "2000")]
+    pub(super) slices: Vec<u8>,
 }
 
 /// Either `str` or `num` is set.

@@ -12,8 +12,11 @@ use flate2::read::MultiGzDecoder;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
 
-use super::{CGROUP, COMM, COMMAND, CONTAINER, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
-use crate::profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, ValueType};
+use super::{CGROUP, COMM, COMMAND, CONTAINER, KERNEL_START, MARKER, PID, PYTHON, TASK, THREAD, TID, proto, times};
+use crate::{
+    profile::{Frame, FrameId, FrameKind, Labels, Mapping, MappingId, Profile, SampleKey, ValueType},
+    report::why::stored,
+};
 
 /// Reads a pprof file, compressed or not.
 ///
@@ -31,12 +34,25 @@ pub fn read(bytes: &[u8]) -> anyhow::Result<Profile> {
     Reader::new(&file)?.profile(&file)
 }
 
+/// Whether bytes that are not compressed begin like such a file, which has no mark of its own: with a field that there is.
+pub fn looks_like(mut bytes: &[u8]) -> bool {
+    const LAST: u32 = 15;
+    prost::encoding::decode_key(&mut bytes)
+        .is_ok_and(|(tag, wire_type)| tag <= LAST && matches!(wire_type as u8, VARINT | LENGTH_DELIMITED))
+}
+
+/// Of protobuf, the ways in which its fields are written.
+const VARINT: u8 = 0;
+const LENGTH_DELIMITED: u8 = 2;
+
 /// A minute of a busy machine is a few megabytes; a gzip bomb is stopped here.
 const MAX_BYTES: u64 = 256 << 20;
 /// An empty message takes two bytes in the file and up to a hundred in memory, so their number is bounded as well.
 const MAX_ENTRIES: usize = 8 << 20;
 /// One location may stand for any number of frames, and be used any number of times.
 const MAX_FRAMES: usize = 256 << 20;
+/// A slice of time of a sample takes two bytes in the file and sixteen in memory.
+const MAX_PARTS: usize = 8 << 20;
 /// Deeper than any stack that a kernel or CPython makes.
 const MAX_DEPTH: usize = 1 << 20;
 const MAX_SAMPLE_TYPES: usize = 64;
@@ -78,14 +94,49 @@ fn check_entries(mut bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Frames by location id, leaf first. Most writers number locations from one on, so that most are found without a search.
+#[derive(Default)]
+struct Locations {
+    frames: Vec<FrameId>,
+    /// Where the frames of a small number begin, and how many there are.
+    small: Vec<(u32, u32)>,
+    large: FxHashMap<u64, (u32, u32)>,
+}
+
+impl Locations {
+    fn expect(&mut self, number: usize) {
+        self.small = vec![(0, 0); number + 1];
+    }
+
+    fn insert(&mut self, id: u64, frames: &[FrameId]) {
+        // Both are bounded by `MAX_FRAMES`.
+        let place = (self.frames.len() as u32, frames.len() as u32);
+        self.frames.extend_from_slice(frames);
+        match usize::try_from(id).ok().and_then(|id| self.small.get_mut(id)) {
+            Some(small) => *small = place,
+            None => {
+                self.large.insert(id, place);
+            }
+        }
+    }
+
+    fn get(&self, id: u64) -> Option<&[FrameId]> {
+        let small = usize::try_from(id).ok().and_then(|id| self.small.get(id));
+        let (start, number) = *small.or_else(|| self.large.get(&id))?;
+        // None has no frame.
+        (number > 0).then(|| &self.frames[start as usize..(start + number) as usize])
+    }
+}
+
 /// The file's tables, translated.
 struct Reader<'a> {
     strings: &'a [String],
     profile: Profile,
-    /// Frames by location id, leaf first.
-    locations: FxHashMap<u64, Vec<FrameId>>,
+    locations: Locations,
     /// What is left of [`MAX_FRAMES`].
     frames_left: usize,
+    /// … and of [`MAX_PARTS`].
+    parts_left: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -117,14 +168,29 @@ impl<'a> Reader<'a> {
             .unwrap_or(0);
         profile.started_at_ns = file.time_nanos;
         profile.duration_ns = file.duration_nanos;
+        if file.slice_nanos > 0 {
+            profile.begin_timeline(file.slice_nanos);
+        }
         for line in &file.comment {
-            profile.comments.push(string(strings, *line)?.to_owned());
+            let line = string(strings, *line)?;
+            match line.starts_with(stored::PREFIX) {
+                true => profile.findings = Some(line.to_owned()),
+                false => profile.comments.push(line.to_owned()),
+            }
+        }
+        for source in &file.source {
+            let path = string(strings, source.filename)?;
+            ensure!(
+                profile.sources.insert(path, &source.text),
+                "more source text than a recording has, or one file twice"
+            );
         }
         let mut reader = Self {
             strings,
             profile,
-            locations: FxHashMap::default(),
+            locations: Locations::default(),
             frames_left: MAX_FRAMES,
+            parts_left: MAX_PARTS,
         };
         reader.read_locations(file)?;
         Ok(reader)
@@ -132,6 +198,10 @@ impl<'a> Reader<'a> {
 
     fn profile(mut self, file: &proto::Profile) -> anyhow::Result<Profile> {
         let mut totals = vec![0_i64; self.profile.sample_types.len()];
+        // How exact a value is, is nobody's sum.
+        let mut is_shown = vec![false; totals.len()];
+        self.profile.shown_types().for_each(|(at, _)| is_shown[at] = true);
+        let mut stack = Vec::new();
         for sample in &file.sample {
             ensure!(
                 sample.value.len() == totals.len(),
@@ -139,24 +209,31 @@ impl<'a> Reader<'a> {
                 sample.value.len(),
                 totals.len()
             );
-            for (total, value) in totals.iter_mut().zip(&sample.value) {
+            for ((total, value), _) in (totals.iter_mut().zip(&sample.value))
+                .zip(&is_shown)
+                .filter(|(_, shown)| **shown)
+            {
                 *total = total
                     .checked_add(*value)
                     .context("the values are too large to add up")?;
             }
-            let mut stack = Vec::new();
+            stack.clear();
             for id in &sample.location_id {
-                let frames = self
-                    .locations
-                    .get(id)
-                    .with_context(|| format!("there is no location {id}"))?;
-                stack.extend_from_slice(frames);
+                let frames = self.locations.get(*id);
+                stack.extend_from_slice(frames.with_context(|| format!("there is no location {id}"))?);
                 ensure!(stack.len() <= MAX_DEPTH, "a stack of more than {MAX_DEPTH} frames");
             }
             self.spend_frames(stack.len())?;
             let labels = self.labels(&sample.label)?;
             let stack = self.profile.intern_stack(&stack);
-            self.profile.add(SampleKey { stack, labels }, &sample.value);
+            let (number, _) = self.profile.add_at(SampleKey { stack, labels }, &sample.value);
+            if !sample.slices.is_empty() {
+                let value = sample.value.get(self.profile.default_type).copied().unwrap_or(0);
+                let parts = times::decode(&sample.slices, value)?;
+                self.parts_left = (self.parts_left.checked_sub(parts.len()))
+                    .with_context(|| format!("more than {MAX_PARTS} slices of time in all"))?;
+                self.profile.add_parts(number, &parts);
+            }
         }
         Ok(self.profile)
     }
@@ -178,6 +255,7 @@ impl<'a> Reader<'a> {
             thread: Profile::EMPTY,
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,
+            task: Profile::EMPTY,
         };
         for label in labels {
             match string(self.strings, label.key)? {
@@ -187,6 +265,7 @@ impl<'a> Reader<'a> {
                 COMMAND => found.command = self.profile.intern_string(string(self.strings, label.str)?),
                 CGROUP => found.cgroup = self.profile.intern_string(string(self.strings, label.str)?),
                 CONTAINER => found.container = self.profile.intern_string(string(self.strings, label.str)?),
+                TASK => found.task = self.profile.intern_string(string(self.strings, label.str)?),
                 THREAD => found.thread = self.profile.intern_string(string(self.strings, label.str)?),
                 _ => {}
             }
@@ -200,6 +279,7 @@ impl<'a> Reader<'a> {
         for mapping in &file.mapping {
             mappings.insert(mapping.id, self.mapping(mapping)?);
         }
+        self.locations.expect(file.location.len());
         for location in &file.location {
             let (kind, mapping) = match location.mapping_id {
                 0 => (FrameKind::Native, None),
@@ -229,7 +309,7 @@ impl<'a> Reader<'a> {
                 frames.push(self.profile.intern_frame(unresolved));
             }
             self.spend_frames(frames.len())?;
-            self.locations.insert(location.id, frames);
+            self.locations.insert(location.id, &frames);
         }
         Ok(())
     }
@@ -241,9 +321,16 @@ impl<'a> Reader<'a> {
         line: i64,
         inlined: bool,
     ) -> anyhow::Result<FrameId> {
+        let file = string(self.strings, function.filename)?;
+        // Other writers have no word for Python; ours never leaves native code without a mapping or an address.
+        let kind = match at.mapping.is_none() && at.address == 0 && file.ends_with(".py") {
+            true => FrameKind::Python,
+            false => at.kind,
+        };
         let frame = Frame {
+            kind,
             function: self.profile.intern_string(string(self.strings, function.name)?),
-            file: self.profile.intern_string(string(self.strings, function.filename)?),
+            file: self.profile.intern_string(file),
             line: number(line)?,
             first_line: number(function.start_line)?,
             inlined,

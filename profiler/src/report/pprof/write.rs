@@ -8,9 +8,11 @@ use indexmap::{IndexMap, IndexSet};
 use prost::Message as _;
 use rustc_hash::FxBuildHasher;
 
-use super::{CGROUP, COMM, COMMAND, CONTAINER, KERNEL, KERNEL_START, MARKER, PID, PYTHON, THREAD, TID, proto};
+use super::{
+    CGROUP, COMM, COMMAND, CONTAINER, KERNEL, KERNEL_START, MARKER, PID, PYTHON, TASK, THREAD, TID, proto, times,
+};
 use crate::{
-    profile::{Frame, FrameId, FrameKind, Labels, Profile, StringId, ValueType},
+    profile::{Frame, FrameId, FrameKind, Labels, Profile, StringId, ValueType, timeline::Timeline},
     report::{View, Writer},
 };
 
@@ -79,13 +81,21 @@ impl<'a> Tables<'a> {
             Some((value, period)) => (Some(self.value_type(value)), period),
             None => (None, 0),
         };
-        let comment = profile.comments.iter().map(|line| self.string(line)).collect();
+        let mut comment: Vec<_> = profile.comments.iter().map(|line| self.string(line)).collect();
+        comment.extend(profile.findings.iter().map(|line| self.string(line)));
+        let parts = profile.timeline().map(Timeline::sorted).unwrap_or_default();
+        let mut parts = parts.chunk_by(|one, other| one.sample == other.sample).peekable();
         let sample = profile
             .samples()
-            .map(|(key, values)| proto::Sample {
+            .zip(0_u32..)
+            .map(|((key, values), number)| proto::Sample {
                 location_id: self.stack(profile.stack(key.stack)),
                 value: values.to_vec(),
                 label: self.labels(&key.labels),
+                slices: parts
+                    .next_if(|parts| parts.first().is_some_and(|part| part.sample == number))
+                    .map(times::encode)
+                    .unwrap_or_default(),
             })
             .collect();
         let function = std::mem::take(&mut self.functions)
@@ -105,6 +115,12 @@ impl<'a> Tables<'a> {
             .zip(1..)
             .map(|(mapping, id)| self.mapping(mapping, id))
             .collect();
+        let source = (profile.sources.iter())
+            .map(|(path, text)| proto::Source {
+                filename: self.string(path),
+                text: text.to_owned(),
+            })
+            .collect();
         proto::Profile {
             default_sample_type: sample_type.get(profile.default_type).map_or(0, |value| value.r#type),
             sample_type,
@@ -118,6 +134,8 @@ impl<'a> Tables<'a> {
             period_type,
             period,
             comment,
+            slice_nanos: profile.timeline().map_or(0, |timeline| timeline.slice_ns),
+            source,
         }
     }
 
@@ -146,6 +164,7 @@ impl<'a> Tables<'a> {
             thread,
             cgroup,
             container,
+            task,
         } = labels;
         let mut labels = vec![
             proto::Label {
@@ -169,7 +188,13 @@ impl<'a> Tables<'a> {
                 num: 0,
             },
         ];
-        for (key, value) in [(COMMAND, *command), (CGROUP, *cgroup), (CONTAINER, *container)] {
+        let optional = [
+            (COMMAND, *command),
+            (CGROUP, *cgroup),
+            (CONTAINER, *container),
+            (TASK, *task),
+        ];
+        for (key, value) in optional {
             if value != Profile::EMPTY {
                 labels.push(proto::Label {
                     key: self.string(key),

@@ -8,23 +8,22 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    Holder, ThreadTime, WaitsReport,
-    rows::{Detailed, Place, Row, holders, rows},
+    ThreadTime, WaitsReport, calls,
+    rows::{Detailed, Other, Place, Row, holders, rows},
+    stalls,
 };
-use crate::{
-    profile::{Profile, SampleKey},
-    report::label,
-    shown::csv_field,
-    waits::cause::Cause,
-};
+use crate::{process::peers::Peer, profile::Profile, report::label, shown::csv_field, waits::cause::Cause};
 
 pub const VERSION: u32 = 1;
 
-const COLUMNS: &str =
-    "cause,total_ns,error_ns,count,max_ns,unended_ns,function,file,line,via,peer,path,call,pid,tid,thread";
+const COLUMNS: &str = "cause,total_ns,error_ns,count,max_ns,unended_ns,function,file,line,via,peer,path,call,pid,tid,thread,gil_held,\
+     others_waited_ns,holder,waker";
 
 /// All rows as RFC 4180 has it, but with plain newlines. What is unknown is empty.
 pub fn write_csv(report: &WaitsReport, out: &mut dyn Write) -> anyhow::Result<()> {
+    if let Some(io) = &report.io {
+        return calls::write_csv(report, io, out);
+    }
     writeln!(out, "{COLUMNS}")?;
     for row in rows(report, Detailed::Fully) {
         let Row { key, sums, .. } = &row;
@@ -49,6 +48,10 @@ pub fn write_csv(report: &WaitsReport, out: &mut dyn Write) -> anyhow::Result<()
             number(key.pid).into(),
             number(key.tid).into(),
             csv_field(report.profile.string(row.labels.thread)),
+            u8::from(key.holds_gil).to_string().into(),
+            sums.others_ns.to_string().into(),
+            csv_field(row.holders.first().map_or("", |holder| &holder.place.name)),
+            csv_field(row.wakers.first().map_or("", |waker| &waker.place.name)),
         ];
         writeln!(out, "{}", fields.join(","))?;
     }
@@ -65,12 +68,18 @@ pub fn write_json(report: &WaitsReport, out: &mut dyn Write) -> anyhow::Result<(
         elapsed_ns: report.elapsed_ns(),
         on_cpu_ns: report.on_cpu_ns(),
         accounted: report.accounted(),
+        min_ns: report.min_ns,
+        ignored_ns: report.ignored_ns,
+        ignored_count: report.ignored_count,
+        processes_with_gil: report.processes_with_gil,
         waiting_ns: causes(&report.by_cause()),
-        rows: rows.iter().map(|row| JsonRow::of(&report.profile, row)).collect(),
+        rows: rows.iter().map(|row| JsonRow::of(report, row)).collect(),
         holders: holders(report)
             .into_iter()
-            .map(|row| JsonHolder::of(&report.profile, row))
+            .map(|holder| JsonOther::of(&report.profile, &holder))
             .collect(),
+        stalls: report.stalls.as_ref().map(|stalled| stalls::json(report, stalled)),
+        io: report.io.as_ref().map(|io| calls::json(report, io)),
         threads: report.threads.iter().map(Thread::of).collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &file).context("cannot write the table as JSON")?;
@@ -86,15 +95,23 @@ struct File<'a> {
     elapsed_ns: u64,
     on_cpu_ns: u64,
     accounted: f64,
+    min_ns: u64,
+    ignored_ns: u64,
+    ignored_count: u64,
+    processes_with_gil: u64,
     waiting_ns: BTreeMap<&'static str, u64>,
     rows: Vec<JsonRow<'a>>,
-    holders: Vec<JsonHolder>,
+    holders: Vec<JsonOther>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalls: Option<stalls::Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    io: Option<Vec<calls::JsonCalls>>,
     threads: Vec<Thread<'a>>,
 }
 
-/// A line that had the GIL while others waited for it.
+/// A line that had the GIL while others waited for it, or one that ended their waits.
 #[derive(Serialize)]
-struct JsonHolder {
+struct JsonOther {
     waited_ns: u64,
     count: u64,
     max_ns: u64,
@@ -123,6 +140,8 @@ struct JsonRow<'a> {
     via: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     peer: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_process: Option<&'a Peer>,
     #[serde(skip_serializing_if = "str::is_empty")]
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +149,16 @@ struct JsonRow<'a> {
     pid: u32,
     tid: u32,
     thread: &'a str,
+    /// It had the GIL while it waited, and others waited for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gil_held: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    others_waited_ns: Option<u64>,
+    /// Who had the GIL, and who ended the waits: most of their time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<JsonOther>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waker: Option<JsonOther>,
     /// Where most of it was waited, leaf first.
     stack: Vec<String>,
 }
@@ -145,29 +174,28 @@ struct Thread<'a> {
     waiting_ns: BTreeMap<&'static str, u64>,
 }
 
-impl JsonHolder {
-    fn of(profile: &Profile, (place, sample, holder): (Place, SampleKey, Holder)) -> Self {
-        let frames = profile.stack(sample.stack);
+impl JsonOther {
+    fn of(profile: &Profile, other: &Other) -> Self {
+        let Other {
+            place, sample, sums, ..
+        } = other;
         Self {
-            waited_ns: holder.ns,
-            count: holder.count,
-            max_ns: holder.longest_ns,
-            place,
+            waited_ns: sums.ns,
+            count: sums.count,
+            max_ns: sums.longest_ns,
+            place: place.clone(),
             pid: sample.labels.pid,
             tid: sample.labels.tid,
             thread: profile.string(sample.labels.thread).to_owned(),
-            stack: frames
-                .iter()
-                .map(|&id| label::frame(profile, profile.frame(id)))
-                .collect(),
+            stack: label::stack(profile, Some(sample.stack)),
         }
     }
 }
 
 impl<'a> JsonRow<'a> {
-    fn of(profile: &'a Profile, row: &'a Row) -> Self {
+    fn of(report: &'a WaitsReport, row: &'a Row) -> Self {
         let Row { key, sums, .. } = row;
-        let frames = profile.stack(row.most.stack);
+        let profile = &report.profile;
         Self {
             cause: key.cause,
             total_ns: sums.ns,
@@ -180,15 +208,17 @@ impl<'a> JsonRow<'a> {
             line: key.place.line,
             via: &key.place.via,
             peer: &key.peer,
+            peer_process: report.peer(key.pid, &key.peer),
             path: &key.path,
             call: row.call,
             pid: key.pid,
             tid: key.tid,
             thread: profile.string(row.labels.thread),
-            stack: frames
-                .iter()
-                .map(|&id| label::frame(profile, profile.frame(id)))
-                .collect(),
+            gil_held: key.holds_gil.then_some(true),
+            others_waited_ns: key.holds_gil.then_some(sums.others_ns),
+            holder: row.holders.first().map(|other| JsonOther::of(profile, other)),
+            waker: row.wakers.first().map(|other| JsonOther::of(profile, other)),
+            stack: label::stack(profile, Some(row.most.stack)),
         }
     }
 }

@@ -7,17 +7,31 @@
 //! | module | makes |
 //! |---|---|
 //! | [`rows`] | rows: which frame of a stack is responsible, and sums |
+//! | `held` | what is said of threads that wait with the GIL |
+//! | `stalls` | which line took an event loop so long |
+//! | `calls` | calls that move data, by line and peer |
 //! | [`table`] | the table as text; [`export`] as CSV and JSON |
 
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
+use super::label;
 use crate::{
-    profile::{Profile, SampleKey, ValueType},
-    waits::cause::{Cause, Target},
+    process::peers::{Peer, Peers},
+    profile::{Profile, SampleKey, StackId, ValueType},
+    python::tasks::RunningTask,
+    waits::{
+        cause::{Cause, Target},
+        io::{self, Family},
+    },
 };
 
+mod calls;
 pub mod export;
+mod held;
 pub mod rows;
+mod stalls;
 pub mod table;
 
 #[cfg(test)]
@@ -42,11 +56,27 @@ pub struct WaitsReport {
     pub profile: Profile,
     /// One per sample of `profile`, in its order.
     pub details: Vec<Detail>,
-    /// Who had the GIL while others waited for it, by stack and thread.
-    pub holders: Vec<(SampleKey, Holder)>,
+    /// Who had the GIL while others waited for it.
+    pub holders: Vec<Relation>,
+    /// Who ended waits (`--wakers`).
+    pub wakers: Vec<Relation>,
+    /// Event loops that did not poll (`--stalls`), and calls that move data (`--io`), if they were asked for.
+    pub stalls: Option<Stalled>,
+    pub io: Option<Io>,
     /// In order of process and number.
     pub threads: Vec<ThreadTime>,
+    /// Processes of this machine at the other ends of connections, by whose those are and the address.
+    pub peers: FxHashMap<(u32, String), Peer>,
     pub length: Duration,
+    /// The kernel says for how long a cgroup's quota was used up.
+    pub tells_of_quotas: bool,
+    /// Shorter waits are in the times of threads and causes only; 0 if there is no such limit. How many there were, and how
+    /// long together.
+    pub min_ns: u64,
+    pub ignored_count: u64,
+    pub ignored_ns: u64,
+    /// Processes in which it was known where the GIL is.
+    pub processes_with_gil: u64,
 }
 
 /// What is known of one sample beyond its values.
@@ -61,12 +91,72 @@ pub struct Detail {
     pub variance: f64,
     /// Of the time, that of waits which had not ended.
     pub unended_ns: u64,
+    /// The thread had the GIL all the while.
+    pub holds_gil: bool,
+    /// How long others waited for it meanwhile, all together.
+    pub others_ns: u64,
 }
 
-/// How long others waited for the GIL that a thread had. Where it was is seen from outside, while it may have run on: the
-/// lines of its inner frames may be of a moment later or earlier.
+/// Event loops that did not come back to poll.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stalled {
+    /// For at least so long.
+    pub limit_ns: u64,
+    /// Of very many, the longest are there, and so many others were.
+    pub left_out: u64,
+    /// In order of time.
+    pub stalls: Vec<StallTime>,
+}
+
+/// One that did not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StallTime {
+    pub pid: u32,
+    pub tid: u32,
+    pub thread: String,
+    pub command: String,
+    /// Since the recording began.
+    pub at_ns: u64,
+    pub length_ns: u64,
+    /// It was not back when the recording ended.
+    pub unended: bool,
+    /// The task of asyncio that it ran, as it was read meanwhile.
+    pub task: Option<RunningTask>,
+    /// What took it: waits by their cause, and time on a CPU (`None`) by the clock.
+    pub parts: Vec<(Option<Cause>, StackId, u64)>,
+}
+
+/// Calls that move data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Io {
+    pub lines: Vec<IoLine>,
+    /// Knows how exactly what lines have is known.
+    pub told: io::Told,
+    /// How long calls were looked at.
+    pub looked: Duration,
+}
+
+/// Calls of a family for one target, from one stack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IoLine {
+    pub family: Family,
+    pub target: Target,
+    pub sample: SampleKey,
+    pub line: io::Line,
+}
+
+/// Somebody else's part in the waits of a sample: it had the GIL that they were for, or it ended them. Where a holder was is
+/// seen from outside, while it may have run on: the lines of its inner frames may be of a moment later or earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    pub waiter: SampleKey,
+    pub other: SampleKey,
+    pub sums: Related,
+}
+
+/// Of those waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Holder {
+pub struct Related {
     pub ns: u64,
     pub count: u64,
     pub longest_ns: u64,
@@ -94,7 +184,71 @@ impl ThreadTime {
     }
 }
 
+/// Peers of which it is found out who they are.
+const MOST_PEERS: usize = 256;
+
 impl WaitsReport {
+    /// Finds out which processes are at the other ends of connections: of those that are waited for longest.
+    pub fn name_peers(&mut self, peers: &mut Peers) {
+        let mut waited: FxHashMap<(u32, &str), i64> = FxHashMap::default();
+        for ((sample, values), detail) in self.profile.samples().zip(&self.details) {
+            if !detail.target.peer.is_empty() {
+                let key = (sample.labels.pid, &*detail.target.peer);
+                *waited.entry(key).or_default() += values.get(VALUE).copied().unwrap_or(0);
+            }
+        }
+        for line in self.io.iter().flat_map(|io| &io.lines) {
+            if !line.target.peer.is_empty() {
+                let key = (line.sample.labels.pid, &*line.target.peer);
+                *waited.entry(key).or_default() += line.line.sums.ns as i64;
+            }
+        }
+        let mut waited: Vec<((u32, &str), i64)> = waited.into_iter().collect();
+        waited.sort_by_key(|&(key, ns)| (std::cmp::Reverse(ns), key));
+        let found = waited.into_iter().take(MOST_PEERS).filter_map(|((pid, address), _)| {
+            let peer = peers.at(pid, address)?;
+            Some(((pid, address.to_owned()), peer))
+        });
+        self.peers = found.collect();
+    }
+
+    /// The process at the other end of a process's connection.
+    pub fn peer(&self, pid: u32, address: &str) -> Option<&Peer> {
+        match address {
+            "" => None,
+            address => self.peers.get(&(pid, address.to_owned())),
+        }
+    }
+
+    /// Whom or what a wait was for: `127.0.0.1:5432 of process 812 (postgres)`.
+    fn whom(&self, pid: u32, target: &Target) -> String {
+        let text = target.text();
+        label::clean(match self.peer(pid, &target.peer) {
+            Some(peer) => format!("{text} of process {peer}"),
+            None => text.to_owned(),
+        })
+    }
+
+    /// Nothing more is known of the waits than that.
+    pub fn new(profile: Profile, details: Vec<Detail>, threads: Vec<ThreadTime>, length: Duration) -> Self {
+        Self {
+            profile,
+            details,
+            holders: Vec::new(),
+            wakers: Vec::new(),
+            stalls: None,
+            io: None,
+            threads,
+            peers: FxHashMap::default(),
+            length,
+            tells_of_quotas: false,
+            min_ns: 0,
+            ignored_count: 0,
+            ignored_ns: 0,
+            processes_with_gil: 0,
+        }
+    }
+
     pub fn elapsed_ns(&self) -> u64 {
         self.threads
             .iter()
@@ -130,6 +284,14 @@ impl WaitsReport {
             0 => 1.0,
             elapsed => (self.on_cpu_ns() + self.waiting_ns()) as f64 / elapsed as f64,
         }
+    }
+}
+
+impl Related {
+    fn add(&mut self, other: Self) {
+        self.ns = self.ns.saturating_add(other.ns);
+        self.count = self.count.saturating_add(other.count);
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
     }
 }
 

@@ -1,12 +1,12 @@
 //! From samples to rows: every sample belongs to exactly one, so rows add up to the whole.
 
 use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Serialize;
 
-use super::{Detail, Holder, WaitsReport, error};
+use super::{Detail, Related, Relation, WaitsReport, error};
 use crate::{
-    profile::{Frame, FrameKind, Labels, Profile, SampleKey},
+    profile::{Frame, FrameId, FrameKind, Labels, Profile, SampleKey, StackId},
     report::{
         label,
         owner::{Owner, Owners},
@@ -65,6 +65,8 @@ pub struct RowKey {
     pub tid: u32,
     pub peer: String,
     pub path: String,
+    /// It had the GIL while it waited.
+    pub holds_gil: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,6 +76,7 @@ pub struct Sums {
     pub longest_ns: u64,
     pub variance: f64,
     pub unended_ns: u64,
+    pub others_ns: u64,
 }
 
 impl Sums {
@@ -88,6 +91,7 @@ impl Sums {
         self.longest_ns = self.longest_ns.max(detail.longest_ns);
         self.variance += detail.variance.max(0.0);
         self.unended_ns = self.unended_ns.saturating_add(detail.unended_ns);
+        self.others_ns = self.others_ns.saturating_add(detail.others_ns);
     }
 }
 
@@ -103,6 +107,23 @@ pub struct Row {
     targets: Vec<(String, u64)>,
     /// The call, where the cause does not say what is waited for.
     pub call: Option<&'static str>,
+    /// Who had the GIL, and who ended these waits: by time, the longest first.
+    pub holders: Vec<Other>,
+    pub wakers: Vec<Other>,
+}
+
+/// A line of some thread that has to do with others' waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Other {
+    pub place: Place,
+    /// Whether that is a place at all: an interrupt, and a process of which nothing is known, have a name only.
+    pub is_placed: bool,
+    /// What has most of it: whose it is, and its stack.
+    pub sample: SampleKey,
+    of_sample_ns: u64,
+    /// There are others.
+    pub several_threads: bool,
+    pub sums: Related,
 }
 
 impl Row {
@@ -126,8 +147,11 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
     let profile = &report.profile;
     let mut owners = Owners::new(profile);
     let mut rows: IndexMap<RowKey, Row, FxBuildHasher> = IndexMap::default();
+    let holders = by_waiter(&report.holders);
+    let wakers = by_waiter(&report.wakers);
+    let mut others: Vec<[Others; 2]> = Vec::new();
     for ((sample, values), detail) in profile.samples().zip(&report.details) {
-        let place = place(profile, sample, owners.find(sample.stack));
+        let place = place(profile, sample.stack, owners.find(sample.stack));
         let fully = detailed == Detailed::Fully;
         let key = RowKey {
             cause: detail.cause,
@@ -144,8 +168,11 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
             } else {
                 String::new()
             },
+            holds_gil: detail.holds_gil,
         };
-        let row = rows.entry(key.clone()).or_insert_with(|| Row {
+        let entry = rows.entry(key.clone());
+        let index = entry.index();
+        let row = entry.or_insert_with(|| Row {
             key,
             sums: Sums::default(),
             labels: sample.labels.clone(),
@@ -153,7 +180,18 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
             most_ns: 0,
             targets: Vec::new(),
             call: detail.call,
+            holders: Vec::new(),
+            wakers: Vec::new(),
         });
+        if index == others.len() {
+            others.push(Default::default());
+        }
+        let related = [(&holders, true), (&wakers, false)];
+        for (others, (relations, by_thread)) in others[index].iter_mut().zip(related) {
+            for relation in relations.get(sample).into_iter().flatten() {
+                others.add(profile, &mut owners, relation, by_thread);
+            }
+        }
         row.sums.add(values, detail);
         let ns = values.get(super::VALUE).copied().unwrap_or(0);
         if ns > row.most_ns {
@@ -163,7 +201,7 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
             row.call = detail.call;
         }
         if !detail.target.is_empty() {
-            let text = label::clean(detail.target.text().to_owned());
+            let text = report.whom(sample.labels.pid, &detail.target);
             match row.targets.iter_mut().find(|(known, _)| *known == text) {
                 Some((_, sum)) => *sum = sum.saturating_add(ns.unsigned_abs()),
                 None => row.targets.push((text, ns.unsigned_abs())),
@@ -171,6 +209,9 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
         }
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
+    for (row, [holders, wakers]) in rows.iter_mut().zip(others) {
+        (row.holders, row.wakers) = (holders.sorted(), wakers.sorted());
+    }
     rows.sort_by(|a, b| {
         let key = |row: &Row| std::cmp::Reverse(row.sums.ns);
         key(a)
@@ -180,35 +221,68 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
     rows
 }
 
-/// Lines that had the GIL while others waited for it, and the thread each was in most.
-pub fn holders(report: &WaitsReport) -> Vec<(Place, SampleKey, Holder)> {
-    let profile = &report.profile;
-    let mut owners = Owners::new(profile);
-    let mut rows: IndexMap<(Place, u32, u32), (SampleKey, Holder), FxBuildHasher> = IndexMap::default();
-    for (sample, holder) in &report.holders {
-        let key = (
-            place(profile, sample, owners.find(sample.stack)),
-            sample.labels.pid,
-            sample.labels.tid,
-        );
-        let (_, sum) = rows.entry(key).or_insert_with(|| (sample.clone(), Holder::default()));
-        sum.ns = sum.ns.saturating_add(holder.ns);
-        sum.count = sum.count.saturating_add(holder.count);
-        sum.longest_ns = sum.longest_ns.max(holder.longest_ns);
+/// Lines that had the GIL while others waited for it, the longest first.
+pub fn holders(report: &WaitsReport) -> Vec<Other> {
+    let mut owners = Owners::new(&report.profile);
+    let mut others = Others::default();
+    for relation in &report.holders {
+        others.add(&report.profile, &mut owners, relation, true);
     }
-    let mut rows: Vec<_> = rows
-        .into_iter()
-        .map(|((place, ..), (sample, holder))| (place, sample, holder))
-        .collect();
-    rows.sort_by(|(a, _, one), (b, _, other)| other.ns.cmp(&one.ns).then_with(|| a.cmp(b)));
-    rows
+    others.sorted()
 }
 
-fn place(profile: &Profile, sample: &SampleKey, owner: Owner) -> Place {
+fn by_waiter(relations: &[Relation]) -> FxHashMap<&SampleKey, Vec<&Relation>> {
+    let mut by_waiter: FxHashMap<&SampleKey, Vec<&Relation>> = FxHashMap::default();
+    for relation in relations {
+        by_waiter.entry(&relation.waiter).or_default().push(relation);
+    }
+    by_waiter
+}
+
+/// By line, process and thread; wakers by line and process: a pool's threads come and go.
+#[derive(Default)]
+struct Others(IndexMap<(Place, u32, u32), Other, FxBuildHasher>);
+
+impl Others {
+    fn add(&mut self, profile: &Profile, owners: &mut Owners<'_>, relation: &Relation, by_thread: bool) {
+        let sample = &relation.other;
+        let is_mark = |id: &FrameId| profile.frame(*id).kind == FrameKind::Marker;
+        let is_placed = !profile.stack(sample.stack).iter().all(is_mark);
+        let mut place = place(profile, sample.stack, owners.find(sample.stack));
+        if !is_placed {
+            place.function.clear();
+        }
+        let tid = if by_thread { sample.labels.tid } else { 0 };
+        let key = (place, sample.labels.pid, tid);
+        let other = self.0.entry(key.clone()).or_insert_with(|| Other {
+            place: key.0,
+            is_placed,
+            sample: sample.clone(),
+            of_sample_ns: 0,
+            several_threads: false,
+            sums: Related::default(),
+        });
+        other.sums.add(relation.sums);
+        other.several_threads |= other.sample.labels.tid != sample.labels.tid;
+        if relation.sums.ns > other.of_sample_ns {
+            other.of_sample_ns = relation.sums.ns;
+            other.sample = sample.clone();
+        }
+    }
+
+    fn sorted(self) -> Vec<Other> {
+        let mut others: Vec<Other> = self.0.into_values().collect();
+        others.sort_by(|a, b| b.sums.ns.cmp(&a.sums.ns).then_with(|| a.place.cmp(&b.place)));
+        others
+    }
+}
+
+/// Where a stack was: its line, or what there is.
+pub(crate) fn place(profile: &Profile, stack: StackId, owner: Owner) -> Place {
     // Of a stack of nothing but marks, the first is the cause, which has a column of its own.
     let frame = owner.frame.map(|id| profile.frame(id));
     let frame = match frame {
-        Some(mark) if mark.kind == FrameKind::Marker => profile.stack(sample.stack).last().map(|&id| profile.frame(id)),
+        Some(mark) if mark.kind == FrameKind::Marker => profile.stack(stack).last().map(|&id| profile.frame(id)),
         frame => frame,
     };
     let Some(frame) = frame else {

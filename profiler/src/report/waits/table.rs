@@ -6,15 +6,15 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use super::{
-    Holder, ThreadTime, WaitsReport,
-    rows::{By, Detailed, Row, Sums, holders, rows},
+    Related, ThreadTime, WaitsReport, calls, held,
+    rows::{By, Detailed, Other, Row, Sums, holders, rows},
+    stalls,
 };
 use crate::{
     humanize::{count, duration, percent},
-    profile::SampleKey,
     report::{
         label,
-        layout::{Grid, Last, clauses, span},
+        layout::{Grid, Last, clauses, paragraph, span},
     },
     summary::many,
     waits::cause::Cause,
@@ -24,6 +24,19 @@ use crate::{
 pub fn text(report: &WaitsReport, by: By, top: usize, width: usize) -> String {
     let mut text = head(report, width);
     text.push('\n');
+    let found = held::findings(report, width);
+    if !found.is_empty() {
+        text.push_str(&found);
+        text.push('\n');
+    }
+    if let Some(stalled) = &report.stalls {
+        text.push_str(&stalls::table(report, stalled, top, width));
+        text.push('\n');
+    }
+    if let (Some(io), By::Line) = (&report.io, by) {
+        text.push_str(&calls::table(report, io, top, width));
+        return text;
+    }
     if report.waiting_ns() == 0 {
         text.push_str("Nothing waited.\n");
         return text;
@@ -40,11 +53,31 @@ pub fn text(report: &WaitsReport, by: By, top: usize, width: usize) -> String {
         }
         By::Process => by_thread(report, &processes(report), top, width, process_name),
     });
+    text.push_str(&left_out(report, by, width));
     text
 }
 
+/// What `--min` leaves out.
+fn left_out(report: &WaitsReport, by: By, width: usize) -> String {
+    if report.ignored_count == 0 {
+        return String::new();
+    }
+    let what = format!(
+        "{} of waits shorter than {} ({})",
+        time(report.ignored_ns),
+        time(report.min_ns),
+        count(report.ignored_count)
+    );
+    let text = match by {
+        By::Line | By::Holder => format!("Left out: {what}."),
+        By::Cause => format!("Times have {what} in them, counts have not."),
+        By::Thread | By::Process => format!("Times have {what} in them."),
+    };
+    format!("\n{}", paragraph(&text, width))
+}
+
 /// `app.py (4242): 5 threads in 10.0 s, 2.1 % of their time on a CPU; waiting 61.0 % lock, …`
-fn head(report: &WaitsReport, width: usize) -> String {
+pub(in crate::report) fn head(report: &WaitsReport, width: usize) -> String {
     let elapsed = report.elapsed_ns();
     let share = |ns: u64| percent(ns as f64 / elapsed.max(1) as f64);
     let processes = processes(report);
@@ -83,7 +116,7 @@ fn head(report: &WaitsReport, width: usize) -> String {
     text
 }
 
-fn time(ns: u64) -> String {
+pub(super) fn time(ns: u64) -> String {
     duration(Duration::from_nanos(ns))
 }
 
@@ -111,7 +144,7 @@ fn with_error(sums: &Sums) -> String {
 const LEAST_ROWS: usize = 4;
 
 /// How many are shown: a closing row for a single other is no shorter than that one.
-fn visible(number: usize, top: usize) -> usize {
+pub(super) fn visible(number: usize, top: usize) -> usize {
     if number == top.saturating_add(1) {
         number
     } else {
@@ -126,7 +159,7 @@ fn by_line(report: &WaitsReport, top: usize, width: usize) -> String {
     let waiting = report.waiting_ns();
     let enough = rows.partition_point(|row| row.sums.ns >= waiting / 200).max(LEAST_ROWS);
     let (shown, others) = rows.split_at(visible(rows.len(), top.min(enough)));
-    let mut last: Vec<Last> = shown.iter().map(place).collect();
+    let mut last: Vec<Last> = shown.iter().map(|row| place(report, row)).collect();
     let mut sums: Vec<Sums> = shown.iter().map(|row| row.sums.clone()).collect();
     let mut causes: Vec<String> = shown.iter().map(|row| row.key.cause.name().to_owned()).collect();
     if !others.is_empty() {
@@ -155,12 +188,16 @@ fn by_line(report: &WaitsReport, top: usize, width: usize) -> String {
 }
 
 /// The line, and whom it waits for, or what it called.
-fn place(row: &Row) -> Last {
+fn place(report: &WaitsReport, row: &Row) -> Last {
     let mut parts = Vec::new();
     match row.target() {
         Some((target, 0)) => parts.push(target.to_owned()),
         Some((target, others)) => parts.push(format!("{target} and {others} more")),
         None => parts.extend(row.call.map(str::to_owned)),
+    }
+    // One that is ready keeps nobody from anything, unless others wait for it.
+    if row.key.holds_gil && (row.key.cause != Cause::Ready || row.sums.others_ns > 0) {
+        parts.insert(0, "GIL held".to_owned());
     }
     if !row.key.place.via.is_empty() {
         parts.push(format!("via {}", row.key.place.via));
@@ -173,6 +210,34 @@ fn place(row: &Row) -> Last {
         text: row.key.place.name.clone(),
         shorter: None,
         addition: parts.join(", "),
+        remark: match &row.wakers[..] {
+            [] => String::new(),
+            [waker] => format!("woken by {}", waker_name(report, row, waker)),
+            [waker, others @ ..] => {
+                format!("woken by {} and {} more", waker_name(report, row, waker), others.len())
+            }
+        },
+    }
+}
+
+/// `put (app/jobs.py:12)`, and in which thread or process, where that is another than waits in most of the row.
+fn waker_name(report: &WaitsReport, row: &Row, waker: &Other) -> String {
+    let labels = &waker.sample.labels;
+    let name = &waker.place.name;
+    // What has no place in a program is a name by itself.
+    if !waker.is_placed || labels.tid == row.labels.tid {
+        return name.clone();
+    }
+    if labels.pid != row.labels.pid {
+        return format!(
+            "{name} of {} ({})",
+            label::process_name(&report.profile, labels),
+            labels.pid
+        );
+    }
+    match waker.several_threads {
+        true => format!("{name} in {} and others", thread_of(report, waker)),
+        false => format!("{name} in {}", thread_of(report, waker)),
     }
 }
 
@@ -208,20 +273,23 @@ fn by_cause(report: &WaitsReport, width: usize) -> String {
 fn by_holder(report: &WaitsReport, top: usize, width: usize) -> String {
     let rows = holders(report);
     if rows.is_empty() {
-        return "Nobody waited for the GIL.\n".to_owned();
+        return match report.processes_with_gil {
+            0 => "There is no process here whose GIL is known.\n".to_owned(),
+            _ => "Nobody waited for the GIL.\n".to_owned(),
+        };
     }
     let elapsed = report.elapsed_ns();
     let (shown, others) = rows.split_at(visible(rows.len(), top));
     let mut last: Vec<Last> = shown
         .iter()
-        .map(|(place, sample, _)| Last {
-            text: place.name.clone(),
-            shorter: None,
-            addition: match (sample.labels.tid, &*place.via) {
+        .map(|other| Last {
+            text: other.place.name.clone(),
+            addition: match (other.sample.labels.tid, &*other.place.via) {
                 (0, _) => String::new(),
-                (tid, "") => format!("in {} ({tid})", holder_name(report, sample)),
-                (tid, via) => format!("in {} ({tid}), via {via}", holder_name(report, sample)),
+                (tid, "") => format!("in {} ({tid})", thread_of(report, other)),
+                (tid, via) => format!("in {} ({tid}), via {via}", thread_of(report, other)),
             },
+            ..Last::default()
         })
         .collect();
     if !others.is_empty() {
@@ -231,7 +299,7 @@ fn by_holder(report: &WaitsReport, top: usize, width: usize) -> String {
         });
     }
     let mut grid = Grid::new("who had the GIL, about where", last);
-    let column = |of: &dyn Fn(&Holder) -> String| shown.iter().map(|(_, _, holder)| of(holder)).collect();
+    let column = |of: &dyn Fn(&Related) -> String| shown.iter().map(|holder| of(&holder.sums)).collect();
     grid.column(0, "waited for it", column(&|holder| time(holder.ns)));
     grid.column(
         2,
@@ -243,10 +311,11 @@ fn by_holder(report: &WaitsReport, top: usize, width: usize) -> String {
     grid.render(width)
 }
 
-fn holder_name(report: &WaitsReport, sample: &SampleKey) -> String {
-    match sample.labels.tid == sample.labels.pid {
+fn thread_of(report: &WaitsReport, other: &Other) -> String {
+    let labels = &other.sample.labels;
+    match labels.tid == labels.pid {
         true => "the main thread".to_owned(),
-        false => label::clean(report.profile.string(sample.labels.thread).to_owned()),
+        false => label::clean(report.profile.string(labels.thread).to_owned()),
     }
 }
 

@@ -5,13 +5,17 @@ use std::{
     ops::Range,
 };
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
+};
 use profiler_common::unwind::UnwindRule;
 use rustc_hash::FxHashSet;
 
 use super::{
-    machine::{Machine, Refusal},
+    machine::{Machine, Refusal, Value},
+    switch,
     view::View,
+    way,
 };
 
 /// The longest of OpenBLAS 0.3.34, its dgemm_kernel for Haswell, has 5,508.
@@ -29,6 +33,8 @@ pub struct Function {
     /// Functions without unwind information that it calls. It is as they are believed to be: they come back with the
     /// stack pointer and the preserved registers they were called with.
     pub calls: BTreeSet<u32>,
+    /// Those that it has others call, or jumps to by an address that it has loaded: they are functions.
+    pub hands_on: BTreeSet<u32>,
 }
 
 /// Where a function may begin.
@@ -37,6 +43,8 @@ pub struct Start {
     pub address: u32,
     /// Something leads to it.
     pub named: bool,
+    /// It is called: what it finds on the stack is its return address, whether it ever returns or not.
+    pub called: bool,
 }
 
 /// Works out a function that may begin at an address.
@@ -45,12 +53,11 @@ pub struct Start {
 /// be back at the return address, and each register that a function preserves must hold what it held at first. What does
 /// not begin where a function does comes to a return with the wrong depth, or pops what it has not pushed.
 ///
-/// Only returns prove it. A jump to another function does not: compilers put what is rarely done into pieces of their own,
-/// which look like functions and are jumped to from any depth. Where nothing leads to the start, calls are not passed
+/// Only returns prove it, unless it is known to be called. A jump to another function does not: compilers put what is
+/// rarely done into pieces of their own, which look like functions and are jumped to from any depth. Where nothing leads to the start, calls are not passed
 /// either: one may never come back, and a return follow that belongs to other code (`__lll_lock_wait` in glibc 2.36).
 pub fn analyze(view: &View<'_>, start: Start, budget: &mut usize) -> Result<Function, Refusal> {
-    let body = Body::explore(view, start.address, budget)?;
-    let heads = body.states(view, start, budget)?;
+    let (body, heads) = work_out(view, start, budget)?;
     let mut rows: Vec<(Range<u32>, Option<UnwindRule>)> = Vec::new();
     body.each(&heads, |at, machine| {
         let rule = machine.and_then(Machine::rule);
@@ -61,9 +68,34 @@ pub fn analyze(view: &View<'_>, start: Start, budget: &mut usize) -> Result<Func
     });
     Ok(Function {
         rows,
-        calls: body.calls,
+        calls: body.calls.clone(),
+        hands_on: body.hands_on(view, &heads),
     })
 }
+
+/// What is known where ways meet, and the instructions. Where a `switch` leads is known only when what its registers hold
+/// is, and then there is more to explore.
+fn work_out(view: &View<'_>, start: Start, budget: &mut usize) -> Result<(Body, BTreeMap<u32, Machine>), Refusal> {
+    /// `printf` has three.
+    const MOST_TABLES: usize = 64;
+    let mut tables = Tables::new();
+    loop {
+        let body = Body::explore(view, start.address, &tables, budget)?;
+        let heads = body.states(view, &tables, budget)?;
+        let before = tables.len();
+        body.find_tables(view, &heads, &mut tables)?;
+        if tables.len() == before {
+            body.check(view, start, &tables, &heads)?;
+            return Ok((body, heads));
+        }
+        if tables.len() > MOST_TABLES {
+            return Err(Refusal::TooLong);
+        }
+    }
+}
+
+/// Where jumps by tables lead, by the address of the jump.
+type Tables = BTreeMap<u32, Vec<u32>>;
 
 /// The same, and calls `each` with what is known before each instruction.
 #[cfg(test)]
@@ -73,14 +105,14 @@ pub fn analyze_and(
     each: impl FnMut(Range<u32>, Option<&Machine>),
 ) -> Result<(), Refusal> {
     let mut budget = usize::MAX;
-    let body = Body::explore(view, start.address, &mut budget)?;
-    let heads = body.states(view, start, &mut budget)?;
+    let (body, heads) = work_out(view, start, &mut budget)?;
     body.each(&heads, each);
     Ok(())
 }
 
 /// The instructions of a function.
 struct Body {
+    start: u32,
     /// In order of address.
     instructions: Vec<Instruction>,
     /// Where jumps lead.
@@ -93,23 +125,23 @@ struct Body {
 }
 
 impl Body {
-    fn explore(view: &View<'_>, start: u32, budget: &mut usize) -> Result<Self, Refusal> {
+    fn explore(view: &View<'_>, start: u32, tables: &Tables, budget: &mut usize) -> Result<Self, Refusal> {
         let mut seen: FxHashSet<u32> = FxHashSet::default();
         let mut found: Vec<Instruction> = Vec::new();
         let mut body = Self {
+            start,
             instructions: Vec::new(),
             heads: BTreeSet::from([start]),
             calls: BTreeSet::new(),
             calls_any: false,
             is_all_there: false,
         };
-        let mut enters_kernel = false;
         let mut open = vec![start];
         while let Some(from) = open.pop() {
             let bytes = view.code_from(from).ok_or(Refusal::Strays)?;
             for instruction in Decoder::with_ip(64, bytes, from.into(), DecoderOptions::NONE) {
                 let at = instruction.ip() as u32;
-                if !seen.insert(at) {
+                if view.is_bottom(at) || !seen.insert(at) {
                     break;
                 }
                 if instruction.is_invalid() || instruction.is_privileged() && instruction.mnemonic() != Mnemonic::Hlt {
@@ -128,10 +160,15 @@ impl Body {
                         open.push(target);
                     }
                 }
+                for target in tables.get(&at).into_iter().flatten() {
+                    body.heads.insert(*target);
+                    if !seen.contains(target) {
+                        open.push(*target);
+                    }
+                }
                 body.calls.extend(follow.calls);
                 body.calls_any |= is_call(&instruction);
-                enters_kernel |= is_system_call(&instruction);
-                if !follow.continues {
+                if !follow.continues || follow.calls.is_some_and(|callee| !way::comes_back(view, callee)) {
                     break;
                 }
                 let end = from.saturating_add(bytes.len() as u32);
@@ -147,10 +184,6 @@ impl Body {
                 }
             }
         }
-        // `clone` comes back on a stack where nothing is as it was, and then calls.
-        if body.calls_any && enters_kernel {
-            return Err(Refusal::UnknownJump);
-        }
         found.sort_unstable_by_key(Instruction::ip);
         body.instructions = found;
         let overlap = |pair: &[Instruction]| pair[0].next_ip() > pair[1].ip();
@@ -163,10 +196,10 @@ impl Body {
     }
 
     /// What is known where ways meet.
-    fn states(&self, view: &View<'_>, start: Start, budget: &mut usize) -> Result<BTreeMap<u32, Machine>, Refusal> {
+    fn states(&self, view: &View<'_>, tables: &Tables, budget: &mut usize) -> Result<BTreeMap<u32, Machine>, Refusal> {
         let mut facts = InstructionInfoFactory::new();
-        let mut states = BTreeMap::from([(start.address, Machine::at_entry())]);
-        let mut open = BTreeSet::from([start.address]);
+        let mut states = BTreeMap::from([(self.start, Machine::at_entry())]);
+        let mut open = BTreeSet::from([self.start]);
         let mut steps_left = self.instructions.len().saturating_mul(MAX_PASSES);
         while let Some(head) = open.pop_first() {
             let Some(mut machine) = states.get(&head).cloned() else {
@@ -183,28 +216,122 @@ impl Body {
                 if let Some(target) = pass(view, &mut machine, instruction, &mut facts)? {
                     arrive(&mut states, &mut open, target, machine.clone());
                 }
+                for target in tables.get(&at).into_iter().flatten() {
+                    arrive(&mut states, &mut open, *target, machine.clone());
+                }
                 if !continues(instruction) {
                     break;
                 }
             }
         }
-        // In what is known at last, every way out is one, and one of them proves it.
-        let mut returns = false;
-        for (head, machine) in &states {
+        Ok(states)
+    }
+
+    /// Calls `see` with each instruction that is come by and what is known before it.
+    fn each_known(
+        &self,
+        view: &View<'_>,
+        states: &BTreeMap<u32, Machine>,
+        mut see: impl FnMut(&Machine, &Instruction) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut facts = InstructionInfoFactory::new();
+        for (head, machine) in states {
             let mut machine = machine.clone();
             for instruction in self.run(*head) {
                 if instruction.ip() as u32 != *head && self.heads.contains(&(instruction.ip() as u32)) {
                     break;
                 }
-                let proves = instruction.flow_control() == FlowControl::Return && (start.named || !self.calls_any);
-                returns |= self.leaves(view, &machine, instruction)? && proves;
+                see(&machine, instruction)?;
                 pass(view, &mut machine, instruction, &mut facts)?;
                 if !continues(instruction) {
                     break;
                 }
             }
         }
-        returns.then_some(states).ok_or(Refusal::NoReturn)
+        Ok(())
+    }
+
+    /// In what is known at last, every way out is one, and one of them proves it.
+    fn check(
+        &self,
+        view: &View<'_>,
+        start: Start,
+        tables: &Tables,
+        states: &BTreeMap<u32, Machine>,
+    ) -> Result<(), Refusal> {
+        let mut returns = start.called;
+        self.each_known(view, states, |machine, instruction| {
+            let proves = instruction.flow_control() == FlowControl::Return && (start.named || !self.calls_any);
+            // `clone` comes back on a stack where nothing is as it was, and then calls.
+            if self.calls_any && is_system_call(instruction) && !machine.system_call_comes_back() {
+                return Err(Refusal::UnknownJump);
+            }
+            if !tables.contains_key(&(instruction.ip() as u32)) {
+                returns |= self.leaves(view, machine, instruction)? && proves;
+            }
+            Ok(())
+        })?;
+        returns.then_some(()).ok_or(Refusal::NoReturn)
+    }
+
+    /// Where `switch` leads.
+    fn find_tables(
+        &self,
+        view: &View<'_>,
+        states: &BTreeMap<u32, Machine>,
+        tables: &mut Tables,
+    ) -> Result<(), Refusal> {
+        self.each_known(view, states, |machine, instruction| {
+            let at = instruction.ip() as u32;
+            if instruction.flow_control() != FlowControl::IndirectBranch || tables.contains_key(&at) {
+                return Ok(());
+            }
+            if let Value::Listed(table) = machine.value(instruction.op0_register()) {
+                tables.insert(at, switch::targets(view, table, switch::bound(&self.instructions, at))?);
+            } else if let Some(table) = switch::absolute(view, instruction) {
+                let bound = switch::bound(&self.instructions, at);
+                tables.insert(at, switch::absolute_targets(view, table, bound)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Functions whose addresses it gives to what it calls, or that it jumps to where it is done.
+    fn hands_on(&self, view: &View<'_>, states: &BTreeMap<u32, Machine>) -> BTreeSet<u32> {
+        const ARGUMENTS: [Register; 6] = [
+            Register::RDI,
+            Register::RSI,
+            Register::RDX,
+            Register::RCX,
+            Register::R8,
+            Register::R9,
+        ];
+        let mut found = BTreeSet::new();
+        let mut find = |value: Value| {
+            let addresses = match value {
+                Value::Address(address) => [Some(address), None],
+                Value::OneOf(one, other) => [Some(one), Some(other)],
+                _ => [None, None],
+            };
+            let addresses = addresses.into_iter().flatten();
+            let addresses = addresses.filter_map(|address| u32::try_from(address).ok());
+            found.extend(addresses.filter(|address| view.is_open(*address)));
+        };
+        let seen = self.each_known(view, states, |machine, instruction| {
+            if is_call(instruction) {
+                ARGUMENTS.iter().for_each(|register| find(machine.value(*register)));
+            }
+            if matches!(
+                instruction.flow_control(),
+                FlowControl::IndirectCall | FlowControl::IndirectBranch
+            ) && instruction.op0_kind() == OpKind::Register
+            {
+                find(machine.value(instruction.op0_register()));
+            }
+            Ok(())
+        });
+        // What was passed once can be passed again.
+        seen.map_or_else(|_| BTreeSet::new(), |()| found)
     }
 
     /// Fails if the function is left with this instruction as it may not be. Whether it is left.
@@ -337,7 +464,10 @@ fn pass_over(
     facts: &mut InstructionInfoFactory,
 ) -> Result<(), Refusal> {
     match instruction.flow_control() {
-        _ if is_system_call(instruction) => machine.call(),
+        _ if is_system_call(instruction) => {
+            machine.system_call();
+            Ok(())
+        }
         FlowControl::Call if calls_next(instruction) => machine.push_address(),
         FlowControl::Call | FlowControl::IndirectCall => machine.call(),
         FlowControl::Next | FlowControl::ConditionalBranch => machine.step(instruction, facts),
@@ -360,7 +490,7 @@ fn arrive(states: &mut BTreeMap<u32, Machine>, open: &mut BTreeSet<u32>, at: u32
 }
 
 /// Whether the instruction after it may be next.
-fn continues(instruction: &Instruction) -> bool {
+pub(super) fn continues(instruction: &Instruction) -> bool {
     is_system_call(instruction)
         || instruction.mnemonic() != Mnemonic::Hlt
             && matches!(
@@ -369,14 +499,14 @@ fn continues(instruction: &Instruction) -> bool {
             )
 }
 
-fn is_call(instruction: &Instruction) -> bool {
+pub(super) fn is_call(instruction: &Instruction) -> bool {
     matches!(
         instruction.flow_control(),
         FlowControl::Call | FlowControl::IndirectCall
     ) && !is_system_call(instruction)
 }
 
-fn is_system_call(instruction: &Instruction) -> bool {
+pub(super) fn is_system_call(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter)
 }
 
@@ -385,7 +515,7 @@ fn calls_next(instruction: &Instruction) -> bool {
 }
 
 /// Where a direct jump or call leads.
-fn target(instruction: &Instruction) -> Option<u32> {
+pub(super) fn target(instruction: &Instruction) -> Option<u32> {
     (instruction.op0_kind() == OpKind::NearBranch64)
         .then(|| u32::try_from(instruction.near_branch64()).ok())
         .flatten()

@@ -3,8 +3,8 @@
 mod caller;
 
 use iced_x86::{
-    Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory,
-    UsedRegister,
+    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    UsedMemory, UsedRegister,
 };
 
 /// What a register or a word of the stack is known to hold.
@@ -15,6 +15,18 @@ pub enum Value {
     Caller(u8),
     /// An address on the stack.
     Stack(Place),
+    /// An address in the file, relative to its base.
+    Address(u64),
+    /// One of two such addresses.
+    OneOf(u64, u64),
+    /// What stands in the table at this address: how far from the table code lies.
+    Distance(u64),
+    /// Where what stands in the table at this address leads.
+    Listed(u64),
+    /// A number.
+    Number(u32),
+    /// What the function was given.
+    Argument,
 }
 
 /// A place on the stack.
@@ -51,11 +63,16 @@ pub enum Refusal {
     TooLong,
 }
 
+const RAX: usize = 0;
+const RCX: usize = 1;
 const RSP: usize = 4;
 const RBP: usize = 5;
 
 /// `%rbx`, `%rbp`, `%r12` – `%r15` (System V ABI, figure 3.4).
 pub const PRESERVED: [usize; 6] = [3, RBP, 12, 13, 14, 15];
+
+/// `%rdi`, `%rsi`, `%rdx`, `%rcx`, `%r8`, `%r9` (likewise).
+const ARGUMENTS: [usize; 6] = [7, 6, 2, RCX, 8, 9];
 
 /// More than any function has, and little enough to reckon with.
 const MAX_OFFSET: i32 = 1 << 28;
@@ -82,6 +99,9 @@ impl Machine {
         for number in PRESERVED {
             registers[number] = Value::Caller(number as u8);
         }
+        for number in ARGUMENTS {
+            registers[number] = Value::Argument;
+        }
         registers[RSP] = cfa(-8);
         Self {
             registers,
@@ -96,6 +116,33 @@ impl Machine {
             && PRESERVED
                 .into_iter()
                 .all(|number| self.registers[number] == Value::Caller(number as u8))
+    }
+
+    /// What is in a register, if it is of 64 bits.
+    pub fn value(&self, register: Register) -> Value {
+        match register.is_gpr64() {
+            true => self.registers[register.number()],
+            false => Value::Unknown,
+        }
+    }
+
+    /// Whether a system call that is made here comes back where it was made, on the same stack. One whose number is an
+    /// argument does: who has a new thread begin elsewhere in mind knows that it does.
+    pub fn system_call_comes_back(&self) -> bool {
+        /// `clone`, `clone3` and `rt_sigreturn`.
+        const ELSEWHERE: [u32; 3] = [56, 435, 15];
+        match self.registers[RAX] {
+            Value::Number(number) => !ELSEWHERE.contains(&number),
+            Value::Argument => true,
+            _ => false,
+        }
+    }
+
+    /// The kernel comes back: it preserves all but three registers (System V ABI, A.2.1).
+    pub fn system_call(&mut self) {
+        for number in [RAX, RCX, 11] {
+            self.registers[number] = Value::Unknown;
+        }
     }
 
     /// Keeps what both know; whether anything was lost.
@@ -120,9 +167,19 @@ impl Machine {
         if self.step_known(instruction)? {
             return self.check();
         }
+        // `lock orl $0,(%rsp)` is a barrier: what it writes is what was there.
+        if matches!(instruction.mnemonic(), Mnemonic::Or | Mnemonic::Add)
+            && instruction.op0_kind() == OpKind::Memory
+            && instruction.op_count() == 2
+            && !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory)
+            && instruction.immediate(1) == 0
+        {
+            return self.check();
+        }
         let facts = facts.info(instruction);
         let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-        self.write_memory(facts.used_memory(), repeats)?;
+        let each = repeats.then(|| instruction.memory_size().size());
+        self.write_memory(facts.used_memory(), each)?;
         self.write_registers(facts.used_registers(), instruction);
         self.check()
     }
@@ -195,9 +252,24 @@ impl Machine {
                 }
             }
             Mnemonic::Mov | Mnemonic::Lea => {
+                if instruction.code() == Code::Mov_r8_imm8
+                    && instruction.op0_register() == Register::AL
+                    && let Value::Number(number) = self.registers[RAX]
+                {
+                    self.registers[RAX] = Value::Number(number & !0xff | u32::from(instruction.immediate8()));
+                    return Ok(true);
+                }
+                if instruction.code() == Code::Mov_r32_imm32 {
+                    let number = instruction.op0_register().full_register().number();
+                    self.set(number, Value::Number(instruction.immediate32()));
+                    return Ok(true);
+                }
                 let Some(number) = wide(0) else { return Ok(false) };
                 let value = match (instruction.mnemonic(), instruction.op1_kind(), wide(1)) {
                     (Mnemonic::Mov, _, Some(from)) => self.registers[from],
+                    (Mnemonic::Lea, OpKind::Memory, _) if instruction.is_ip_rel_memory_operand() => {
+                        Value::Address(instruction.ip_rel_memory_address())
+                    }
                     (Mnemonic::Mov, OpKind::Memory, _) => self
                         .operand(instruction)
                         .map_or(Value::Unknown, |place| self.word(place)),
@@ -207,6 +279,52 @@ impl Machine {
                     _ => Value::Unknown,
                 };
                 self.set(number, value);
+            }
+            // `cmov`
+            _ if instruction.condition_code() != ConditionCode::None && wide(1).is_some() => {
+                let (Some(number), Some(other)) = (wide(0), wide(1)) else {
+                    return Ok(false);
+                };
+                let value = match (self.registers[number], self.registers[other]) {
+                    (mine, theirs) if mine == theirs => mine,
+                    (Value::Address(mine), Value::Address(theirs)) => Value::OneOf(mine, theirs),
+                    _ => Value::Unknown,
+                };
+                self.set(number, value);
+            }
+            Mnemonic::Movsxd if instruction.op1_kind() == OpKind::Memory => {
+                let Some(number) = wide(0) else { return Ok(false) };
+                let value = match self.value(instruction.memory_base()) {
+                    Value::Address(table)
+                        if instruction.memory_index_scale() == 4 && instruction.memory_displacement64() == 0 =>
+                    {
+                        Value::Distance(table)
+                    }
+                    _ => Value::Unknown,
+                };
+                self.set(number, value);
+            }
+            Mnemonic::Add if wide(0).is_some() && wide(1).is_some() => {
+                let (Some(number), Some(other)) = (wide(0), wide(1)) else {
+                    return Ok(false);
+                };
+                let value = match (self.registers[number], self.registers[other]) {
+                    (Value::Distance(table), Value::Address(from)) | (Value::Address(from), Value::Distance(table))
+                        if table == from =>
+                    {
+                        Value::Listed(table)
+                    }
+                    _ => Value::Unknown,
+                };
+                self.set(number, value);
+            }
+            Mnemonic::Xor
+                if instruction.op0_kind() == OpKind::Register
+                    && instruction.op1_kind() == OpKind::Register
+                    && instruction.op0_register() == instruction.op1_register()
+                    && instruction.op0_register().is_gpr32() =>
+            {
+                self.set(instruction.op0_register().full_register().number(), Value::Number(0));
             }
             Mnemonic::Add | Mnemonic::Sub => {
                 let (Some(number), Some(by)) = (wide(0), immediate()) else {
@@ -304,9 +422,9 @@ impl Machine {
             .map_or(Value::Unknown, |(_, value)| *value)
     }
 
-    /// Only what leads back to the caller.
+    /// Only what leads back to the caller, or on.
     fn remember(&mut self, place: Place, value: Value) {
-        if value != Value::Unknown && self.words.len() < MAX_WORDS {
+        if !matches!(value, Value::Unknown | Value::Number(_)) && self.words.len() < MAX_WORDS {
             self.words.push((place, value));
         }
     }
@@ -372,17 +490,27 @@ impl Machine {
     }
 
     /// What an instruction of no known form writes. Memory with an index, or through a pointer that is not known to be
-    /// one to the stack, is an array or somebody else's: a program that writes past the end of one has no callers.
-    fn write_memory(&mut self, used: &[UsedMemory], repeats: bool) -> Result<(), Refusal> {
+    /// one to the stack, is an array or somebody else's: a program that writes past the end of one has no callers. What
+    /// repeats itself writes `each` as often as its counter says.
+    fn write_memory(&mut self, used: &[UsedMemory], each: Option<usize>) -> Result<(), Refusal> {
         for memory in used {
             if !is_write(memory.access()) || memory.index() != Register::None {
                 continue;
             }
             let place = self.place(memory.segment(), memory.base(), memory.displacement() as i64);
             if let Some(place) = place {
+                let bytes = each.unwrap_or_else(|| memory.memory_size().size()) as i64;
                 // `xsave` writes as much as there is.
-                let bytes = Some(memory.memory_size().size() as i64);
-                self.overwrite(place, bytes.filter(|bytes| *bytes > 0 && !repeats))?;
+                let bytes = Some(bytes).filter(|bytes| *bytes > 0);
+                let times = match (each, self.registers[RCX]) {
+                    (None, _) => Some(1),
+                    (Some(_), Value::Number(times)) => Some(i64::from(times)),
+                    (Some(_), _) => None,
+                };
+                self.overwrite(
+                    place,
+                    bytes.zip(times).and_then(|(bytes, times)| bytes.checked_mul(times)),
+                )?;
             }
         }
         Ok(())

@@ -30,13 +30,15 @@ fn file(code: &[u8]) -> Elf<'_> {
 
 /// The rules of a function at the start of this code, from which address on each holds.
 fn rules(code: &[u8]) -> Result<Vec<(u32, Option<UnwindRule>)>, Refusal> {
+    rules_of(code, super::named_at(0))
+}
+
+/// The same of a function that is known to begin there as this says.
+fn rules_of(code: &[u8], start: super::Start) -> Result<Vec<(u32, Option<UnwindRule>)>, Refusal> {
     let elf = file(code);
-    let view = View {
-        elf: &elf,
-        open: &[0..code.len() as u32],
-        functions: &[],
-    };
-    let function = analyze(&view, super::named(0), &mut 1000)?;
+    let open = [0..code.len() as u32];
+    let view = View::new(&elf, &open, &[], &[]);
+    let function = analyze(&view, start, &mut 1000)?;
     Ok(function
         .rows
         .into_iter()
@@ -255,13 +257,9 @@ fn callers_of_what_is_refused_are_not_believed_nor_are_their_callers() {
     for (last, believed_rows) in [(b"\x58\xff\xe0", 0), (b"\xc3\xcc\xcc", 7)] {
         code[32..35].copy_from_slice(last);
         let elf = file(&code);
-        let view = View {
-            elf: &elf,
-            open: &[0..48],
-            functions: &[0],
-        };
+        let view = View::new(&elf, &[0..48], &[0], &[]);
         let mut believed = Believed::default();
-        believed.try_all(&view, vec![super::named(0)], &mut 1000);
+        believed.try_all(&view, vec![super::named_at(0)], &mut 1000);
         assert_eq!(believed.functions.len(), 3);
         assert_eq!(believed.finish().rows.len(), believed_rows);
     }
@@ -276,6 +274,7 @@ fn two_that_contradict_each_other_are_not_believed_unless_one_is_only_perhaps_a_
                 .map(|(range, depth)| (range.clone(), Some(sp(*depth))))
                 .collect(),
             calls: BTreeSet::new(),
+            hands_on: BTreeSet::new(),
         })
     };
     let both = || {
@@ -289,6 +288,7 @@ fn two_that_contradict_each_other_are_not_believed_unless_one_is_only_perhaps_a_
         let believed = Believed {
             functions: both(),
             named: named.iter().copied().collect(),
+            ..Believed::default()
         };
         let rows = believed.finish().rows;
         rows.iter().map(|(range, _)| range.start).collect::<Vec<_>>()
@@ -307,12 +307,8 @@ fn what_never_comes_back_does_not_lead_into_what_follows() {
     code[..10].copy_from_slice(b"\x53\x85\xff\x74\x0b\xe8\x1e\x00\x00\x00");
     code[16..18].copy_from_slice(b"\x5b\xc3");
     let elf = file(&code);
-    let view = View {
-        elf: &elf,
-        open: &[0..10, 16..18],
-        functions: &[],
-    };
-    let function = analyze(&view, super::named(0), &mut 1000).unwrap();
+    let view = View::new(&elf, &[0..10, 16..18], &[], &[]);
+    let function = analyze(&view, super::named_at(0), &mut 1000).unwrap();
     let rows: Vec<_> = function
         .rows
         .iter()
@@ -377,8 +373,85 @@ proptest! {
         prop_assert!(decoded.rows.windows(2).all(|pair| pair[0].0.end <= pair[1].0.start));
 
         let elf = file(&code);
-        let view = View { elf: &elf, open: &[0..code.len() as u32], functions: &[] };
+        let open = [0..code.len() as u32];
+        let view = View::new(&elf, &open, &[], &[]);
         let mut budget = 50;
-        let _ = analyze(&view, super::named(0), &mut budget);
+        let _ = analyze(&view, super::named_at(0), &mut budget);
     }
+}
+
+#[test]
+fn behind_a_call_of_what_never_comes_back_other_code_begins() {
+    // 0: push %rbx; call 16; 6: ret (another's); 16: hlt
+    let mut code = b"\x53\xe8\x0a\x00\x00\x00\xc3".to_vec();
+    code.resize(16, 0x90);
+    code.push(0xf4);
+    let expected = [(0, Some(sp(8))), (1, Some(sp(16)))];
+    assert_eq!(rules_of(&code, super::called_at(0)).unwrap(), expected);
+    assert_eq!(rules(&code), Err(Refusal::NoReturn), "nobody is known to call it");
+    // 16: ret
+    code[16] = 0xc3;
+    assert_eq!(rules_of(&code, super::called_at(0)), Err(Refusal::NotRestored));
+}
+
+#[test]
+fn a_switch_leads_where_its_table_says() {
+    // push %rbx; cmp $1,%edi; ja 30; mov %edi,%edi; lea 32(%rip),%rdx; movslq (%rdx,%rdi,4),%rax; add %rdx,%rax;
+    // jmp *%rax; 24: pop %rbx; ret; 26: xor %eax,%eax; pop %rbx; ret; 30: pop %rbx; ret; 32: -8, -6, and something else
+    let code = b"\x53\x83\xff\x01\x77\x18\x89\xff\x48\x8d\x15\x11\x00\x00\x00\x48\x63\x04\xba\x48\x01\xd0\
+        \xff\xe0\x5b\xc3\x31\xc0\x5b\xc3\x5b\xc3\xf8\xff\xff\xff\xfa\xff\xff\xff\x00\x00\x00\x7f";
+    let rules_found = rules(code).unwrap();
+    for (at, expected) in [(1, 16), (25, 8), (26, 16), (29, 8), (30, 16), (31, 8)] {
+        let (_, rule) = rules_found.iter().rev().find(|(from, _)| *from <= at).unwrap();
+        assert_eq!(*rule, Some(sp(expected)), "{at}");
+    }
+    // cmp $2: the third leads nowhere.
+    let mut more = code.to_vec();
+    more[3] = 2;
+    assert_eq!(rules(&more), Err(Refusal::UnknownJump));
+    // Where it is not known how many there are, as many are taken as lead into the code.
+    more[1..6].copy_from_slice(b"\x0f\x1f\x44\x00\x00");
+    assert!(rules(&more).is_ok());
+}
+
+#[test]
+fn a_system_call_comes_back_unless_it_makes_a_thread() {
+    // sub $8,%rsp; mov $NUMBER,%eax; syscall; call (into another file); add $8,%rsp; ret
+    let code = |number: u8| {
+        let mut code = b"\x48\x83\xec\x08\xb8".to_vec();
+        code.extend([number, 0, 0, 0]);
+        code.extend(b"\x0f\x05\xe8\x00\x10\x00\x00\x48\x83\xc4\x08\xc3");
+        code
+    };
+    assert!(rules(&code(202)).is_ok());
+    assert_eq!(rules(&code(56)), Err(Refusal::UnknownJump));
+    // What an argument says: mov %rdi,%rax; and what nobody knows: mov (%rbx),%rax.
+    let with = |instruction: &[u8; 5]| {
+        let mut code = code(0);
+        code[4..9].copy_from_slice(instruction);
+        rules(&code)
+    };
+    assert!(with(b"\x48\x89\xf8\x66\x90").is_ok());
+    assert_eq!(with(b"\x48\x8b\x03\x66\x90"), Err(Refusal::UnknownJump));
+}
+
+#[test]
+fn a_buffer_that_is_cleared_is_as_long_as_the_counter_says() {
+    // push %rbp; sub $64,%rsp; mov $COUNT,%ecx; mov %rsp,%rdi; rep stos %rax; add $64,%rsp; pop %rbp; ret
+    let code = |count: u8| {
+        let mut code = b"\x55\x48\x83\xec\x40\xb9".to_vec();
+        code.extend([count, 0, 0, 0]);
+        code.extend(b"\x48\x89\xe7\xf3\x48\xab\x48\x83\xc4\x40\x5d\xc3");
+        code
+    };
+    assert!(rules(&code(8)).is_ok());
+    assert_eq!(rules(&code(9)), Err(Refusal::NotRestored), "it clears what was saved");
+}
+
+#[test]
+fn stacks_end_where_musl_has_a_thread_begin() {
+    // test %eax,%eax; jne 19; xor %ebp,%ebp; pop %rdi; call *%r9; mov %eax,%edi; …; hlt; ret
+    let code = b"\x85\xc0\x75\x0f\x31\xed\x5f\x41\xff\xd1\x89\xc7\x31\xc0\xb0\x3c\x0f\x05\xf4\xc3";
+    let rows = decode(&file(code), &[]).rows;
+    assert_eq!(rows, [(0..4, sp(8)), (4..19, rule::END), (19..20, sp(8))]);
 }

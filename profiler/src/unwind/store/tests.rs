@@ -16,6 +16,7 @@ const SMALL: Sizes = Sizes {
     pages: 8,
     files: 6,
     mappings: 40,
+    parts: 1,
 };
 
 fn store(sizes: Sizes) -> Store<Fake> {
@@ -380,6 +381,34 @@ fn the_table_that_has_not_been_needed_for_longest_makes_room() {
     assert_eq!(find(&store, 0, place(0, 0)), Ok(answer(&tables[0], tables[0].base)));
     store.set_mappings(1, &[mapping(1, &tables[1], 0)]);
     assert_eq!(find(&store, 1, place(1, 0)), Err(NATIVE_TABLE_NOT_READY));
+}
+
+#[test]
+fn one_user_s_files_have_half_of_the_room_and_make_room_among_their_own() {
+    let mut store = store(Sizes { parts: 2, ..SMALL });
+    const USER: u32 = 1000;
+    let quarter = |id| table(id, &[2; 2]);
+    for file in 0..3 {
+        store.set_file_owner(file, USER);
+        store.set_mappings(file, &[mapping(file, &quarter(file), 0)]);
+        store.install(file, "", Ok(quarter(file)));
+    }
+    assert_eq!((store.tally.tables, store.tally.no_room), (2, 1));
+    assert_eq!(find(&store, 2, place(2, 0)), Err(NATIVE_NO_ROOM));
+    // There is room for others, and for root.
+    store.install(3, "", Ok(half(3)));
+    later(&mut store, GRACE);
+    assert_eq!((store.tally.tables, store.tally.evicted), (3, 0));
+    // What nobody needs of theirs goes, and not what others' have not needed for longer.
+    store.remove(0);
+    later(&mut store, GRACE);
+    store.install(2, "", Ok(quarter(2)));
+    assert_eq!((store.tally.tables, store.tally.evicted), (4, 1));
+    assert!(store.has_table(3) && store.has_table(2) && !store.has_table(0));
+    store.set_file_owner(4, USER);
+    store.install(4, "", Ok(table(4, &[2; 5])));
+    later(&mut store, RETRY * 1000);
+    assert!(!store.take_missing(4), "it is more than a user may have");
 }
 
 #[test]
@@ -785,7 +814,7 @@ proptest! {
             store.remove(pid);
         }
         later(&mut store, GRACE);
-        while store.evict() {}
+        while store.evict(|_| true) {}
         prop_assert_eq!(store.rows.free(), SHARD_ROWS as u64);
         prop_assert_eq!((store.pages.free(), store.mappings.free()), (8, 40));
         prop_assert!(store.memory.files.iter().all(|file| file.state == FILE_NOT_READY || file.state == FILE_NO_ROOM));

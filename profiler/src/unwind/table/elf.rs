@@ -226,6 +226,22 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// What is loaded at an address relative to the base, and behind it.
+    pub fn data(&self, address: u64) -> Option<&'a [u8]> {
+        let code = self.code.iter().find_map(|code| {
+            let skip = usize::try_from(address.checked_sub(code.addresses.start.into())?).ok()?;
+            code.bytes.get(skip..)
+        });
+        let address = self.base.wrapping_add(address);
+        let loaded = self.segments.iter().filter(|segment| segment.p_type(ENDIAN) == PT_LOAD);
+        code.into_iter()
+            .chain(loaded.filter_map(|segment| {
+                let skip = usize::try_from(address.checked_sub(segment.p_vaddr(ENDIAN))?).ok()?;
+                segment.data(ENDIAN, self.file).ok()?.get(skip..)
+            }))
+            .find(|bytes| !bytes.is_empty())
+    }
+
     /// Address and bytes of `.eh_frame`.
     pub fn eh_frame(&self) -> Option<(u64, &'a [u8])> {
         self.section(".eh_frame").or_else(|| self.eh_frame_by_segment())

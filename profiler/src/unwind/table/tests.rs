@@ -412,12 +412,17 @@ fn stubs_without_an_entry_are_known_by_their_section() {
 }
 
 #[test]
-fn a_file_most_of_whose_code_has_no_entry_was_built_without_and_keeps_frame_pointers() {
-    for (covered, expected) in [(31, rule::FRAME_POINTER), (32, rule::NONE)] {
+fn a_file_most_of_whose_code_has_no_entry_was_built_without_and_keeps_frame_pointers_if_it_says_so() {
+    // push %rbp; mov %rsp,%rbp
+    let begins: &[u8] = b"\x55\x48\x89\xe5\xf4";
+    for (covered, code, expected) in [
+        (31, begins, rule::FRAME_POINTER),
+        (32, begins, rule::NONE),
+        // As musl was: without the one and the other.
+        (31, &[0xf4][..], rule::NONE),
+    ] {
         let eh_frame = EhFrameBytes::new().fde(CODE..CODE + covered, &[]);
-        let mut elf = FakeElf::new(64)
-            .with_eh_frame(eh_frame)
-            .with_code(CODE + covered, &[0xf4]);
+        let mut elf = FakeElf::new(64).with_eh_frame(eh_frame).with_code(CODE + covered, code);
         elf.sections.push((".text", CODE, 6, vec![0xf4; 64]));
         assert_eq!(*elf.table().lookup(CODE + 40), expected);
     }

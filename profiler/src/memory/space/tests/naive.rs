@@ -277,7 +277,7 @@ impl Naive {
                 self.spaces.insert(pid, executed);
             }
             What::Exit => self.remove(pid),
-            What::Allocated { .. } | What::Freed { .. } => {}
+            What::Allocated { .. } | What::Freed { .. } | What::Victim { .. } | What::Born { .. } => {}
         }
     }
 

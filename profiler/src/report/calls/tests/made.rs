@@ -13,6 +13,7 @@ pub(super) fn function(file: &str, first_line: u32, name: &str, calls: u64, samp
         first_line,
         name: name.to_owned(),
         calls: Some(exactly(calls)),
+        divided: calls as f64,
         own_samples: samples.0,
         cumulative_samples: samples.1,
         timed: None,
@@ -58,7 +59,7 @@ pub(super) fn timed(times: impl IntoIterator<Item = u64>) -> Timed {
 }
 
 /// A shop that asks its database once for each order of a list.
-pub(super) fn shop() -> CallsReport {
+pub(in super::super) fn shop() -> CallsReport {
     let site = "/srv/shop/venv/lib/python3.13/site-packages";
     let mut functions = vec![
         function("/srv/shop/app/__main__.py", 3, "<module>", 0, (0, 488)),
@@ -113,9 +114,12 @@ pub(super) fn shop() -> CallsReport {
         cost: cost(1.31),
         beginning: Beginning::default(),
         lost: 0,
+        unnamed: 0,
+        under_way: 0,
         threads: 1,
         repeated: Vec::new(),
         per: None,
+        compiled_samples: 0,
         samples: 488,
         period_ns: 10 * MS,
         stop: None,
@@ -123,7 +127,7 @@ pub(super) fn shop() -> CallsReport {
 }
 
 /// The same with its counts from windows.
-pub(super) fn windows() -> CallsReport {
+pub(in super::super) fn windows() -> CallsReport {
     let mut report = CallsReport {
         observed: Duration::from_millis(250),
         scaled: Some(Scaled {
@@ -146,7 +150,7 @@ pub(super) fn windows() -> CallsReport {
 }
 
 /// The same as one window saw it.
-pub(super) fn one_window() -> CallsReport {
+pub(in super::super) fn one_window() -> CallsReport {
     let mut report = CallsReport {
         one_window: true,
         scaled: None,
@@ -249,6 +253,7 @@ prop_compose! {
         callers in prop::collection::vec((0_usize..20, any_time(), any_time(), any_time()), 0..12),
     ) -> Function {
         Function {
+            divided: calls.map_or(0.0, |calls| calls.all as f64),
             file, first_line, name, calls, own_samples, cumulative_samples, timed,
             callers: callers
                 .into_iter()
@@ -281,15 +286,15 @@ prop_compose! {
         })),
         cost in prop::option::of(any_cost()),
         (late, most, missed) in (any::<u64>(), any_duration(), any::<u64>()),
-        (lost, threads) in (any::<u64>(), any::<u64>()),
+        (lost, unnamed, under_way, threads) in (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()),
         samples in any_time(),
         period_ns in any_time(),
         stop in prop::option::of(any_duration()),
     ) -> CallsReport {
         let beginning = Beginning { late, most, missed };
         CallsReport {
-            functions, chosen, length, observed, sampled, scaled, one_window, cost, beginning, lost, threads,
-            repeated: Vec::new(), per: None, samples,
+            functions, chosen, length, observed, sampled, scaled, one_window, cost, beginning, lost, unnamed, under_way, threads,
+            repeated: Vec::new(), per: None, samples, compiled_samples: 0,
             period_ns, stop,
         }
     }

@@ -72,6 +72,7 @@ impl Sites<'_> {
                 .intern_string(if pid == tid { "python3" } else { "loader" }),
             cgroup: Profile::EMPTY,
             container: Profile::EMPTY,
+            task: Profile::EMPTY,
         };
         let values = [came, came * 4096, inuse, inuse * 4096].map(|value| value as i64);
         self.profile.add(SampleKey { stack, labels }, &values);
@@ -124,6 +125,9 @@ pub(super) fn growth() -> MemoryReport {
         exact: false,
         source: Source::Pages,
         shared_again: 0,
+        perhaps_copied: 0,
+        holders_told: false,
+        kept: None,
         processes: vec![ProcessMemory {
             explained: 527 * MIB as i64,
             explained_variance: 2e12,
@@ -200,6 +204,7 @@ pub(super) fn process(pid: u32, growth: u64) -> ProcessMemory {
         explained_variance: 0.0,
         started: false,
         exited: false,
+        victim: None,
     }
 }
 
@@ -303,6 +308,9 @@ pub(super) fn any_report() -> impl Strategy<Value = MemoryReport> {
             MemoryReport {
                 source: Source::Pages,
                 shared_again: 0,
+                perhaps_copied: 0,
+                holders_told: false,
+                kept: None,
                 profile,
                 details,
                 shown,
