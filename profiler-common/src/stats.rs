@@ -116,6 +116,8 @@ counters! {
     RaisesReplaced = 47, "exceptions in place of others";
     /// The ring buffer was full: an exception, an import or a collection is not known.
     LostMarks = 48, "exceptions, imports or collections lost: ring buffer full";
+    /// A wait that was drawn, on a thread's last steps: it has left user space for good, and has no stack there any more.
+    EndingWaits = 49, "waits of threads that were ending, without a stack";
 }
 
 pub const COUNTERS: usize = Counter::ALL.len();

@@ -58,8 +58,9 @@ impl Waits {
     /// Waits whose stack was lost, as it says of itself: their time is known, and not their line.
     pub fn lost_stacks(&self) -> u64 {
         let lost = self.said.lines().find_map(|line| line.trim().strip_prefix("lost: "));
-        let words = lost.and_then(|lost| lost.strip_suffix(" stacks of waits"));
-        words.and_then(|count| count.parse().ok()).unwrap_or(0)
+        let mut kinds = lost.into_iter().flat_map(|lost| lost.split(", "));
+        let words = kinds.find_map(|kind| kind.strip_suffix(" stacks of waits"));
+        words.map_or(0, |count| count.parse().unwrap_or(u64::MAX))
     }
 
     pub fn rows(&self) -> Result<&[Value]> {

@@ -53,7 +53,7 @@ measured = {}
 
 
 def around(cause, function, prepare=lambda: None, afterwards=lambda: None):
-    total = longest = 0
+    total = 0
     for _ in range(ROUNDS):
         prepare()
         began = time.perf_counter_ns()
@@ -61,12 +61,10 @@ def around(cause, function, prepare=lambda: None, afterwards=lambda: None):
         took = time.perf_counter_ns() - began
         afterwards()
         total += took
-        longest = max(longest, took)
     measured[cause] = {
         "function": function.__name__,
         "line": function.__code__.co_firstlineno + 1,
         "ns": total,
-        "max_ns": longest,
         "count": ROUNDS,
     }
 

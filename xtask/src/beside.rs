@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::command;
+use crate::failures::Failures;
 use crate::steps::Steps;
 
 /// Of what a task printed, as much is shown if it failed.
@@ -109,6 +110,19 @@ impl Done {
         steps.told(self.name, self.took, self.became).is_some()
     }
 
+    /// The tests that failed in it, if it ran any: what it printed stands far above the end of a log.
+    pub fn failures(&self) -> Failures {
+        let mut failures = Failures::default();
+        if self.became.is_err() {
+            // What cannot be read is said where the log's end is shown.
+            let text = fs::read(&self.log).unwrap_or_default();
+            String::from_utf8_lossy(&text)
+                .lines()
+                .for_each(|line| failures.take(line));
+        }
+        failures
+    }
+
     /// The same of one that may fail: `why` says what is done without it.
     pub fn tell_if_it_passed(self, steps: &mut Steps, why: &str) -> bool {
         if self.became.is_ok() {
@@ -119,7 +133,8 @@ impl Done {
         false
     }
 
-    fn show(&self) {
+    /// Says where its log is, or what stands at its end if it failed.
+    pub fn show(&self) {
         let Self { name, log, .. } = self;
         match &self.became {
             Ok(()) => eprintln!("xtask: {name}: {}", log.display()),

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 #[derive(Debug, Default)]
 pub struct Failures {
     within: bool,
+    /// In this test program's output there was a heading of failures: the second one is of a list of names.
+    headed: bool,
     tests: Vec<Failure>,
 }
 
@@ -38,9 +40,16 @@ impl Failures {
     /// With `--show-output` those that passed come first, each under the same kind of heading.
     pub fn take(&mut self, line: &str) {
         match line {
-            // The second time it is the heading of a list of names.
-            "failures:" => self.within = self.tests.is_empty(),
+            "failures:" => {
+                self.within = !self.headed;
+                self.headed = true;
+            }
             "successes:" => self.within = false,
+            // Of one test program; another one's may follow.
+            _ if line.starts_with("test result: ") => {
+                self.within = false;
+                self.headed = false;
+            }
             _ if !self.within => {}
             _ => {
                 if let Some(name) = line
@@ -76,6 +85,11 @@ impl Failures {
         } else {
             Vec::new()
         }
+    }
+
+    /// None is known of. A task can fail without one: what does not compile has no tests.
+    pub fn is_empty(&self) -> bool {
+        self.tests.is_empty()
     }
 
     /// Whether a test is among them.
@@ -130,6 +144,17 @@ Error: two
 failures:
     b::two
     b::three
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1 s
+failures:
+
+---- c::of_the_next_program stdout ----
+assertion failed
+
+failures:
+    c::of_the_next_program
+
+test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1 s
 ";
         let mut failures = Failures::default();
         output.lines().for_each(|line| failures.take(line));
@@ -143,9 +168,13 @@ xtask: b::two failed:
 
 xtask: b::three failed:
   Error: two
+
+xtask: c::of_the_next_program failed:
+  assertion failed
 "
         );
     }
+
     #[test]
     fn a_few_failures_are_asked_again_but_not_many_and_never_whether_a_target_came_to_harm() {
         let failed = |tests: &[(&str, &str)]| {

@@ -72,6 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
         steps.skip("everything else", "nothing can be built without the tools");
     }
     let became = steps.finish("test");
+    eprint!("{}", failed.unit.shown("failed beside the end-to-end tests"));
     match &failed.again {
         None => eprint!("{}", failed.first.shown("failed")),
         Some(again) => {
@@ -82,9 +83,11 @@ pub fn run(options: &Options) -> Result<()> {
     became
 }
 
-/// The end-to-end tests that failed, and those of them that failed again where they were asked again.
+/// The unit tests that failed beside the others, the end-to-end tests that failed, and those of these that failed again
+/// where they were asked again.
 #[derive(Default)]
 struct Failed {
+    unit: Failures,
     first: Failures,
     again: Option<Failures>,
 }
@@ -135,13 +138,23 @@ fn all(steps: &mut Steps, failed: &mut Failed, tools: &EbpfTools, options: &Opti
     let became = claims.as_ref().map(|claims| claims.all(&mut failed.first));
     let took = start.elapsed();
     for done in beside.end() {
-        done.tell(steps);
+        let tests = done.failures();
+        if done.name == UNIT && !tests.is_empty() {
+            done.show();
+            failed.unit = tests;
+        } else {
+            done.tell(steps);
+        }
     }
     // By itself: an emulated guest that gets a CPU now and then has half of its samples.
     if let Some(kernels) = kernels {
         for done in beside::begin(folder(), vec![kernels?]).end() {
             done.tell(steps);
         }
+    }
+    // Quiet now, and at a usual priority. All of them: they take a minute, and which failed stays in the log.
+    if !failed.unit.is_empty() {
+        steps.step("unit tests, asked again", || unit::all(&options.filters));
     }
     let (Some(claims), Some(became)) = (claims, became) else {
         steps.skip(END_TO_END, "their build failed");

@@ -37,8 +37,9 @@ use crate::{
     task::{self, Task},
 };
 
-/// Kernel only: what is known of the thread that this CPU was given to: [`UNSEEN`], [`SEEN`] or the number of its slot, which
-/// has a wait to tell of.
+/// Kernel only: what is known of the thread that this CPU was given to: [`SEEN`] or the number of its slot, which has a wait
+/// to tell of; above it, the thread's own number. That is asked again: where the tracepoint of a switch is not run, what was
+/// noted of the thread before stands here still.
 #[map]
 static WAIT_NOTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -51,12 +52,12 @@ const UNSEEN: u32 = 0;
 /// There is nothing to tell. No slot has this number.
 pub const SEEN: u32 = u32::MAX;
 
-/// A thread was seen to get this CPU.
+/// This thread was seen to get this CPU.
 #[inline(always)]
-pub fn note(what: u32) {
+pub fn note(tid: u32, what: u32) {
     if let Some(noted) = WAIT_NOTED.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's value, and only the scheduler comes here.
-        unsafe { *noted = what.into() };
+        unsafe { *noted = u64::from(tid) << 32 | u64::from(what) };
     }
 }
 
@@ -65,10 +66,14 @@ pub fn note(what: u32) {
 #[inline(always)]
 pub fn noted(ctx: &RawTracePointContext) -> Option<u32> {
     let noted = WAIT_NOTED.get_ptr_mut(0)?;
-    // SAFETY: as in `note`.
-    let seen = unsafe { *noted } as u32;
+    // SAFETY: a plain helper call, and as in `note`.
+    let (tid, of) = unsafe { (bpf_get_current_pid_tgid() as u32, *noted) };
     // SAFETY: as in `note`. The next switch is to be told anew.
     unsafe { *noted = UNSEEN.into() };
+    let seen = match (of >> 32) as u32 == tid {
+        true => of as u32,
+        false => UNSEEN,
+    };
     let is_switch = ctx.arg::<u64>(0) & 0xff != 0;
     (seen != SEEN && (seen != UNSEEN || is_switch)).then_some(seen)
 }
@@ -128,10 +133,12 @@ fn tell(ctx: &RawTracePointContext, context: Context, number: u32, slot: *mut Wa
     slot.drawn_ns = 0;
     let working = scratch(context).ok_or(Counter::LostNoScratch)?;
     let registers = &mut working.unwind.registers;
-    let has_registers = task::user_registers(registers);
+    if !task::user_registers(registers) {
+        return Err(Counter::EndingWaits);
+    }
     // Elsewhere than where it left: what it does now is another call's. A new thread has not left from anywhere.
     let here = (registers[REGISTER_PC], registers[REGISTER_SP]);
-    if !has_registers || slot.pc != 0 && here != (slot.pc, slot.sp) {
+    if slot.pc != 0 && here != (slot.pc, slot.sp) {
         return Err(Counter::LostWaits);
     }
     let task = Task {

@@ -55,13 +55,13 @@ pub fn try_switch(ctx: &BtfTracePointContext) -> Result<(), Counter> {
     let (leaver, enterer) = (threads::find(leaves), threads::find(enters));
     // Most switches on a machine are others': not even the clock is read for them.
     if leaver.is_none() && enterer.is_none() && !has(WAITS_LAZY) {
-        draw::note(draw::SEEN);
+        draw::note(enters, draw::SEEN);
         return Ok(());
     }
     // SAFETY: a plain helper call.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let left = leave(ctx, prev, leaves, leaver, now_ns);
-    enter(enterer, now_ns)?;
+    enter(enters, enterer, now_ns)?;
     left
 }
 
@@ -172,17 +172,18 @@ fn leave(
 }
 
 #[inline(always)]
-fn enter(found: Option<(u32, *mut WaitSlot)>, now_ns: u64) -> Result<(), Counter> {
+fn enter(tid: u32, found: Option<(u32, *mut WaitSlot)>, now_ns: u64) -> Result<(), Counter> {
     let Some((number, slot)) = found else {
-        draw::note(draw::SEEN);
+        draw::note(tid, draw::SEEN);
         return Ok(());
     };
     let outcome = arrive(number, slot, now_ns);
-    draw::note(if outcome == Outcome::Counted {
+    let what = if outcome == Outcome::Counted {
         draw::SEEN
     } else {
         number
-    });
+    };
+    draw::note(tid, what);
     match outcome {
         Outcome::DrawnOver => Err(Counter::LostWaits),
         Outcome::Counted | Outcome::Drawn => Ok(()),

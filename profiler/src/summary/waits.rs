@@ -26,6 +26,8 @@ pub struct WaitsSummary {
     /// From this length on all have a stack, at the end.
     pub target_ns: u64,
     pub lost_stacks: u64,
+    /// Waits without a stack because their threads were on their last steps.
+    pub ending: u64,
     pub lost_threads: u64,
     /// Switches that were seen afterwards only: the wait before each is counted without a stack.
     pub lost_switches: u64,
@@ -75,6 +77,13 @@ impl WaitsSummary {
             count(self.drawn),
             duration(Duration::from_nanos(self.target_ns)),
         ));
+        if self.ending > 0 {
+            let verb = if self.ending == 1 { "has" } else { "have" };
+            lines.push(format!(
+                "{} {verb} none: on their last steps threads have no stack any more",
+                count(self.ending)
+            ));
+        }
         if let Some(io) = self.io {
             lines.push(format!(
                 "{}, exact by thread and file; shared out to lines by {} stacks",

@@ -216,6 +216,7 @@ impl Totals {
             drawn: counter(Counter::WaitsDrawn),
             target_ns,
             lost_stacks: counter(Counter::LostWaits),
+            ending: counter(Counter::EndingWaits),
             lost_threads: counter(Counter::LostThreads),
             lost_switches: counter(Counter::LostSwitches),
             forgotten: self.forgotten,

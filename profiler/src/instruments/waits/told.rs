@@ -48,6 +48,7 @@ impl Waits {
             drawn: counter(Counter::WaitsDrawn),
             target_ns: self.budget.highest,
             lost_stacks: counter(Counter::LostWaits),
+            ending: counter(Counter::EndingWaits),
             lost_threads: counter(Counter::LostThreads),
             lost_switches: counter(Counter::LostSwitches),
             forgotten: self.account.forgotten() + self.io.as_ref().map_or(0, IoAccount::forgotten),
