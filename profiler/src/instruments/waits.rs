@@ -251,6 +251,7 @@ impl Instrument for Waits {
 
     fn turn(&mut self, host: &mut Recording, kernel: &mut dyn Orders) -> anyhow::Result<Turn> {
         self.take_in(host);
+        self.choose_target(kernel)?;
         self.look_at_loops(host);
         self.spare(host, kernel)?;
         Ok(Turn::Goes)

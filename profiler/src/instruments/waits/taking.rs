@@ -3,8 +3,10 @@
 use std::{mem, time::Instant};
 
 use profiler_common::{
+    group::Group,
     limits::COMM_BYTES,
     record::{PYTHON_COMPLETE, SampleHeader, StackKey},
+    stats::Counter,
     wait::{WAIT_GATE, WAIT_GIL, WAIT_LOCK, WaitEvent},
 };
 
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     cost,
     memory::event::SiteId,
+    orders::Orders,
     python::memory::ProcessMemory,
     recording::{NO_SITE, Recording},
     waits::{
@@ -69,7 +72,6 @@ impl Waits {
         if is_due && !self.windows.is_closing() {
             self.take_ended(recording);
         }
-        self.choose_target();
     }
 
     pub(super) fn take_ended(&mut self, recording: &mut Recording) {
@@ -203,10 +205,15 @@ impl Waits {
     }
 
     /// Draws fewer when there are many stacks, and more when there are few.
-    fn choose_target(&mut self) {
+    pub(super) fn choose_target(&mut self, kernel: &dyn Orders) -> anyhow::Result<()> {
         let now_ns = cost::monotonic_ns();
-        let waits = !self.wanted.every_wait && self.budget.choose(self.account.received, now_ns);
-        let io = (self.io.as_ref()).is_some_and(|io| self.io_budget.choose(io.received, now_ns));
+        if !self.budget.is_due(now_ns) && !self.io_budget.is_due(now_ns) {
+            return Ok(());
+        }
+        // Who asks for calls pays for them: small ones are told by line only if they are drawn.
+        let spent_ns = kernel.counter_of(Group::Waits, Counter::RunTimeNs)?;
+        let waits = !self.wanted.every_wait && self.budget.choose(self.account.received, spent_ns, now_ns);
+        let io = (self.io.as_ref()).is_some_and(|io| self.io_budget.choose(io.received, 0, now_ns));
         if waits {
             self.numbers.clear();
         }
@@ -214,5 +221,6 @@ impl Waits {
         if let Some(maps) = self.maps.as_mut().filter(|_| waits || io) {
             maps.set_control(control);
         }
+        Ok(())
     }
 }

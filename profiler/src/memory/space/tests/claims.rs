@@ -345,17 +345,13 @@ fn advice_in_a_loop_is_not_followed_for_ever() {
     for page in (0..20_000).step_by(2) {
         f.write(page, 7);
     }
-    let started = std::time::Instant::now();
     for _ in 0..1_000 {
         advise(&mut f, 0..1 << 18, 23);
     }
-    assert!(
-        started.elapsed() < std::time::Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
     assert_eq!((f.live(7), f.live(9)), (10_000, (1 << 18) - 10_000));
-    assert!(f.growth.lost().memory.bytes > 0);
+    // All others are told as lost, each with all of its pages.
+    let followed = 1_000 - f.growth.lost().memory.bytes / (PAGE << 18);
+    assert!((2..50).contains(&followed), "{followed}");
 }
 
 #[test]
