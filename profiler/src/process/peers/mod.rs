@@ -226,6 +226,14 @@ mod tests {
         socket(link.to_str().expect("text")).expect("a socket")
     }
 
+    /// Tests run at idle priority beside others, too.
+    fn patient() -> Peers {
+        Peers {
+            until: Some(Instant::now() + Duration::from_secs(60)),
+            ..Peers::default()
+        }
+    }
+
     #[test]
     fn the_other_end_of_a_connection_is_whose_socket_has_its_addresses_the_other_way_round() {
         let own = std::process::id();
@@ -233,7 +241,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).expect("a connection");
         let (_server, _) = listener.accept().expect("a connection");
-        let mut peers = Peers::default();
+        let mut peers = patient();
         let found = peers.of_socket(own, inode(client.as_raw_fd()));
         assert_eq!(found.map(|peer| peer.pid), Some(own));
         let found = peers.at(own, &address.to_string());
@@ -250,7 +258,7 @@ mod tests {
         let listener = UnixListener::bind(&path).expect("a socket");
         let client = UnixStream::connect(&path).expect("a connection");
         let (_server, _) = listener.accept().expect("a connection");
-        let mut peers = Peers::default();
+        let mut peers = patient();
         let found = peers.at(own, path.to_str().expect("text"));
         assert_eq!(found.map(|peer| peer.pid), Some(own));
         if let Some(found) = peers.of_socket(own, inode(client.as_raw_fd())) {
