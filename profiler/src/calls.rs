@@ -330,6 +330,13 @@ pub fn report(window: &Window, counted: &Counted<'_>) -> CallsReport {
         entry.primitive_unknown |= count.known & CALLS_UNLINKED != 0;
         entry.resumed |= count.known & CALLS_RESUMED != 0;
     }
+    if let Some(Windows { sampling, rest, .. }) = &scaled {
+        let unseen = functions
+            .values_mut()
+            .filter(|entry| entry.counted && entry.more.calls <= 0.0);
+        // That none was met does not say that there was none.
+        unseen.for_each(|entry| entry.more.error = sampling.of_unseen(*rest));
+    }
     let samples = add_samples(window, &mut functions);
     add_callers(counted, &mut functions);
     let threads = threads_sampled(window);

@@ -21,7 +21,7 @@ import truth
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 SECONDS = 8
-# Of each program: what computes, what waits, what is kept, and how it is chosen.
+# Of each program: what computes, what sleeps, what keeps, and how it is chosen.
 PROGRAMS = {
     "jobs": {"computes": ["score", "rank"], "waits": "ask", "keeps": "remember", "options": ["-s"]},
     "frames": {"computes": ["summarize", "join", "label", "read", "keep"], "waits": "pause", "keeps": "keep", "options": []},
@@ -104,13 +104,18 @@ def record(profiler, program, computes):
 
 
 def waits(profiler, program, waits):
-    """How many threads wait in one function, on average."""
+    """How often and how long one function sleeps."""
     done, true = program.meanwhile(profiler, "waits", "-f", "json", "-o", "-")
     said = json.loads(done.stdout)
-    told = sum(row["total_ns"] for row in said["rows"] if row["function"] == waits) / said["length_ns"]
-    first = next(({k: row.get(k) for k in ("cause", "function")} for row in said["rows"]), None)
-    return done, {waits: f"{told:.3f} threads, true {(true[waits][1] - true[waits][2]) / true[''][1]:.3f}", "first row": first,
-                  "accounted": f"{100 * said['accounted']:.1f} %"}
+    rows = [row for row in said["rows"] if (row["function"], row["cause"]) == (waits, "sleep")]
+    count, told = sum(row["count"] for row in rows), sum(row["total_ns"] for row in rows)
+    first = said["rows"][0]
+    return done, {
+        waits: f"{told / max(count, 1) / 1e6:.2f} ms each, {count / said['length_ns'] * 1e9:.1f} a second, true"
+        f" {true[waits][0] / true[''][1] * 1e9:.1f}",
+        "first row": f"{first['cause']} {first['function']} {100 * first['total_ns'] / said['length_ns']:.0f} %",
+        "accounted": f"{100 * said['accounted']:.1f} %",
+    }
 
 
 def calls(profiler, program, computes, scratch):
@@ -131,12 +136,16 @@ def calls(profiler, program, computes, scratch):
         for name in computes:
             row = told.get(name, {})
             error = row.get("calls_error")
-            calls = f"{row.get('calls_per_s', 0):.1f}" + (f" (± {100 * error / max(row['ncalls'], 1):.0f} %)" if error else "")
+            if row.get("ncalls") is None:
+                facts[f"{what}: {name}"] = f"not counted, true {true[name][0] / true[''][1] * 1e9:.1f} a second"
+                continue
+            calls = f"{row['calls_per_s']:.1f}" + (f" (± {100 * error / max(row['ncalls'], 1):.0f} %)" if error else "")
             fact = f"{calls} calls a second, true {true[name][0] / true[''][1] * 1e9:.1f}"
-            timed = row.get("timed") or row.get("times") or {}
-            if options and timed.get("mean_ns"):
+            timed = row.get("timed") or {}
+            if timed.get("mean_ns"):
                 error = timed["error_ns"] / max(timed["count"], 1)
-                fact += (f", mean {timed['mean_ns'] / 1e6:.2f} ms ± {error / 1e6:.2f}, true"
+                most = " at most" if timed.get("at_most") else ""
+                fact += (f", mean{most} {timed['mean_ns'] / 1e6:.2f} ms ± {error / 1e6:.2f}, true"
                          f" {true[name][1] / max(true[name][0], 1) / 1e6:.2f}, {free[name][1] / free[name][0] / 1e6:.2f} before")
             facts[f"{what}: {name}"] = fact
         work = [sum(span[name][2] for name in computes) / max(sum(span[name][0] for name in computes), 1) for span in (free, true)]
