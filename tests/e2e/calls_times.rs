@@ -1,10 +1,13 @@
 //! Times of chosen functions are those that they, and who calls them, measure themselves.
 
+use std::thread;
+
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     calls::{self, Calls, Function, Report, Taken, WITHOUT_END},
     python::{self, Python},
     serial::serial,
+    workload::Workload,
 };
 use serde_json::Value;
 
@@ -201,6 +204,60 @@ fn no_call_is_timed_from_one_window_into_another() -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// Of a function that does nothing but call others, nearly all of what its calls take is ours, and where others want the
+/// processors it waits for one the longer for it. What is told holds what it takes without us.
+#[test]
+fn of_a_call_that_is_mostly_ours_no_more_is_told_than_is_known_also_on_a_busy_machine() -> Result<()> {
+    let _serial = serial();
+    let mut pythons = python::all()?;
+    pythons.retain(|python| python.root.is_none() && matches!(python.version, (3, 11 | 12)));
+    let any = python::any()?;
+    let processors = thread::available_parallelism()?.get();
+    let _busy = (0..processors)
+        .map(|_| Workload::python(&any, "spin.py", &[]))
+        .collect::<Result<Vec<_>>>()?;
+    for python in &pythons {
+        for kind in ["plain", "generator"] {
+            let workload = calls::run(python, "page.py", &[kind])?;
+            let known: [f64; 2] = serde_json::from_value(workload.truth[0].clone())?;
+            let pid = workload.pid.to_string();
+            let taken = Calls::record(&["-p", &pid, "-d", "1500ms", "--function", "page.py:page"])?
+                .run()?
+                .success()?;
+            let report = taken.report()?;
+            let function = report.function("page.py", "page")?;
+            // Where no call both began and ended in a window, none was timed, and nothing is told.
+            if !function
+                .times
+                .as_ref()
+                .is_some_and(|times| times["count"].as_u64() > Some(0))
+            {
+                continue;
+            }
+            let (mean, count) = (number(function, "mean_ns")?, number(function, "count")?);
+            let error = number(function, "error_ns")? / count;
+            let [median, average] = known;
+            let is_most = function.times.as_ref().is_some_and(|times| times["at_most"] == true);
+            let most = match is_most {
+                true => number(function, "p50_at_most_ns")?,
+                false => mean + error,
+            };
+            let holds = most >= 0.9 * median && (is_most || mean - error <= 1.1 * average);
+            ensure!(
+                holds,
+                "with {python}, {kind}: {:.1} µs ± {:.1} (at most {:.1}: {is_most}), where it takes {:.1}, half of the time {:.1}\n{}",
+                mean / 1e3,
+                error / 1e3,
+                most / 1e3,
+                average / 1e3,
+                median / 1e3,
+                taken.outcome.stderr
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Nine of ten calls take a quarter of a millisecond, and one takes sixteen times as long.

@@ -1,6 +1,7 @@
 //! Two censuses of each process of a recording, one when it begins and one when it ends.
 
 use std::{
+    path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     humanize::{bytes, duration},
-    process::command,
+    process::{ancestry, command},
     summary::many,
 };
 
@@ -122,10 +123,11 @@ impl Censuses {
     /// The first of each.
     pub fn begin(&mut self, pids: &[u32]) {
         let began = Instant::now();
-        let mut left_out = 0;
-        for &pid in pids {
+        let (mut left_out, mut last) = (0, 0);
+        // Where the time is up, workers have been looked at.
+        for pid in ancestry::workers_first(path::Path::new("/proc"), pids) {
             if self.begun.len() >= MOST_PROCESSES || began.elapsed() >= MOST_TIME {
-                left_out += 1;
+                (left_out, last) = (left_out + 1, pid);
                 continue;
             }
             match first(pid, &self.limits()) {
@@ -135,7 +137,8 @@ impl Censuses {
         }
         if left_out > 0 {
             self.notes.push(format!(
-                "the objects of {} are not looked at: those of the others took {} already",
+                "the objects of {} are not looked at: those of the others took {} already; profiler objects -p {last} \
+                 --growth 60s does",
                 many(left_out, "process"),
                 duration(began.elapsed())
             ));

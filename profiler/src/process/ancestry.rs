@@ -39,6 +39,17 @@ pub fn descendants(proc: &Path, ancestors: &[u32]) -> anyhow::Result<Vec<u32>> {
     Ok(found)
 }
 
+/// The same processes, those that have started others of them last: a launcher waits while they work.
+pub fn workers_first(proc: &Path, pids: &[u32]) -> Vec<u32> {
+    let stats = pids
+        .iter()
+        .map(|pid| fs::read(proc.join(pid.to_string()).join("stat")).unwrap_or_default());
+    let parents: FxHashSet<u32> = stats.filter_map(|stat| parent(&stat)).collect();
+    let mut sorted = pids.to_vec();
+    sorted.sort_by_key(|pid| parents.contains(pid));
+    sorted
+}
+
 /// The fourth field of /proc/PID/stat. The second is the name in parentheses, which may hold any bytes; behind it there
 /// are numbers only.
 fn parent(stat: &[u8]) -> Option<u32> {
@@ -52,6 +63,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn who_has_started_others_of_them_comes_last_and_the_rest_stay_in_order() -> anyhow::Result<()> {
+        let proc = tempfile::tempdir()?;
+        for (pid, parent) in [(4, 1), (5, 4), (6, 4), (7, 6)] {
+            let directory = proc.path().join(pid.to_string());
+            fs::create_dir(&directory)?;
+            fs::write(directory.join("stat"), format!("{pid} (x) S {parent} 0 0"))?;
+        }
+        assert_eq!(workers_first(proc.path(), &[4, 6, 5, 7, 9]), [5, 7, 9, 4, 6]);
+        // Who is not among them counts for nobody.
+        assert_eq!(workers_first(proc.path(), &[6, 4]), [6, 4]);
+        Ok(())
+    }
 
     #[test]
     fn a_name_that_looks_like_fields_does_not_confuse() {

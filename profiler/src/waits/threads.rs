@@ -127,6 +127,13 @@ fn parse_schedstat(text: &str) -> Option<(u64, u64, u64)> {
     Some((words.next()??, words.next()??, words.next()??))
 }
 
+/// Time on CPUs, and time waited for them. `None` if it is gone, or the kernel keeps no such account.
+pub fn turns(pid: u32, tid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    let (ran_ns, run_delay_ns, _) = parse_schedstat(&text)?;
+    Some((ran_ns, run_delay_ns))
+}
+
 /// The threads of a process.
 pub fn list(pid: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {

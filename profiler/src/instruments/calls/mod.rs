@@ -1,5 +1,6 @@
 //! Counting calls: probes on the evaluation loop, in windows and within a budget, and what becomes of the counts.
 
+mod delays;
 mod late;
 mod names;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use profiler_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
+    delays::Delays,
     late::Late,
     watch::Watching,
     windows::{Pace, Window},
@@ -100,6 +102,7 @@ pub struct Calls {
     /// What a command is started as.
     command: Option<Main>,
     timing: FxHashMap<CodeId, Timing>,
+    delays: Delays,
     counted: Vec<(CodeKey, CallCount)>,
     /// What was counted before counting began anew.
     before: FxHashMap<CodeKey, CallCount>,
@@ -186,6 +189,7 @@ impl Calls {
                 Target::All | Target::Pids(_) => None,
             },
             timing: FxHashMap::default(),
+            delays: Delays::default(),
             counted: Vec::new(),
             before: FxHashMap::default(),
             sampled: Duration::ZERO,
@@ -709,6 +713,7 @@ impl Instrument for Calls {
             sampled: self.sampled,
             length,
             cost,
+            delay: self.delays.for_each_ns(),
             stop: self.watching.stop(),
             period: self.period,
         };

@@ -374,6 +374,7 @@ impl Calls {
         // What was spent since it was last looked at, and, apart from the window, until all probes have gone.
         self.look(kernel)?;
         kernel.remove_all_call_facts();
+        self.delays.close(self.probed.iter().map(|probed| probed.pid), now);
         self.observed += now.duration_since(since);
         self.watching.forget_all(kernel);
         self.detach(kernel);
@@ -454,6 +455,11 @@ impl Calls {
         let (spent_ns, used_ns) = (governor.spent().as_nanos() as f64, governor.used_ns() as f64);
         self.pace.worn_ns = governor.worn_ns();
         let open = matches!(self.window, Window::Open { .. });
+        // Only times have what was waited for.
+        if open && !self.patterns.is_empty() {
+            self.delays
+                .look(self.probed.iter().map(|probed| probed.pid), Instant::now());
+        }
         Ok(self.pace.look(Instant::now(), spent_ns, used_ns, open))
     }
 }

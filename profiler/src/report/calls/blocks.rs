@@ -88,7 +88,13 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
             .filter_map(|(name, share)| Some(format!("{name} {}", time(of(*share)?))));
         known.collect::<Vec<_>>().join(", ")
     };
-    let taken_off = time(timed.taken_off_ns.checked_div(timed.count).unwrap_or(0));
+    let each = |ns: u64| time(ns.checked_div(timed.count).unwrap_or(0));
+    let taken_off = each(timed.taken_off_ns);
+    // What is short beside it is not told.
+    let waited = match timed.delayed_ns.saturating_mul(10) >= timed.taken_off_ns.max(1) {
+        true => format!(", and some {} of waiting for a CPU came of it", each(timed.delayed_ns)),
+        false => String::new(),
+    };
     if timed.is_out_of_reach() {
         let most = timed.most_ns();
         sentences.push(format!(
@@ -103,16 +109,16 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
                 duration(stop)
             ),
             None => format!(
-                "Probes took {taken_off} of each call on average, for what it calls: what is left is too little to be \
-                 told better."
+                "Probes took {taken_off} of each call on average, for what it calls{waited}: what is left is too little to \
+                 be told better."
             ),
         });
     } else {
         let mean = timed.mean_ns().unwrap_or_default();
-        let error = timed.error_ns.checked_div(timed.count).unwrap_or_default();
+        let error = timed.error_ns().checked_div(timed.count).unwrap_or_default();
         let (of_total, of_mean) = match timed.is_precise() {
             true => Default::default(),
-            false => (format!(" ± {}", time(timed.error_ns)), format!(" ± {}", time(error))),
+            false => (format!(" ± {}", time(timed.error_ns())), format!(" ± {}", time(error))),
         };
         sentences.push(format!(
             "total {}{of_total}, mean {}{of_mean}, min {}, max {}",
@@ -127,14 +133,21 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
                 let (time, most) = (timed.percentile(*share)?, timed.most_percentile(*share)?);
                 Some(ratio(most.saturating_sub(time) as f64, time as f64))
             });
-            let error = (relative.fold(Histogram::ERROR, f64::max) * 100.0).round();
+            let too_long = ratio(timed.less_ns as f64, timed.total_ns as f64);
+            let error = (relative.fold(Histogram::ERROR.max(too_long), f64::max) * 100.0).round();
             sentences.push(format!("{known} (each ± {error} %)"));
         }
         if !timed.is_precise() && report.stop.is_none() {
-            sentences.push(format!(
-                "Probes took {taken_off} of each call on average, for what it calls: that was taken off, and the error is of \
-                 that."
-            ));
+            sentences.push(match &*waited {
+                "" => format!(
+                    "Probes took {taken_off} of each call on average, for what it calls: that was taken off, and the error \
+                     is of that."
+                ),
+                waited => format!(
+                    "Probes took {taken_off} of each call on average, for what it calls: that was taken off{waited}, which \
+                     was not. The error is of both."
+                ),
+            });
         }
     }
     if timed.left_out > 0 {

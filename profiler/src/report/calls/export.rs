@@ -315,10 +315,15 @@ struct Times {
     missed_entries: Option<u64>,
     nested: Option<u64>,
     nested_ns: Option<u64>,
-    /// For what probes cost within the calls, of one of them at most, and by how much `total_ns` can be wrong for it.
+    /// For what probes cost within the calls, of one of them at most; what is left of waits for a processor that came of it; and
+    /// by how much `total_ns` can be wrong for all that.
     taken_off_ns: Option<u64>,
     most_taken_off_ns: Option<u64>,
+    delayed_ns: Option<u64>,
     error_ns: Option<u64>,
+    /// It was mostly ours: times are the most that they can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_most: Option<bool>,
     p50_at_most_ns: Option<u64>,
     p95_at_most_ns: Option<u64>,
     p99_at_most_ns: Option<u64>,
@@ -408,7 +413,9 @@ impl Times {
             nested_ns: Some(timed.nested_ns),
             taken_off_ns: Some(timed.taken_off_ns),
             most_taken_off_ns: Some(timed.most_taken_off_ns),
-            error_ns: Some(timed.error_ns),
+            delayed_ns: Some(timed.delayed_ns),
+            error_ns: Some(timed.error_ns()),
+            at_most: timed.is_out_of_reach().then_some(true),
             p50_at_most_ns,
             p95_at_most_ns,
             p99_at_most_ns,

@@ -101,7 +101,9 @@ fn add_times(known: &mut Timed, more: &Timed) {
         (&mut known.nested, more.nested),
         (&mut known.nested_ns, more.nested_ns),
         (&mut known.taken_off_ns, more.taken_off_ns),
-        (&mut known.error_ns, more.error_ns),
+        (&mut known.delayed_ns, more.delayed_ns),
+        (&mut known.less_ns, more.less_ns),
+        (&mut known.more_ns, more.more_ns),
         (&mut known.left_out, more.left_out),
     ] {
         *known = known.saturating_add(more);

@@ -241,8 +241,11 @@ pub struct Timed {
     /// What was taken off in all, and of one call at most.
     pub taken_off_ns: u64,
     pub most_taken_off_ns: u64,
-    /// By how much that can be wrong, and `total_ns` with it.
-    pub error_ns: u64,
+    /// Of `total_ns`, about so much was waited for a processor only because probes had made calls longer.
+    pub delayed_ns: u64,
+    /// By how much `total_ns` can be too long for all that, and by how much too short.
+    pub less_ns: u64,
+    pub more_ns: u64,
     /// The times if it is.
     pub at_most: Histogram,
     /// Calls whose time is not among these: it was mostly ours, and other calls were timed better.
@@ -309,7 +312,7 @@ impl CallsReport {
 
     /// Time in a function and what it called: measured if its calls were timed, or else by samples.
     pub fn cumtime(&self, function: &Function) -> Time {
-        let Some(timed) = function.timed.as_ref().filter(|timed| timed.count > 0) else {
+        let Some(timed) = function.in_reach() else {
             return self.estimate(function.cumulative_samples);
         };
         let seconds = timed.outermost_ns() as f64 / 1e9;
@@ -319,7 +322,7 @@ impl CallsReport {
             _ if sampled.seconds - 1.5 * sampled.error.unwrap_or(0.0) > self.counted_seconds(seconds) => sampled,
             None => Time {
                 seconds,
-                error: (!timed.is_precise()).then_some(timed.error_ns as f64 / 1e9),
+                error: (!timed.is_precise()).then_some(timed.error_ns() as f64 / 1e9),
             },
             Some(_) => {
                 // Of calls that were timed, to all: a window in which the program is slowed down has fewer of them.
@@ -328,7 +331,7 @@ impl CallsReport {
                 let of_count = seconds * ratio(count.error as f64, count.all as f64);
                 Time {
                     seconds: seconds * scale,
-                    error: Some(scale * (of_count + timed.error_ns as f64 / 1e9)),
+                    error: Some(scale * (of_count + timed.error_ns() as f64 / 1e9)),
                 }
             }
         }
@@ -344,19 +347,22 @@ impl CallsReport {
 
     /// `tottime` by call.
     pub fn own_percall(&self, function: &Function) -> Option<f64> {
-        let calls = function.calls?.all;
+        // Of counts that nobody can scale up there is no time to divide.
+        let calls = function.calls.filter(|count| !count.at_least)?.all;
         (calls > 0 && function.own_samples > 0).then(|| self.tottime(function).seconds / calls as f64)
     }
 
     /// `cumtime` by primitive call, as cProfile has it. Of timed calls it is the mean of those that were timed.
     pub fn percall(&self, function: &Function) -> Option<f64> {
-        if let Some(timed) = &function.timed {
+        if let Some(timed) = function.in_reach() {
             let outermost = timed.count.saturating_sub(timed.nested);
             if outermost > 0 {
                 return Some(timed.outermost_ns() as f64 / 1e9 / outermost as f64);
             }
         }
-        let count = function.calls?;
+        // While calls are timed in windows, samples are mostly of what probes have made long.
+        let is_known = |count: &Count| !count.at_least && (count.exact || function.timed.is_none());
+        let count = function.calls.filter(is_known)?;
         let calls = count.primitive.unwrap_or(count.all);
         (calls > 0 && function.cumulative_samples > 0).then(|| self.cumtime(function).seconds / calls as f64)
     }
@@ -366,6 +372,13 @@ impl Function {
     /// What makes it one function.
     fn key(&self) -> (&str, u32, &str) {
         (&self.file, self.first_line, &self.name)
+    }
+
+    /// Its times, if calls were timed and were not mostly ours.
+    pub fn in_reach(&self) -> Option<&Timed> {
+        self.timed
+            .as_ref()
+            .filter(|timed| timed.count > 0 && !timed.is_out_of_reach())
     }
 
     fn all_calls(&self) -> u64 {
@@ -381,17 +394,22 @@ impl Timed {
 
     /// Whether what was taken off leaves the times as good as the histogram has them.
     pub fn is_precise(&self) -> bool {
-        self.error_ns as f64 <= self.total_ns as f64 * Histogram::ERROR
+        self.error_ns() as f64 <= self.total_ns as f64 * Histogram::ERROR
     }
 
     /// Whether so much was taken off that what is left is not known: no more than the most it can be.
     pub fn is_out_of_reach(&self) -> bool {
-        self.error_ns >= self.total_ns / 2
+        self.error_ns() >= self.total_ns / 2
+    }
+
+    /// By how much `total_ns` can be wrong.
+    pub fn error_ns(&self) -> u64 {
+        self.less_ns.max(self.more_ns)
     }
 
     /// The largest that the times' sum can be.
     pub fn most_ns(&self) -> u64 {
-        self.total_ns.saturating_add(self.error_ns)
+        self.total_ns.saturating_add(self.more_ns)
     }
 
     pub fn mean_ns(&self) -> Option<u64> {

@@ -264,12 +264,12 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
             seconds: time,
             error: None,
         } => seconds(time),
-        time if function.timed.as_ref().is_some_and(|timed| timed.count > 0) => format!("~{}", seconds(time.seconds)),
+        time if function.in_reach().is_some() => format!("~{}", seconds(time.seconds)),
         time => by_samples(function.cumulative_samples, time),
     };
     grid.column(2, "cumtime", cells(&cumulative, &blank));
     // The mean of timed calls is measured, also where the sum is scaled up.
-    let measured = |function: &Function| function.timed.as_ref().is_some_and(|timed| timed.count > 0);
+    let measured = |function: &Function| function.in_reach().is_some();
     grid.column(
         4,
         "percall",

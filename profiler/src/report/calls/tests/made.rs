@@ -43,7 +43,9 @@ pub(super) fn timed(times: impl IntoIterator<Item = u64>) -> Timed {
         nested_ns: 0,
         taken_off_ns: 0,
         most_taken_off_ns: 0,
-        error_ns: 0,
+        delayed_ns: 0,
+        less_ns: 0,
+        more_ns: 0,
         at_most: Histogram::default(),
         left_out: 0,
     };
@@ -233,7 +235,8 @@ prop_compose! {
     ) -> Timed {
         let mut timed = timed(times);
         [timed.missed_entries, timed.nested, timed.nested_ns] = more;
-        [timed.taken_off_ns, timed.error_ns, timed.left_out] = ours;
+        [timed.taken_off_ns, timed.less_ns, timed.left_out] = ours;
+        timed.more_ns = timed.less_ns;
         if let Some(wrong) = wrong {
             [timed.count, timed.total_ns, timed.min_ns, timed.max_ns] = wrong;
         }
