@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{
+    delays::Delays,
     measure::Measure,
     rows::{Found, Rows},
 };
@@ -37,17 +38,31 @@ pub struct Side {
     /// By row: itself, and with what it called.
     pub own: FxHashMap<u32, Vec<(u32, f64)>>,
     pub total: FxHashMap<u32, Vec<(u32, f64)>>,
-    /// How exact that is, of all blocks together, where recordings say it of estimates.
-    pub exactness: Exactness,
+    /// How exact that is, of all blocks together, where recordings say it of estimates: variances, in the value's unit, squared.
+    pub exactness: Sums,
+    /// What of it was for want of a CPU, where it is time of waits.
+    pub delays: Sums,
 }
 
-/// Variances, in the value's unit, squared.
+/// Of all blocks together.
 #[derive(Debug, Default)]
-pub struct Exactness {
+pub struct Sums {
     pub all: f64,
     /// By row: itself, and with what it called.
     pub own: FxHashMap<u32, f64>,
     pub total: FxHashMap<u32, f64>,
+}
+
+impl Sums {
+    fn add(&mut self, value: f64, rows: &[u32]) {
+        self.all += value;
+        for (at, row) in rows.iter().enumerate() {
+            if at == 0 {
+                *self.own.entry(*row).or_default() += value;
+            }
+            *self.total.entry(*row).or_default() += value;
+        }
+    }
 }
 
 /// How samples are dealt to blocks.
@@ -88,21 +103,25 @@ impl Side {
             let blocks_here = numbers.len().max(1);
             blocks.all.resize(first + blocks_here, 0.0);
             let mut found = Found::new(profile);
+            let delays = match measure.is_of_waits() {
+                true => Delays::of(profile, index),
+                false => Delays::default(),
+            };
             for (block, stack, value, variance) in samples {
                 let block = first + block;
                 blocks.all[block] += value;
-                blocks.exactness.all += variance;
-                for (at, row) in found.rows(rows, stack).iter().enumerate() {
+                let rows = found.rows(rows, stack);
+                for (at, row) in rows.iter().enumerate() {
                     if at == 0 {
                         add(&mut blocks.own, *row, block, value);
                     }
                     add(&mut blocks.total, *row, block, value);
-                    if measure.estimated {
-                        if at == 0 {
-                            *blocks.exactness.own.entry(*row).or_default() += variance;
-                        }
-                        *blocks.exactness.total.entry(*row).or_default() += variance;
-                    }
+                }
+                if measure.estimated {
+                    blocks.exactness.add(variance, rows);
+                }
+                if measure.is_of_waits() {
+                    blocks.delays.add(value * delays.part(profile, stack), rows);
                 }
             }
             let weight = measure.weight(profile, profiles.len(), side);
@@ -125,6 +144,12 @@ impl Side {
             values[*block as usize] = *value;
         }
         values
+    }
+
+    /// What part of all was for want of a CPU.
+    pub fn delayed(&self) -> f64 {
+        let all: f64 = self.all.iter().sum();
+        if all > 0.0 { self.delays.all / all } else { 0.0 }
     }
 
     /// Two neighbours become one.

@@ -7,7 +7,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::rows::{Found, Rows};
+use super::{
+    blocks::Sums,
+    rows::{Found, Rows},
+};
 use crate::profile::{Profile, timeline::Timeline};
 
 /// Fewer pieces of time say too little of how they scatter.
@@ -35,6 +38,8 @@ pub enum Of {
     All,
     /// So many ticks of a clock.
     Ticks(f64),
+    /// An estimate that has this variance, and all together that: a part of all, or by time.
+    Estimate { variance: f64, of_all: f64, is_part: bool },
 }
 
 /// Numbers of samples, by slice.
@@ -44,6 +49,33 @@ type ByRow = FxHashMap<u32, Series>;
 impl Bursts {
     /// Of one recording; nothing where it does not say when its samples were. `period`: one sample of the value `index`.
     pub fn of(profile: &Profile, index: usize, period: f64, of: Of, rows: &mut Rows) -> Self {
+        let of_all = Some(of).filter(|of| *of != Of::All);
+        Self::of_each(profile, index, period, of_all, rows, |_, _| of)
+    }
+
+    /// The same of estimates, of which variances are known. Threads that want one lock wait all at once, and all of them longer
+    /// while the one that has it is held up: such waits did not come by chance each.
+    pub fn of_estimates(profile: &Profile, index: usize, known: &Sums, is_part: bool, rows: &mut Rows) -> Self {
+        let of = |variance| Of::Estimate {
+            variance,
+            of_all: known.all,
+            is_part,
+        };
+        let of_all = (!is_part).then(|| of(known.all));
+        Self::of_each(profile, index, 1.0, of_all, rows, |row, own| {
+            let known = if own { &known.own } else { &known.total };
+            of(known.get(&row).copied().unwrap_or(0.0))
+        })
+    }
+
+    fn of_each(
+        profile: &Profile,
+        index: usize,
+        period: f64,
+        of_all: Option<Of>,
+        rows: &mut Rows,
+        of: impl Fn(u32, bool) -> Of,
+    ) -> Self {
         let mut bursts = Self::default();
         let Some(timeline) = profile.timeline_of(index).filter(|_| period > 0.0) else {
             return bursts;
@@ -51,18 +83,15 @@ impl Bursts {
         let Some((all, own, total)) = series(profile, timeline, index, period, rows) else {
             return bursts;
         };
-        bursts.all = match of {
-            Of::All => None,
-            Of::Ticks(_) => Some(factor(&all, &all, of)),
-        };
-        let factors = |series: ByRow| -> FxHashMap<u32, f64> {
+        bursts.all = of_all.map(|of| factor(&all, &all, of));
+        let factors = |series: ByRow, own: bool| -> FxHashMap<u32, f64> {
             let found = series
                 .into_iter()
-                .map(|(row, numbers)| (row, factor(&numbers, &all, of)));
+                .map(|(row, numbers)| (row, factor(&numbers, &all, of(row, own))));
             found.filter(|(_, factor)| *factor > 1.0).collect()
         };
-        bursts.own = factors(own);
-        bursts.total = factors(total);
+        bursts.own = factors(own, true);
+        bursts.total = factors(total, false);
         bursts
     }
 }
@@ -112,7 +141,9 @@ fn series(
 
 /// How much more such numbers scatter than throws do; 1 if that can be chance.
 fn factor(numbers: &[f64], all: &[f64], of: Of) -> f64 {
-    if numbers.iter().sum::<f64>() < FEWEST_SAMPLES {
+    // Of estimates it is variances that say whether there is enough of them.
+    let is_estimate = matches!(of, Of::Estimate { .. });
+    if !is_estimate && numbers.iter().sum::<f64>() < FEWEST_SAMPLES {
         return 1.0;
     }
     let mut factor = 1.0_f64;
@@ -134,22 +165,30 @@ fn at_length(numbers: &[f64], all: &[f64], of: Of, length: usize) -> f64 {
         return 1.0;
     }
     let share = sum / sum_of_all;
-    let (squares, chance) = match of {
-        Of::All => (
-            numbers
-                .iter()
-                .zip(&all)
-                .map(|(number, all)| (number - share * all).powi(2))
-                .sum::<f64>(),
-            sum * (1.0 - share).max(0.0),
-        ),
-        Of::Ticks(ticks) => (
-            numbers.iter().map(|number| (number - sum / count).powi(2)).sum::<f64>(),
-            sum * (1.0 - sum / ticks.max(sum)),
-        ),
+    let of_part = || {
+        let differences = numbers.iter().zip(&all).map(|(number, all)| number - share * all);
+        differences.map(|difference| difference.powi(2)).sum::<f64>()
     };
+    let of_time = || numbers.iter().map(|number| (number - sum / count).powi(2)).sum::<f64>();
     // Of a row that is nearly all, or is met at every tick, there is nothing to divide by: half a sample is.
-    let ratio = count / (count - 1.0) * squares / chance.max(0.5);
+    let (squares, chance) = match of {
+        Of::All => (of_part(), (sum * (1.0 - share)).max(0.5)),
+        Of::Ticks(ticks) => (of_time(), (sum * (1.0 - sum / ticks.max(sum))).max(0.5)),
+        Of::Estimate { variance, .. } if variance <= 0.0 => return 1.0,
+        Of::Estimate {
+            variance,
+            of_all,
+            is_part: true,
+        } => {
+            let rest = (of_all - variance).max(0.0);
+            (of_part(), (1.0 - share).powi(2) * variance + share.powi(2) * rest)
+        }
+        Of::Estimate { variance, .. } => (of_time(), variance),
+    };
+    if chance <= 0.0 {
+        return 1.0;
+    }
+    let ratio = count / (count - 1.0) * squares / chance;
     match ratio > beyond_chance(count - 1.0) {
         true => ratio,
         false => 1.0,

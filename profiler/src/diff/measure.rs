@@ -192,10 +192,15 @@ impl Measure {
     /// By how much more than CPU time such values of equal runs differ: how long a sleep or a lock takes depends on how busy
     /// the machine is, and threads wait for one another (docs/diff.md has what was measured).
     pub fn unsteadiness(&self) -> f64 {
-        match self.estimated && self.value.unit == "nanoseconds" {
+        match self.is_of_waits() {
             true => 3.0,
             false => 1.0,
         }
+    }
+
+    /// Whether it is time that was waited, of which recordings say how exact it is.
+    pub fn is_of_waits(&self) -> bool {
+        self.estimated && self.value.unit == "nanoseconds"
     }
 
     /// The variance of a row, given that of its samples.

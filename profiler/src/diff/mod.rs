@@ -13,6 +13,7 @@
 //! | [`rows`] | stacks to functions, lines, files, modules, packages |
 //! | [`blocks`] | each side's parts that bear witness |
 //! | `bursts` | what comes in bursts, of which samples say less |
+//! | `delays` | how much of what was waited depends on how busy the machine was |
 //! | [`estimate`] | what each row differs by, and how exact that is |
 //! | [`statistics`] | intervals, and lists that are right in 95 of 100 |
 //! | [`verdict`] | the one sentence |
@@ -25,6 +26,7 @@
 pub mod beside;
 pub mod blocks;
 mod bursts;
+mod delays;
 pub mod estimate;
 pub mod gate;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{Asked, Diff, Normal, Over, compare, gate, made, verdict::verdict};
 use crate::profile::Profile;
 
 mod bursts;
+mod contended;
 mod estimates;
 
 /// Of a program: parts of its time.

@@ -50,7 +50,7 @@ pub fn verdict(diff: &Diff) -> Verdict {
             let by = by(diff, total);
             match because {
                 Some(because) => format!("{by}, because of {because}"),
-                None => format!("{by}; in no {} more than in others", diff.by.name()),
+                None => format!("{by}; because of which {} is not certain", diff.by.name()),
             }
         }
         (Some(total), Some(because)) if diff.alike => format!(
@@ -186,10 +186,7 @@ fn detectable(total: &Difference, times: f64, diff: &Diff) -> Option<f64> {
     }
     let mut longer = *total;
     for mean in [&mut longer.before, &mut longer.after] {
-        let fixed = match diff.method {
-            Method::Counts { noise, .. } => (noise * mean.value).powi(2).min(mean.variance),
-            _ => 0.0,
-        };
+        let fixed = (diff.method.runs_differ() * mean.value).powi(2).min(mean.variance);
         mean.variance = fixed + (mean.variance - fixed) / times;
         // Freedom grows as blocks do.
         mean.freedom *= times;
@@ -255,10 +252,7 @@ fn in_row(diff: &Diff, row: &Row, change: f64, longer: &str) -> (String, String)
     let times = (share / TENTH).powi(2);
     let seconds = diff.measure.seconds[0].min(diff.measure.seconds[1]);
     let recordings = diff.recordings[0].min(diff.recordings[1]);
-    let fixed = match diff.method {
-        Method::Counts { noise, .. } => noise,
-        _ => 0.0,
-    };
+    let fixed = diff.method.runs_differ();
     let then = match share {
         share if share <= TENTH => String::new(),
         // The noise alone is as much.

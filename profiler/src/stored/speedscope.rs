@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::nobody;
 use crate::{
-    profile::{Frame, FrameId, FrameKind, Profile, SampleKey, ValueType},
-    report::speedscope,
+    profile::{Frame, FrameId, FrameKind, Mapping, Profile, SampleKey, ValueType},
+    report::{label, path, speedscope},
 };
 
 /// JSON grows when it is read: an empty list is two bytes in the file and 24 in memory.
@@ -182,22 +182,63 @@ fn value_type(unit: &str) -> (ValueType, f64) {
 
 fn frame(profile: &mut Profile, named: &Named) -> FrameId {
     let file = named.file.as_deref().unwrap_or_default();
-    let kind = match named.name.as_str() {
+    // What is no line is cut to 0.
+    let line = named.line.map_or(0, |line| line as u32);
+    let (function, written) = without_place(&named.name, file, line);
+    let kind = written.unwrap_or_else(|| match &*named.name {
         name if name.ends_with("_[k]") => FrameKind::Kernel,
-        _ if file.ends_with(".py") || file.starts_with('<') => FrameKind::Python,
+        _ if is_python(file) => FrameKind::Python,
         name if name.starts_with('[') && name.ends_with(']') && !name.contains("0x") => FrameKind::Marker,
         _ => FrameKind::Native,
-    };
+    });
+    // A native frame has a file of source, or is of a library: then its name has said so.
+    let mapping = (kind == FrameKind::Native && written.is_some() && !file.is_empty()).then(|| Mapping {
+        path: profile.intern_string(file),
+        build_id: Profile::EMPTY,
+    });
+    let mapping = mapping.map(|mapping| profile.intern_mapping(mapping));
     let frame = Frame {
         kind,
-        function: profile.intern_string(named.name.trim_end_matches("_[k]")),
-        file: profile.intern_string(file),
-        // What is no line is cut to 0.
-        line: named.line.map_or(0, |line| line as u32),
+        function: profile.intern_string(function.trim_end_matches("_[k]")),
+        file: match mapping {
+            Some(_) => Profile::EMPTY,
+            None => profile.intern_string(file),
+        },
+        line,
         first_line: 0,
-        mapping: None,
+        mapping,
         address: 0,
         inlined: false,
     };
     profile.intern_frame(frame)
+}
+
+/// The name without the place that this program writes behind it (`report::label`): the file says it as well, and it would be
+/// there twice when it is shown. And what kind of frame such a place is written of.
+fn without_place<'a>(name: &'a str, file: &str, line: u32) -> (&'a str, Option<FrameKind>) {
+    let short = path::short(file);
+    let python = match line {
+        0 if is_python(file) => short.into_owned(),
+        0 => String::new(),
+        _ => format!("{short}:{line}"),
+    };
+    let places = [
+        (python, FrameKind::Python),
+        ("<unknown>".to_owned(), FrameKind::Python),
+        (path::file_name(file).to_owned(), FrameKind::Native),
+        ("[unknown]".to_owned(), FrameKind::Native),
+    ];
+    for (place, kind) in places.into_iter().filter(|(place, _)| !place.is_empty()) {
+        let function = name.strip_suffix(&*format!(" ({})", label::clean(place)));
+        if let Some(function) = function.filter(|function| !function.is_empty()) {
+            return (function, Some(kind));
+        }
+    }
+    // `[libfoo.so+0x1234]`
+    let is_address = !file.is_empty() && name.starts_with('[') && name.contains("+0x");
+    (name, is_address.then_some(FrameKind::Native))
+}
+
+fn is_python(file: &str) -> bool {
+    file.ends_with(".py") || file.starts_with('<')
 }

@@ -71,6 +71,24 @@ fn speedscope_is_read_in_both_of_its_forms() {
     );
 }
 
+/// As `report::speedscope` writes them.
+#[test]
+fn a_place_that_speedscope_has_in_name_and_file_is_told_once() {
+    let text = r#"{"exporter":"profiler","shared":{"frames":[
+        {"name":"main (srv (old)/shop/app.py:3)","file":"/home/srv (old)/shop/app.py","line":3},
+        {"name":"run (opt/bin/serve:8)","file":"/opt/bin/serve","line":8},
+        {"name":"malloc (libc.so.6)","file":"/usr/lib/x86_64/libc.so.6"},
+        {"name":"[libfoo.so+0x1234]","file":"/opt/libfoo.so"},
+        {"name":"JS:*fib /x.js:1:13 ([JIT])","file":"[JIT]"},
+        {"name":"jit 12 ([unknown])"},{"name":"g (<unknown>)"},{"name":"do_read_[k]"},{"name":"[truncated]"},
+        {"name":"f (b.py:9)","file":"/a/b/c.py","line":4}]},
+        "profiles":[{"type":"sampled","name":"t","unit":"none","samples":[[0,1,2,3,4,5,6,7,8,9]],"weights":[2]}]}"#;
+    let frames = "main (srv (old)/shop/app.py:3);run (opt/bin/serve:8);malloc (libc.so.6);[libfoo.so+0x1234];\
+                  JS:*fib /x.js:1:13 ([JIT]);jit 12 ([unknown]);g (<unknown>);do_read_[k];[truncated];\
+                  f (b.py:9) (a/b/c.py:4) 2";
+    assert_eq!(lines(&read_text(text).unwrap()), [frames]);
+}
+
 #[test]
 fn what_is_no_recording_is_told_what_it_is_or_what_is_known() {
     let text = |bytes: &[u8]| parse(bytes, Path::new(PATH)).unwrap_err().to_string();

@@ -207,7 +207,7 @@ impl Account {
     }
 
     pub fn target_of(&self, key: &Key) -> &Target {
-        self.targets.get(key.target)
+        self.targets.get(key.pid, key.target)
     }
 }
 

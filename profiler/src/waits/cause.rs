@@ -1,6 +1,6 @@
 //! What a wait was for, as it is told.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use profiler_common::wait::{
     Descriptor, WAIT_CHILD, WAIT_DESCRIPTOR, WAIT_DISK, WAIT_FAULT, WAIT_FILE, WAIT_GIL, WAIT_LOCK, WAIT_POLL,
@@ -142,9 +142,33 @@ pub struct Target {
     pub peer: String,
     /// Of a file: its path, or its last part.
     pub path: String,
+    /// Of who has connected to a port of the process, all from one address: from how many ports, at least. Else 0.
+    pub ports: u32,
 }
 
+/// What is read behind the address of those who have connected to a port of the process.
+const CLIENTS: &str = ", clients of port ";
+/// Where that port is not known.
+const SEVERAL: &str = ", several ports";
+
 impl Target {
+    /// All who have connected to a port from an address. Of a connection that is closed the kernel does not tell the port on
+    /// this side any more, so it may be that this side has connected.
+    pub fn clients(address: IpAddr, port: u16) -> Self {
+        Self {
+            peer: match port {
+                0 => format!("{address}{SEVERAL}"),
+                port => format!("{address}{CLIENTS}{port}"),
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Whether that is how several who have connected to the process are told; `listens`: whether it takes connections at all.
+    pub fn is_of_clients(peer: &str, listens: bool) -> bool {
+        peer.contains(CLIENTS) || listens && peer.ends_with(SEVERAL)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.peer.is_empty() && self.path.is_empty()
     }
@@ -159,23 +183,23 @@ impl Target {
         match descriptor.mode & KIND {
             SOCKET => Self {
                 peer: peer(event),
-                path: String::new(),
+                ..Self::default()
             },
             PIPE => Self {
-                peer: String::new(),
                 path: match &*name(event) {
                     // Of a pipe without a path, all that tells it from others is its number.
                     "" => format!("pipe:[{}]", descriptor.inode),
                     name => name.to_owned(),
                 },
+                ..Self::default()
             },
             // A set of descriptors says nothing of what is in it.
             _ => Self {
-                peer: String::new(),
                 path: match name(event) {
                     name if name == "[eventpoll]" => String::new(),
                     name => name,
                 },
+                ..Self::default()
             },
         }
     }
@@ -192,27 +216,41 @@ fn name(event: &WaitEvent) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
+/// The other end of a connection over the internet's protocols.
+pub(super) fn remote(event: &WaitEvent) -> Option<SocketAddr> {
+    let Descriptor {
+        mode,
+        family,
+        remote_port,
+        remote,
+        ..
+    } = event.descriptor;
+    let is_one = mode & KIND == SOCKET && matches!(family, INET | INET6) && remote_port != 0;
+    is_one.then(|| SocketAddr::new(address(family, remote), remote_port))
+}
+
+fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+    match family {
+        INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+        _ => IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical(),
+    }
+}
+
 fn peer(event: &WaitEvent) -> String {
     let Descriptor {
         family,
         local_port,
-        remote_port,
         local,
-        remote,
         ..
     } = event.descriptor;
-    let address = |bytes: [u8; 16]| match family {
-        INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
-        _ => IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical(),
-    };
-    let at = |address: IpAddr, port: u16| match address {
-        IpAddr::V4(address) => format!("{address}:{port}"),
-        IpAddr::V6(address) => format!("[{address}]:{port}"),
-    };
+    if let Some(remote) = remote(event) {
+        return remote.to_string();
+    }
     match family {
         UNIX => name(event),
-        INET | INET6 if remote_port != 0 => at(address(remote), remote_port),
-        INET | INET6 if local_port != 0 => format!("listening on {}", at(address(local), local_port)),
+        INET | INET6 if local_port != 0 => {
+            format!("listening on {}", SocketAddr::new(address(family, local), local_port))
+        }
         _ => String::new(),
     }
 }

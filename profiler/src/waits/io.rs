@@ -294,7 +294,7 @@ impl IoAccount {
     }
 
     pub fn target_of(&self, key: &DrawnKey) -> &Target {
-        self.targets.get(key.target)
+        self.targets.get(key.of.pid, key.target)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
         rows::Key,
         statistics::{Difference, Mean, TAIL, inflation, quantile, ratio},
     },
-    Method, Row,
+    DELAYS_DIFFER, Method, Row,
 };
 
 /// With fewer samples on both sides together a row is not looked at: nothing could be said of it.
@@ -37,6 +37,8 @@ struct Part {
     variance: f64,
     /// By how much more it scatters in time than throws do.
     burst: f64,
+    /// What of it was for want of a CPU.
+    delays: f64,
 }
 
 impl Estimator<'_> {
@@ -45,6 +47,7 @@ impl Estimator<'_> {
             values: self.parts[at].all.clone(),
             variance: self.parts[at].exactness.all,
             burst: self.bursts[at].all.unwrap_or(1.0),
+            delays: self.parts[at].delays.all,
         });
         self.difference(&all, true)
     }
@@ -56,6 +59,7 @@ impl Estimator<'_> {
                 values: side.dense(&side.own, row),
                 variance: (self.measure).of_row(side.exactness.own.get(&row).copied().unwrap_or(0.0)),
                 burst: self.bursts[at].own.get(&row).copied().unwrap_or(1.0),
+                delays: side.delays.own.get(&row).copied().unwrap_or(0.0),
             }
         })
     }
@@ -67,6 +71,7 @@ impl Estimator<'_> {
                 values: side.dense(&side.total, row),
                 variance: (self.measure).of_row(side.exactness.total.get(&row).copied().unwrap_or(0.0)),
                 burst: self.bursts[at].total.get(&row).copied().unwrap_or(1.0),
+                delays: side.delays.total.get(&row).copied().unwrap_or(0.0),
             }
         })
     }
@@ -90,12 +95,13 @@ impl Estimator<'_> {
 
     /// Takes into account how much more functions scatter than samples do.
     pub fn inflate(&mut self, tested: &[u32]) {
-        let Method::Counts { noise, .. } = self.method else {
+        let Method::Counts { noise, delays, .. } = self.method else {
             return;
         };
         self.method = Method::Counts {
             inflation: 1.0,
             noise: 0.0,
+            delays: 0.0,
         };
         let mut deviations = Vec::new();
         for row in tested {
@@ -111,7 +117,11 @@ impl Estimator<'_> {
             true => inflation(&mut deviations),
             false => 1.0,
         };
-        self.method = Method::Counts { inflation, noise };
+        self.method = Method::Counts {
+            inflation,
+            noise,
+            delays,
+        };
     }
 
     /// How many samples that is, or what comes to as much.
@@ -126,7 +136,14 @@ impl Estimator<'_> {
 
     fn difference(&mut self, values: &[Part; 2], is_all: bool) -> Difference {
         let parts = self.parts;
-        let means = [0, 1].map(|side| self.mean(&values[side], side, is_all));
+        let of_delays = self.of_delays(values, is_all);
+        let means = [0, 1].map(|side| {
+            let mean = self.mean(&values[side], side, is_all);
+            Mean {
+                variance: mean.variance + of_delays,
+                ..mean
+            }
+        });
         let difference = Difference::new(means[0], means[1]);
         match self.method {
             // What is far from being told apart is not for that.
@@ -159,11 +176,12 @@ impl Estimator<'_> {
                     false => mean,
                 }
             }
-            Method::Counts { inflation, noise } => Mean {
+            Method::Counts { inflation, noise, .. } => Mean {
                 variance: inflation
+                    * part.burst
                     * match self.measure.estimated {
                         true => self.of_estimates(part, side),
-                        false => part.burst * self.of_samples(values, side, false),
+                        false => self.of_samples(values, side, false),
                     }
                     + (noise * mean.value).powi(2),
                 freedom: f64::INFINITY,
@@ -175,6 +193,32 @@ impl Estimator<'_> {
                 ..mean
             },
         }
+    }
+
+    /// What both sides may differ by because the machine was busier on one of them: a variance, of each. What is seen of that
+    /// is the least it was, as those who wait for one another make more of it; and where threads have waited longer for CPUs,
+    /// they have come to wait less for all else.
+    fn of_delays(&self, values: &[Part; 2], is_all: bool) -> f64 {
+        match self.method {
+            Method::Counts { delays, .. } if delays > 0.0 => {}
+            _ => return 0.0,
+        }
+        let [before, after] = [0, 1].map(|side| {
+            let part = &values[side];
+            let weight = self.parts[side].weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+            let all = self.parts[side].all.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+            let elsewhere = match is_all {
+                true => 0.0,
+                false => part.values.iter().sum::<f64>() / all * self.parts[side].delays.all,
+            };
+            [part.delays / weight, elsewhere / weight]
+        });
+        let both = before.into_iter().zip(after);
+        both.map(|(before, after)| {
+            let unseen = (before.powi(2) + after.powi(2)) / 2.0;
+            (after - before).powi(2) / 2.0 + DELAYS_DIFFER.powi(2) * unseen
+        })
+        .sum()
     }
 
     /// The variance that a number has for being an estimate, of what came by chance.

@@ -23,7 +23,7 @@ use self::{
 };
 use super::{
     Asked,
-    blocks::{Deal, Over, Side},
+    blocks::{Deal, Over, Side, Sums},
     bursts::{Bursts, Of},
     measure::{Measure, Normal, Refusal},
     rows::{By, Key, Rows},
@@ -37,6 +37,9 @@ mod witness;
 
 /// At most so many of a list are false, on average, and a verdict on equal programs as often.
 pub const FALSE: f64 = 0.05;
+/// By how large a part of itself what is waited for CPUs is taken to differ from run to run: a standard deviation
+/// (docs/diff.md).
+pub const DELAYS_DIFFER: f64 = 0.5;
 /// What is drawn again is the same for the same recordings.
 const SEED: u64 = 0x1d1f_f000_0000_0001;
 
@@ -86,8 +89,8 @@ pub enum Method {
         one_run: bool,
     },
     /// Numbers of samples or variances of estimates ([`Measure::estimated`]), times the inflation, and what runs are taken
-    /// to differ by.
-    Counts { inflation: f64, noise: f64 },
+    /// to differ by: a part of all, and another of what was waited for CPUs, which is so much of all.
+    Counts { inflation: f64, noise: f64, delays: f64 },
     /// Not at all.
     Unknown,
 }
@@ -99,6 +102,16 @@ pub enum Change {
     Less,
     New,
     Gone,
+}
+
+impl Method {
+    /// By how large a part of all runs are taken to differ.
+    pub fn runs_differ(&self) -> f64 {
+        match self {
+            Self::Counts { noise, delays, .. } => noise.hypot(DELAYS_DIFFER * delays),
+            Self::Blocks { .. } | Self::Unknown => 0.0,
+        }
+    }
 }
 
 impl Row {
@@ -181,6 +194,11 @@ fn of_measure(sides: [&[Profile]; 2], measure: Measure, asked: &Asked, inflation
         Over::Counts if counted => Method::Counts {
             inflation: 1.0,
             noise: asked.noise * measure.unsteadiness(),
+            // Nothing differs if nothing is taken to.
+            delays: match asked.noise > 0.0 {
+                true => parts.iter().map(Side::delayed).fold(0.0, f64::max),
+                false => 0.0,
+            },
         },
         Over::Counts => Method::Unknown,
         _ if number[0].min(number[1]) < 2 => Method::Unknown,
@@ -201,7 +219,10 @@ fn of_measure(sides: [&[Profile]; 2], measure: Measure, asked: &Asked, inflation
         let each = measure.seconds[side] / sides[side].len().max(1) as f64;
         measure.rate[side].map(|rate| rate * each).filter(|ticks| *ticks > 0.0)
     });
-    let bursts = [0, 1].map(|side| bursts_of(sides[side], side, &measure, &method, ticks[side], &mut rows));
+    let bursts = [0, 1].map(|side| {
+        let known = &parts[side].exactness;
+        bursts_of(sides[side], side, &measure, &method, ticks[side], known, &mut rows)
+    });
     let bursting = bursts
         .iter()
         .flat_map(|side| side.own.keys())
@@ -209,9 +230,18 @@ fn of_measure(sides: [&[Profile]; 2], measure: Measure, asked: &Asked, inflation
         .len();
     if bursting > 0 {
         notes.push(format!(
-            "{bursting} {}s were met in bursts (imports, phases), and not at random: samples say less of them, their intervals \
-             are wider",
-            asked.by.name()
+            "{bursting} {}s were met in bursts ({}), and not at random: {} say less of them, their intervals are wider",
+            asked.by.name(),
+            if measure.is_of_waits() {
+                "all wait at once, phases"
+            } else {
+                "imports, phases"
+            },
+            if measure.is_of_waits() {
+                "single waits"
+            } else {
+                "samples"
+            },
         ));
     }
     let mut estimator = Estimator {
@@ -257,9 +287,14 @@ fn bursts_of(
     measure: &Measure,
     method: &Method,
     ticks: Option<f64>,
+    known: &Sums,
     rows: &mut Rows,
 ) -> Bursts {
     match (method, side, measure.period[number]) {
+        (Method::Counts { .. }, [profile], _) if measure.is_of_waits() => {
+            let is_part = measure.normal == Normal::Samples;
+            Bursts::of_estimates(profile, measure.index_of(profile), known, is_part, rows)
+        }
         (Method::Counts { .. }, [profile], Some(period)) if !measure.estimated => {
             let of = match (&measure.normal, ticks) {
                 (Normal::Samples, _) => Of::All,

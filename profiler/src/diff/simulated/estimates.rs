@@ -8,7 +8,7 @@ const ALLOC_SPACE: ValueType = ValueType {
     kind: "alloc_space",
     unit: "bytes",
 };
-const WAITS: [ValueType; 2] = [
+pub(super) const WAITS: [ValueType; 2] = [
     ValueType {
         kind: "waits",
         unit: "count",

@@ -242,9 +242,14 @@ pub fn method(diff: &Diff) -> String {
             };
             format!("{by} over {before} and {after} {what}, taken to be independent{but}")
         }
-        Method::Counts { inflation, noise } => {
+        Method::Counts {
+            inflation,
+            noise,
+            delays,
+        } => {
             let scatter = match *inflation {
-                1.0 => String::new(),
+                // What would read "× 1.0" is nothing.
+                ..1.05 => String::new(),
                 inflation => format!(" × {inflation:.1} (how functions scatter)"),
             };
             let what = match (diff.measure.estimated, diff.measure.value.unit) {
@@ -257,8 +262,16 @@ pub fn method(diff: &Diff) -> String {
                     "what was drawn, and waits that come by chance, each taken to be independent of all others"
                 }
             };
+            // Below a hundredth it is none of the numbers.
+            let busy = match *delays {
+                0.01.. => format!(
+                    " and half of what is waited for want of a CPU ({} of all, with locks that others hold meanwhile)",
+                    percent(*delays)
+                ),
+                _ => String::new(),
+            };
             format!(
-                "one recording a side: {what}{scatter}, and {} that runs are taken to differ by; \
+                "one recording a side: {what}{scatter}, and {}{busy} that runs are taken to differ by; \
                  three recordings a side would measure it",
                 percent(*noise)
             )

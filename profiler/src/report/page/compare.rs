@@ -219,7 +219,7 @@ fn sampling(diff: &Diff) -> Option<Sampling> {
         return None;
     };
     let (inflation, noise) = match diff.method {
-        Method::Counts { inflation, noise } => (inflation, noise),
+        Method::Counts { inflation, .. } => (inflation, diff.method.runs_differ()),
         // Numbers of samples are what is known of a box.
         _ => (1.0, 0.0),
     };

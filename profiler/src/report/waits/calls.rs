@@ -48,6 +48,8 @@ struct Row {
     most_ns: f64,
     /// Targets, with their calls.
     targets: Vec<(String, f64)>,
+    /// As in rows of waits.
+    ports: u32,
 }
 
 impl Row {
@@ -95,8 +97,10 @@ fn rows(report: &WaitsReport, io: &Io, fully: bool) -> Vec<Row> {
             most: sample.clone(),
             most_ns: 0.0,
             targets: Vec::new(),
+            ports: 0,
         });
         row.sums.put(sums);
+        row.ports = row.ports.max(target.ports);
         let drawn = row.drawn.entry(line.of).or_default();
         drawn.calls += line.drawn.calls;
         drawn.variance += line.drawn.variance;
@@ -231,6 +235,8 @@ pub(super) struct JsonCalls {
     place: Place,
     #[serde(skip_serializing_if = "String::is_empty")]
     peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_ports: Option<u32>,
     #[serde(skip_serializing_if = "String::is_empty")]
     path: String,
     pid: u32,
@@ -266,6 +272,7 @@ fn one(profile: &Profile, row: Row) -> JsonCalls {
         stack: label::stack(profile, Some(row.most.stack)),
         place: row.key.place,
         peer: row.key.peer,
+        peer_ports: (row.ports > 0).then_some(row.ports),
         path: row.key.path,
     }
 }

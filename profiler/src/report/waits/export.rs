@@ -141,6 +141,8 @@ struct JsonRow<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     peer: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    peer_ports: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     peer_process: Option<&'a Peer>,
     #[serde(skip_serializing_if = "str::is_empty")]
     path: &'a str,
@@ -208,6 +210,7 @@ impl<'a> JsonRow<'a> {
             line: key.place.line,
             via: &key.place.via,
             peer: &key.peer,
+            peer_ports: (row.ports > 0).then_some(row.ports),
             peer_process: report.peer(key.pid, &key.peer),
             path: &key.path,
             call: row.call,

@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 
 use super::label;
 use crate::{
+    humanize::count,
     process::peers::{Peer, Peers},
     profile::{Profile, SampleKey, StackId, ValueType},
     python::tasks::RunningTask,
@@ -223,9 +224,10 @@ impl WaitsReport {
     /// Whom or what a wait was for: `127.0.0.1:5432 of process 812 (postgres)`.
     fn whom(&self, pid: u32, target: &Target) -> String {
         let text = target.text();
-        label::clean(match self.peer(pid, &target.peer) {
-            Some(peer) => format!("{text} of process {peer}"),
-            None => text.to_owned(),
+        label::clean(match (self.peer(pid, &target.peer), target.ports) {
+            (Some(peer), _) => format!("{text} of process {peer}"),
+            (None, 0) => text.to_owned(),
+            (None, ports) => format!("{text} ({} ports)", count(ports.into())),
         })
     }
 

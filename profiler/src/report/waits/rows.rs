@@ -105,6 +105,8 @@ pub struct Row {
     most_ns: i64,
     /// Targets, with their time.
     targets: Vec<(String, u64)>,
+    /// Of clients: from how many ports of their address they have connected.
+    pub ports: u32,
     /// The call, where the cause does not say what is waited for.
     pub call: Option<&'static str>,
     /// Who had the GIL, and who ended these waits: by time, the longest first.
@@ -179,6 +181,7 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
             most: sample.clone(),
             most_ns: 0,
             targets: Vec::new(),
+            ports: 0,
             call: detail.call,
             holders: Vec::new(),
             wakers: Vec::new(),
@@ -193,6 +196,7 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
             }
         }
         row.sums.add(values, detail);
+        row.ports = row.ports.max(detail.target.ports);
         let ns = values.get(super::VALUE).copied().unwrap_or(0);
         if ns > row.most_ns {
             row.most_ns = ns;

@@ -43,7 +43,7 @@ impl Made {
     fn wait(&mut self, cause: Cause, peer: &str, tid: u32, stack: &[(&str, &str, u32)], ns: u64, count: i64) {
         let target = Target {
             peer: peer.to_owned(),
-            path: String::new(),
+            ..Target::default()
         };
         let mut frames = vec![self.frame(FrameKind::Marker, &format!("[{} {peer}]", cause.name()), "", 0)];
         for (function, file, line) in stack {
@@ -210,6 +210,30 @@ fn who_is_at_the_other_end_on_this_machine_is_told_with_the_address() {
     let rows = rows(&report, Detailed::No);
     let socket = rows.iter().find_map(|row| row.target()).expect("a row with a peer");
     assert_eq!(socket, ("10.0.0.5:5432 of process 812 (postgres)", 1));
+}
+
+#[test]
+fn clients_are_one_row_with_the_number_of_their_ports() {
+    let mut report = report();
+    let clients = Target {
+        ports: 1234,
+        ..Target::clients([10, 0, 0, 9].into(), 8000)
+    };
+    for detail in report.details.iter_mut().filter(|detail| detail.cause == Cause::Socket) {
+        detail.target = clients.clone();
+    }
+    let rows = rows(&report, Detailed::No);
+    let socket = rows.iter().find_map(|row| row.target()).expect("a row with a peer");
+    assert_eq!(socket, ("10.0.0.9, clients of port 8000 (1,234 ports)", 0));
+    let mut out = Vec::new();
+    export::write_json(&report, &mut out).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let row = (json["rows"].as_array().unwrap().iter()).find(|row| row["cause"] == "socket");
+    let row = row.expect("a row of sockets");
+    assert_eq!(
+        (&row["peer"], &row["peer_ports"]),
+        (&"10.0.0.9, clients of port 8000".into(), &1234.into())
+    );
 }
 
 #[test]
@@ -398,7 +422,7 @@ fn calls_are_told_by_line_and_peer() {
         family,
         target: Target {
             peer: peer.to_owned(),
-            path: String::new(),
+            ..Target::default()
         },
         sample: sample.clone(),
         line: io::Line {

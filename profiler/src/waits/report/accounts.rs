@@ -12,6 +12,9 @@ use super::{
 };
 use crate::recording::NO_SITE;
 
+/// With fewer draws of a thread's waits, how much they differ says too little of how they are shared out among lines.
+const FEW: f64 = 16.0;
+
 /// Exact sums of threads, and what was received of each.
 pub struct Accounts {
     threads: FxHashMap<(u32, u32), Total>,
@@ -65,7 +68,8 @@ impl Accounts {
     }
 
     /// The variance of what some of a thread's short waits are told to have: their part of a sum that is known, so that of
-    /// one that is all of it nothing is uncertain (a ratio of what was drawn of it and of the rest).
+    /// one that is all of it nothing is uncertain (a ratio of what was drawn of it and of the rest). Of few draws nobody knows
+    /// that: one of them could as well have been another line's.
     pub fn variance(&self, key: &Key, sums: &Sums) -> f64 {
         let Some(total) = self.threads.get(&account_of(&self.threads, key)) else {
             return sums.variance;
@@ -77,7 +81,13 @@ impl Accounts {
         }
         let share = (sums.short_ns as f64 / short as f64).min(1.0);
         let others = (total.variance[class] - sums.variance).max(0.0);
-        (1.0 - share).powi(2) * sums.variance + share.powi(2) * others
+        let of_ratio = (1.0 - share).powi(2) * sums.variance + share.powi(2) * others;
+        // Draws of one weight, each with this variance.
+        let one = total.variance[class] / short as f64;
+        match one * FEW > short as f64 {
+            true => of_ratio.max(one * one),
+            false => of_ratio,
+        }
     }
 
     /// What no drawn wait stands for, or one that has no stack.
@@ -203,6 +213,24 @@ mod tests {
         let (account, ended) = drawn(&[(2000, 100_000)], &mut random);
         let (value, error) = told(&account, ended);
         assert!((value - 2e8).abs() < 1.0 && error == 0.0, "{value} ± {error}");
+    }
+
+    #[test]
+    fn a_line_that_all_of_a_few_draws_were_of_is_not_known_exactly() {
+        let mut random = fastrand::Rng::with_seed(3);
+        // Three waits in four are of others, and one or two are drawn.
+        let lines = [(10, 50_000), (30, 50_000)];
+        let (mut held, mut met) = (0, 0);
+        while met < 400 {
+            let (account, ended) = drawn(&lines, &mut random);
+            if !account.sums().any(|(key, _)| key.site == 0) {
+                continue;
+            }
+            met += 1;
+            let (value, error) = told(&account, ended);
+            held += u32::from((value - 500_000.0).abs() <= error);
+        }
+        assert!(held >= 380, "{held} of 400");
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::fs;
 
 use rustc_hash::FxHashSet;
 
-use crate::process::peers::{
-    socket,
-    tables::{self, Internet},
+use crate::{
+    process::peers::{
+        socket,
+        tables::{self, Internet},
+    },
+    waits::{cause::Target, targets::FIRST_GIVEN_OUT},
 };
-
-/// `net.ipv4.ip_local_port_range` begins here by default.
-const FIRST_GIVEN_OUT: u16 = 32_768;
 
 fn port(peer: &str) -> Option<u16> {
     peer.rsplit_once(':')?.1.parse().ok()
@@ -56,7 +56,9 @@ impl Peers {
     /// nobody listens there.
     pub fn is_client(&self, peer: &str) -> bool {
         let is_given_out = |port: u16| port >= FIRST_GIVEN_OUT && !self.listening.contains(&port);
-        self.clients.contains(peer) || (self.listens && port(peer).is_some_and(is_given_out))
+        self.clients.contains(peer)
+            || Target::is_of_clients(peer, self.listens)
+            || (self.listens && port(peer).is_some_and(is_given_out))
     }
 }
 
@@ -100,6 +102,9 @@ mod tests {
         assert!(!server.is_client("10.0.0.7:5432"));
         // It is gone, and its port was one that is given out.
         assert!(server.is_client("127.0.0.1:45678"));
+        // Several, of whose connections the server's port is known, and those that are closed.
+        assert!(server.is_client("10.0.0.9, clients of port 8000") && server.is_client("10.0.0.9, several ports"));
+        assert!(!peers(&[4713]).is_client("10.0.0.9, several ports"));
         // Somebody listens there.
         assert!(!server.is_client("127.0.0.1:36096"));
         // What does not listen has no clients.
