@@ -166,6 +166,14 @@ const _: () = assert!(size_of::<ChainGap>() == 8);
 const _: () = assert!(size_of::<PythonProcess>() == 96 + 28 * 2 + CHAIN_GAPS * 8);
 
 impl PythonProcess {
+    /// By how much every object's header is longer than in other builds: 16 bytes without a GIL, else 0.
+    #[inline(always)]
+    pub const fn header_growth(&self) -> u64 {
+        /// `offsetof(PyObject, ob_type)` (3.8 – 3.15).
+        const USUAL: u16 = 8;
+        self.object_type.saturating_sub(USUAL) as u64
+    }
+
     /// Where `co_flags` lies: as far behind the type in all builds that have the same fields between them. Up to 3.10 those
     /// are five counts, from 3.11 on the size of the object and three pointers (3.8 – 3.15, 3.14 without a GIL).
     #[inline(always)]

@@ -555,7 +555,7 @@ impl LeftOut {
     /// Beside `held` samples of threads that had the GIL.
     fn line(&self, held: u64) -> Option<String> {
         let Self { without_gil, no_gil } = *self;
-        let share = percent(held as f64 / (held + without_gil).max(1) as f64);
+        let with_one = held + without_gil;
         let parts: Vec<String> = [
             (without_gil, "of threads that did not hold the GIL"),
             (no_gil, "of processes without one"),
@@ -564,11 +564,13 @@ impl LeftOut {
         .filter(|&(number, _)| number > 0)
         .map(|(number, what)| format!("{} {what}", count(number)))
         .collect();
-        (!parts.is_empty()).then(|| {
-            format!(
-                "the GIL was held in {share} of the samples; left out: {}",
-                parts.join(", ")
-            )
+        let parts = (!parts.is_empty()).then(|| parts.join(", "))?;
+        Some(match with_one {
+            0 => format!("no samples of processes with a GIL; left out: {parts}"),
+            _ => {
+                let share = percent(held as f64 / with_one as f64);
+                format!("the GIL was held in {share} of the samples; left out: {parts}")
+            }
         })
     }
 }

@@ -26,6 +26,7 @@ mod families;
 mod flight;
 mod flight_kinds;
 mod formats;
+mod free_threaded;
 mod gc;
 mod gil;
 mod hostile;

@@ -18,6 +18,8 @@ const PYENV: [&str; 6] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"];
 const DEBOOTSTRAPPED: [&str; 3] = ["3.13", "3.14", "3.15"];
 /// What `cargo xtask pythons --musl` makes.
 const MUSL: [&str; 2] = ["3.13", "3.11"];
+/// What `cargo xtask pythons --free-threaded` makes.
+const FREE_THREADED: &str = "3.13";
 
 /// A CPython and how it is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +131,10 @@ pub fn all() -> Result<Vec<Python>> {
     ensure!(!pythons.is_empty(), "there is no CPython to test with");
     // For whoever works on one version.
     if let Ok(wanted) = std::env::var("PROFILER_E2E_PYTHON") {
+        // Of the one without a GIL, claims about a GIL do not hold: it is here for whoever asks for it.
+        if wanted.contains("free-threaded") {
+            pythons.extend(free_threaded()?);
+        }
         pythons.retain(|python| python.to_string().contains(&wanted));
     }
     Ok(pythons)
@@ -146,6 +152,17 @@ pub fn musl() -> Result<Vec<Python>> {
         }
     }
     Ok(pythons)
+}
+
+/// The one without a GIL. Two minutes to build, so a run without it is as good as any.
+pub fn free_threaded() -> Result<Option<Python>> {
+    let root = format!("target/pythons/free-threaded-{FREE_THREADED}");
+    let executable = workspace().join(root).join(format!("bin/python{FREE_THREADED}t"));
+    if executable.exists() {
+        return Python::new(executable, None).map(Some);
+    }
+    println!("no CPython {FREE_THREADED} without a GIL; cargo xtask pythons --free-threaded makes it");
+    Ok(None)
 }
 
 /// Debian's, which is static, optimized across modules, and stripped.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::debootstrap::{self, Failed, mirror, remove};
-use crate::{musl, workspace};
+use crate::{from_source, workspace};
 
 /// Make a root with CPython 3.13, 3.14 and 3.15 from Debian sid, for the end-to-end tests
 ///
@@ -23,14 +23,25 @@ pub struct Options {
     /// Build CPython 3.11 and 3.13 with the C library musl instead, into target/pythons/musl-3.x (a minute or two each)
     #[arg(long)]
     musl: bool,
+    /// Build CPython 3.13 without a GIL instead, into target/pythons/free-threaded-3.13 (two minutes)
+    #[arg(long)]
+    free_threaded: bool,
 }
 
 /// The interpreters to have, by package.
 const INTERPRETERS: [&str; 3] = ["python3.13", "python3.14", "python3.15"];
 
 pub fn run(options: &Options) -> Result<()> {
-    if options.musl {
-        return musl::run(options.again);
+    if options.musl || options.free_threaded {
+        for (kind, is_wanted) in [
+            (&from_source::MUSL, options.musl),
+            (&from_source::FREE_THREADED, options.free_threaded),
+        ] {
+            if is_wanted {
+                from_source::run(kind, options.again)?;
+            }
+        }
+        return Ok(());
     }
     let sid = workspace::pythons().join("sid");
     // Beside the root, not in it: it is the last thing written, and by the user.

@@ -46,7 +46,12 @@ impl<'a> Reader<'a> {
         let version = python.binary.version;
         let runtime = python.binary.runtime.wrapping_add(python.bias);
         Some(Self {
-            objects: Objects::new(memory, &python.facts, ObjectLayout::of(version)?, MOST_READS),
+            objects: Objects::new(
+                memory,
+                &python.facts,
+                ObjectLayout::of(version, python.is_free_threaded())?,
+                MOST_READS,
+            ),
             python,
             layout: VariableLayout::of(version, memory, runtime)?,
             wanted,

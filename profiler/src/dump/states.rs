@@ -26,7 +26,7 @@ pub struct State {
     /// `PyThreadState.thread_id`: what the program knows the thread by (`threading.get_ident`), and on glibc its `%fs`.
     pub ident: u64,
     pub interpreter: u64,
-    /// Where the GIL is that it must have to run; 0 if that is not known.
+    /// Where the GIL is that it must have to run; 0 if there is none, or that is not known.
     pub gil: u64,
 }
 
@@ -40,6 +40,7 @@ pub fn list(python: &PythonIn, memory: &dyn ReadMemory, numbers: &Numbers) -> Ve
     for interpreter in interpreters(python, memory) {
         let gil = gil::of_interpreter(python, memory, interpreter)
             .or(main_gil)
+            .filter(|&gil| gil::is_on(python, memory, gil))
             .unwrap_or(0);
         let mut next = word(interpreter.wrapping_add(layout.interpreter.threads.into()));
         while let Some(address) = next

@@ -90,7 +90,7 @@ pub fn all(
         _ => None,
     };
     let layout = TaskLayout::of(version, debug).ok_or(NoTasks::UnknownVersion)?;
-    let object_layout = ObjectLayout::of(version).ok_or(NoTasks::UnknownVersion)?;
+    let object_layout = ObjectLayout::of(version, python.is_free_threaded()).ok_or(NoTasks::UnknownVersion)?;
     let objects = Objects::new(memory, &python.facts, object_layout, MOST_READS);
     let values = Values::new(&objects, version, Limits::SHORT, true);
     let reader = TaskReader {
@@ -124,7 +124,7 @@ pub fn all(
 
 /// Whether the program has not imported asyncio.
 fn is_unloaded(python: &PythonIn, memory: &dyn ReadMemory, states: &[State]) -> bool {
-    let Some(layout) = ObjectLayout::of(python.binary.version) else {
+    let Some(layout) = ObjectLayout::of(python.binary.version, python.is_free_threaded()) else {
         return false;
     };
     let objects = Objects::new(memory, &python.facts, layout, 100_000);

@@ -459,8 +459,7 @@ impl<'a> Looker<'a> {
         let (Some(python), Some(chain)) = (python, chain) else {
             return thread;
         };
-        let object_type = u64::from(python.facts.object_type);
-        let handled = |state: &states::State| activity?.handled(memory, object_type, state.address);
+        let handled = |state: &states::State| activity?.handled(memory, &python.facts, state.address);
         thread.handles = states.iter().find_map(handled);
         thread.frames = self.codes.frames(python, memory, chain);
         detail(&mut thread.frames);

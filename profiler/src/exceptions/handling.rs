@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use profiler_common::python::PythonProcess;
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -52,7 +53,7 @@ impl Looks {
 struct Place {
     activity: Activity,
     gil: u64,
-    object_type: u64,
+    facts: PythonProcess,
 }
 
 /// Looks at random.
@@ -91,16 +92,15 @@ impl Handling {
         let activity = Activity::of(python.binary.version, &memory, runtime);
         if let (Some(activity), Some(gil), true) = (
             activity,
-            gil::find(python, &memory),
+            gil::find(python, &memory).filter(|_| !python.is_free_threaded()),
             self.processes.len() < MOST_PROCESSES,
         ) {
-            let object_type = python.facts.object_type.into();
             self.processes.insert(
                 pid,
                 Place {
                     activity,
                     gil,
-                    object_type,
+                    facts: python.facts,
                 },
             );
         }
@@ -135,7 +135,7 @@ impl Handling {
             else {
                 continue;
             };
-            let handled = place.activity.handled(&memory, place.object_type, state);
+            let handled = place.activity.handled(&memory, &place.facts, state);
             let looks = self.looks.entry(pid).or_default();
             looks.running += 1;
             looks.handling += u64::from(handled.is_some());

@@ -48,8 +48,12 @@ impl Cpu {
                 let Some((python, file)) = host.python(pid) else { return };
                 let facts = gil::facts(python);
                 if facts.is_none() {
+                    let why = match python.is_free_threaded() {
+                        true => "a free-threaded build, whose threads need no GIL",
+                        false => "where it has its GIL is not known",
+                    };
                     self.warn(format!(
-                        "{}: where CPython {} has its GIL is not known; its samples are left out",
+                        "{}: CPython {}: {why}; its samples are left out",
                         file.path.display(),
                         python.binary.version
                     ));

@@ -338,7 +338,7 @@ impl Instrument for Waits {
             .refused()
             .any(|(reason, _)| reason.starts_with("free-threaded"))
         {
-            let warning = "a free-threaded CPython has no GIL: nobody waits for it there, or holds it";
+            let warning = "of a free-threaded CPython nothing is told of a GIL, which it may have (PYTHON_GIL=1)";
             summary.warnings.push(warning.to_owned());
         }
     }

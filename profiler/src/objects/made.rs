@@ -194,7 +194,7 @@ fn target() -> Result<Target, NoHeapLayout> {
         binary: Arc::new(binary),
         bias: 0,
         heap: HeapLayout::of(version, &[])?,
-        objects: ObjectLayout::of(version).ok_or(NoHeapLayout::Unknown)?,
+        objects: ObjectLayout::of(version, false).ok_or(NoHeapLayout::Unknown)?,
         types: Exported {
             kind: TYPE,
             list: LIST,

@@ -136,12 +136,18 @@ impl Target {
             pid,
             what: format!("where CPython {} has its objects is not known: {what}", binary.version),
         };
+        if binary.layout.free_threaded {
+            return Err(unknown(
+                "it is free-threaded, and has them in heaps of mimalloc and in no list".to_owned(),
+            ));
+        }
         let image = Image::parse(elf).ok_or(NoTarget::NoPython { pid })?;
         let block = image
             .bytes(binary.runtime, Layout::debug_offsets_bytes(binary.version))
             .unwrap_or_default();
         let heap = HeapLayout::of(binary.version, block).map_err(|error| unknown(error.to_string()))?;
-        let objects = ObjectLayout::of(binary.version).ok_or_else(|| unknown("its series".to_owned()))?;
+        let objects = ObjectLayout::of(binary.version, binary.layout.free_threaded)
+            .ok_or_else(|| unknown("its series".to_owned()))?;
         let address = |name: &str| {
             let symbol = image.symbol(name);
             symbol.map_or(0, |symbol| symbol.address.wrapping_add(bias))

@@ -53,6 +53,11 @@ impl PythonIn {
         }
     }
 
+    /// Whether its objects and its threads are those of a build without a GIL (`--disable-gil`). It can run with one, too.
+    pub fn is_free_threaded(&self) -> bool {
+        self.binary.layout.free_threaded
+    }
+
     /// Whether the process's C library is musl.
     pub fn is_on_musl(&self) -> bool {
         self.facts.flags & LAYOUT_MUSL != 0
@@ -61,7 +66,7 @@ impl PythonIn {
     /// Where its threads have the names that the program gives them, if that is known.
     pub fn thread_names(&self) -> Option<ThreadNames> {
         Some(ThreadNames {
-            objects: ObjectLayout::of(self.binary.version)?,
+            objects: ObjectLayout::of(self.binary.version, self.is_free_threaded())?,
             interpreter: self.binary.layout.interpreter,
             runtime: self.runtime(),
         })

@@ -4,6 +4,8 @@
 //! on the interpreter's own debug offsets say where the collector is. All were compared with what live processes of these
 //! and of 3.13.0, 3.13.18, 3.14.10 and 3.15.2 say of themselves (shared/field/objects.md §3, §7).
 
+use profiler_common::python::PythonProcess;
+
 use super::{memory::ReadMemory, version::Version};
 
 /// Exceptions that are handled inside each other: a chain in foreign memory can be a circle.
@@ -30,7 +32,7 @@ enum Collecting {
     Interpreter(u64),
 }
 
-/// `PyTypeObject.tp_name`.
+/// `PyTypeObject.tp_name`, behind the usual header.
 const TP_NAME: u64 = 24;
 
 impl Activity {
@@ -84,12 +86,13 @@ impl Activity {
     }
 
     /// The type of the exception that a thread is handling: its `except` or `finally` block has not ended.
-    pub fn handled(&self, memory: &dyn ReadMemory, object_type: u64, state: u64) -> Option<String> {
+    pub fn handled(&self, memory: &dyn ReadMemory, process: &PythonProcess, state: u64) -> Option<String> {
+        let object_type = process.object_type.into();
         let word = |at: u64, offset: u64| memory.read_u64(at.checked_add(offset)?).filter(|&word| word != 0);
         let mut item = word(state, self.exc_info)?;
         for _ in 0..MOST_EXCEPTIONS {
             if let Some(value) = word(item, self.exc_value)
-                && let Some(name) = type_name(memory, word(value, object_type)?)
+                && let Some(name) = type_name(memory, process, word(value, object_type)?)
                 && name != "NoneType"
             {
                 return Some(name);
@@ -102,8 +105,9 @@ impl Activity {
 }
 
 /// `tp_name` without its module.
-pub fn type_name(memory: &dyn ReadMemory, kind: u64) -> Option<String> {
-    let name = c_string(memory, memory.read_u64(kind.checked_add(TP_NAME)?)?, MOST_NAME_BYTES)?;
+pub fn type_name(memory: &dyn ReadMemory, process: &PythonProcess, kind: u64) -> Option<String> {
+    let name = memory.read_u64(kind.checked_add(TP_NAME + process.header_growth())?)?;
+    let name = c_string(memory, name, MOST_NAME_BYTES)?;
     let name = name.rsplit('.').next().unwrap_or(&name);
     (!name.is_empty()).then(|| name.to_owned())
 }
@@ -136,6 +140,13 @@ mod tests {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
+    fn with_usual_headers() -> PythonProcess {
+        PythonProcess {
+            object_type: 8,
+            ..PythonProcess::default()
+        }
+    }
+
     /// A state at 0x1000 of 3.12 with one exception after another: each is a type's address, or 0.
     fn handling(exceptions: &[(u64, u64)]) -> Option<String> {
         let mut memory = FakeMemory::default();
@@ -155,7 +166,7 @@ mod tests {
             memory.put(kind + 0x100, [name, &[1; 64]].concat());
         }
         let activity = Activity::of(Version::parse("3.12.1")?, &memory, 0)?;
-        activity.handled(&memory, 8, 0x1000)
+        activity.handled(&memory, &with_usual_headers(), 0x1000)
     }
 
     #[test]
@@ -175,7 +186,7 @@ mod tests {
         memory.put(0x1000 + 104, words(&[0x2000]));
         memory.put(0x2000, words(&[0, 0x2000]));
         let activity = Activity::of(Version::parse("3.12.1").unwrap(), &memory, 0).unwrap();
-        assert_eq!(activity.handled(&memory, 8, 0x1000), None);
+        assert_eq!(activity.handled(&memory, &with_usual_headers(), 0x1000), None);
     }
 
     #[test]

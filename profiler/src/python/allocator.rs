@@ -55,6 +55,8 @@ pub enum NoAllocator {
     NoUnwindTable,
     #[error("its table of allocators was not found")]
     NoTable,
+    #[error("it is free-threaded and allocates with mimalloc, which is not supported yet")]
+    FreeThreaded,
     #[error("the function that starts a new pool (allocate_from_new_pool) was not found")]
     NoPool,
 }
@@ -69,6 +71,9 @@ pub fn exported(elf: &[u8]) -> Vec<AllocFunction> {
 /// What `elf`, the bytes of the file that `binary` was read from, says about its allocators.
 pub fn inspect(elf: &[u8], binary: &PythonBinary) -> Result<Allocators, NoAllocator> {
     let code = Code::new(elf)?;
+    if binary.layout.free_threaded {
+        return Err(NoAllocator::FreeThreaded);
+    }
     let tables = Tables::find(&code, binary.version, binary.runtime)?;
     Ok(Allocators {
         version: binary.version,

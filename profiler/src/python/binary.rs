@@ -92,7 +92,8 @@ pub fn inspect(elf: &[u8]) -> Result<PythonBinary, Refusal> {
     if version.major != 3 || !(8..=15).contains(&version.minor) {
         return Err(Refusal::Unsupported { version });
     }
-    if version.is_alpha_or_beta() {
+    // From 3.13 on its own debug offsets show whether it is laid out as a release is.
+    if version.is_alpha_or_beta() && version.minor < 13 {
         return Err(Refusal::PreRelease { version });
     }
     let runtime = image.symbol("_PyRuntime").ok_or(Refusal::Damaged {
@@ -253,6 +254,7 @@ fn layout(image: &Image<'_>, version: Version, runtime: Symbol) -> Result<Layout
     Layout::from_debug_offsets(version, block).map_err(|problem| match problem {
         NoLayout::Unsupported => Refusal::Unsupported { version },
         NoLayout::FreeThreaded => Refusal::FreeThreaded { version },
+        NoLayout::PreRelease => Refusal::PreRelease { version },
         NoLayout::Short => Refusal::Damaged {
             what: "its debug offsets (_PyRuntime) are cut short",
         },
@@ -277,7 +279,7 @@ fn check_code_type(image: &Image<'_>, version: Version, layout: &Layout, code_ty
     const TP_BASICSIZE: u64 = 32;
     let size = code_type
         .address
-        .checked_add(TP_BASICSIZE)
+        .checked_add(TP_BASICSIZE + layout.process.header_growth())
         .and_then(|address| image.u64(address))
         .ok_or(Refusal::Damaged {
             what: "PyCode_Type cannot be read",
@@ -456,7 +458,15 @@ mod tests {
             "CPython 3.16.0 is not supported (3.8 to 3.15 are)"
         );
         assert_eq!(
-            refusal(&of(0x030f_00b1)),
+            refusal(&of(0x030c_00b1)),
+            "CPython 3.12.0b1 is a pre-release, whose layout may still change, and not supported"
+        );
+        let mut beta = with_debug_offsets("3.15.2", 208);
+        beta.hex = 0x030f_00b1;
+        beta.runtime[8..12].copy_from_slice(&beta.hex.to_le_bytes());
+        beta.runtime[40] += 8;
+        assert_eq!(
+            refusal(&beta.elf()),
             "CPython 3.15.0b1 is a pre-release, whose layout may still change, and not supported"
         );
         assert_eq!(
@@ -475,12 +485,14 @@ mod tests {
             ),
             "a CPython in a static executable without symbols, which is not supported"
         );
-        let mut free_threaded = with_debug_offsets("3.14.10", 232);
-        free_threaded.runtime[16] = 1;
-        assert_eq!(
-            refusal(&free_threaded.elf()),
-            "free-threaded CPython 3.14 is not supported yet"
-        );
+        for (release, named) in [("3.14.10", "3.14"), ("3.15.2", "3.15")] {
+            let mut free_threaded = with_debug_offsets(release, 232);
+            free_threaded.runtime[16] = 1;
+            assert_eq!(
+                refusal(&free_threaded.elf()),
+                format!("free-threaded CPython {named} is not supported yet")
+            );
+        }
     }
 
     #[test]

@@ -85,13 +85,16 @@ fn is_return(minor: u8, opcode: u8) -> bool {
 }
 
 /// Where the calls of the code object at `code` begin, first, and where they return.
+///
+/// `header`: what all objects have more in front than usual (builds without a GIL).
 pub fn places(
     memory: &dyn ReadMemory,
     version: Version,
     instruction: Instruction,
     code: u64,
+    header: u64,
 ) -> Result<Vec<Place>, Unwatchable> {
-    let (first, bytes) = read(memory, instruction, code)?;
+    let (first, bytes) = read(memory, instruction, code, header)?;
     let returns = match instruction {
         Instruction::Index { .. } => returns_to_3_10(&bytes)?,
         Instruction::Address { .. } => returns_with_caches(version.minor, &bytes)?,
@@ -108,7 +111,12 @@ pub fn places(
 }
 
 /// The bytecode, and where it is.
-fn read(memory: &dyn ReadMemory, instruction: Instruction, code: u64) -> Result<(u64, Vec<u8>), Unwatchable> {
+fn read(
+    memory: &dyn ReadMemory,
+    instruction: Instruction,
+    code: u64,
+    header: u64,
+) -> Result<(u64, Vec<u8>), Unwatchable> {
     let at = |address: u64, offset: u64| address.checked_add(offset).ok_or(Unwatchable::Unreadable);
     let word = |address: u64| memory.read_u64(address).ok_or(Unwatchable::Unreadable);
     let (flags, first, bytes) = match instruction {
@@ -117,9 +125,13 @@ fn read(memory: &dyn ReadMemory, instruction: Instruction, code: u64) -> Result<
             (word(at(code, FLAGS[0])?)?, at(object, BYTES)?, word(at(object, SIZE)?)?)
         }
         Instruction::Address { code_adaptive } => {
-            let units = word(at(code, SIZE)?)?;
+            let units = word(at(code, SIZE + header)?)?;
             let bytes = units.saturating_mul(UNIT_BYTES as u64);
-            (word(at(code, FLAGS[1])?)?, at(code, code_adaptive.into())?, bytes)
+            (
+                word(at(code, FLAGS[1] + header)?)?,
+                at(code, code_adaptive.into())?,
+                bytes,
+            )
         }
     };
     if flags as u32 & GENERATOR_FLAGS != 0 {
@@ -195,7 +207,7 @@ mod tests {
         object.extend_from_slice(code);
         let mut memory = FakeMemory::default();
         memory.put(OBJECT, object);
-        places(&memory, version(minor), ADAPTIVE, OBJECT)
+        places(&memory, version(minor), ADAPTIVE, OBJECT, 0)
     }
 
     fn plain(code: &[u8]) -> Result<Vec<Place>, Unwatchable> {
@@ -208,7 +220,7 @@ mod tests {
         let mut memory = FakeMemory::default();
         memory.put(OBJECT, object);
         memory.put(CODE_BYTES, bytes);
-        places(&memory, version(10), INDEX, OBJECT)
+        places(&memory, version(10), INDEX, OBJECT, 0)
     }
 
     fn offsets(places: &[Place]) -> Vec<(u64, u64)> {

@@ -117,6 +117,8 @@ const CODE_FLAGS_3_11: u8 = 48;
 pub enum NoCalls {
     #[error(transparent)]
     Code(#[from] NoAllocator),
+    #[error("of a pre-release it is not known which of its instructions are calls")]
+    PreRelease,
     #[error("its evaluation loop was not found")]
     NoEvalLoop,
     #[error("the arguments of _PyEval_EvalFrameDefault cannot be read where it begins")]
@@ -137,6 +139,9 @@ pub enum NoEntry {
 /// What `elf`, the bytes of the file that `binary` was read from, says about calls.
 pub fn inspect(elf: &[u8], binary: &PythonBinary) -> Result<CallProbes, NoCalls> {
     let code = Code::new(elf)?;
+    if binary.version.is_alpha_or_beta() {
+        return Err(NoCalls::PreRelease);
+    }
     if binary.eval_loop.is_empty() {
         return Err(NoCalls::NoEvalLoop);
     }

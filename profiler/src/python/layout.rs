@@ -44,6 +44,8 @@ pub struct Layout {
     /// `offsetof(PyCodeObject, co_code_adaptive)` from 3.11 on.
     pub code_basic_size: u16,
     pub interpreter: InterpreterLayout,
+    /// `--disable-gil`: each object begins with 16 bytes more, and there is a GIL only where somebody turns it on.
+    pub free_threaded: bool,
 }
 
 /// Where to begin to look for objects.
@@ -64,8 +66,10 @@ pub struct InterpreterLayout {
 pub enum NoLayout {
     /// A release series this profiler does not know.
     Unsupported,
-    /// `_Py_DebugOffsets.free_threaded` is set.
+    /// `_Py_DebugOffsets.free_threaded` is set, in a series that was not tried so.
     FreeThreaded,
+    /// An alpha or beta, whose block is none that a release has.
+    PreRelease,
     /// The block is shorter than its series says.
     Short,
     /// The block does not begin with `xdebugpy`.
@@ -100,9 +104,6 @@ impl Layout {
             (3, 15) => &POSITIONS_3_15,
             _ => return Err(NoLayout::Unsupported),
         };
-        if version.is_alpha_or_beta() {
-            return Err(NoLayout::Unsupported);
-        }
         let block = Block(block.get(..positions.size).ok_or(NoLayout::Short)?);
         if !block.0.starts_with(COOKIE) {
             return Err(NoLayout::Cookie);
@@ -111,11 +112,17 @@ impl Layout {
         if said != u64::from(version.hex) {
             return Err(NoLayout::Version(Version::from_hex(said as u32)));
         }
-        // The build option is more telling than any other difference: report it before looking at the offsets.
-        if block.word(16) != 0 {
+        if version.is_alpha_or_beta() && !is_of_a_release(version, &block) {
+            return Err(NoLayout::PreRelease);
+        }
+        // The build option is more telling than any other difference: report it before looking at the offsets. From 3.14 on
+        // each thread can have bytecode of its own (`co_tlbc`), strings keep their kind elsewhere, and there was no build
+        // to try either on.
+        let free_threaded = block.word(16) != 0;
+        if free_threaded && version.series() != (3, 13) {
             return Err(NoLayout::FreeThreaded);
         }
-        positions.read(&block, version)
+        positions.read(&block, version, free_threaded)
     }
 
     /// Bytes of `_PyRuntime` that [`Layout::from_debug_offsets`] needs; 0 before 3.13.
@@ -127,6 +134,26 @@ impl Layout {
             _ => 0,
         }
     }
+}
+
+/// Whether a release of the same series has this block, but for the word that says which release it is: all structures that it
+/// tells of, with their sizes, are the release's then, and where it has its fields that it does not tell of, too.
+fn is_of_a_release(version: Version, block: &Block<'_>) -> bool {
+    const BEHIND_VERSION: usize = 16;
+    let said = block.0.get(BEHIND_VERSION..).unwrap_or_default();
+    releases().any(|(release, bytes)| {
+        release.series() == version.series() && bytes.get(BEHIND_VERSION..).is_some_and(|bytes| bytes == said)
+    })
+}
+
+/// The blocks of releases that were looked at.
+fn releases() -> impl Iterator<Item = (Version, Vec<u8>)> {
+    let lines = include_str!("layout_truth.txt").lines();
+    lines.filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (version, words) = line.split_once(' ')?;
+        let words = words.split(' ').map_while(|word| word.parse::<u64>().ok());
+        Some((Version::parse(version)?, words.flat_map(u64::to_le_bytes).collect()))
+    })
 }
 
 /// From `co_firstlineno` to the word that ends with `co_version` (with `co_nfreevars` before it), 3.12.1 and 3.13.0 by
@@ -198,6 +225,7 @@ const HEAP_FRAMES_3_8: Layout = Layout {
         modules: 56,
         threads: 8,
     },
+    free_threaded: false,
 };
 
 /// 3.9.18, `offsetof`.
@@ -267,6 +295,7 @@ const INTERPRETER_FRAMES_3_11: Layout = Layout {
         modules: 888,
         threads: 16,
     },
+    free_threaded: false,
 };
 
 /// 3.12.1, `offsetof`. Strings lose `wstr` here (PEP 623), so their characters start earlier.
@@ -302,6 +331,7 @@ const INTERPRETER_FRAMES_3_12: Layout = Layout {
         modules: 944,
         threads: 72,
     },
+    free_threaded: false,
 };
 
 /// `_Py_Debug_Cookie` (`Include/internal/pycore_debug_offsets.h`, 3.13.0; still the same in 3.15.2).
@@ -458,7 +488,7 @@ const POSITIONS_3_15: Positions = Positions {
 };
 
 impl Positions {
-    fn read(&self, block: &Block<'_>, version: Version) -> Result<Layout, NoLayout> {
+    fn read(&self, block: &Block<'_>, version: Version, free_threaded: bool) -> Result<Layout, NoLayout> {
         let thread = block.at_most("thread_state.size", self.thread_size, u64::from(u16::MAX))?;
         let thread = thread.min(MAX_THREAD_STATE_BYTES as u64);
         let thread_frame = block.field("thread_state.current_frame", self.current_frame, 8, thread)?;
@@ -578,6 +608,7 @@ impl Positions {
             auto_tss_key,
             code_basic_size: code_adaptive,
             interpreter,
+            free_threaded,
         })
     }
 }
@@ -619,19 +650,7 @@ mod tests {
 
     /// The blocks of real releases.
     fn blocks() -> Vec<(Version, Vec<u8>)> {
-        let truth = include_str!("layout_truth.txt")
-            .lines()
-            .filter(|line| !line.starts_with('#'));
-        truth
-            .map(|line| {
-                let (version, words) = line.split_once(' ').unwrap();
-                let words = words.split(' ').map(|word| word.parse::<u64>().unwrap());
-                (
-                    Version::parse(version).unwrap(),
-                    words.flat_map(u64::to_le_bytes).collect(),
-                )
-            })
-            .collect()
+        releases().collect()
     }
 
     fn version(text: &str) -> Version {
@@ -649,6 +668,7 @@ mod tests {
                 auto_tss_key,
                 code_basic_size,
                 interpreter,
+                free_threaded,
             } = Layout::from_debug_offsets(version, &block).unwrap();
             let (owner, frame_bytes, adaptive, key, thread_id, flags) = match version.minor {
                 13 => (70, 72, 200, Some(2160), 152, 0),
@@ -717,7 +737,7 @@ mod tests {
                     threads
                 }
             );
-            assert_eq!(code_basic_size, adaptive);
+            assert_eq!((code_basic_size, free_threaded), (adaptive, false));
         }
     }
 
@@ -743,10 +763,18 @@ mod tests {
     }
 
     #[test]
-    fn a_free_threaded_build_is_refused_whatever_its_offsets() {
+    fn a_free_threaded_build_has_a_layout_in_3_13_and_is_refused_from_then_on_whatever_its_offsets() {
         for (version, mut block) in blocks() {
+            let usual = Layout::from_debug_offsets(version, &block).unwrap();
             block[16] = 1;
-            assert_eq!(Layout::from_debug_offsets(version, &block), Err(NoLayout::FreeThreaded));
+            let expected = match version.minor {
+                13 => Ok(Layout {
+                    free_threaded: true,
+                    ..usual
+                }),
+                _ => Err(NoLayout::FreeThreaded),
+            };
+            assert_eq!(Layout::from_debug_offsets(version, &block), expected, "{version}");
         }
     }
 
@@ -772,7 +800,7 @@ mod tests {
         for text in ["2.7.18", "3.7.16", "3.13.0", "3.16.0", "4.8.0"] {
             assert_eq!(Layout::of_series(version(text)), None, "{text}");
         }
-        for text in ["3.12.1", "3.16.0", "4.14.0", "3.14.0b1"] {
+        for text in ["3.12.1", "3.16.0", "4.14.0"] {
             assert_eq!(
                 Layout::from_debug_offsets(version(text), &[0; 4096]),
                 Err(NoLayout::Unsupported),
@@ -782,9 +810,31 @@ mod tests {
     }
 
     #[test]
-    fn alphas_and_betas_have_no_layout() {
+    fn alphas_and_betas_have_a_layout_if_it_is_a_releases_to_the_last_byte() {
         assert_eq!(Layout::of_series(version("3.11.0a3")), None);
         assert!(Layout::of_series(version("3.11.0rc1")).is_some());
+        for (release, mut block) in blocks() {
+            let beta = version(&format!("3.{}.0b2", release.minor));
+            block[8..16].copy_from_slice(&u64::from(beta.hex).to_le_bytes());
+            let layout = Layout::from_debug_offsets(beta, &block).unwrap();
+            block[8..16].copy_from_slice(&u64::from(release.hex).to_le_bytes());
+            assert_eq!(
+                Ok(layout),
+                Layout::from_debug_offsets(release, &block),
+                "but for its name"
+            );
+
+            block[8..16].copy_from_slice(&u64::from(beta.hex).to_le_bytes());
+            for word in 2..block.len() / 8 {
+                let mut other = block.clone();
+                other[8 * word] ^= 8;
+                assert_eq!(
+                    Layout::from_debug_offsets(beta, &other),
+                    Err(NoLayout::PreRelease),
+                    "{beta}, word {word}"
+                );
+            }
+        }
     }
 
     #[test]

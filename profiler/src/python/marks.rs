@@ -32,6 +32,8 @@ pub enum NoMarks {
     NoFunction { name: &'static str },
     #[error("CPython 3.8 collects by a function that cannot be told from others without symbols")]
     NoCollector,
+    #[error("the objects of free-threaded builds are laid out otherwise, and this is not supported yet")]
+    FreeThreaded,
 }
 
 /// `PyFrameObject.f_frame` (3.11 – 3.15).
@@ -43,6 +45,7 @@ const FRAME_OF_OBJECT: u16 = 24;
 /// `PyErr_SetObject` jumps to. `PyTraceBack_Here(frame)` is called by the evaluation loop whenever an exception arrives in a
 /// frame, and not again where it is raised anew by `raise` alone or at the end of `finally`.
 pub fn raises(elf: &[u8], binary: &PythonBinary) -> Result<Vec<MarkPlace>, NoMarks> {
+    has_usual_objects(binary)?;
     let code = Code::new(elf)?;
     let name = "_PyErr_SetObject";
     let missing = NoMarks::NoFunction { name };
@@ -76,6 +79,14 @@ pub fn raises(elf: &[u8], binary: &PythonBinary) -> Result<Vec<MarkPlace>, NoMar
     Ok(places)
 }
 
+/// What the kernel side reads of types, strings and frame objects lies where it does with a GIL.
+fn has_usual_objects(binary: &PythonBinary) -> Result<(), NoMarks> {
+    match binary.layout.free_threaded {
+        true => Err(NoMarks::FreeThreaded),
+        false => Ok(()),
+    }
+}
+
 /// The same where that is too dear: of exceptions some are told, at random, and not how far they go.
 pub fn some_raises(places: &[MarkPlace]) -> Vec<MarkPlace> {
     let raises = places.iter().filter(|place| place.cookie as u32 & 0x7f == MARK_RAISE);
@@ -103,6 +114,7 @@ fn current_exception(binary: &PythonBinary) -> u16 {
 /// `importlib` and `__import__` out of the interpreter's state: two loads through one register, and an end of the arguments
 /// behind them. What `-X importtime` measures is this call.
 pub fn imports(elf: &[u8], binary: &PythonBinary) -> Result<Vec<MarkPlace>, NoMarks> {
+    has_usual_objects(binary)?;
     let code = Code::new(elf)?;
     let name = "import_find_and_load";
     let missing = NoMarks::NoFunction { name };

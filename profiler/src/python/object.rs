@@ -5,7 +5,8 @@
 //! checked by the type's own flags, and where something does not add up there is no answer.
 //!
 //! Offsets were printed from DWARF and headers of each series and compared with what live processes of 3.8.18, 3.9.18,
-//! 3.10.13, 3.11.7, Debian's 3.11.2, 3.12.1, 3.13.0, 3.13.18, 3.14.10 and 3.15.2 say of themselves.
+//! 3.10.13, 3.11.7, Debian's 3.11.2, 3.12.1, 3.13.0, 3.13.18, 3.14.10 and 3.15.2 say of themselves. Without a GIL (3.13.5) all
+//! objects have a longer header, and else the same fields: what is an object's is read by [`Objects::field`].
 
 use std::cell::Cell;
 
@@ -13,7 +14,7 @@ use profiler_common::python::PythonProcess;
 
 use super::{code, memory::ReadMemory, version::Version};
 
-/// `PyTypeObject`: public, and the same in all series here.
+/// `PyTypeObject`: public, and the same in all series here. As all fields of objects, behind the usual header.
 const TP_BASICSIZE: u64 = 32;
 const TP_FLAGS: u64 = 168;
 const TP_DICTOFFSET: u64 = 288;
@@ -43,6 +44,8 @@ pub struct ObjectLayout {
     /// Where the values of a dict that shares its keys begin.
     values: u64,
     int: Int,
+    /// Where an instance with a dict of its own has the pointer to it, before the object (3.11 on).
+    managed_dict: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +79,11 @@ enum Int {
 
 impl ObjectLayout {
     /// None of a series that nobody has looked at.
-    pub fn of(version: Version) -> Option<Self> {
+    pub fn of(version: Version, free_threaded: bool) -> Option<Self> {
         let (3, minor) = version.series() else { return None };
+        if free_threaded && minor != 13 {
+            return None;
+        }
         let cached_keys = match minor {
             8 | 10 | 11 => 872,
             9 => 864,
@@ -96,6 +102,8 @@ impl ObjectLayout {
             },
             values: if minor >= 13 { 8 } else { 0 },
             int: if minor >= 12 { Int::Tagged } else { Int::Signed },
+            // What the collector keeps of an object, two words, lies before it only where there is a GIL.
+            managed_dict: if free_threaded { 8 } else { 24 },
         })
     }
 
@@ -221,6 +229,16 @@ impl<'a> Objects<'a> {
         Some(u64::from_le_bytes(self.fixed(address.checked_add(offset)?)?))
     }
 
+    /// A word of an object, by where it lies behind the usual header.
+    pub fn field(&self, object: u64, offset: u64) -> Option<u64> {
+        self.word(object, offset + self.process.header_growth())
+    }
+
+    /// The address of what lies so far into an object with the usual header.
+    pub fn behind(&self, object: u64, offset: u64) -> Option<u64> {
+        object.checked_add(offset + self.process.header_growth())
+    }
+
     /// Whether an object is a dict.
     pub fn is_dict(&self, object: u64) -> bool {
         self.has_flag(object, FLAG_DICT)
@@ -234,7 +252,7 @@ impl<'a> Objects<'a> {
         if !self.has_flag(object, FLAG_LONG) {
             return None;
         }
-        let size = self.word(object, SIZE)?;
+        let size = self.field(object, SIZE)?;
         let digits = match self.layout.int {
             Int::Signed => size,
             // 0: positive, 1: zero, 2: negative.
@@ -246,7 +264,7 @@ impl<'a> Objects<'a> {
             1 | 2 => {
                 let digit = |at: u64| {
                     Some(u64::from(u32::from_le_bytes(
-                        self.fixed(object.checked_add(DIGITS + 4 * at)?)?,
+                        self.fixed(self.behind(object, DIGITS + 4 * at)?)?,
                     )))
                 };
                 let high = if digits == 2 { digit(1)? } else { 0 };
@@ -304,8 +322,8 @@ impl<'a> Objects<'a> {
     }
 
     fn dict(&self, dict: u64, most: u64) -> Option<Vec<Entry>> {
-        let keys = self.word(dict, DICT_KEYS)?;
-        let values = self.word(dict, DICT_VALUES)?;
+        let keys = self.field(dict, DICT_KEYS)?;
+        let values = self.field(dict, DICT_VALUES)?;
         self.table(keys, values, most)
     }
 
@@ -317,7 +335,7 @@ impl<'a> Objects<'a> {
 
     /// The dict of a module.
     pub fn module_dict(&self, module: u64) -> Option<u64> {
-        self.word(module, MODULE_DICT)
+        self.field(module, MODULE_DICT)
     }
 
     /// The attributes of an instance, as it has them itself.
@@ -331,10 +349,10 @@ impl<'a> Objects<'a> {
                 values if values & 1 != 0 => (0, values.checked_add(1)?),
                 dict => (dict, 0),
             },
-            Attributes::Inline if flags & FLAG_MANAGED_DICT != 0 => match before(24)? {
+            Attributes::Inline if flags & FLAG_MANAGED_DICT != 0 => match before(self.layout.managed_dict)? {
                 0 if flags & FLAG_INLINE_VALUES != 0 => {
                     const VALID: u64 = 3;
-                    let size = self.word(kind, TP_BASICSIZE)?;
+                    let size = self.field(kind, TP_BASICSIZE)?;
                     let values = object.checked_add(size)?;
                     let [valid] = self.fixed(values.checked_add(VALID)?)?;
                     (0, if valid == 0 { 0 } else { values })
@@ -343,14 +361,14 @@ impl<'a> Objects<'a> {
             },
             _ => {
                 // Negative where the size of instances differs.
-                let offset = self.word(kind, TP_DICTOFFSET)?.cast_signed();
+                let offset = self.field(kind, TP_DICTOFFSET)?.cast_signed();
                 let offset = u64::try_from(offset).ok().filter(|&offset| offset > 0)?;
                 (self.word(object, offset)?, 0)
             }
         };
         match (dict, values) {
             (0, 0) => None,
-            (0, values) => self.table(self.word(kind, self.layout.cached_keys)?, values, MOST_ATTRIBUTES),
+            (0, values) => self.table(self.field(kind, self.layout.cached_keys)?, values, MOST_ATTRIBUTES),
             (dict, _) if self.is_dict(dict) => self.dict(dict, MOST_ATTRIBUTES),
             _ => None,
         }
@@ -396,7 +414,7 @@ impl<'a> Objects<'a> {
     }
 
     pub(super) fn flags(&self, kind: u64) -> Option<u64> {
-        self.word(kind, TP_FLAGS).filter(|flags| flags & FLAG_READY != 0)
+        self.field(kind, TP_FLAGS).filter(|flags| flags & FLAG_READY != 0)
     }
 
     pub(super) fn fixed<const N: usize>(&self, address: u64) -> Option<[u8; N]> {

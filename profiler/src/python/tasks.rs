@@ -263,7 +263,7 @@ impl TaskReader<'_> {
             .unwrap_or_default();
         let alive = references
             .into_iter()
-            .filter_map(|reference| self.word(reference, FIRST));
+            .filter_map(|reference| self.field(reference, FIRST));
         alive
             .filter(|&object| self.kind(object).as_deref() != Some("NoneType"))
             .collect()
@@ -311,7 +311,7 @@ impl TaskReader<'_> {
                 address,
                 name: self.task_name(before.name),
                 state,
-                event_loop: self.word(address, LOOP).filter(|_| !plain).unwrap_or(0),
+                event_loop: self.field(address, LOOP).filter(|_| !plain).unwrap_or(0),
                 thread,
                 chain,
                 awaited: before.waiter.or(awaited),
@@ -354,16 +354,16 @@ impl TaskReader<'_> {
             name,
             ..
         } = self.layout;
-        let state: [u8; 4] = self.objects.fixed(task.checked_add(state)?)?;
+        let state: [u8; 4] = self.objects.fixed(self.objects.behind(task, state)?)?;
         let state = i32::from_le_bytes(state);
         if !(0..=2).contains(&state) {
             return None;
         }
         Some(Fields {
             is_done: state != 0,
-            waiter: self.word(task, waiter),
-            coroutine: self.objects.word(task, coroutine)?,
-            name: self.objects.word(task, name)?,
+            waiter: self.field(task, waiter),
+            coroutine: self.objects.field(task, coroutine)?,
+            name: self.objects.field(task, name)?,
         })
     }
 
@@ -397,9 +397,9 @@ impl TaskReader<'_> {
                     awaited
                 }
                 "async_generator_asend" | "async_generator_athrow" | "coroutine_wrapper" | "anext_awaitable" => {
-                    self.word(object, FIRST)
+                    self.field(object, FIRST)
                 }
-                "FutureIter" => return (frames, self.word(object, FIRST), true),
+                "FutureIter" => return (frames, self.field(object, FIRST), true),
                 // A bare `yield`: it goes on in the next round of the loop.
                 "NoneType" => return (frames, None, true),
                 _ => return (frames, Some(object), true),
@@ -422,7 +422,7 @@ impl TaskReader<'_> {
             self.objects.fixed::<1>(at).map(|[byte]| byte)
         };
         let frame = match self.layout.generator {
-            Generator::Inside { frame, .. } => generator.checked_add(frame)?,
+            Generator::Inside { frame, .. } => self.objects.behind(generator, frame)?,
             _ => self
                 .word(generator, FIRST)
                 .filter(|&frame| self.kind(frame).as_deref() == Some("frame"))?,
@@ -451,7 +451,7 @@ impl TaskReader<'_> {
             }
             Generator::Inside { state, minor, .. } => {
                 let instruction = self.objects.word(frame, process.frame_instruction.into())?;
-                let [state]: [u8; 1] = self.objects.fixed(generator.checked_add(state)?)?;
+                let [state]: [u8; 1] = self.objects.fixed(self.objects.behind(generator, state)?)?;
                 let state = state.cast_signed();
                 let has_ended = match minor {
                     15.. => state == 5,
@@ -559,8 +559,8 @@ impl TaskReader<'_> {
                 found.map(|entry| entry.value)
             }
             false => {
-                callbacks.extend(self.word(future, CALLBACK));
-                self.word(future, CALLBACKS)
+                callbacks.extend(self.field(future, CALLBACK));
+                self.field(future, CALLBACKS)
             }
         };
         let pairs = list.and_then(|list| self.values.list_items(list)).unwrap_or_default();
@@ -580,16 +580,16 @@ impl TaskReader<'_> {
     fn behind(&self, callback: u64) -> Vec<u64> {
         let futures = |objects: Vec<u64>| objects.into_iter().filter(|&object| self.is_future(object)).collect();
         match self.kind(callback).as_deref() {
-            Some("builtin_function_or_method") => futures(self.word(callback, SECOND).into_iter().collect()),
-            Some("TaskStepMethWrapper" | "TaskWakeupMethWrapper") => self.word(callback, FIRST).into_iter().collect(),
+            Some("builtin_function_or_method") => futures(self.field(callback, SECOND).into_iter().collect()),
+            Some("TaskStepMethWrapper" | "TaskWakeupMethWrapper") => self.field(callback, FIRST).into_iter().collect(),
             Some("partial") => {
                 let arguments = self
-                    .word(callback, SECOND)
+                    .field(callback, SECOND)
                     .and_then(|arguments| self.values.items(arguments));
                 futures(arguments.unwrap_or_default())
             }
             Some("method") => {
-                let Some(owner) = self.word(callback, SECOND) else {
+                let Some(owner) = self.field(callback, SECOND) else {
                     return Vec::new();
                 };
                 if self.is_future(owner) {
@@ -603,10 +603,10 @@ impl TaskReader<'_> {
             }
             Some("function") => {
                 let cells = self
-                    .word(callback, self.layout.closure)
+                    .field(callback, self.layout.closure)
                     .and_then(|cells| self.values.items(cells));
                 let cells = cells.unwrap_or_default().into_iter();
-                futures(cells.filter_map(|cell| self.word(cell, FIRST)).collect())
+                futures(cells.filter_map(|cell| self.field(cell, FIRST)).collect())
             }
             _ => Vec::new(),
         }
@@ -638,6 +638,11 @@ impl TaskReader<'_> {
 
     fn kind(&self, object: u64) -> Option<String> {
         self.values.kind(object)
+    }
+
+    /// A word of an object that is not 0.
+    fn field(&self, object: u64, offset: u64) -> Option<u64> {
+        self.objects.field(object, offset).filter(|&word| word != 0)
     }
 
     /// A word that is not 0.

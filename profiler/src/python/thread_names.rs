@@ -276,7 +276,7 @@ mod tests {
         let version = Version::parse(&format!("3.{minor}.1")).expect("a version");
         let layout = Layout::of_series(version).expect("a layout");
         let names = ThreadNames {
-            objects: ObjectLayout::of(version).expect("a layout"),
+            objects: ObjectLayout::of(version, false).expect("a layout"),
             interpreter: layout.interpreter,
             runtime: RUNTIME,
         };

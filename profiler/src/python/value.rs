@@ -103,7 +103,7 @@ impl<'a> Values<'a> {
 
     /// The name of an object's type, without its module.
     pub fn kind(&self, object: u64) -> Option<String> {
-        type_name(self.objects.memory(), self.type_of(object)?)
+        type_name(self.objects.memory(), self.objects.process(), self.type_of(object)?)
     }
 
     pub fn text(&self, object: u64) -> String {
@@ -154,7 +154,7 @@ impl<'a> Values<'a> {
     fn try_value(&self, object: u64, told: &mut Told) -> Option<()> {
         let kind = self.type_of(object)?;
         let flags = self.objects.flags(kind)?;
-        let name = type_name(self.objects.memory(), kind)?;
+        let name = type_name(self.objects.memory(), self.objects.process(), kind)?;
         match &*name {
             "NoneType" => return told.push("None"),
             "bool" => {
@@ -176,7 +176,7 @@ impl<'a> Values<'a> {
         }
         if flags & FLAG_EXCEPTION != 0 {
             told.push(&name)?;
-            let arguments = self.objects.word(object, EXCEPTION_ARGUMENTS)?;
+            let arguments = self.objects.field(object, EXCEPTION_ARGUMENTS)?;
             return self.tuple(arguments, told, false);
         }
         match &*name {
@@ -186,27 +186,29 @@ impl<'a> Values<'a> {
                 told.push(&complex(real, imaginary))
             }
             "bytearray" => {
-                let start = self.objects.word(object, BYTEARRAY_START)?;
+                let start = self.objects.field(object, BYTEARRAY_START)?;
                 told.push("bytearray(")?;
-                self.byte_string(start, self.objects.word(object, FIRST)?, told)?;
+                self.byte_string(start, self.objects.field(object, FIRST)?, told)?;
                 told.push(")")
             }
             "set" | "frozenset" => self.set(object, &name, told),
             "range" => self.range(object, told),
             "deque" => self.deque(object, told),
             "function" => {
-                let name = self.objects.text(self.objects.word(object, self.function_name)?, 200)?;
+                let name = self
+                    .objects
+                    .text(self.objects.field(object, self.function_name)?, 200)?;
                 told.push(&format!("<function {}>", shown::line(&name)))
             }
             "builtin_function_or_method" => {
                 // `m_ml->ml_name`
-                let definition = self.objects.word(object, FIRST)?;
+                let definition = self.objects.field(object, FIRST)?;
                 let name = c_string(self.objects.memory(), self.objects.word(definition, 0)?, 100)?;
                 told.push(&format!("<built-in function {}>", shown::line(&name)))
             }
             "method" => {
                 told.push("<bound method ")?;
-                let function = self.objects.word(object, FIRST)?;
+                let function = self.objects.field(object, FIRST)?;
                 match self.function_called(function) {
                     Some(name) => told.push(&shown::line(&name))?,
                     None => told.push("?")?,
@@ -218,7 +220,7 @@ impl<'a> Values<'a> {
                 let name = self.objects.text(self.objects.get(dict, "__name__")?, 200)?;
                 told.push(&format!("<module '{}'>", shown::line(&name)))
             }
-            "cell" => match self.objects.word(object, FIRST)? {
+            "cell" => match self.objects.field(object, FIRST)? {
                 0 => told.push("<cell: empty>"),
                 value => {
                     told.push("<cell: ")?;
@@ -252,13 +254,17 @@ impl<'a> Values<'a> {
             let (is_negative, digits) = self.digits(object)?;
             told.push(&integer(is_negative, &digits))?;
         } else if flags & FLAG_BYTES != 0 {
-            self.byte_string(object.checked_add(BYTES_DATA)?, self.objects.word(object, FIRST)?, told)?;
+            self.byte_string(
+                self.objects.behind(object, BYTES_DATA)?,
+                self.objects.field(object, FIRST)?,
+                told,
+            )?;
         } else if flags & FLAG_TUPLE != 0 {
             self.tuple(object, told, true)?;
         } else if flags & FLAG_LIST != 0 {
             let (len, items) = (
-                self.objects.word(object, FIRST)?,
-                self.objects.word(object, LIST_ITEMS)?,
+                self.objects.field(object, FIRST)?,
+                self.objects.field(object, LIST_ITEMS)?,
             );
             self.sequence(items, len, ["[", "]"], told, false)?;
         } else {
@@ -272,20 +278,20 @@ impl<'a> Values<'a> {
 
     /// Whether a class has the `tp_repr` of the first of its bases that is not made by a class statement.
     fn repr_is_inherited(&self, kind: u64) -> Option<bool> {
-        let own = self.objects.word(kind, TP_REPR)?;
+        let own = self.objects.field(kind, TP_REPR)?;
         let mut base = kind;
         for _ in 0..MOST_BASES {
             if self.objects.flags(base)? & FLAG_HEAP == 0 {
-                return Some(self.objects.word(base, TP_REPR)? == own);
+                return Some(self.objects.field(base, TP_REPR)? == own);
             }
-            base = self.objects.word(base, TP_BASE)?;
+            base = self.objects.field(base, TP_BASE)?;
         }
         None
     }
 
     /// `Point(x=1, y=2)`, if it is a `collections.namedtuple`.
     fn named_tuple(&self, object: u64, kind: u64, name: &str, told: &mut Told) -> Option<()> {
-        let fields = self.objects.get(self.objects.word(kind, TP_DICT)?, "_fields")?;
+        let fields = self.objects.get(self.objects.field(kind, TP_DICT)?, "_fields")?;
         if !self.objects.has_flag(fields, FLAG_TUPLE) {
             return None;
         }
@@ -355,7 +361,7 @@ impl<'a> Values<'a> {
         const OBJECT: i32 = 6;
         const OBJECT_EX: i32 = 16;
         let mut found = Vec::new();
-        let bases = self.objects.word(kind, TP_MRO).and_then(|order| self.items(order));
+        let bases = self.objects.field(kind, TP_MRO).and_then(|order| self.items(order));
         for base in bases.into_iter().flatten().take(MOST_BASES as usize) {
             // Classes of the interpreter's own keep their dicts elsewhere (3.12 on), and have no slots.
             if self.objects.flags(base).is_none_or(|flags| flags & FLAG_HEAP == 0) {
@@ -363,14 +369,14 @@ impl<'a> Values<'a> {
             }
             let entries = self
                 .objects
-                .word(base, TP_DICT)
+                .field(base, TP_DICT)
                 .and_then(|dict| self.objects.entries(dict));
             for Entry { key, value } in entries.into_iter().flatten().take(MOST_SLOTS) {
                 if self.kind(value).as_deref() != Some("member_descriptor") {
                     continue;
                 }
                 // `PyMemberDef`: name, type (an int), offset.
-                let Some(member) = self.objects.word(value, MEMBER) else {
+                let Some(member) = self.objects.field(value, MEMBER) else {
                     continue;
                 };
                 let (Some(kind), Some(offset)) = (self.objects.word(member, 8), self.objects.word(member, 16)) else {
@@ -388,7 +394,7 @@ impl<'a> Values<'a> {
     }
 
     fn dict(&self, object: u64, told: &mut Told) -> Option<()> {
-        let number = self.objects.word(object, FIRST)?;
+        let number = self.objects.field(object, FIRST)?;
         if told.above.len() as u32 > self.limits.depth && number > 0 {
             return told.push(&format!("{{… {number} items}}"));
         }
@@ -423,17 +429,19 @@ impl<'a> Values<'a> {
         if flags & FLAG_UNICODE != 0 {
             return Some(self.objects.text(object, MOST)?.into());
         }
-        let len = self.objects.word(object, FIRST)?;
+        let len = self.objects.field(object, FIRST)?;
         if flags & FLAG_BYTES == 0 || len > MOST {
             return None;
         }
-        let bytes = self.objects.bytes(object.checked_add(BYTES_DATA)?, len as usize)?;
+        let bytes = self
+            .objects
+            .bytes(self.objects.behind(object, BYTES_DATA)?, len as usize)?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn tuple(&self, object: u64, told: &mut Told, comma: bool) -> Option<()> {
-        let len = self.objects.word(object, FIRST)?;
-        let items = object.checked_add(self.tuple_items)?;
+        let len = self.objects.field(object, FIRST)?;
+        let items = self.objects.behind(object, self.tuple_items)?;
         // As in headers of HTTP: `(b'authorization', b'…')`.
         if len == 2
             && !self.secrets
@@ -473,7 +481,7 @@ impl<'a> Values<'a> {
     }
 
     fn set(&self, object: u64, name: &str, told: &mut Told) -> Option<()> {
-        let number = self.objects.word(object, FIRST + 8)?;
+        let number = self.objects.field(object, FIRST + 8)?;
         let is_frozen = name == "frozenset";
         if number == 0 {
             return told.push(&format!("{name}()"));
@@ -504,7 +512,7 @@ impl<'a> Values<'a> {
         const REMOVED: u64 = u64::MAX;
         /// Entries that are looked at, free ones included.
         const MOST: u64 = 1 << 16;
-        let (mask, table) = (self.objects.word(set, SET_MASK)?, self.objects.word(set, SET_TABLE)?);
+        let (mask, table) = (self.objects.field(set, SET_MASK)?, self.objects.field(set, SET_TABLE)?);
         let words = self.words(table, mask.checked_add(1)?.min(MOST) * 2)?;
         let entries = words.as_chunks::<2>().0.iter();
         let items = entries.filter(|[key, hash]| *key != 0 && *hash != REMOVED);
@@ -512,7 +520,7 @@ impl<'a> Values<'a> {
     }
 
     fn range(&self, object: u64, told: &mut Told) -> Option<()> {
-        let words = self.words(object.checked_add(FIRST)?, 3)?;
+        let words = self.words(self.objects.behind(object, FIRST)?, 3)?;
         let [start, stop, step] = words[..] else { return None };
         told.push("range(")?;
         self.value(start, told);
@@ -532,9 +540,9 @@ impl<'a> Values<'a> {
         const BLOCK_ITEMS: u64 = 8;
         const ITEMS_OF_BLOCK: u64 = 64;
         const RIGHT_LINK: u64 = 520;
-        let len = self.objects.word(object, FIRST)?;
-        let mut block = self.objects.word(object, LEFT_BLOCK)?;
-        let mut at = self.objects.word(object, LEFT_INDEX)?;
+        let len = self.objects.field(object, FIRST)?;
+        let mut block = self.objects.field(object, LEFT_BLOCK)?;
+        let mut at = self.objects.field(object, LEFT_INDEX)?;
         if told.above.len() as u32 > self.limits.depth && len > 0 {
             return told.push(&format!("deque([… {len} items])"));
         }
@@ -576,7 +584,7 @@ impl<'a> Values<'a> {
         if !matches!(width, 1 | 2 | 4) {
             return None;
         }
-        let data = self.objects.word(object, self.text_pointer)?;
+        let data = self.objects.field(object, self.text_pointer)?;
         let shown = len.min(self.limits.characters);
         let bytes = self.objects.bytes(data, shown as usize * width as usize)?;
         let character = |code: u32| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
@@ -608,7 +616,7 @@ impl<'a> Values<'a> {
         const DIGITS: u64 = 24;
         /// Some nine hundred decimal digits.
         const MOST_DIGITS: u64 = 100;
-        let size = self.objects.word(object, FIRST)?;
+        let size = self.objects.field(object, FIRST)?;
         let (is_negative, number) = match self.has_tagged_ints {
             // 0: positive, 1: zero, 2: negative; one more bit is a mark.
             true => (size & 3 == 2, if size & 3 == 1 { 0 } else { size >> 3 }),
@@ -617,7 +625,9 @@ impl<'a> Values<'a> {
         if number > MOST_DIGITS {
             return None;
         }
-        let bytes = self.objects.bytes(object.checked_add(DIGITS)?, number as usize * 4)?;
+        let bytes = self
+            .objects
+            .bytes(self.objects.behind(object, DIGITS)?, number as usize * 4)?;
         let digits: Vec<u32> = bytes
             .as_chunks()
             .0
@@ -647,7 +657,8 @@ impl<'a> Values<'a> {
 
     /// The qualified name of a function.
     pub fn function_called(&self, function: u64) -> Option<Box<str>> {
-        self.objects.text(self.objects.word(function, self.function_name)?, 200)
+        self.objects
+            .text(self.objects.field(function, self.function_name)?, 200)
     }
 
     /// What an object has under a name in `__slots__`.
@@ -672,37 +683,37 @@ impl<'a> Values<'a> {
     /// The addresses in a list.
     pub fn list_items(&self, list: u64) -> Option<Vec<u64>> {
         const MOST: u64 = 4096;
-        let len = self.objects.word(list, FIRST)?;
+        let len = self.objects.field(list, FIRST)?;
         if len > MOST || !self.objects.has_flag(list, FLAG_LIST) {
             return None;
         }
-        self.words(self.objects.word(list, LIST_ITEMS)?, len)
+        self.words(self.objects.field(list, LIST_ITEMS)?, len)
     }
 
     /// The names of an object's class and of those that it inherits from.
     pub fn bases(&self, object: u64) -> Vec<String> {
         let order = self
             .type_of(object)
-            .and_then(|kind| self.items(self.objects.word(kind, TP_MRO)?));
+            .and_then(|kind| self.items(self.objects.field(kind, TP_MRO)?));
         let order = order.unwrap_or_default().into_iter().take(MOST_BASES as usize);
         order
-            .filter_map(|class| type_name(self.objects.memory(), class))
+            .filter_map(|class| type_name(self.objects.memory(), self.objects.process(), class))
             .collect()
     }
 
     /// The addresses in a tuple.
     pub fn items(&self, tuple: u64) -> Option<Vec<u64>> {
         const MOST: u64 = 4096;
-        let len = self.objects.word(tuple, FIRST)?;
+        let len = self.objects.field(tuple, FIRST)?;
         if len > MOST || !self.objects.has_flag(tuple, FLAG_TUPLE) {
             return None;
         }
-        self.words(tuple.checked_add(self.tuple_items)?, len)
+        self.words(self.objects.behind(tuple, self.tuple_items)?, len)
     }
 
     /// `Decimal` of the class itself; with its module where the interpreter's own has one in its name.
     fn class_name(&self, class: u64) -> Option<String> {
-        let name = c_string(self.objects.memory(), self.objects.word(class, TP_NAME)?, 200)?;
+        let name = c_string(self.objects.memory(), self.objects.field(class, TP_NAME)?, 200)?;
         Some(shown::line(&name))
     }
 
@@ -713,7 +724,7 @@ impl<'a> Values<'a> {
     }
 
     fn double(&self, object: u64, offset: u64) -> Option<f64> {
-        self.objects.word(object, offset).map(f64::from_bits)
+        self.objects.field(object, offset).map(f64::from_bits)
     }
 
     fn words(&self, address: u64, number: u64) -> Option<Vec<u64>> {
@@ -993,7 +1004,7 @@ mod tests {
             let version = Version::from_hex(0x0300_02f0 | minor << 16);
             let memory = Changing { words, reads: Cell::new(0) };
             let process = PythonProcess::default();
-            let layout = ObjectLayout::of(version).expect("a version that is known");
+            let layout = ObjectLayout::of(version, false).expect("a version that is known");
             let objects = Objects::new(&memory, &process, layout, READS);
             let text = Values::new(&objects, version, Limits::LONG, true).text(0x7000);
             prop_assert!(text.chars().count() <= Limits::LONG.whole + 16, "{}", text.len());

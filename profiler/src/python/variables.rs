@@ -131,7 +131,7 @@ impl VariableLayout {
                     (slot, 0) => Some(slot),
                     // A slot has the value itself until the cell is made.
                     (slot, _) if !is_cell(objects, slot) => Some(slot),
-                    (slot, _) => objects.word(slot, FIRST).filter(|&value| value != 0),
+                    (slot, _) => objects.field(slot, FIRST).filter(|&value| value != 0),
                 }?;
                 let name = objects.text(name, MOST_NAME_CHARACTERS)?;
                 Some(Variable {
@@ -158,7 +158,7 @@ impl VariableLayout {
             Names::Together { names, kinds } => {
                 let names = tuple(names)?;
                 let kinds = objects.word(code, kinds)?;
-                let kinds = objects.bytes(kinds.checked_add(BYTES_DATA)?, names.len())?;
+                let kinds = objects.bytes(objects.behind(kinds, BYTES_DATA)?, names.len())?;
                 let kinds = kinds.into_iter().map(|kind| kind & (KIND_CELL | KIND_FREE));
                 names.into_iter().zip(kinds).collect()
             }
@@ -178,5 +178,7 @@ impl VariableLayout {
 
 fn is_cell(objects: &Objects<'_>, object: u64) -> bool {
     let kind = objects.word(object, objects.process().object_type.into());
-    kind.and_then(|kind| type_name(objects.memory(), kind)).as_deref() == Some("cell")
+    kind.and_then(|kind| type_name(objects.memory(), objects.process(), kind))
+        .as_deref()
+        == Some("cell")
 }

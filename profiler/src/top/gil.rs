@@ -54,7 +54,9 @@ impl GilLooks {
             let memory = ProcessMemory { pid };
             let place = self.places.entry((pid, python.facts.instance)).or_default();
             *place = place.or_else(|| gil::find(python, &memory));
-            let Some(gil) = *place else { continue };
+            let Some(gil) = place.filter(|&gil| gil::is_on(python, &memory, gil)) else {
+                continue;
+            };
             let mut locked = [0; 4];
             if memory.read(gil.wrapping_add(LOCKED), &mut locked) {
                 // -1 before there is one.

@@ -29,6 +29,27 @@ fn place(version: Version) -> Option<Place> {
     })
 }
 
+/// Without a GIL there is one nevertheless, which is taken only while it is turned on (`PYTHON_GIL=1`, or an extension that
+/// does not say that it can do without): `enabled` comes before all fields that other builds have (3.13.5, `offsetof`).
+const ENABLED_BYTES: u64 = 8;
+
+/// How far into the structure that the interpreter has the fields begin that all builds have.
+fn fields(python: &PythonIn) -> u64 {
+    match python.is_free_threaded() {
+        true => ENABLED_BYTES,
+        false => 0,
+    }
+}
+
+/// Whether threads take this GIL now.
+pub fn is_on(python: &PythonIn, memory: &dyn ReadMemory, gil: u64) -> bool {
+    if !python.is_free_threaded() {
+        return gil != 0;
+    }
+    let mut enabled = [0; 4];
+    memory.read(gil.wrapping_sub(ENABLED_BYTES), &mut enabled) && enabled != [0; 4]
+}
+
 /// The address of the GIL of the main interpreter; `None` while there is no interpreter, and where its place is not known.
 pub fn find(python: &PythonIn, memory: &dyn ReadMemory) -> Option<u64> {
     let runtime = python.binary.runtime.wrapping_add(python.bias);
@@ -38,13 +59,20 @@ pub fn find(python: &PythonIn, memory: &dyn ReadMemory) -> Option<u64> {
             // `interpreters.main` follows `interpreters.head`.
             let main = u64::from(python.binary.layout.interpreter.head) + 8;
             let interpreter = memory.read_u64(runtime.wrapping_add(main)).filter(|&at| at != 0)?;
-            memory.read_u64(interpreter.wrapping_add(offset)).filter(|&at| at != 0)
+            let gil = memory
+                .read_u64(interpreter.wrapping_add(offset))
+                .filter(|&at| at != 0)?;
+            Some(gil.wrapping_add(fields(python)))
         }
     }
 }
 
-/// What the kernel side needs to find the GIL of a thread's interpreter; `None` where its place is not known.
+/// What the kernel side needs to find the GIL of a thread's interpreter; `None` where its place is not known, and where there
+/// need be none.
 pub fn facts(python: &PythonIn) -> Option<GilFacts> {
+    if python.is_free_threaded() {
+        return None;
+    }
     Some(match place(python.binary.version)? {
         Place::Runtime(offset) => GilFacts {
             address: python.binary.runtime.wrapping_add(python.bias).wrapping_add(offset),
@@ -62,7 +90,12 @@ pub fn facts(python: &PythonIn) -> Option<GilFacts> {
 pub fn of_interpreter(python: &PythonIn, memory: &dyn ReadMemory, interpreter: u64) -> Option<u64> {
     match place(python.binary.version)? {
         Place::Runtime(_) => None,
-        Place::Interpreter(offset) => memory.read_u64(interpreter.wrapping_add(offset)).filter(|&at| at != 0),
+        Place::Interpreter(offset) => {
+            let gil = memory
+                .read_u64(interpreter.wrapping_add(offset))
+                .filter(|&at| at != 0)?;
+            Some(gil.wrapping_add(fields(python)))
+        }
     }
 }
 

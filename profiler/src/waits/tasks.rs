@@ -79,7 +79,12 @@ impl RunningTasks {
         })?;
         let memory = ProcessMemory { pid };
         let thread = self.thread(python, memory, pid, tid)?;
-        let objects = Objects::new(&memory, &python.facts, ObjectLayout::of(version)?, MOST_READS);
+        let objects = Objects::new(
+            &memory,
+            &python.facts,
+            ObjectLayout::of(version, python.is_free_threaded())?,
+            MOST_READS,
+        );
         let values = Values::new(&objects, version, Limits::SHORT, true);
         let reader = TaskReader {
             objects: &objects,

@@ -336,7 +336,8 @@ impl Calls {
         for (key, code) in &codes {
             let name = || format!("`{}`", recording.ledger.codes.get(*code).display_name());
             let instruction = binary.format().instruction;
-            let places = bytecode::places(&ProcessMemory { pid }, binary.version, instruction, key.address);
+            let header = python.facts.header_growth();
+            let places = bytecode::places(&ProcessMemory { pid }, binary.version, instruction, key.address, header);
             bytes.extend(places.with_context(name)?.into_iter().map(|place| {
                 let watch = Watch {
                     code: key.address,

@@ -100,22 +100,37 @@ impl Waits {
                     "{path}: where CPython {version} has its GIL is not known; waiting for it is told as `lock`"
                 ),
             };
-            // On a machine on which ever new programs run there are ever new ones.
-            const MOST_WARNINGS: usize = 100;
-            if !self.warnings.contains(&warning) && self.warnings.len() < MOST_WARNINGS {
-                self.warnings.push(warning);
-            }
+            self.warn_of_python(warning);
             return;
         }
-        match gil::find(python, &ProcessMemory { pid }) {
+        let memory = ProcessMemory { pid };
+        match gil::find(python, &memory) {
             Some(gil) => {
                 self.own_gils.forget_process(pid);
-                self.processes_with_gil += u64::from(self.gils.insert(pid, gil).is_none());
+                // It can be turned on later, so its place is told either way; while it is off nobody waits there.
+                let is_on = gil::is_on(python, &memory, gil);
+                let is_new = self.gils.insert(pid, gil).is_none();
+                self.processes_with_gil += u64::from(is_new && is_on);
                 if let Some(maps) = &mut self.maps {
                     maps.set_gil(&|of, _| (of == pid).then_some(gil));
                 }
+                if !is_on {
+                    self.warn_of_python(format!(
+                        "{}: free-threaded CPython {} runs without a GIL: nobody waits for it, or holds it",
+                        file.path.display(),
+                        python.binary.version
+                    ));
+                }
             }
             None => self.without_gil.push(pid),
+        }
+    }
+
+    /// Once; on a machine on which ever new programs run there are ever new ones.
+    fn warn_of_python(&mut self, warning: String) {
+        const MOST_WARNINGS: usize = 100;
+        if !self.warnings.contains(&warning) && self.warnings.len() < MOST_WARNINGS {
+            self.warnings.push(warning);
         }
     }
 }

@@ -109,7 +109,7 @@ impl TaskReader<'_> {
         };
         match self.layout.running_loop {
             // `_RunningLoopHolder.rl_loop`.
-            RunningLoop::Held { dict } => self.word(in_dict(dict)?, super::FIRST),
+            RunningLoop::Held { dict } => self.field(in_dict(dict)?, super::FIRST),
             RunningLoop::InDict { dict } => in_dict(dict),
             RunningLoop::Behind => self.word(state, thread_bytes?),
             RunningLoop::NotNeeded => None,
@@ -123,7 +123,7 @@ impl TaskReader<'_> {
         if !matches!(&*kind, "coroutine" | "generator") {
             return None;
         }
-        let name = self.word(coroutine, self.layout.qualified_name)?;
+        let name = self.field(coroutine, self.layout.qualified_name)?;
         self.objects.text(name, MOST_CHARACTERS).map(String::from)
     }
 }
