@@ -312,7 +312,7 @@ impl CallsReport {
 
     /// Time in a function and what it called: measured if its calls were timed, or else by samples.
     pub fn cumtime(&self, function: &Function) -> Time {
-        let Some(timed) = function.in_reach() else {
+        let Some(timed) = function.told_by_times() else {
             return self.estimate(function.cumulative_samples);
         };
         let seconds = timed.outermost_ns() as f64 / 1e9;
@@ -379,6 +379,12 @@ impl Function {
         self.timed
             .as_ref()
             .filter(|timed| timed.count > 0 && !timed.is_out_of_reach())
+    }
+
+    /// Its times, if samples do not say more of it: those of calls that were mostly ours are better than nothing.
+    pub fn told_by_times(&self) -> Option<&Timed> {
+        let timed = self.timed.as_ref().filter(|timed| timed.count > 0)?;
+        (self.cumulative_samples == 0 || !timed.is_out_of_reach()).then_some(timed)
     }
 
     fn all_calls(&self) -> u64 {

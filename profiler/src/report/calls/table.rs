@@ -264,7 +264,7 @@ fn rows(report: &CallsReport, table: &Table, top: usize, width: usize) -> String
             seconds: time,
             error: None,
         } => seconds(time),
-        time if function.in_reach().is_some() => format!("~{}", seconds(time.seconds)),
+        time if function.told_by_times().is_some() => format!("~{}", seconds(time.seconds)),
         time => by_samples(function.cumulative_samples, time),
     };
     grid.column(2, "cumtime", cells(&cumulative, &blank));
