@@ -46,8 +46,8 @@ struct Row {
     labels: Labels,
     most: SampleKey,
     most_ns: f64,
-    /// Targets, with their calls.
-    targets: Vec<(String, f64)>,
+    /// Targets, with their calls, and of clients how many ports they have connected from.
+    targets: Vec<(String, f64, u32)>,
     /// As in rows of waits.
     ports: u32,
 }
@@ -58,7 +58,7 @@ impl Row {
     }
 
     fn target(&self) -> Option<String> {
-        let (most, _) = self.targets.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        let (most, ..) = self.targets.iter().max_by(|(_, a, _), (_, b, _)| a.total_cmp(b))?;
         Some(match self.targets.len() {
             1 => most.clone(),
             several => format!("{most} and {} more", several - 1),
@@ -111,15 +111,21 @@ fn rows(report: &WaitsReport, io: &Io, fully: bool) -> Vec<Row> {
         }
         if !target.is_empty() {
             let text = report.whom(sample.labels.pid, target);
-            match row.targets.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, calls)) => *calls += sums.calls,
-                None => row.targets.push((text, sums.calls)),
+            match row.targets.iter_mut().find(|(known, ..)| *known == text) {
+                Some((_, calls, ports)) => {
+                    *calls += sums.calls;
+                    *ports = (*ports).max(target.ports);
+                }
+                None => row.targets.push((text, sums.calls, target.ports)),
             }
         }
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
     for row in &mut rows {
         row.variance = io.told.variance(&row.drawn);
+        for (target, _, ports) in &mut row.targets {
+            WaitsReport::with_ports(target, *ports);
+        }
     }
     rows.sort_by(|a, b| {
         b.sums

@@ -224,11 +224,17 @@ impl WaitsReport {
     /// Whom or what a wait was for: `127.0.0.1:5432 of process 812 (postgres)`.
     fn whom(&self, pid: u32, target: &Target) -> String {
         let text = target.text();
-        label::clean(match (self.peer(pid, &target.peer), target.ports) {
-            (Some(peer), _) => format!("{text} of process {peer}"),
-            (None, 0) => text.to_owned(),
-            (None, ports) => format!("{text} ({} ports)", count(ports.into())),
+        label::clean(match self.peer(pid, &target.peer) {
+            Some(peer) => format!("{text} of process {peer}"),
+            None => text.to_owned(),
         })
+    }
+
+    /// With the number of ports that clients have connected from: of the process with most of them, if several have the same.
+    fn with_ports(target: &mut String, ports: u32) {
+        if ports > 0 {
+            target.push_str(&format!(" ({} ports)", count(ports.into())));
+        }
     }
 
     /// Nothing more is known of the waits than that.

@@ -103,8 +103,8 @@ pub struct Row {
     /// The sample with the most of its time, whose stack is shown beside it.
     pub most: SampleKey,
     most_ns: i64,
-    /// Targets, with their time.
-    targets: Vec<(String, u64)>,
+    /// Targets, with their time, and of clients how many ports they have connected from.
+    targets: Vec<(String, u64, u32)>,
     /// Of clients: from how many ports of their address they have connected.
     pub ports: u32,
     /// The call, where the cause does not say what is waited for.
@@ -131,7 +131,7 @@ pub struct Other {
 impl Row {
     /// Whom it waits for most, and how many others there are.
     pub fn target(&self) -> Option<(&str, usize)> {
-        let (target, _) = self.targets.iter().max_by_key(|(_, ns)| *ns)?;
+        let (target, ..) = self.targets.iter().max_by_key(|(_, ns, _)| *ns)?;
         Some((target, self.targets.len() - 1))
     }
 }
@@ -206,13 +206,19 @@ pub fn rows(report: &WaitsReport, detailed: Detailed) -> Vec<Row> {
         }
         if !detail.target.is_empty() {
             let text = report.whom(sample.labels.pid, &detail.target);
-            match row.targets.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, sum)) => *sum = sum.saturating_add(ns.unsigned_abs()),
-                None => row.targets.push((text, ns.unsigned_abs())),
+            match row.targets.iter_mut().find(|(known, ..)| *known == text) {
+                Some((_, sum, ports)) => {
+                    *sum = sum.saturating_add(ns.unsigned_abs());
+                    *ports = (*ports).max(detail.target.ports);
+                }
+                None => row.targets.push((text, ns.unsigned_abs(), detail.target.ports)),
             }
         }
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
+    for (target, _, ports) in rows.iter_mut().flat_map(|row| &mut row.targets) {
+        WaitsReport::with_ports(target, *ports);
+    }
     for (row, [holders, wakers]) in rows.iter_mut().zip(others) {
         (row.holders, row.wakers) = (holders.sorted(), wakers.sorted());
     }
