@@ -149,7 +149,7 @@ pub struct Target {
 /// What is read behind the address of those who have connected to a port of the process.
 const CLIENTS: &str = ", clients of port ";
 /// Where that port is not known.
-const SEVERAL: &str = ", several ports";
+const SEVERAL: &str = ", closed connections";
 
 impl Target {
     /// All who have connected to a port from an address. Of a connection that is closed the kernel does not tell the port on

@@ -190,7 +190,7 @@ mod tests {
         }
         // Of closed connections it is not known who has connected to whom.
         let closed = [40_000, 40_001].map(|port| targets.number(7, &connection(0, [10, 0, 0, 6], port)));
-        assert_eq!(targets.get(7, closed[1]).text(), "10.0.0.6, several ports");
+        assert_eq!(targets.get(7, closed[1]).text(), "10.0.0.6, closed connections");
         assert_eq!(targets.forgotten, 0);
     }
 
