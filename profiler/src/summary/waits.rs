@@ -20,7 +20,7 @@ pub struct WaitsSummary {
     pub waiting_s: f64,
     /// What part of the threads' time is one or the other.
     pub accounted: f64,
-    /// Waits that have ended, and those of which there is a stack.
+    /// Waits that have ended, and those of which a stack was to be taken.
     pub waits: u64,
     pub drawn: u64,
     /// From this length on all have a stack, at the end.
@@ -74,7 +74,7 @@ impl WaitsSummary {
         ));
         lines.push(format!(
             "{} have their stacks: all of {} and more, of shorter ones some",
-            count(self.drawn),
+            count(self.drawn.saturating_sub(self.ending + self.lost_stacks)),
             duration(Duration::from_nanos(self.target_ns)),
         ));
         if self.ending > 0 {
@@ -121,5 +121,38 @@ impl WaitsSummary {
             lines.push("  each system call on the machine took some 0.1 µs longer".to_owned());
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_without_a_stack_are_not_among_those_that_have_one() {
+        let waits = WaitsSummary {
+            shows_table: true,
+            threads: 8,
+            elapsed_s: 2.0,
+            on_cpu_s: 1.0,
+            waiting_s: 1.0,
+            accounted: 1.0,
+            waits: 2_687,
+            drawn: 1_058,
+            target_ns: 2_000_000,
+            lost_stacks: 3,
+            ending: 49,
+            lost_threads: 0,
+            lost_switches: 0,
+            forgotten: 0,
+            every_call: false,
+            stalls: None,
+            lost_stalls: 0,
+            io: None,
+        };
+        let lines = waits.lines(Duration::from_secs(2), "");
+        let has = |text: &str| lines.iter().any(|line| line.starts_with(text));
+        assert!(has("1,006 have their stacks") && has("49 have none"), "{lines:#?}");
+        assert!(has("lost: 3 stacks of waits"), "{lines:#?}");
     }
 }
