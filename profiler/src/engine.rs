@@ -22,7 +22,10 @@ use crate::{
 
 /// How long to wait for unwind tables before sampling starts: what is missing then leaves stacks incomplete until it is
 /// there. Those of a Python process take some 50 ms.
-const TABLES_WAIT: Duration = Duration::from_secs(2);
+pub const TABLES_WAIT: Duration = Duration::from_secs(2);
+/// The same where processes were named: whoever names a process wants its stacks, and no others' files are among those that
+/// are waited for. Of one with OpenBLAS on two busy CPUs two seconds were not always enough.
+pub const NAMED_TABLES_WAIT: Duration = Duration::from_secs(5);
 /// How often to look for CPUs that came or went.
 const FOLLOW_CPUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -56,14 +59,14 @@ impl Engine {
         })
     }
 
-    /// From now on everything counts. `expected`: a CPython that the command is about to run. `crowd`: processes come and go
-    /// that nobody named.
-    pub fn start(&mut self, expected: Option<FileId>, crowd: bool) -> anyhow::Result<()> {
+    /// From now on everything counts. `expected`: a CPython that the command is about to run. `patience`: for unwind tables.
+    /// `crowd`: processes come and go that nobody named.
+    pub fn start(&mut self, expected: Option<FileId>, patience: Duration, crowd: bool) -> anyhow::Result<()> {
         for instrument in &mut self.instruments {
             instrument.prepare(&mut self.source.kernel)?;
         }
         self.tell();
-        self.unwinder.install(Some(Instant::now() + TABLES_WAIT));
+        self.unwinder.install(Some(Instant::now() + patience));
         // What is there was looked at. From here on the kernel's buffers do not wait for files, unless everything is to be
         // counted from the first on: there is a probe to be put into each. Of chosen processes, few files are new, and what is
         // known of them at once is worth more.

@@ -31,7 +31,7 @@ use crate::{
     bpf::Kernel,
     config::{Config, OutputTarget, Target, Verbosity},
     cost,
-    engine::Engine,
+    engine::{self, Engine},
     exit, foreign, humanize,
     instruments::{self, Needs, Tells, Told, Turn},
     invoker::Invoker,
@@ -203,7 +203,9 @@ async fn run(
     let expected = stopped.as_ref().and_then(|stopped| engine.host.expect(stopped.code()));
     unsuited::check(config, &mut engine.host, stopped.as_ref())?;
     let unmatched_name = unsuited::unmatched_name(config, &engine.host);
-    engine.start(expected, matches!(config.target, Target::All))?;
+    let crowd = matches!(config.target, Target::All);
+    let patience = if crowd { engine::TABLES_WAIT } else { engine::NAMED_TABLES_WAIT };
+    engine.start(expected, patience, crowd)?;
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);
         engine.source.kernel.attach_probe(probe, &pids)?;

@@ -37,7 +37,7 @@ fn without_a_gil_threads_have_their_python_frames_and_whole_native_stacks() -> R
         with_python > 0.97,
         "{with_python} have Python frames of one thread\n{folded}"
     );
-    let complete = recorded.native.share_once_ready();
+    let complete = recorded.native.share();
     ensure!(complete >= 0.97, "{complete} are complete\n{}", recorded.outcome.stderr);
     Ok(())
 }

@@ -50,10 +50,13 @@ fn io(python: &Python) -> Result<()> {
         ensure!(found.longest_ns <= longest, "{function}: {found:?}, but {known}");
     }
     let received = Sum::of(&waits, &measured["receives"], "receives", "receive")?;
-    let expected = measured["receives"]["ns"].as_u64().context("no time")? as f64;
+    // It measures more where others have the CPU between the call and its clock.
+    let of_receives = |field: &str| measured["receives"][field].as_u64().context("no time");
+    let (most, lacked) = (of_receives("ns")? as f64, of_receives("lacked_ns")? as f64);
+    let told = received.ns as f64;
     ensure!(
-        (received.ns as f64 / expected - 1.0).abs() < 0.05,
-        "{received:?} of {expected}"
+        0.95 * most - lacked <= told && told <= most,
+        "{received:?} of {most}, of which {lacked} without a CPU"
     );
     let row = received.rows.first().context("no row")?;
     let quantiles = ["p50_ns", "p95_ns", "p99_ns", "max_ns"].map(|field| row[field].as_u64().unwrap_or(0));

@@ -14,7 +14,7 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A recording, with what its summary says of native stacks.
+/// A recording, with what its summary says of native stacks. Those that came before their unwind tables are left out.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub outcome: Outcome,
@@ -59,12 +59,8 @@ impl NativeStacks {
     }
 
     /// The complete ones' share of those that could be.
-    pub fn share_once_ready(&self) -> f64 {
-        self.complete as f64 / self.samples.saturating_sub(self.early).max(1) as f64
-    }
-
     pub fn share(&self) -> f64 {
-        self.complete as f64 / self.samples.max(1) as f64
+        self.complete as f64 / self.samples.saturating_sub(self.early).max(1) as f64
     }
 }
 
@@ -87,6 +83,12 @@ pub fn let_run(pid: u32, cpu_seconds: f64) -> Result<()> {
     })
 }
 
+/// Sampling does not wait for tables for ever, and says at each stack that has none yet. How soon they are there is a matter
+/// of the machine, and of how the profiler was built: claims about stacks are about the others.
+fn is_early(stack: &[String]) -> bool {
+    stack.iter().any(|frame| frame.contains("unwind table not ready"))
+}
+
 fn recorded(target: &[&str], pid: u32, cpu_seconds: f64, rate: &str) -> Result<Recorded> {
     let directory = tempfile::tempdir()?;
     let summary = directory.path().join("summary.json");
@@ -97,9 +99,17 @@ fn recorded(target: &[&str], pid: u32, cpu_seconds: f64, rate: &str) -> Result<R
     let_run(pid, cpu_seconds)?;
     let outcome = recording.stop()?;
     let summary = serde_json::from_str(&fs::read_to_string(&summary)?)?;
+    let native = NativeStacks::from_json(&summary)?;
+    ensure!(
+        native.early == 0 || native.early * 2 < native.samples,
+        "{} of {} samples came before their unwind tables\n{}",
+        native.early,
+        native.samples,
+        outcome.stderr
+    );
     Ok(Recorded {
-        folded: outcome.folded()?,
-        native: NativeStacks::from_json(&summary)?,
+        folded: outcome.folded()?.only(|stack| !is_early(stack)),
+        native,
         outcome,
     })
 }

@@ -86,14 +86,23 @@ def sends_much():
     return peer.send(block[:50000])
 
 
+def without_a_cpu():
+    """How long the kernel has let this thread wait for a CPU in all."""
+    with open("/proc/thread-self/schedstat") as accounts:
+        return int(accounts.read().split()[1])
+
+
 def once(function):
+    lacked = without_a_cpu()
     began = time.perf_counter_ns()
     moved = function()
     took = time.perf_counter_ns() - began
+    lacked = without_a_cpu() - lacked
     one = measured.setdefault(
         function.__name__,
-        {"line": function.__code__.co_firstlineno + 1, "calls": 0, "bytes": 0, "ns": 0, "max_ns": 0},
+        {"line": function.__code__.co_firstlineno + 1, "calls": 0, "bytes": 0, "ns": 0, "max_ns": 0, "lacked_ns": 0},
     )
+    one["lacked_ns"] += lacked
     one["calls"] += 1
     one["bytes"] += moved or 0
     one["ns"] += took

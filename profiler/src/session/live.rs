@@ -26,7 +26,7 @@ use crate::{
     bpf::Kernel,
     config::Config,
     dump::process::{self, Found, Search},
-    engine::Engine,
+    engine::{self, Engine},
     instruments::{self, Needs, measured::Measured},
     output,
     preflight::{self, Roots},
@@ -159,7 +159,7 @@ pub fn prepare(config: &Config, whom: Whom) -> anyhow::Result<Prepared> {
         include(&mut engine, ancestry::pids(Path::new("/proc"))?)?;
     }
     // A Python that begins is taken in at the look that meets it, or not at all.
-    engine.start(None, false)?;
+    engine.start(None, engine::TABLES_WAIT, false)?;
     Ok(Prepared {
         engine,
         signals,
