@@ -7,6 +7,7 @@ mod builder;
 mod decoded;
 #[cfg(test)]
 mod own_stack;
+mod places;
 mod rule;
 mod rules;
 pub mod runs;
@@ -20,26 +21,27 @@ use std::{
 };
 
 use memmap2::Mmap;
-use profiler_common::unwind::UnwindMapping;
+use profiler_common::unwind::{NO_FILE, UnwindMapping};
 use rustc_hash::FxHashMap;
 
 use self::{
     builder::{Builder, Image, Made, Original},
+    places::Places,
     store::{Store, StoreTally, TableMemory},
     table::NoTable,
 };
 use crate::{
     process::{
         self,
-        files::{FileId, Files},
+        files::{File, FileId, Files},
     },
     symbolize::vdso_image,
 };
 
-/// [`UnwindMapping::file`] of the vDSO. Files follow.
+/// [`UnwindMapping::file`] of the vDSO, here and in the kernel side's memory. Files follow.
 pub const VDSO: u32 = 0;
 
-/// A file's index in the kernel side's memory.
+/// [`UnwindMapping::file`] of a file, before it has a place in the kernel side's memory.
 pub fn file_index(file: FileId) -> u32 {
     file.index() as u32 + 1
 }
@@ -48,7 +50,9 @@ pub fn file_index(file: FileId) -> u32 {
 pub struct Unwinder<M> {
     store: Store<M>,
     builder: Builder,
-    /// By index.
+    /// Of files' indices ([`file_index`]).
+    places: Places,
+    /// By place.
     files: Vec<Asked>,
     /// Files that have a build id, but are not the same.
     originals: FxHashMap<String, Vec<u32>>,
@@ -59,13 +63,18 @@ pub struct Unwinder<M> {
 /// A file as tables are asked for it.
 #[derive(Clone, Debug, Default)]
 struct Asked {
+    /// Which one: [`file_index`].
+    index: u32,
     /// Its table is there or on its way.
     asked: bool,
-    /// How many files had this index before: a table can be on its way to one that is gone.
+    /// How many files had this place before: a table can be on its way to one that is gone.
     generation: u32,
     /// What files with one table have in common. `None`: it is not known yet whether this is a copy of another.
     key: Option<String>,
 }
+
+/// [`UnwindMapping::file`] of a file without a place: beyond the last one, and not [`NO_FILE`].
+const NO_PLACE: u32 = NO_FILE - 1;
 
 /// How often to look whether there is room now for what found none before.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
@@ -85,9 +94,14 @@ pub struct TableCost {
 
 impl<M: TableMemory> Unwinder<M> {
     pub fn new(memory: M) -> std::io::Result<Self> {
+        let sizes = memory.sizes();
+        let mut places = Places::new(sizes.files, sizes.parts);
+        // Everybody has it: it comes first, and stays.
+        places.take(VDSO, rules::ROOT, Instant::now());
         Ok(Self {
             store: Store::new(memory),
             builder: Builder::start()?,
+            places,
             files: Vec::new(),
             originals: FxHashMap::default(),
             cost: TableCost::default(),
@@ -102,7 +116,14 @@ impl<M: TableMemory> Unwinder<M> {
         if let Some(owner) = process::user(pid) {
             self.store.set_owner(pid, owner);
         }
-        self.store.set_mappings(pid, mappings);
+        let mappings: Vec<UnwindMapping> = mappings
+            .iter()
+            .map(|mapping| UnwindMapping {
+                file: self.place(files, pid, mapping.file, now),
+                ..*mapping
+            })
+            .collect();
+        self.store.set_mappings(pid, &mappings);
         for mapping in mappings {
             self.want(files, mapping.file);
         }
@@ -110,10 +131,38 @@ impl<M: TableMemory> Unwinder<M> {
             self.room_looked_for = now;
             let mut again = self.store.retry();
             again.extend(self.store.without_room());
-            for file in again {
-                self.want(files, file);
+            for place in again {
+                self.want(files, place);
             }
         }
+    }
+
+    /// The place of a file that a process has mapped, where it finds one. Else one that the kernel side knows to be none.
+    fn place(&mut self, files: &Files, pid: u32, index: u32, now: Instant) -> u32 {
+        if index == NO_FILE || index as usize > files.ids() {
+            return NO_FILE;
+        }
+        if let Some(place) = self.places.get(index) {
+            return place;
+        }
+        let opened = (index as usize).checked_sub(1).and_then(|at| files.at(at)?.opened.as_ref());
+        // Of a file that could not be opened, it is known who maps it.
+        let owner = match opened.and_then(|opened| opened.file().metadata().ok()) {
+            Some(metadata) => metadata.uid(),
+            None => self.store.owner(pid),
+        };
+        let Some(place) = self.places.take(index, owner, now) else {
+            if self.places.refuse(index) {
+                self.store.refuse();
+            }
+            return NO_PLACE;
+        };
+        self.store.set_file_owner(place, owner);
+        if self.files.len() <= place as usize {
+            self.files.resize(place as usize + 1, Asked::default());
+        }
+        self.files[place as usize].index = index;
+        place
     }
 
     /// Forgets a process.
@@ -124,10 +173,13 @@ impl<M: TableMemory> Unwinder<M> {
 
     /// Forgets a file that no process maps any more: its index becomes another's, after the grace that `Files` gives.
     pub fn forget(&mut self, file: FileId) {
-        let index = file_index(file);
-        self.store.advance(Instant::now());
-        self.store.forget(index);
-        let Some(file) = self.files.get_mut(index as usize) else {
+        let now = Instant::now();
+        let Some(place) = self.places.give_back(file_index(file), now) else {
+            return;
+        };
+        self.store.advance(now);
+        self.store.forget(place);
+        let Some(file) = self.files.get_mut(place as usize) else {
             return;
         };
         let generation = file.generation.wrapping_add(1);
@@ -142,7 +194,7 @@ impl<M: TableMemory> Unwinder<M> {
         if let Some((build_id, _)) = gone.key.as_deref().and_then(|key| key.rsplit_once('/'))
             && let Some(originals) = self.originals.get_mut(build_id)
         {
-            originals.retain(|&original| original != index);
+            originals.retain(|&original| original != place);
             if originals.is_empty() {
                 self.originals.remove(build_id);
             }
@@ -204,85 +256,74 @@ impl<M: TableMemory> Unwinder<M> {
         self.builder.waiting()
     }
 
-    fn want(&mut self, files: &Files, index: u32) {
-        let count = files.ids() + 1;
-        if index as usize >= count {
-            return; // Code of no file.
-        }
-        if self.files.len() < count {
-            self.files.resize(count, Asked::default());
-        }
-        let known = &mut self.files[index as usize];
-        if known.asked && !self.store.take_missing(index) {
+    fn want(&mut self, files: &Files, place: u32) {
+        let Some(known) = self.files.get_mut(place as usize) else {
+            return; // Code of no file, or of one without a place.
+        };
+        if known.asked && !self.store.take_missing(place) {
             return;
         }
         known.asked = true;
         let generation = known.generation;
-        if index == VDSO {
+        if place == VDSO {
             match vdso_image() {
                 Ok(bytes) => self.builder.ask(VDSO, generation, Image::Owned(bytes), Vec::new()),
                 Err(_) => self.store.install(VDSO, "", Err(NoTable::Damaged)),
             }
             return;
         }
-        let Some(file) = files.at(index as usize - 1) else {
+        let Some(file) = known.file(files) else {
             return;
         };
         if let Some(key) = &known.key
-            && self.store.adopt(index, key)
+            && self.store.adopt(place, key)
         {
             return;
         }
         let Some(opened) = &file.opened else {
             // The next process that maps it may show the way to it.
-            self.files[index as usize].asked = false;
-            self.store.install(index, "", Err(NoTable::Damaged));
+            known.asked = false;
+            self.store.install(place, "", Err(NoTable::Damaged));
             return;
         };
         match opened.map() {
-            // A table that the kernel side cannot be told of need not be made.
-            Ok(bytes) if self.store.has_place(index) => {
-                if let Ok(metadata) = opened.file().metadata() {
-                    self.store.set_file_owner(index, metadata.uid());
-                }
-                let alike = self.alike(files, index, bytes.len());
-                self.builder.ask(index, generation, Image::Mapped(bytes), alike);
+            Ok(bytes) => {
+                let alike = self.alike(files, place, bytes.len());
+                self.builder.ask(place, generation, Image::Mapped(bytes), alike);
             }
-            Ok(_) => self.store.refuse(),
-            Err(_) => self.store.install(index, "", Err(NoTable::Damaged)),
+            Err(_) => self.store.install(place, "", Err(NoTable::Damaged)),
         }
     }
 
     /// The files that a new one may be a copy of, as it says itself.
-    fn alike(&mut self, files: &Files, index: u32, bytes: usize) -> Vec<(Original, Mmap)> {
-        let known = &mut self.files[index as usize];
-        let headers = files.at(index as usize - 1).and_then(|file| file.headers.as_ref());
+    fn alike(&mut self, files: &Files, place: u32, bytes: usize) -> Vec<(Original, Mmap)> {
+        let known = &mut self.files[place as usize];
+        let headers = known.file(files).and_then(|file| file.headers.as_ref());
         let build_id = headers.map_or("", |headers| &*headers.build_id);
         if known.key.is_some() || build_id.is_empty() {
             return Vec::new();
         }
         // Until it is known to be the same as another.
-        known.key = Some(key_of(build_id, index, known.generation));
+        known.key = Some(key_of(build_id, place, known.generation));
         let originals = self.originals.entry(build_id.to_owned()).or_default();
         let image = |&original: &u32| {
-            let generation = self.files.get(original as usize)?.generation;
-            let opened = files.at(original as usize - 1)?.opened.as_ref()?;
-            let map = opened.map().ok()?;
-            (map.len() == bytes).then_some(((original, generation), map))
+            let known = self.files.get(original as usize)?;
+            let map = known.file(files)?.opened.as_ref()?.map().ok()?;
+            (map.len() == bytes).then_some(((original, known.generation), map))
         };
         let alike = originals.iter().filter_map(image).collect();
         if originals.is_empty() {
-            originals.push(index);
+            originals.push(place);
         }
         alike
     }
 
     /// A file is none of those that it was compared with.
-    fn is_original(&mut self, index: u32) {
+    fn is_original(&mut self, place: u32) {
         /// Who gives files the build id of another, and makes sure that they come first, takes nothing but memory.
         const MOST_ORIGINALS: usize = 4;
 
-        let Some(file) = self.files.get(index as usize) else {
+        let Some(file) = self.files.get(place as usize) else {
             return;
         };
         let known = file.key.as_deref();
@@ -291,17 +332,23 @@ impl<M: TableMemory> Unwinder<M> {
         };
         if let Some(originals) = self.originals.get_mut(build_id)
             && originals.len() < MOST_ORIGINALS
-            && !originals.contains(&index)
-            && known == Some(&*key_of(build_id, index, file.generation))
+            && !originals.contains(&place)
+            && known == Some(&*key_of(build_id, place, file.generation))
         {
-            originals.push(index);
+            originals.push(place);
         }
     }
 }
 
+impl Asked {
+    fn file<'a>(&self, files: &'a Files) -> Option<&'a File> {
+        files.at((self.index as usize).checked_sub(1)?)
+    }
+}
+
 /// What a file and its copies have in common.
-fn key_of(build_id: &str, index: u32, generation: u32) -> String {
-    format!("{build_id}/{index}.{generation}")
+fn key_of(build_id: &str, place: u32, generation: u32) -> String {
+    format!("{build_id}/{place}.{generation}")
 }
 
 #[cfg(test)]
@@ -349,6 +396,7 @@ mod tests {
         }
         // One for the liar, and one for those that are the same.
         assert_eq!(unwinder.tally().tables, 2);
-        assert!(indices.iter().all(|&file| unwinder.store.has_table(file)));
+        let has_table = |&file: &u32| unwinder.places.get(file).is_some_and(|place| unwinder.store.has_table(place));
+        assert!(indices.iter().all(has_table));
     }
 }

@@ -300,6 +300,11 @@ impl<M: TableMemory> Store<M> {
         self.owners.insert(pid, owner);
     }
 
+    /// Which user a process is of, as it was said.
+    pub fn owner(&self, pid: u32) -> u32 {
+        self.owners.get(&pid).copied().unwrap_or(ROOT)
+    }
+
     /// Says which user a file is of, before its table comes.
     pub fn set_file_owner(&mut self, file: u32, owner: u32) {
         self.file_owners.insert(file, owner);
@@ -335,7 +340,7 @@ impl<M: TableMemory> Store<M> {
         if mappings.len() > (self.memory.sizes().mappings / MAPPINGS_SHARE) as usize {
             return Err(false);
         }
-        let owner = self.owners.get(&pid).copied().unwrap_or(ROOT);
+        let owner = self.owner(pid);
         let known = self.lists.get(mappings).map(|list| list.at);
         let at = match known {
             Some(at) => at,
