@@ -285,7 +285,7 @@ const _: () = assert!(STRING_FILENAME < STRINGS && STRING_NAME < STRINGS && STRI
 #[inline(always)]
 fn string(scratch: &mut Scratch, code: &mut CodeScratch, index: usize, address: u64) {
     clear(code, index);
-    if !code.object.read_head(&UserMemory, address) {
+    if !code.object.read_head(&UserMemory, &scratch.process, address) {
         return;
     }
     let length = code.object.head_field::<u64>(scratch.process.unicode_length);
@@ -326,7 +326,7 @@ fn line_table(scratch: &mut Scratch, code: &mut CodeScratch) {
     code.record.line_table_size = 0;
     code.record.line_table_bytes = 0;
     let table: u64 = code.object.field(scratch.process.code_line_table);
-    if !code.object.read_head(&UserMemory, table) {
+    if !code.object.read_head(&UserMemory, &scratch.process, table) {
         return;
     }
     let size = code.object.head_field::<u64>(scratch.process.bytes_size);

@@ -20,7 +20,7 @@ END
 APT_CONFIG=$work/apt.conf apt-get -qq update
 APT_CONFIG=$work/apt.conf apt-get -qq source --download-only "python$series"
 mkdir source build
-tar -xf python"$series"_*.orig.tar.xz --strip-components=1 -C source
+tar -xf python"$series"_*.orig.tar.?z --strip-components=1 -C source
 
 # What extensions and libraries ask for is called as on Alpine. gcc says that it compiles for glibc, and headers of
 # glibc's libraries that pkg-config finds break extensions.

@@ -51,10 +51,24 @@ pub struct CodeObject {
 
 /// Bytes of a `str` or `bytes` head that hold its length, hash and state (up to 3.15, with a GIL: 16 + 8, 24 + 8 and
 /// 32 + 4).
-pub const HEAD_BYTES: u32 = 40;
+const HEAD_BYTES: u32 = 40;
+/// The same of a free-threaded build, whose objects have a head twice as long (3.13: 32 + 8, 40 + 8 and 48 + 4).
+const WIDE_HEAD_BYTES: u32 = 56;
 /// Bounds an offset into a head, for the verifier.
 const HEAD_MASK: usize = 63;
-const _: () = assert!(HEAD_BYTES as usize <= HEAD_MASK + 1);
+const _: () = assert!(WIDE_HEAD_BYTES as usize <= HEAD_MASK + 1);
+
+/// No more than is needed: a short string can be the last in its memory.
+#[inline(always)]
+fn head_bytes(process: &PythonProcess) -> u32 {
+    /// `sizeof(PyObject)`, with a GIL.
+    const OBJECT_BYTES: u16 = 16;
+    if process.unicode_length > OBJECT_BYTES {
+        WIDE_HEAD_BYTES
+    } else {
+        HEAD_BYTES
+    }
+}
 
 /// Bytes of a text or table that are looked at together, with the head for the first.
 const PIECE_BYTES: usize = 256;
@@ -139,9 +153,9 @@ impl CodeObject {
 
     /// Reads the head of a string or bytes object.
     #[inline(always)]
-    pub fn read_head<M: ReadMemory>(&mut self, memory: &M, address: u64) -> bool {
-        // SAFETY: `head` is longer than HEAD_BYTES.
-        address != 0 && unsafe { memory.read(address, self.head.as_mut_ptr().cast(), HEAD_BYTES) }
+    pub fn read_head<M: ReadMemory>(&mut self, memory: &M, process: &PythonProcess, address: u64) -> bool {
+        // SAFETY: `head` is longer than WIDE_HEAD_BYTES.
+        address != 0 && unsafe { memory.read(address, self.head.as_mut_ptr().cast(), head_bytes(process)) }
     }
 
     /// Reads the object; `false` if there is none.
@@ -232,7 +246,7 @@ impl CodeObject {
         let long = part == LINE_TABLE && process.flags & LAYOUT_HEAP_FRAMES == 0;
         let most = if long { PIECE_BYTES } else { SHORT_BYTES } as u64;
         let held = self.read_piece(memory, address, most);
-        if !held && !self.read_piece(memory, address, HEAD_BYTES.into()) {
+        if !held && !self.read_piece(memory, address, head_bytes(process).into()) {
             return 0;
         }
         let length_at = if part == LINE_TABLE {
@@ -533,6 +547,27 @@ mod tests {
         taken.sort_unstable();
         taken.dedup();
         assert_eq!(taken.len(), all);
+    }
+
+    #[test]
+    fn a_head_has_the_state_of_its_string_with_a_gil_and_without() {
+        const STATE: u32 = 1 << 2 | 1 << 5 | 1 << 6;
+        for (length, state, bytes) in [(16, 32, 40), (32, 48, 56)] {
+            let process = PythonProcess {
+                unicode_length: length,
+                unicode_state: state,
+                ..layout(true)
+            };
+            let mut memory = Memory::default();
+            // Nothing behind it can be read.
+            memory.map(NAME_AT, bytes);
+            memory.put_u64(NAME_AT + u64::from(length), 4);
+            memory.put(NAME_AT + u64::from(state), &STATE.to_le_bytes());
+            let mut object = CodeObject::default();
+            assert!(object.read_head(&memory, &process, NAME_AT));
+            assert_eq!(object.head_field::<u64>(length), 4);
+            assert_eq!(object.head_field::<u32>(state), STATE);
+        }
     }
 
     #[test]
