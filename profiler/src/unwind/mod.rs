@@ -145,7 +145,9 @@ impl<M: TableMemory> Unwinder<M> {
         if let Some(place) = self.places.get(index) {
             return place;
         }
-        let opened = (index as usize).checked_sub(1).and_then(|at| files.at(at)?.opened.as_ref());
+        let opened = (index as usize)
+            .checked_sub(1)
+            .and_then(|at| files.at(at)?.opened.as_ref());
         // Of a file that could not be opened, it is known who maps it.
         let owner = match opened.and_then(|opened| opened.file().metadata().ok()) {
             Some(metadata) => metadata.uid(),
@@ -396,7 +398,12 @@ mod tests {
         }
         // One for the liar, and one for those that are the same.
         assert_eq!(unwinder.tally().tables, 2);
-        let has_table = |&file: &u32| unwinder.places.get(file).is_some_and(|place| unwinder.store.has_table(place));
+        let has_table = |&file: &u32| {
+            unwinder
+                .places
+                .get(file)
+                .is_some_and(|place| unwinder.store.has_table(place))
+        };
         assert!(indices.iter().all(has_table));
     }
 }

@@ -474,9 +474,14 @@ mod tests {
             (event(number, 0, 0, 1, 1).key, total)
         });
         let told = account.told(&totals);
-        let [(_, line)] = &told.lines[..] else { panic!("one line") };
+        let [(_, line)] = &told.lines[..] else {
+            panic!("one line")
+        };
         assert_eq!((line.sums.calls, line.sums.bytes), (2_000.0, 2_000.0));
-        assert_eq!((told.rest.len(), told.rest[0].1.calls, told.rest[0].1.bytes), (1, 2, 1_300));
+        assert_eq!(
+            (told.rest.len(), told.rest[0].1.calls, told.rest[0].1.bytes),
+            (1, 2, 1_300)
+        );
     }
 
     #[test]
@@ -495,7 +500,9 @@ mod tests {
             longest_ns: 100,
         };
         let told = account.told(&[(event(3, 0, 0, 1, 1).key, total)]);
-        let [(_, line)] = &told.lines[..] else { panic!("one line") };
+        let [(_, line)] = &told.lines[..] else {
+            panic!("one line")
+        };
         let parts = FxHashMap::from_iter([(line.of, line.drawn)]);
         let error = 1.96 * told.variance(&parts).sqrt();
         assert!(line.sums.calls - 900.0 <= error, "{} ± {error}", line.sums.calls);

@@ -16,7 +16,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         .start(&bench.interpreters.main, DEEP, &["30"], Some(bench.cpu))?;
     let pid = target.pid().to_string();
     let (mut first_ms, mut start_up_ms, mut version_ms) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in bench.pairs() {
+    for _ in bench.pairs.each() {
         let summary = bench.profiler.record("folded", &["-p", &pid], LENGTH)?.summary;
         first_ms.push(summary.number("/cost/first_sample_after_s")? * 1e3);
         start_up_ms.push(summary.number("/cost/start_up_cpu_s")? * 1e3);

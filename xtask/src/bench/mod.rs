@@ -16,6 +16,7 @@ mod profiler;
 mod py_spy;
 mod report;
 mod scratch;
+mod site;
 mod slow_down;
 mod spread;
 mod start_up;

@@ -56,7 +56,7 @@ struct Measured {
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let (length, stacks) = calibrate(bench)?;
     let mut measured: [Measured; CASES.len()] = Default::default();
-    for _ in bench.pairs() {
+    for _ in bench.pairs.each() {
         for (case, measured) in CASES.iter().zip(&mut measured) {
             let recorded = record(bench, case, length)?;
             let summary = recorded.summary;

@@ -84,7 +84,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let pythons: Vec<Option<Interpreter>> = CASES.iter().map(|case| bench.interpreters.minor(case.minor)).collect();
     let mut measured: [Measured; CASES.len()] = Default::default();
     let mut py_spy_us = Vec::new();
-    for _ in bench.pairs() {
+    for _ in bench.pairs.each() {
         for ((case, python), measured) in CASES.iter().zip(&pythons).zip(&mut measured) {
             if let Some(python) = python {
                 run(bench, case, python, measured, table)?;

@@ -14,11 +14,12 @@ use clap::Args;
 
 use super::{
     child::Child,
-    machine::{self, Machine},
+    machine::Machine,
     scratch::Scratch,
+    site,
     table::{Table, Unit},
 };
-use crate::{build, setup, workspace};
+use crate::workspace;
 
 /// Build the profiler and measure how fast it reads a recording of 1,000,000 samples and 100,000 stacks
 ///
@@ -75,25 +76,9 @@ const PAGE_MIB: f64 = 2.0;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn run(options: &Options) -> Result<()> {
-    let binary = match &options.profiler {
-        Some(binary) => fs::canonicalize(binary).with_context(|| format!("there is no {}", binary.display()))?,
-        None => {
-            setup::ensure()?;
-            build::profiler(true)?
-        }
-    };
-    let machine = Machine::of_this()?;
-    let disturbance = machine::disturbance()?;
-    if let Some(disturbance) = &disturbance
-        && !options.anyway
-    {
-        bail!("{disturbance}: wait until it is done, or measure with --anyway");
-    }
+    let binary = site::binary(options.profiler.as_deref())?;
     let mut table = Table::default();
-    table.note(machine.description.clone());
-    if let Some(disturbance) = disturbance {
-        table.note(format!("measured --anyway: {disturbance}"));
-    }
+    site::note_machine(&mut table, &Machine::of_this()?, options.anyway)?;
     let scratch = Scratch::new()?;
     let there = scratch.path();
     let recording = large::recording();

@@ -40,7 +40,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let rounds = calibrate(bench)?;
     let mut took: [Vec<Took>; WATCHERS.len()] = Default::default();
     let mut bpf_us: [Vec<f64>; WATCHERS.len()] = Default::default();
-    for pair in bench.pairs() {
+    for pair in bench.pairs.each() {
         // One process for the whole round, or its luck with addresses and caches (about 2 %) would be measured too.
         let mut workload = start(bench)?;
         work(&mut workload, rounds / 4 + 1)?;

@@ -30,7 +30,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         .start(&bench.interpreters.main, DEEP, &["30"], Some(bench.cpu))?;
     let pid = target.pid().to_string();
     let (mut few, mut many) = (Measured::default(), Measured::default());
-    for _ in bench.pairs() {
+    for _ in bench.pairs.each() {
         for (processes, measured) in [(FEW, &mut few), (MANY, &mut many)] {
             let sleepers =
                 bench

@@ -21,7 +21,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
             "--max-overhead {BUDGET}{name}, a program that only calls: times as long as with nobody"
         ));
         let (mut cpu, mut wall, mut observed) = (Vec::new(), Vec::new(), Vec::new());
-        for pair in bench.pairs() {
+        for pair in bench.pairs.each() {
             let mut workload = start(bench, python, YARDSTICK, &[])?;
             work(&mut workload, "", rounds / 4 + 1)?;
             let mut without = None;

@@ -33,7 +33,7 @@ fn beside(bench: &Bench, others: u32, table: &mut Table) -> Result<()> {
 
     let mut took: [Vec<_>; MEANS.len() + 2] = Default::default();
     let mut rate = Vec::new();
-    for pair in bench.pairs() {
+    for pair in bench.pairs.each() {
         let mut workload = start(bench, python, OFTEN, &arguments)?;
         work(&mut workload, "", rounds / 4 + 1)?;
         for step in 0..took.len() {

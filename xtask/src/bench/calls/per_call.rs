@@ -32,7 +32,7 @@ fn of(bench: &Bench, interpreter: &Interpreter, table: &mut Table) -> Result<()>
     let rounds = calibrate(&mut start(bench, interpreter, YARDSTICK, &[])?)?;
     let (mut nobody, mut profiled, mut counted, mut timed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut trap_ns = Vec::new();
-    for pair in bench.pairs() {
+    for pair in bench.pairs.each() {
         // One process for the whole round, or its luck with addresses and caches (about 2 %) would be measured too.
         let mut workload = start(bench, interpreter, YARDSTICK, &[])?;
         work(&mut workload, "", rounds / 4 + 1)?;

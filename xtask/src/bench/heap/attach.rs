@@ -18,7 +18,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     ] {
         table.group(format!("attaching and detaching, {what}"));
         let (mut attached_ms, mut first_ms, mut stopping_ms) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in bench.pairs() {
+        for _ in bench.pairs.each() {
             let script = bench.programs.path(script);
             let mut target = bench
                 .workloads

@@ -20,7 +20,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let (mut per_hit, mut per_pair, mut slow_down) = (Vec::new(), Vec::new(), Vec::new());
     let mut fails = None;
     let script = bench.programs.path(ALLOCATE);
-    for _ in bench.pairs() {
+    for _ in bench.pairs.each() {
         let said = command::output(&mut Command::new(&trap))?;
         let said: Value = serde_json::from_str(&said).context("the trap's program did not print JSON")?;
         for (to, name) in [

@@ -83,7 +83,7 @@ fn measure_program(bench: &Bench, program: &Program, table: &mut Table) -> Resul
     let mut took: [Vec<Took>; WATCHERS.len()] = Default::default();
     let mut peers: Vec<Vec<Took>> = vec![Vec::new(); program.peers.len()];
     let (mut growth_fails, mut peer_fails) = (None, vec![None; program.peers.len()]);
-    for pair in bench.pairs() {
+    for pair in bench.pairs.each() {
         // One process for the whole round, or its luck with addresses and caches (about 2 %) would be measured too.
         let mut workload = start(bench, program, &program.interpreter)?;
         work(&mut workload, rounds / 4 + 1)?;

@@ -150,7 +150,7 @@ fn measure(bench: &Bench, subject: &Subject) -> Result<Measured> {
     let rounds = calibrate(bench, subject)?;
     let mut took: Vec<Result<Vec<Took>, String>> = WATCHERS.map(|_| Ok(Vec::new())).into();
     let sleeper = bench.workloads.start(&bench.interpreters.main, MIX, &[], None)?;
-    for pair in bench.pairs() {
+    for pair in bench.pairs.each() {
         // One process for the whole round, or its luck with addresses and caches would be measured too.
         let mut workload = start(bench, subject)?;
         work(&mut workload, rounds / 4 + 2)?;

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let workload = bench.workloads.start(&bench.interpreters.main, STUCK, &[], None)?;
     let mut answers = Vec::new();
-    for _ in bench.pairs() {
+    for _ in bench.pairs.each() {
         let mut command = Command::new(&bench.watchers.profiler);
         command.args(["waits", "--pid", &workload.pid().to_string(), "--duration", RECORDING]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

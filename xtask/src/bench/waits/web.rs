@@ -94,7 +94,7 @@ pub fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     load(port, PORTION_S, server.pid()).context("there are no figures of wrk")?;
     let mut answered: [Vec<Answered>; WATCHERS.len()] = Default::default();
     let mut failed: [Option<String>; WATCHERS.len()] = Default::default();
-    for pair in bench.pairs() {
+    for pair in bench.pairs.each() {
         for step in 0..WATCHERS.len() {
             let which = (pair + step) % WATCHERS.len();
             if failed[which].is_some() {
