@@ -5,8 +5,9 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, threa
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    calls::{self, Calls, Taken, WITHOUT_END},
+    calls::{self, Calls, WITHOUT_END},
     python::{self, Python},
+    recorder::Taken,
     serial::serial,
     workload::Workload,
 };

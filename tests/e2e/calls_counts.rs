@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    calls::{self, Calls, Counts, Place, Report, Taken, WITHOUT_END},
+    calls::{self, Calls, Counts, Place, Report, WITHOUT_END},
     python::{self, Python},
+    recorder::Taken,
     serial::serial,
     workload::Workload,
 };
@@ -67,7 +68,7 @@ fn calls_of_every_kind_are_counted_as_cprofile_counts_them() -> Result<()> {
         let report = taken.report()?;
         ensure_equal(&report.counts(&FILES)?, &truth, &taken)?;
         ensure!(report.whole["calls_exact"] == true, "{}", taken.outcome.stderr);
-        let lost = taken.lost()?;
+        let lost = taken.summary.lost()?;
         ensure!(lost.is_empty(), "lost: {lost:?}");
         println!("{python}: {} calls of {} functions", truth.total(), truth.0.len());
         Ok(())

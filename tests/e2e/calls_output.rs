@@ -124,12 +124,12 @@ fn an_n_plus_1_query_is_in_the_first_rows_with_its_exact_count() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
         let mut workload = calls::run(python, "orm.py", &[&PAGES.to_string()])?;
-        let attached = Calls::new(&["-p", &workload.pid.to_string(), "-d", "3"])?.start()?;
+        let attached = Calls::command(&["-p", &workload.pid.to_string(), "-d", "3"])?.start()?;
         workload.tell("go")?;
         let said = workload.value()?;
         ensure!(said["statements"] == STATEMENTS, "{said}");
         let taken = attached.finish()?.success()?;
-        let rows = taken.rows()?;
+        let rows = calls::rows(&taken)?;
         let name = if python.version >= (3, 11) {
             "(Session.execute)"
         } else {
@@ -183,13 +183,13 @@ fn sort_and_top_choose_the_rows() -> Result<()> {
     let python = python::any()?;
     for sort in ["ncalls", "tottime", "cumtime", "percall"] {
         let mut workload = calls::run(&python, "busy.py", &[])?;
-        let attached = Calls::new(&["-p", &workload.pid.to_string(), "--sort", sort, "--top", "3"])?
+        let attached = Calls::command(&["-p", &workload.pid.to_string(), "--sort", sort, "--top", "3"])?
             .args(WITHOUT_END)
             .start()?;
         workload.tell("2000")?;
         workload.value()?;
         let taken = attached.stop()?;
-        let rows = taken.rows()?;
+        let rows = calls::rows(&taken)?;
         // And what the others come to.
         ensure!(
             rows.len() == 4,

@@ -4,8 +4,9 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    calls::{self, Calls, Function, Report, Taken, WITHOUT_END},
+    calls::{self, Calls, Function, Report, WITHOUT_END},
     python::{self, Python},
+    recorder::Taken,
     serial::serial,
     workload::Workload,
 };
@@ -279,7 +280,7 @@ fn a_tail_is_seen_in_the_percentiles_and_in_the_table() -> Result<()> {
     );
 
     let mut workload = calls::run(&python, "timed.py", &["20"])?;
-    let attached = Calls::new(&[
+    let attached = Calls::command(&[
         "-p",
         &workload.pid.to_string(),
         "--function",
@@ -294,7 +295,7 @@ fn a_tail_is_seen_in_the_percentiles_and_in_the_table() -> Result<()> {
     let taken = attached.stop()?;
     let text = String::from_utf8_lossy(&taken.outcome.stdout).into_owned();
     ensure!(
-        taken.rows()?.iter().any(|row| row.contains("(uneven)")),
+        calls::rows(&taken)?.iter().any(|row| row.contains("(uneven)")),
         "no row of uneven:\n{text}"
     );
     for word in ["p50", "p95", "p99"] {

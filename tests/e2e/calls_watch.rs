@@ -5,9 +5,10 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     bpf::Objects,
-    calls::{self, Attached, Calls, Taken, WITHOUT_END, changed_code},
+    calls::{self, Calls, WITHOUT_END, changed_code},
     process::until,
     python::{self, Python},
+    recorder::{Attached, Taken},
     serial::serial,
     workload::Workload,
 };
@@ -124,7 +125,7 @@ fn ensure_exact(watched: &Watched, name: &str) -> Result<()> {
     );
     let (hits, least) = (hits(taken)?, known(&said[1], name)?);
     ensure!(hits >= least, "{name}: {hits} hits\n{}", taken.outcome.stderr);
-    let lost = taken.lost()?;
+    let lost = taken.summary.lost()?;
     ensure!(lost.is_empty(), "lost: {lost:?}");
     Ok(())
 }
@@ -203,7 +204,10 @@ fn calls_that_end_by_an_exception_are_counted_and_said_to_have_no_time() -> Resu
     each(|python| {
         let mut workload = calls::run(python, SCRIPT, &[])?;
         let arguments = ["-p", &workload.pid.to_string(), "--function", "raises"];
-        let attached = Calls::new(&arguments)?.args(WITHOUT_END).args(BREAKPOINTS).start()?;
+        let attached = Calls::command(&arguments)?
+            .args(WITHOUT_END)
+            .args(BREAKPOINTS)
+            .start()?;
         work(&mut workload, "exceptions", ROUNDS[0])?;
         until_watched(&workload)?;
         work(&mut workload, "exceptions", ROUNDS[1])?;

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    memory::{self, Memory, Taken, ask, ensure_within, line_of, number},
+    memory::{self, Memory, ask, ensure_within, line_of, number},
     native::compile,
     python::{self, Python},
+    recorder::Taken,
     serial::serial,
     workload::Workload,
 };
@@ -88,7 +89,8 @@ fn exact_counts_and_bytes_are_those_of_an_independent_counter() -> Result<()> {
             live.count,
             heap.top()
         );
-        ensure!(taken.summary.lost().is_empty(), "lost: {:?}", taken.summary.lost());
+        let lost = taken.summary.lost_memory()?;
+        ensure!(lost.is_empty(), "lost: {lost:?}");
         println!(
             "{python}: {:.2} M allocations counted",
             taken.summary.exact("allocations")? / MEGA
@@ -147,7 +149,7 @@ fn a_table_that_is_full_says_so() -> Result<()> {
     let (_directory, counter) = counter()?;
     let (_workload, truth, taken) = counted(&python::any()?, &counter, &["--max-live", "5000"])?;
     ensure!(
-        !taken.summary.lost().is_empty(),
+        !taken.summary.lost_memory()?.is_empty(),
         "20,000 blocks in 5,000 places, and nothing lost: {}",
         taken.outcome.stderr
     );

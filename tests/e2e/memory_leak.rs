@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    memory::{self, Memory, Resident, Taken, ask, ensure_within, line_of, number},
+    memory::{self, Memory, Resident, ask, ensure_within, line_of, number},
     python::{self, Python},
+    recorder::{Recorder, Taken},
     serial::serial,
     venv,
     workload::Workload,
@@ -28,7 +29,7 @@ struct Leaked {
     growth: i64,
 }
 
-fn leak(python: &Python, how: &[&str], recording: fn(&[&str]) -> Result<Memory>) -> Result<Leaked> {
+fn leak(python: &Python, how: &[&str], recording: fn(&[&str]) -> Result<Recorder>) -> Result<Leaked> {
     let mut workload = memory::run_with(python, "leak.py", how, |command| {
         if let Some(interpreter) = with_numpy(python) {
             let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
@@ -109,7 +110,8 @@ fn a_leak_is_explained_and_each_line_of_it_has_its_bytes_within_five_per_cent() 
             shown()
         );
         ensure_within("live of all rows", heap.total().live.bytes, growth, 0.05).with_context(shown)?;
-        ensure!(summary.lost().is_empty(), "lost: {:?}", summary.lost());
+        let lost = summary.lost_memory()?;
+        ensure!(lost.is_empty(), "lost: {lost:?}");
         Ok(())
     })
 }
@@ -121,7 +123,8 @@ fn a_leak_is_explained_and_each_line_of_it_has_its_bytes_within_five_per_cent() 
 fn in_a_storm_of_pages_and_pools_each_line_is_within_its_error() -> Result<()> {
     let _serial = serial();
     python::each(|python| {
-        let table = |arguments: &[&str]| Ok(Memory::new(arguments)?.args(["-f", "json", "-o", "-", "--top", "1000"]));
+        let table =
+            |arguments: &[&str]| Ok(Memory::command(arguments)?.args(["-f", "json", "-o", "-", "--top", "1000"]));
         let leaked = leak(python, &IN_A_STORM, table)?;
         let outcome = &leaked.taken.outcome;
         let table: Value = serde_json::from_slice(&outcome.stdout).context("the table is not JSON")?;

@@ -211,10 +211,10 @@ fn a_program_without_python_has_native_stacks_and_is_ranked_among_all() -> Resul
     }
 
     let mut workload = start()?;
-    let attached = Memory::new(&["-a", "--by", "process", "--top", "5"])?.start()?;
+    let attached = Memory::command(&["-a", "--by", "process", "--top", "5"])?.start()?;
     ask(&mut workload, "grow")?;
     let taken = attached.stop()?;
-    let rows = taken.rows()?;
+    let rows = memory::rows(&taken)?;
     // Others may work on this machine, too.
     ensure!(
         rows.iter().take(3).any(|row| row.contains("grower")),

@@ -5,8 +5,9 @@ use std::{fs, path::Path, process::Command, thread, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
     folded::{Folded, is_python},
-    memory::{self, Heap, KINDS, Memory, Taken, ask, ensure_within, line_of, number, sources},
+    memory::{self, Heap, KINDS, Memory, ask, ensure_within, line_of, number, sources},
     python,
+    recorder::Taken,
     serial::serial,
     workload::{self, Workload},
 };
@@ -33,7 +34,7 @@ fn steps(workload: &mut Workload, steps: &[&str]) -> Result<Vec<i64>> {
 /// A recording with one report, in folded text.
 fn folded(arguments: &[&str], things: &[&str]) -> Result<(Folded, Vec<i64>)> {
     let mut workload = start()?;
-    let attached = Memory::new(&["-p", &workload.pid.to_string(), "-f", "folded", "-o", "-"])?
+    let attached = Memory::command(&["-p", &workload.pid.to_string(), "-f", "folded", "-o", "-"])?
         .args(arguments)
         .start()?;
     let known = steps(&mut workload, things)?;
@@ -73,7 +74,7 @@ fn pass(seconds: f64) {
 fn leaks_are_as_old_as_asked_for() -> Result<()> {
     let _serial = serial();
     let mut workload = start()?;
-    let attached = Memory::new(&["-p", &workload.pid.to_string(), "--leaks", "--older-than", "2s"])?
+    let attached = Memory::command(&["-p", &workload.pid.to_string(), "--leaks", "--older-than", "2s"])?
         .args(["-f", "folded", "-o", "-"])
         .start()?;
     let old = steps(&mut workload, &["old"])?[0];
@@ -111,7 +112,7 @@ fn curve(ending: &str) -> Result<(String, Taken, Vec<i64>)> {
     let mut workload = start()?;
     let directory = tempfile::tempdir()?;
     let file = directory.path().join(format!("curve.{ending}"));
-    let attached = Memory::new(&["-p", &workload.pid.to_string(), "--every", "500ms", "--curve"])?
+    let attached = Memory::command(&["-p", &workload.pid.to_string(), "--every", "500ms", "--curve"])?
         .arg(&file)
         .start()?;
     let mut known = Vec::new();
@@ -172,7 +173,7 @@ fn with_a_base_only_what_grew_since_is_shown() -> Result<()> {
     let attached = Memory::record(&["-p", &target])?.start()?;
     steps(&mut workload, &["old", "young"])?;
     let base = attached.stop()?;
-    let attached = Memory::new(&["-p", &target, "-f", "json", "-o", "-", "--base"])?
+    let attached = Memory::command(&["-p", &target, "-f", "json", "-o", "-", "--base"])?
         .arg(base.file("heap.pb.gz"))
         .start()?;
     // The same again, and as much more at one line.
@@ -199,7 +200,7 @@ fn every_format_has_the_same_bytes() -> Result<()> {
     for ending in ["svg", "folded", "speedscope.json", "pb.gz"] {
         let mut workload = start()?;
         let file = directory.path().join(format!("heap.{ending}"));
-        let attached = Memory::new(&["-p", &workload.pid.to_string(), "-o"])?
+        let attached = Memory::command(&["-p", &workload.pid.to_string(), "-o"])?
             .arg(&file)
             .start()?;
         let known = steps(&mut workload, &["old"])?[0];
@@ -329,10 +330,10 @@ fn the_table_names_lines_functions_files_and_processes() -> Result<()> {
     ] {
         let mut workload = start()?;
         let name = name.replace("PID", &workload.pid.to_string());
-        let attached = Memory::new(&["-p", &workload.pid.to_string(), "--by", by, "--top", "3"])?.start()?;
+        let attached = Memory::command(&["-p", &workload.pid.to_string(), "--by", by, "--top", "3"])?.start()?;
         steps(&mut workload, &["old"])?;
         let taken = attached.stop()?;
-        let rows = taken.rows()?;
+        let rows = memory::rows(&taken)?;
         ensure!(
             rows.first()
                 .is_some_and(|row| row.contains(&name) && row.contains("8.0 MiB")),

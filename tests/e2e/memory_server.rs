@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
-    memory::{Memory, line_of, sources},
+    memory::{self, Memory, line_of, sources},
     python,
     serial::serial,
     venv,
@@ -33,8 +33,8 @@ fn the_leaking_line_of_a_server_under_load_is_in_the_first_rows() -> Result<()> 
     let _load = Workload::command(load, None)?;
 
     let pid = server.pid.to_string();
-    let taken = Memory::new(&["-p", &pid, "-d", "5", "--top", "10"])?.succeed()?;
-    let rows = taken.rows()?;
+    let taken = Memory::command(&["-p", &pid, "-d", "5", "--top", "10"])?.succeed()?;
+    let rows = memory::rows(&taken)?;
     let line = format!("server.py:{}", line_of("server.py", "# the leak")?);
     ensure!(
         rows.iter().take(3).any(|row| row.contains(&line)),

@@ -23,7 +23,7 @@ fn each_told_apart(chosen: impl Fn(u32, u64) -> Vec<String>) -> Result<()> {
     let chosen = chosen(workload.pid, worker);
     let mut arguments: Vec<&str> = chosen.iter().map(String::as_str).collect();
     arguments.extend(["--top", "20", "--format", "json"]);
-    let attached = Memory::new(&arguments)?.start()?;
+    let attached = Memory::command(&arguments)?.start()?;
     let bytes = number(&ask(&mut workload, "go")?, "/bytes")?;
     let taken = attached.stop()?;
     let report: Value = serde_json::from_slice(&taken.outcome.stdout)?;

@@ -39,7 +39,7 @@ fn of_a_process_that_is_ended_for_want_of_memory_limit_and_line_are_told() -> Re
     let Some((mut workload, child, cgroup)) = victim()? else {
         return Ok(());
     };
-    let attached = Memory::new(&["-s", "-p", &workload.pid.to_string(), "-f", "json"])?.start()?;
+    let attached = Memory::command(&["-s", "-p", &workload.pid.to_string(), "-f", "json"])?.start()?;
     until_it_is_ended(&mut workload)?;
     let taken = attached.stop()?.success()?;
     let report: serde_json::Value = serde_json::from_slice(&taken.outcome.stdout)?;

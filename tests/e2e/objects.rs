@@ -216,7 +216,7 @@ fn memory_says_first_what_became_more_and_who_holds_it() -> Result<()> {
     for python in python::all()? {
         let mut workload = Workload::python(&python, "objects.py", &[])?;
         let pid = workload.pid.to_string();
-        let attached = Memory::new(&["-p", &pid])?.start()?;
+        let attached = Memory::command(&["-p", &pid])?.start()?;
         workload.tell("grow")?;
         workload.expect("GREW")?;
         let text = fs::read_to_string(attached.stop()?.success()?.file("stdout"))?;

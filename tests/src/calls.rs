@@ -2,13 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
     fmt,
     fs::{self, File},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,200 +13,50 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    process::{self, die_with_parent},
-    profiler::{Outcome, binary},
     python::Python,
+    recorder::{Recorder, Taken},
     workload::{self, Workload},
 };
 
-const PATIENCE: Duration = Duration::from_secs(120);
 /// What it says when it is attached, in a line of standard error.
 const ATTACHED: [&str; 4] = ["counting ", "watching ", "timing ", "sampling "];
 /// So much slower that no budget ends a recording which is to be complete.
 pub const WITHOUT_END: [&str; 2] = ["--max-overhead", "1000"];
 
-/// `profiler calls …`, about to be run. Its summary goes to a file.
+/// `profiler calls …`, about to be run.
 #[derive(Debug)]
-pub struct Calls {
-    command: Command,
-    directory: TempDir,
-}
+pub struct Calls;
 
 impl Calls {
     /// With the functions as JSON, whatever else the arguments say.
-    pub fn record(arguments: &[&str]) -> Result<Self> {
+    pub fn record(arguments: &[&str]) -> Result<Recorder> {
         Self::to("calls.json", arguments)
     }
 
     /// To a file of this name.
-    pub fn to(name: &str, arguments: &[&str]) -> Result<Self> {
-        let calls = Self::new(arguments)?;
-        let file = calls.directory.path().join(name);
-        Ok(calls.arg("-o").arg(file))
+    pub fn to(name: &str, arguments: &[&str]) -> Result<Recorder> {
+        Ok(Self::command(arguments)?.to(name))
     }
 
     /// With whatever the arguments ask for: without `-o` a table.
-    pub fn new(arguments: &[&str]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("profiler-e2e-").tempdir()?;
-        let mut command = Command::new(binary());
-        // Who runs the tests may have come by sudo.
-        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
-            command.env_remove(name);
-        }
-        command
-            .arg("calls")
-            .arg("--summary-json")
-            .arg(directory.path().join("summary.json"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(File::create(directory.path().join("stdout"))?)
-            .stderr(File::create(directory.path().join("stderr"))?);
-        Ok(Self { command, directory })
+    pub fn command(arguments: &[&str]) -> Result<Recorder> {
+        Recorder::new("calls", &ATTACHED, arguments)
     }
-
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.command.arg(argument);
-        self
-    }
-
-    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
-        self.command.args(arguments);
-        self
-    }
-
-    /// Starts it and waits until it is attached.
-    pub fn start(self) -> Result<Attached> {
-        let mut attached = self.spawn()?;
-        let started = Instant::now();
-        loop {
-            let said = attached.said();
-            if ATTACHED.iter().any(|word| said.to_lowercase().contains(word)) {
-                return Ok(attached);
-            }
-            if let Some(status) = attached.child.try_wait()? {
-                bail!("it ended before it was attached ({status}): {said}");
-            }
-            ensure!(started.elapsed() < PATIENCE, "it does not attach: {said}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Starts it and does not wait for anything.
-    pub fn spawn(mut self) -> Result<Attached> {
-        let child = die_with_parent(&mut self.command)
-            .spawn()
-            .with_context(|| format!("cannot run {:?}", self.command))?;
-        Ok(Attached {
-            child,
-            directory: Some(self.directory),
-        })
-    }
-
-    /// Runs it to its end, whatever that is.
-    pub fn run(self) -> Result<Taken> {
-        self.spawn()?.finish()
-    }
-}
-
-/// A profiler at work. Dropping it ends it.
-#[derive(Debug)]
-pub struct Attached {
-    child: Child,
-    /// Until it has ended.
-    directory: Option<TempDir>,
-}
-
-impl Attached {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn signal(&self, signal: i32) -> Result<()> {
-        process::signal(self.pid(), signal)
-    }
-
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
-    }
-
-    /// What it has said on standard error so far.
-    pub fn said(&self) -> String {
-        let file = self.directory.as_ref().map(|directory| directory.path().join("stderr"));
-        file.and_then(|file| fs::read(file).ok())
-            .map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// Ends the recording as Ctrl-C would, and waits for the report.
-    pub fn stop(self) -> Result<Taken> {
-        self.signal(libc::SIGINT)?;
-        self.finish()?.success()
-    }
-
-    /// Waits for its end.
-    pub fn finish(mut self) -> Result<Taken> {
-        let status = process::wait(&mut self.child, PATIENCE)?;
-        let directory = self.directory.take().context("it has ended before")?;
-        let stdout = fs::read(directory.path().join("stdout"))?;
-        let stderr = String::from_utf8_lossy(&fs::read(directory.path().join("stderr"))?).into_owned();
-        Ok(Taken {
-            outcome: Outcome { status, stdout, stderr },
-            directory,
-        })
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        // Usually it has ended and been waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A recording that has ended.
-#[derive(Debug)]
-pub struct Taken {
-    pub outcome: Outcome,
-    directory: TempDir,
 }
 
 impl Taken {
-    /// Itself, if the profiler succeeded and did not panic.
-    pub fn success(self) -> Result<Self> {
-        self.outcome.clone().success()?;
-        Ok(self)
-    }
-
     /// What [`Calls::record`] has written.
     pub fn report(&self) -> Result<Report> {
         let text = fs::read(self.file("calls.json")).context("it wrote no calls.json");
         let value = text.and_then(|text| serde_json::from_slice(&text).context("not JSON"));
         Report::of(value.with_context(|| self.outcome.stderr.clone())?)
     }
+}
 
-    /// Where the profiler's files are.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// What was lost, by `--summary-json`, in the profiler's words.
-    pub fn lost(&self) -> Result<Vec<String>> {
-        let text = fs::read(self.file("summary.json")).context("it wrote no summary")?;
-        let summary: Value = serde_json::from_slice(&text).context("the summary is not JSON")?;
-        let reasons = summary["lost"].as_array().context("no losses in the summary")?;
-        let lost = reasons.iter().filter(|reason| reason["count"].as_u64() != Some(0));
-        Ok(lost.map(Value::to_string).collect())
-    }
-
-    /// The rows of the table on standard output: what comes below the heading, to the first empty line.
-    pub fn rows(&self) -> Result<Vec<&str>> {
-        let text = std::str::from_utf8(&self.outcome.stdout).context("not UTF-8")?;
-        let mut lines = text.lines();
-        let heading = lines.find(|line| line.contains("ncalls") && line.contains("filename:lineno(function)"));
-        ensure!(heading.is_some(), "no table in:\n{text}\n{}", self.outcome.stderr);
-        Ok(lines.take_while(|line| !line.trim().is_empty()).collect())
-    }
+/// The rows of the table on standard output: what comes below the heading, to the first empty line.
+pub fn rows(taken: &Taken) -> Result<Vec<&str>> {
+    let lines = taken.below(|line| line.contains("ncalls") && line.contains("filename:lineno(function)"))?;
+    Ok(lines.take_while(|line| !line.trim().is_empty()).collect())
 }
 
 /// The functions of a recording, and what is said of the whole.

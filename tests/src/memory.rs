@@ -1,215 +1,56 @@
 //! `profiler memory`, run as a user runs it; what it wrote, summed up by line; and what the kernel says of the target.
 
 use std::{
-    ffi::OsStr,
-    fs::{self, File},
-    io::Read as _,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use profiler::{profile::Profile, report::pprof::read};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     pprof::PprofFrame,
-    process::{self, die_with_parent},
-    profiler::{Outcome, binary},
     python::Python,
+    recorder::{Recorder, Summary, Taken},
     workload::{self, Workload},
 };
 
-const PATIENCE: Duration = Duration::from_secs(120);
 /// What it says when it is attached, in a line of standard error.
 const ATTACHED: [&str; 4] = ["watching ", "recording ", "tracing ", "sampling "];
 
-/// `profiler memory …`, about to be run. Its summary goes to a file, and so does the profile unless something else is
-/// asked for.
+/// `profiler memory …`, about to be run.
 #[derive(Debug)]
-pub struct Memory {
-    command: Command,
-    directory: TempDir,
-}
+pub struct Memory;
 
 impl Memory {
     /// With a profile in pprof's format, which has all four values of each stack, exactly.
-    pub fn record(arguments: &[&str]) -> Result<Self> {
-        let memory = Self::new(arguments)?;
-        let file = memory.directory.path().join("heap.pb.gz");
-        Ok(memory.arg("-o").arg(file))
+    pub fn record(arguments: &[&str]) -> Result<Recorder> {
+        Ok(Self::command(arguments)?.to("heap.pb.gz"))
     }
 
     /// With whatever the arguments ask for: without `-o` a table.
-    pub fn new(arguments: &[&str]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("profiler-e2e-").tempdir()?;
-        let mut command = Command::new(binary());
-        // Who runs the tests may have come by sudo.
-        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
-            command.env_remove(name);
-        }
-        command
-            .arg("memory")
-            .arg("--summary-json")
-            .arg(directory.path().join("summary.json"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(File::create(directory.path().join("stdout"))?)
-            .stderr(File::create(directory.path().join("stderr"))?);
-        Ok(Self { command, directory })
+    pub fn command(arguments: &[&str]) -> Result<Recorder> {
+        Recorder::new("memory", &ATTACHED, arguments)
     }
-
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.command.arg(argument);
-        self
-    }
-
-    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
-        self.command.args(arguments);
-        self
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.command.env(name, value);
-        self
-    }
-
-    /// Starts it and waits until it is attached.
-    pub fn start(self) -> Result<Attached> {
-        let mut attached = self.spawn()?;
-        let started = Instant::now();
-        loop {
-            let said = attached.said();
-            if ATTACHED.iter().any(|word| said.contains(word)) {
-                return Ok(attached);
-            }
-            if let Some(status) = attached.child.try_wait()? {
-                bail!("it ended before it was attached ({status}): {said}");
-            }
-            ensure!(started.elapsed() < PATIENCE, "it does not attach: {said}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Starts it and does not wait for anything.
-    pub fn spawn(mut self) -> Result<Attached> {
-        let child = die_with_parent(&mut self.command)
-            .spawn()
-            .with_context(|| format!("cannot run {:?}", self.command))?;
-        Ok(Attached {
-            child,
-            directory: Some(self.directory),
-        })
-    }
-
-    /// Runs it to its end, which must be a success.
-    pub fn succeed(self) -> Result<Taken> {
-        self.spawn()?.finish()?.success()
-    }
-}
-
-/// A profiler at work. Dropping it ends it.
-#[derive(Debug)]
-pub struct Attached {
-    child: Child,
-    /// Until it has ended.
-    directory: Option<TempDir>,
-}
-
-impl Attached {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn signal(&self, signal: i32) -> Result<()> {
-        process::signal(self.pid(), signal)
-    }
-
-    /// What it has said on standard error so far.
-    pub fn said(&self) -> String {
-        let file = self.directory.as_ref().map(|directory| directory.path().join("stderr"));
-        file.and_then(|file| fs::read(file).ok())
-            .map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// Ends the recording as Ctrl-C would, and waits for the profile.
-    pub fn stop(self) -> Result<Taken> {
-        self.signal(libc::SIGINT)?;
-        self.finish()?.success()
-    }
-
-    /// Waits for its end.
-    pub fn finish(mut self) -> Result<Taken> {
-        let started = Instant::now();
-        let status = process::wait(&mut self.child, PATIENCE)?;
-        let ending = started.elapsed();
-        let directory = self.directory.take().context("it has ended before")?;
-        let mut stdout = Vec::new();
-        File::open(directory.path().join("stdout"))?.read_to_end(&mut stdout)?;
-        let stderr = String::from_utf8_lossy(&fs::read(directory.path().join("stderr"))?).into_owned();
-        let summary = fs::read(directory.path().join("summary.json"))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Ok(Taken {
-            outcome: Outcome { status, stdout, stderr },
-            summary: Summary(summary.unwrap_or_default()),
-            ending,
-            directory,
-        })
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        // Usually it has ended and been waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A recording that has ended.
-#[derive(Debug)]
-pub struct Taken {
-    pub outcome: Outcome,
-    pub summary: Summary,
-    /// From when it was told to end, or waited for, to its end.
-    pub ending: Duration,
-    directory: TempDir,
 }
 
 impl Taken {
-    /// Itself, if the profiler succeeded and did not panic.
-    pub fn success(self) -> Result<Self> {
-        self.outcome.clone().success()?;
-        Ok(self)
-    }
-
     /// The profile of [`Memory::record`].
     pub fn heap(&self) -> Result<Heap> {
         Heap::load(&self.file("heap.pb.gz")).with_context(|| self.outcome.stderr.clone())
     }
-
-    /// Where the profiler's files are.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// The rows of the table on standard output: what comes below the heading.
-    pub fn rows(&self) -> Result<Vec<&str>> {
-        let text = std::str::from_utf8(&self.outcome.stdout).context("not UTF-8")?;
-        let mut lines = text.lines();
-        let heading = lines.find(|line| line.trim_start().starts_with("live ") && line.contains(" share "));
-        ensure!(heading.is_some(), "no table in:\n{text}\n{}", self.outcome.stderr);
-        Ok(lines.collect())
-    }
 }
 
-/// `--summary-json`. The one place that knows how the summary calls what the tests hold it to.
-#[derive(Debug)]
-pub struct Summary(Value);
+/// The rows of the table on standard output: what comes below the heading.
+pub fn rows(taken: &Taken) -> Result<Vec<&str>> {
+    let lines = taken.below(|line| line.trim_start().starts_with("live ") && line.contains(" share "))?;
+    Ok(lines.collect())
+}
 
+/// What `profiler memory` says in its summary.
 impl Summary {
     /// How much more was resident in the end than in the beginning, by the profiler's reading of smaps_rollup.
     pub fn growth(&self) -> Result<f64> {
@@ -240,29 +81,20 @@ impl Summary {
         self.number("/memory/exact/hidden_share")
     }
 
-    pub fn number(&self, pointer: &str) -> Result<f64> {
-        let number = self.0.pointer(pointer).and_then(Value::as_f64);
-        number.with_context(|| format!("no number at {pointer} in the summary: {}", self.0))
-    }
-
-    /// What was lost, in the profiler's words.
-    pub fn lost(&self) -> Vec<String> {
-        let reasons = self.0["lost"].as_array().map_or(&[][..], Vec::as_slice);
-        let lost = reasons.iter().filter(|reason| reason["count"].as_u64() != Some(0));
-        let more = [
+    /// What was lost, in the profiler's words, memory that was not accounted for among it.
+    pub fn lost_memory(&self) -> Result<Vec<String>> {
+        const MORE: [&str; 5] = [
             "lost_events",
             "forgotten_bytes",
             "forgotten_pools",
             "forgotten_mappings",
             "exact/lost_blocks",
         ];
-        let more = more
-            .iter()
-            .map(|name| (name, self.number(&format!("/memory/{name}")).unwrap_or(0.0)));
-        let more = more
-            .filter(|(_, count)| *count > 0.0)
-            .map(|(name, count)| format!("{name}: {count}"));
-        lost.map(Value::to_string).chain(more).collect()
+        let more = MORE.map(|name| (name, self.number(&format!("/memory/{name}")).unwrap_or(0.0)));
+        let more = more.iter().filter(|(_, count)| *count > 0.0);
+        let mut lost = self.lost()?;
+        lost.extend(more.map(|(name, count)| format!("{name}: {count}")));
+        Ok(lost)
     }
 }
 
