@@ -13,6 +13,7 @@ use profiler_common::{
         BeganRecord, BlockRecord, CallRecord, CodeRecord, MemoryRecord, PYTHON_FRAME_WORDS, STACK_WORDS, SampleHeader,
         StackRecord,
     },
+    stats::Counter,
 };
 
 use profiler_ebpf::scratch::Scratch;
@@ -114,6 +115,31 @@ pub fn send_code(record: &CodeRecord, used: u64) -> bool {
         offset_of!(CodeRecord, body) as u64 + used,
         false,
     )
+}
+
+/// Sends a record that begins with the header of a sample, which is copied there. Never with a wake-up, which could be one
+/// from inside the scheduler: user space looks every 50 ms.
+///
+/// # Safety
+///
+/// The record is valid for reads and writes, and begins with a [`SampleHeader`].
+#[inline(always)]
+pub unsafe fn send_headed<T>(header: &SampleHeader, record: *mut T) -> Result<(), Counter> {
+    const WORDS: usize = size_of::<SampleHeader>() / 8;
+    let from = (&raw const *header).cast::<u64>();
+    let to = record.cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: both are headers, aligned. Volatile: `memcpy` is a loop over bytes in BPF.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+    // SAFETY: plain helper calls; the record is valid for its size.
+    let sent = unsafe {
+        let ring = (&raw const EVENTS).cast_mut().cast();
+        bpf_ringbuf_output(ring, record.cast(), size_of::<T>() as u64, u64::from(BPF_RB_NO_WAKEUP))
+    };
+    if sent == 0 { Ok(()) } else { Err(Counter::LostRingFull) }
 }
 
 #[inline(always)]

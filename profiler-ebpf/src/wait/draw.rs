@@ -2,17 +2,14 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_RB_NO_WAKEUP,
-    helpers::generated::{
-        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_user, bpf_ringbuf_output,
-    },
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_user},
     macros::map,
     maps::PerCpuArray,
     programs::RawTracePointContext,
 };
 use profiler_common::{
     limits::CONTEXTS,
-    record::{RECORD_WAIT, SampleHeader},
+    record::RECORD_WAIT,
     stats::Counter,
     unwind::{REGISTER_PC, REGISTER_SP},
     wait::{
@@ -32,8 +29,8 @@ use super::{
 };
 use crate::{
     context::{self, Context},
-    maps::{EVENTS, scratch},
-    sample,
+    maps::scratch,
+    output, sample,
     task::{self, Task},
 };
 
@@ -219,28 +216,9 @@ fn descriptor_of(event: &WaitEvent) -> Option<u32> {
 
 #[inline(always)]
 fn send(context: Context) -> Result<(), Counter> {
-    const WORDS: usize = size_of::<SampleHeader>() / 8;
     let working = scratch(context).ok_or(Counter::LostNoScratch)?;
     let record = WAIT_RECORDS.get_ptr_mut(context).ok_or(Counter::LostNoScratch)?;
     working.record.header.kind = RECORD_WAIT;
-    let from = (&raw const working.record.header).cast::<u64>();
-    let to = record.cast::<u64>();
-    let mut i = 0;
-    while i < WORDS {
-        // SAFETY: both begin with a header, aligned. Volatile: `memcpy` is a loop over bytes in BPF.
-        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
-        i += 1;
-    }
-    // SAFETY: plain helper calls; the record is valid for its size.
-    let sent = unsafe {
-        let ring = (&raw const EVENTS).cast_mut().cast();
-        // Never a wake-up: it would be one from inside the scheduler. User space looks every 50 ms.
-        bpf_ringbuf_output(
-            ring,
-            record.cast(),
-            size_of::<WaitRecord>() as u64,
-            u64::from(BPF_RB_NO_WAKEUP),
-        )
-    };
-    if sent == 0 { Ok(()) } else { Err(Counter::LostRingFull) }
+    // SAFETY: the pointer is to this CPU's value of this context, which is ours.
+    unsafe { output::send_headed(&working.record.header, record) }
 }

@@ -7,15 +7,14 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_RB_NO_WAKEUP,
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_ringbuf_output},
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
     programs::RawTracePointContext,
 };
 use profiler_common::{
     limits::CONTEXTS,
-    record::{RECORD_IO, SampleHeader},
+    record::RECORD_IO,
     stats::Counter,
     wait::{CALLS, Descriptor, IoEvent, IoKey, IoRecord, IoStart, IoTotal, WaitSlot},
 };
@@ -24,8 +23,8 @@ use profiler_ebpf::wait::slot;
 use super::{config::read, descriptor, switch, threads};
 use crate::{
     context::{self, Context},
-    maps::{EVENTS, scratch},
-    sample,
+    maps::scratch,
+    output, sample,
     stats::count,
     task::{self, Task},
 };
@@ -215,7 +214,6 @@ fn tell(
     number: u32,
     event: &mut IoEvent,
 ) -> Result<(), Counter> {
-    const WORDS: usize = size_of::<SampleHeader>() / 8;
     event.descriptor = Descriptor::default();
     event.name = [[0; 8]; 6];
     descriptor::look_up(number, &mut event.descriptor, &mut event.name);
@@ -227,23 +225,6 @@ fn tell(
     let working = scratch(context).ok_or(Counter::LostNoScratch)?;
     let record = IO_RECORDS.get_ptr_mut(context).ok_or(Counter::LostNoScratch)?;
     working.record.header.kind = RECORD_IO;
-    let from = (&raw const working.record.header).cast::<u64>();
-    let to = record.cast::<u64>();
-    let mut i = 0;
-    while i < WORDS {
-        // SAFETY: both begin with a header, aligned. Volatile: `memcpy` is a loop over bytes in BPF.
-        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
-        i += 1;
-    }
-    // SAFETY: plain helper calls; the record is valid for its size.
-    let sent = unsafe {
-        let ring = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(
-            ring,
-            record.cast(),
-            size_of::<IoRecord>() as u64,
-            u64::from(BPF_RB_NO_WAKEUP),
-        )
-    };
-    if sent == 0 { Ok(()) } else { Err(Counter::LostRingFull) }
+    // SAFETY: the pointer is to this CPU's value of this context, which is ours.
+    unsafe { output::send_headed(&working.record.header, record) }
 }
