@@ -15,8 +15,7 @@ use profiler_common::{
 use super::{
     Change, Instrument, Needs, Picture, Tells, Told, Turn,
     content::Content,
-    exceptions::{hits, marks_summary},
-    mark_probes::MarkProbes,
+    mark_probes::{MarkProbes, hits, tell_hits},
 };
 use crate::{
     collections::{Account, Looks, Process},
@@ -229,12 +228,7 @@ impl Instrument for Collections {
                 MemoryFormat::Text => Vec::new(),
                 _ => table::heading(report),
             };
-            summary.marks = Some(marks_summary(
-                lines,
-                told.counters,
-                self.governor.as_ref(),
-                SlowDown::NONE,
-            ));
+            tell_hits(summary, lines, told, self.governor.as_ref(), SlowDown::NONE);
         }
         summary.warnings.extend(self.probes.warnings.iter().cloned());
     }

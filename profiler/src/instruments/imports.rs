@@ -10,8 +10,7 @@ use profiler_common::{
 use super::{
     Change, Instrument, Needs, Picture, Tells, Told, Turn,
     content::Content,
-    exceptions::{hits, marks_summary, nothing_seen},
-    mark_probes::MarkProbes,
+    mark_probes::{MarkProbes, hits, tell_hits},
 };
 use crate::{
     config::{Config, ImportsConfig, ImportsFormat},
@@ -121,7 +120,7 @@ impl Instrument for Imports {
     }
 
     fn refusal(&self, window: &Window) -> Option<String> {
-        nothing_seen(&self.probes, window, "imports")
+        self.probes.refusal(window, "imports")
     }
 
     fn content(&mut self, _namer: &mut Namer, _window: &Window, length: Duration) -> (Content, Vec<String>) {
@@ -148,12 +147,7 @@ impl Instrument for Imports {
                 ImportsFormat::Text => Vec::new(),
                 _ => table::heading(report),
             };
-            summary.marks = Some(marks_summary(
-                lines,
-                told.counters,
-                self.governor.as_ref(),
-                SlowDown::NONE,
-            ));
+            tell_hits(summary, lines, told, self.governor.as_ref(), SlowDown::NONE);
         }
         summary.warnings.extend(self.probes.warnings.iter().cloned());
     }

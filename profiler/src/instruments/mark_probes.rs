@@ -1,14 +1,19 @@
 //! Probes of those who look at exceptions, imports or garbage collections: where each file has them, and which are in place.
 
+use profiler_common::{group::Group, stats::Counter};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::Told;
 use crate::{
     config::{Config, Target},
     foreign,
+    governor::{Governor, Hits, SlowDown},
     orders::{Held, MarkPlace, Orders},
     process::files::{File, FileId},
     python::{allocator::NoAllocator, binary::PythonBinary, marks::NoMarks},
     recording::Recording,
+    summary::{MarksSummary, Summary},
+    window::Window,
 };
 
 /// Where a file has them.
@@ -149,4 +154,54 @@ impl MarkProbes {
             Err(error) => self.warn(format!("{error:#}; {}", self.missing)),
         }
     }
+
+    /// Why there is nothing to tell, if no process had a CPython that is understood, and has the places.
+    pub fn refusal(&self, window: &Window, what: &str) -> Option<String> {
+        if !self.is_blind() {
+            return None;
+        }
+        let reasons: Vec<String> = window
+            .refused()
+            .map(|(reason, _)| reason.to_owned())
+            .chain(self.warnings.iter().cloned())
+            .collect();
+        Some(match &reasons[..] {
+            [] => format!("no CPython was found in what was recorded: there are no {what} to see"),
+            reasons => format!("no {what} could be seen: {}", reasons.join("; ")),
+        })
+    }
+}
+
+/// Tells what hits came to. `lines`: what is said above a table, unless that says it itself.
+pub fn tell_hits(
+    summary: &mut Summary,
+    lines: Vec<String>,
+    told: &Told<'_>,
+    governor: Option<&Governor>,
+    slow_down: SlowDown,
+) {
+    let counter = |counter: Counter| told.counters[counter as usize];
+    summary.marks = Some(MarksSummary {
+        lines,
+        entry_hits: counter(Counter::EntryHits),
+        return_hits: counter(Counter::ReturnHits),
+        other_hits: counter(Counter::OtherHits),
+        lost: counter(Counter::LostMarks),
+        trap_ns: governor.map_or(0.0, Governor::trap_ns),
+        slow_down,
+    });
+}
+
+/// What the probes on functions have been hit so far.
+pub fn hits(kernel: &dyn Orders) -> anyhow::Result<Hits> {
+    // What other programs of the session take is not paid from this budget.
+    let spent = |counter: Counter| kernel.counter_of(Group::Probes, counter);
+    Ok(Hits {
+        // Those of others are no less felt for nobody having asked for them.
+        entries: spent(Counter::EntryHits)? + spent(Counter::OtherHits)?,
+        stepped: spent(Counter::SteppedHits)?,
+        returns: spent(Counter::ReturnHits)?,
+        program_ns: spent(Counter::RunTimeNs)?,
+        watch_ns: 0.0,
+    })
 }

@@ -4,18 +4,18 @@ mod windows;
 
 use std::{io, time::Duration};
 
-use profiler_common::{
-    group::Group,
-    mark::MARK_RAISE,
-    stats::{COUNTERS, Counter},
-};
+use profiler_common::{mark::MARK_RAISE, stats::Counter};
 
 use self::windows::Windows;
 use crate::{
     config::{Config, ExceptionsConfig, MemoryFormat},
     exceptions::{account::Account, handling::Handling, report},
-    governor::{Governor, Hits, TrapCost},
-    instruments::{Change, Instrument, Needs, Picture, Tells, Told, Turn, content::Content, mark_probes::MarkProbes},
+    governor::{Governor, TrapCost},
+    instruments::{
+        Change, Instrument, Needs, Picture, Tells, Told, Turn,
+        content::Content,
+        mark_probes::{MarkProbes, hits, tell_hits},
+    },
     name::Namer,
     orders::Orders,
     process::files::FileId,
@@ -26,7 +26,7 @@ use crate::{
         Interpreter, View,
         exceptions::{ExceptionsReport, export, table},
     },
-    summary::{MarksSummary, Summary},
+    summary::Summary,
     window::Window,
 };
 
@@ -113,20 +113,6 @@ impl Exceptions {
     }
 }
 
-/// What the probes on functions have been hit so far.
-pub(super) fn hits(kernel: &dyn Orders) -> anyhow::Result<Hits> {
-    // What other programs of the session take is not paid from this budget.
-    let spent = |counter: Counter| kernel.counter_of(Group::Probes, counter);
-    Ok(Hits {
-        // Those of others are no less felt for nobody having asked for them.
-        entries: spent(Counter::EntryHits)? + spent(Counter::OtherHits)?,
-        stepped: spent(Counter::SteppedHits)?,
-        returns: spent(Counter::ReturnHits)?,
-        program_ns: spent(Counter::RunTimeNs)?,
-        watch_ns: 0.0,
-    })
-}
-
 impl Instrument for Exceptions {
     fn needs(&self) -> Needs {
         Needs {
@@ -209,7 +195,7 @@ impl Instrument for Exceptions {
     }
 
     fn refusal(&self, window: &Window) -> Option<String> {
-        nothing_seen(&self.probes, window, "exceptions")
+        self.probes.refusal(window, "exceptions")
     }
 
     fn content(&mut self, namer: &mut Namer, window: &Window, length: Duration) -> (Content, Vec<String>) {
@@ -242,50 +228,10 @@ impl Instrument for Exceptions {
                 MemoryFormat::Text => Vec::new(),
                 _ => table::heading(report),
             };
-            summary.marks = Some(marks_summary(
-                lines,
-                told.counters,
-                self.governor.as_ref(),
-                report.slow_down,
-            ));
+            tell_hits(summary, lines, told, self.governor.as_ref(), report.slow_down);
         }
         summary.warnings.extend(self.probes.warnings.iter().cloned());
     }
-}
-
-/// What probes came to.
-pub(super) fn marks_summary(
-    lines: Vec<String>,
-    counters: &[u64; COUNTERS],
-    governor: Option<&Governor>,
-    slow_down: crate::governor::SlowDown,
-) -> MarksSummary {
-    let counter = |counter: Counter| counters[counter as usize];
-    MarksSummary {
-        lines,
-        entry_hits: counter(Counter::EntryHits),
-        return_hits: counter(Counter::ReturnHits),
-        other_hits: counter(Counter::OtherHits),
-        lost: counter(Counter::LostMarks),
-        trap_ns: governor.map_or(0.0, Governor::trap_ns),
-        slow_down,
-    }
-}
-
-/// No process had a CPython that is understood, and has the places.
-pub(super) fn nothing_seen(probes: &MarkProbes, window: &Window, what: &str) -> Option<String> {
-    if !probes.is_blind() {
-        return None;
-    }
-    let reasons: Vec<String> = window
-        .refused()
-        .map(|(reason, _)| reason.to_owned())
-        .chain(probes.warnings.iter().cloned())
-        .collect();
-    Some(match &reasons[..] {
-        [] => format!("no CPython was found in what was recorded: there are no {what} to see"),
-        reasons => format!("no {what} could be seen: {}", reasons.join("; ")),
-    })
 }
 
 impl Tells for Exceptions {
