@@ -794,9 +794,22 @@ fn reasons(counted: &[(u64, &str)]) -> Vec<Reason> {
 fn list(what: &str, reasons: &[Reason]) -> Option<String> {
     let parts: Vec<String> = reasons
         .iter()
-        .map(|reason| format!("{} {}", count(reason.count), reason.what))
+        .map(|reason| match what {
+            "lost" => format!("{} {}", count(reason.count), of_number(reason.count, &reason.what)),
+            _ => format!("{} {}", count(reason.count), reason.what),
+        })
         .collect();
     (!parts.is_empty()).then(|| format!("{what}: {}", parts.join(", ")))
+}
+
+/// `stack of waits` if there is one, `stacks of waits` else: the first plural is the thing that is counted.
+fn of_number(number: u64, things: &str) -> String {
+    let is_plural = |word: &&str| word.ends_with('s') && !word.ends_with("ss");
+    let Some(word) = things.split(' ').find(is_plural).filter(|_| number == 1) else {
+        return things.to_owned();
+    };
+    let one = word.strip_suffix("es").filter(|one| one.ends_with("ss"));
+    things.replacen(word, one.unwrap_or(&word[..word.len() - 1]), 1)
 }
 
 /// `1 sample`, `2 samples`, `2 processes`.
@@ -823,6 +836,29 @@ mod tests {
             StoppedBy::Duration,
             0,
         )
+    }
+
+    #[test]
+    fn one_thing_that_was_lost_is_one() {
+        for (things, one) in [
+            ("stacks of waits", "stack of waits"),
+            (
+                "process events because the side band was full",
+                "process event because the side band was full",
+            ),
+            ("Python processes not walked", "Python process not walked"),
+            (
+                "unwind tables for which there was no room",
+                "unwind table for which there was no room",
+            ),
+            (
+                "samples of processes that were just gone",
+                "sample of processes that were just gone",
+            ),
+        ] {
+            assert_eq!(of_number(1, things), one);
+            assert_eq!(of_number(2, things), things);
+        }
     }
 
     #[test]

@@ -59,8 +59,11 @@ impl Waits {
     pub fn lost_stacks(&self) -> u64 {
         let lost = self.said.lines().find_map(|line| line.trim().strip_prefix("lost: "));
         let mut kinds = lost.into_iter().flat_map(|lost| lost.split(", "));
-        let words = kinds.find_map(|kind| kind.strip_suffix(" stacks of waits"));
-        words.map_or(0, |count| count.parse().unwrap_or(u64::MAX))
+        let count = kinds.find_map(|kind| {
+            kind.strip_suffix(" stacks of waits")
+                .or_else(|| kind.strip_suffix(" stack of waits"))
+        });
+        count.map_or(0, |count| count.parse().unwrap_or(u64::MAX))
     }
 
     pub fn rows(&self) -> Result<&[Value]> {

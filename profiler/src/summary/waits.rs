@@ -154,5 +154,11 @@ mod tests {
         let has = |text: &str| lines.iter().any(|line| line.starts_with(text));
         assert!(has("1,006 have their stacks") && has("49 have none"), "{lines:#?}");
         assert!(has("lost: 3 stacks of waits"), "{lines:#?}");
+        let one = WaitsSummary {
+            lost_stacks: 1,
+            ..waits
+        };
+        let lines = one.lines(Duration::from_secs(2), "");
+        assert!(lines.iter().any(|line| line == "lost: 1 stack of waits"), "{lines:#?}");
     }
 }
