@@ -36,7 +36,7 @@ fn what_asks_again_and_again_is_told_first_and_a_loop_over_small_functions_is_no
 
             let repeated = whole["repeated"].as_array().context("no list")?;
             if page == "helpers" {
-                ensure!(repeated.is_empty(), "{repeated:?}");
+                ensure!(repeated.is_empty() && whole["perhaps_repeated"].is_null(), "{whole}");
                 continue;
             }
             let [one] = &repeated[..] else {

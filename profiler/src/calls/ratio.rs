@@ -16,7 +16,7 @@ const FEWEST_FOR_MOST: u64 = 3;
 const UNEVEN: f64 = 0.15;
 /// 95 % are within so many standard deviations.
 const NORMAL: f64 = 1.96;
-/// Student's t for that: of two windows, of three, and so on. From few windows little is known of how they scatter.
+/// Student's t for that: of two windows (or calls), of three, and so on. From few little is known of how they scatter.
 const STUDENT: [f64; 20] = [
     12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09,
     2.09,
@@ -74,9 +74,9 @@ pub(super) fn of_part(ratio: Ratio, part: f64, least: f64) -> Ratio {
 }
 
 /// Of so many windows.
-fn student(windows: usize) -> f64 {
-    let known = STUDENT.get(windows.saturating_sub(2)).copied();
-    known.unwrap_or(NORMAL + 2.5 / windows as f64)
+pub(super) fn student(many: usize) -> f64 {
+    let known = STUDENT.get(many.saturating_sub(2)).copied();
+    known.unwrap_or(NORMAL + 2.5 / many as f64)
 }
 
 /// A quantile of χ², by how many standard deviations from the middle a normal one is (Wilson and Hilferty, 1931: within 2 %

@@ -6,10 +6,10 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Functions, outside, ratio, ratios::Ratios};
+use super::{Entry, Functions, outside, ratio, ratios::Ratios};
 use crate::{
     python::{code::Code, codes::CodeId},
-    report::calls::Repeated,
+    report::calls::{Ratio, Repeated},
     resolve::Location,
     window::Window,
 };
@@ -33,7 +33,8 @@ struct Under {
     lines: FxHashMap<u32, u64>,
 }
 
-pub(super) fn find(window: &Window, functions: &Functions, ratios: &Ratios<'_>) -> Vec<Repeated> {
+/// What was found, and what may be so, of which too little was seen.
+pub(super) fn find(window: &Window, functions: &Functions, ratios: &Ratios<'_>) -> (Vec<Repeated>, Vec<Repeated>) {
     let codes = &window.ledger.codes;
     let asking: FxHashMap<CodeId, &'static str> = functions
         .iter()
@@ -45,53 +46,78 @@ pub(super) fn find(window: &Window, functions: &Functions, ratios: &Ratios<'_>) 
         })
         .collect();
     if asking.is_empty() {
-        return Vec::new();
+        return Default::default();
     }
     let (samples, under) = look(window, &asking);
-    let mut found: Vec<Repeated> = asking
-        .iter()
-        .filter_map(|(&callee, &what)| {
-            let all = samples.get(&callee).copied().unwrap_or(0);
-            let called = functions.get(&Some(callee))?;
-            let candidates = under.iter().filter(|((of, _), _)| *of == callee);
-            let (caller, entry, seen) = candidates
-                .filter_map(|((_, caller), seen)| {
-                    let entry = functions.get(&Some(*caller))?;
-                    let is_caller = entry.outermost() > 0
-                        && !entry.resumed
-                        && seen.samples >= FEWEST_SAMPLES
-                        && seen.samples as f64 >= SHARE * all as f64
-                        && called.calls as f64 / entry.outermost() as f64 >= FEWEST;
-                    is_caller.then_some((*caller, entry, seen))
-                })
-                .min_by(|a, b| {
-                    a.2.nearness()
-                        .total_cmp(&b.2.nearness())
-                        .then(b.1.calls.cmp(&a.1.calls))
-                })?;
-            let (&line, &of_line) = seen.lines.iter().max_by_key(|&(&line, &samples)| (samples, line))?;
-            if (of_line as f64) < SHARE_OF_LINE * seen.samples as f64 {
-                return None;
-            }
-            let share = seen.samples as f64 / all as f64;
-            let (_, of_all) = ratios.of(&[(callee, called)], &[(caller, entry)])?;
-            let ratio = ratio::of_part(of_all, share, certain_share(share, all));
-            (ratio.least >= FEWEST_CERTAIN).then(|| {
-                let (callee, caller) = (codes.get(callee), codes.get(caller));
-                Repeated {
-                    what,
-                    function: callee.display_name().to_owned(),
-                    caller: caller.display_name().to_owned(),
-                    file: caller.filename.to_string(),
-                    line,
-                    ratio,
-                    calls: entry.outermost(),
-                    samples: seen.samples,
-                }
-            })
+    let found = asking.iter().filter_map(|(&callee, &what)| {
+        let all = samples.get(&callee).copied().unwrap_or(0);
+        let called = functions.get(&Some(callee))?;
+        let mut candidates: Vec<(CodeId, &Entry, &Under)> = under
+            .iter()
+            .filter(|((of, _), seen)| *of == callee && seen.samples as f64 >= SHARE * all as f64)
+            .filter_map(|((_, caller), seen)| Some((*caller, functions.get(&Some(*caller))?, seen)))
+            .filter(|(_, entry, _)| !entry.resumed)
+            .collect();
+        candidates.sort_by(|a, b| {
+            a.2.nearness()
+                .total_cmp(&b.2.nearness())
+                .then(b.1.calls.cmp(&a.1.calls))
+        });
+        let is_caller =
+            |entry: &Entry| entry.outermost() > 0 && called.calls as f64 / entry.outermost() as f64 >= FEWEST;
+        // Windows may be shorter than its calls, of which none ends then. Further away it is what serves one call after the other.
+        let has_no_end = |(caller, entry, _): &&(CodeId, &Entry, &Under)| {
+            entry.outermost() == 0 && codes.get(*caller).display_name() != "<module>"
+        };
+        let &(caller, entry, seen) = candidates
+            .iter()
+            .find(|(_, entry, _)| is_caller(entry))
+            .or_else(|| candidates.first().filter(has_no_end))?;
+        let (&line, &of_line) = seen.lines.iter().max_by_key(|&(&line, &samples)| (samples, line))?;
+        if (of_line as f64) < SHARE_OF_LINE * seen.samples as f64 {
+            return None;
+        }
+        let share = seen.samples as f64 / all as f64;
+        let ratio = match ratios.of(&[(callee, called)], &[(caller, entry)]) {
+            Some((_, of_all)) => ratio::of_part(of_all, share, certain_share(share, all)),
+            None => Ratio {
+                each: called.calls as f64,
+                least: 0.0,
+                most: None,
+            },
+        };
+        let is_certain = entry.outermost() > 0 && seen.samples >= FEWEST_SAMPLES && ratio.least >= FEWEST_CERTAIN;
+        // Where it is known well, and is less, it is nothing.
+        let is_possible = ratio.each >= FEWEST && ratio.most.is_none_or(|most| most >= FEWEST);
+        let (callee, caller) = (codes.get(callee), codes.get(caller));
+        (is_certain || is_possible).then(|| {
+            let repeated = Repeated {
+                what,
+                function: callee.display_name().to_owned(),
+                caller: caller.display_name().to_owned(),
+                file: caller.filename.to_string(),
+                line,
+                ratio,
+                calls: entry.outermost(),
+                samples: seen.samples,
+            };
+            (is_certain, repeated)
         })
-        .collect();
-    // Libraries have layers: what is the same for the same caller is told once, of whom it is known best.
+    });
+    let (certain, possible): (Vec<_>, Vec<_>) = found.partition(|(is_certain, _)| *is_certain);
+    let mut told: FxHashSet<Place> = FxHashSet::default();
+    // Of what is certain somewhere it is no matter how uncertain it is elsewhere.
+    let [certain, possible] =
+        [certain, possible].map(|found| best(found.into_iter().map(|(_, found)| found), &mut told));
+    (certain, possible)
+}
+
+/// For what, and from which line.
+type Place = (&'static str, String, u32);
+
+/// Libraries have layers: what is the same for the same caller is told once, of whom it is known best.
+fn best(found: impl Iterator<Item = Repeated>, told: &mut FxHashSet<Place>) -> Vec<Repeated> {
+    let mut found: Vec<Repeated> = found.collect();
     found.sort_by(|a, b| {
         let (of_a, of_b) = (&a.ratio, &b.ratio);
         let better = of_a.width().total_cmp(&of_b.width());
@@ -99,7 +125,6 @@ pub(super) fn find(window: &Window, functions: &Functions, ratios: &Ratios<'_>) 
             .then(of_b.least.total_cmp(&of_a.least))
             .then_with(|| a.function.cmp(&b.function))
     });
-    let mut told: FxHashSet<(&'static str, String, u32)> = FxHashSet::default();
     found.retain(|repeated| told.insert((repeated.what, repeated.file.clone(), repeated.line)));
     found.sort_by(|a, b| b.ratio.each.total_cmp(&a.ratio.each));
     found.truncate(MOST_FINDINGS);

@@ -194,7 +194,9 @@ impl Prepared {
                     ready = sideband.readable() => {
                         ready.context("failed to watch the side band")?.clear_ready();
                         engine.turn()?;
-                        tokio::time::sleep(SIDEBAND_PAUSE).await;
+                        // Not the runtime's: each record that comes meanwhile would wake us, some 200 times a second where
+                        // others build, only to find that it is not time yet.
+                        std::thread::sleep(SIDEBAND_PAUSE);
                     }
                     () = tokio::time::sleep_until(look.into()) => {}
                     () = tokio::time::sleep_until(due) => {}

@@ -36,8 +36,12 @@ pub const SPAN: Duration = Duration::from_secs(10);
 /// Growth is told over so long at most, and not of less than this.
 const GROWTH_SPAN: Duration = Duration::from_secs(60);
 const LEAST_GROWTH_SPAN: Duration = Duration::from_secs(5);
-/// What a process runs may change, as a worker's title does after the fork.
+/// What a process runs may change, as a worker's title does after the fork; later that is rare, and reading it takes five
+/// files.
 const NAMED_FOR: Duration = Duration::from_secs(10);
+const KNOWN_NAMED_FOR: Duration = Duration::from_secs(60);
+/// So often it is read at the shorter interval.
+const NEWLY_NAMED: u32 = 3;
 
 const PROC: &str = "/proc";
 
@@ -73,10 +77,21 @@ struct Known {
     place: String,
     user: String,
     named: Instant,
+    times_named: u32,
     resident: VecDeque<(Instant, u64)>,
     gil: VecDeque<Looks>,
     /// CPU time by its clock, where there are no accounts.
     cpu: Duration,
+}
+
+impl Known {
+    /// How long its name is believed.
+    fn named_for(&self) -> Duration {
+        match self.times_named <= NEWLY_NAMED {
+            true => NAMED_FOR,
+            false => KNOWN_NAMED_FOR,
+        }
+    }
 }
 
 /// What can be lost, and what is then missing.
@@ -358,19 +373,21 @@ impl Digest {
 
     fn know(&mut self, pid: u32, facts: &Facts, now: Instant) -> &mut Known {
         let key = (pid, facts.stat.began_ticks());
-        let is_old = |known: &Known| now.saturating_duration_since(known.named) >= NAMED_FOR;
+        let is_old = |known: &Known| now.saturating_duration_since(known.named) >= known.named_for();
         let named = self.known.get(&key).is_none_or(is_old).then(|| Names::of(pid));
         let known = self.known.entry(key).or_insert_with(|| Known {
             name: String::new(),
             place: String::new(),
             user: String::new(),
             named: now,
+            times_named: 0,
             resident: VecDeque::new(),
             gil: VecDeque::new(),
             cpu: Duration::ZERO,
         });
         if let Some(Names { name, place, user }) = named {
             (known.name, known.place, known.user, known.named) = (name, place, user, now);
+            known.times_named = known.times_named.saturating_add(1);
         }
         known.cpu = facts.stat.cpu_time();
         known.resident.push_back((now, facts.stat.resident_bytes()));

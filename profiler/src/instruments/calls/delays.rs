@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::waits::threads;
+use crate::{calls::Delay, waits::threads};
 
 /// How often it is asked while calls are counted. A process that ends takes what was since with it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -67,12 +67,16 @@ impl Delays {
         self.open.entry(thread).or_insert((turns, turns)).1 = turns;
     }
 
-    /// How long they waited for each nanosecond that they ran, in all windows that are closed.
-    pub(super) fn for_each_ns(&self) -> f64 {
+    /// How long they waited in all windows that are closed.
+    pub(super) fn told(&self) -> Delay {
+        let delayed_ns = self.closed.delayed_ns as f64;
         match self.closed.ran_ns {
             // Not kept by this kernel, or nothing ran.
-            0 => 0.0,
-            ran_ns => self.closed.delayed_ns as f64 / ran_ns as f64,
+            0 => Delay::default(),
+            ran_ns => Delay {
+                for_each_ns: delayed_ns / ran_ns as f64,
+                all_ns: delayed_ns,
+            },
         }
     }
 }
@@ -89,16 +93,17 @@ mod tests {
                 delays.note((7, 8), Turns { ran_ns, delayed_ns });
             }
             delays.close(std::iter::empty(), Instant::now());
-            delays.for_each_ns()
+            delays.told()
         };
-        assert_eq!(window((1_000, 900), (1_100, 1_000)), 1.0);
-        assert_eq!(window((5_000, 4_000), (5_300, 4_000)), 0.25);
+        let delay = |for_each_ns, all_ns| Delay { for_each_ns, all_ns };
+        assert_eq!(window((1_000, 900), (1_100, 1_000)), delay(1.0, 100.0));
+        assert_eq!(window((5_000, 4_000), (5_300, 4_000)), delay(0.25, 100.0));
     }
 
     #[test]
     fn of_this_thread_it_is_known_and_of_no_process_nothing() {
         let mut delays = Delays::default();
-        assert_eq!(delays.for_each_ns(), 0.0);
+        assert_eq!(delays.told(), Delay::default());
         let (own, begun) = (std::process::id(), Instant::now());
         delays.look([own, (4 << 20) + 7].into_iter(), begun);
         // Not again so soon.
@@ -108,6 +113,6 @@ mod tests {
         delays.look([own].into_iter(), begun + LOOK_EVERY);
         assert!(delays.open.keys().all(|(pid, _)| *pid == own) && !delays.open.is_empty());
         delays.close([own].into_iter(), Instant::now());
-        assert!(delays.open.is_empty() && delays.for_each_ns() >= 0.0);
+        assert!(delays.open.is_empty() && delays.told().for_each_ns >= 0.0);
     }
 }

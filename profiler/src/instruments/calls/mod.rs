@@ -713,7 +713,7 @@ impl Instrument for Calls {
             sampled: self.sampled,
             length,
             cost,
-            delay: self.delays.for_each_ns(),
+            delay: self.delays.told(),
             stop: self.watching.stop(),
             period: self.period,
         };

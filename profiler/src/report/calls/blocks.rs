@@ -115,11 +115,19 @@ fn times(report: &CallsReport, timed: &Timed) -> Vec<String> {
         });
     } else {
         let mean = timed.mean_ns().unwrap_or_default();
-        let error = timed.error_ns().checked_div(timed.count).unwrap_or_default();
-        let (of_total, of_mean) = match timed.is_precise() {
-            true => Default::default(),
-            false => (format!(" ± {}", time(timed.error_ns())), format!(" ± {}", time(error))),
+        let error = timed.mean_error_ns().unwrap_or_default();
+        let of_total = match timed.is_precise() {
+            true => String::new(),
+            false => format!(" ± {}", time(timed.error_ns())),
         };
+        let mut of_mean = match timed.is_precise() && error as f64 <= mean as f64 * Histogram::ERROR {
+            true => String::new(),
+            false => format!(" ± {}", time(error)),
+        };
+        // In windows.
+        if timed.spread_ns.is_some() {
+            of_mean.push_str(&format!(" (of {} timed)", count(timed.count)));
+        }
         sentences.push(format!(
             "total {}{of_total}, mean {}{of_mean}, min {}, max {}",
             time(timed.total_ns),

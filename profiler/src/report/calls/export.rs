@@ -152,6 +152,7 @@ fn write_json(report: &CallsReport, table: &Table, out: &mut dyn Write) -> anyho
             resumed: per.resumed,
         }),
         repeated: report.repeated.iter().map(Again::of).collect(),
+        perhaps_repeated: report.perhaps_repeated.iter().map(Again::of).collect(),
         functions: table
             .functions
             .iter()
@@ -202,6 +203,9 @@ struct File<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     per: Option<PerOf<'a>>,
     repeated: Vec<Again<'a>>,
+    /// Likewise, but too little was seen for `each` and its range to be believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    perhaps_repeated: Vec<Again<'a>>,
     functions: Vec<Row<'a>>,
 }
 
@@ -321,6 +325,8 @@ struct Times {
     most_taken_off_ns: Option<u64>,
     delayed_ns: Option<u64>,
     error_ns: Option<u64>,
+    /// Of the mean as that of all calls, of which those timed are some.
+    mean_error_ns: Option<u64>,
     /// It was mostly ours: times are the most that they can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     at_most: Option<bool>,
@@ -415,6 +421,7 @@ impl Times {
             most_taken_off_ns: Some(timed.most_taken_off_ns),
             delayed_ns: Some(timed.delayed_ns),
             error_ns: Some(timed.error_ns()),
+            mean_error_ns: timed.mean_error_ns(),
             at_most: timed.is_out_of_reach().then_some(true),
             p50_at_most_ns,
             p95_at_most_ns,

@@ -108,6 +108,10 @@ fn add_times(known: &mut Timed, more: &Timed) {
     ] {
         *known = known.saturating_add(more);
     }
+    known.spread_ns = match (known.spread_ns, more.spread_ns) {
+        (Some(known), Some(more)) => Some(known.saturating_add(more)),
+        (known, more) => known.or(more),
+    };
     known.most_taken_off_ns = known.most_taken_off_ns.max(more.most_taken_off_ns);
     known.histogram.merge(&more.histogram);
     known.at_most.merge(&more.at_most);

@@ -65,6 +65,8 @@ pub struct CallsReport {
     pub threads: u64,
     /// What is called again and again for one call of another function, and better were not.
     pub repeated: Vec<Repeated>,
+    /// What may be called so, of which too little was seen.
+    pub perhaps_repeated: Vec<Repeated>,
     /// By whose calls the user wants those of others divided.
     pub per: Option<Per>,
     /// Of CPU time, in Python functions.
@@ -246,6 +248,8 @@ pub struct Timed {
     /// By how much `total_ns` can be too long for all that, and by how much too short.
     pub less_ns: u64,
     pub more_ns: u64,
+    /// By how much `total_ns` differs from the sum of as many calls like all the function's, if these are some of them: 95 %.
+    pub spread_ns: Option<u64>,
     /// The times if it is.
     pub at_most: Histogram,
     /// Calls whose time is not among these: it was mostly ours, and other calls were timed better.
@@ -331,7 +335,7 @@ impl CallsReport {
                 let of_count = seconds * ratio(count.error as f64, count.all as f64);
                 Time {
                     seconds: seconds * scale,
-                    error: Some(scale * (of_count + timed.error_ns() as f64 / 1e9)),
+                    error: Some(scale * (of_count + timed.of_all_ns() as f64 / 1e9)),
                 }
             }
         }
@@ -420,6 +424,16 @@ impl Timed {
 
     pub fn mean_ns(&self) -> Option<u64> {
         self.total_ns.checked_div(self.count)
+    }
+
+    /// By how much that can be off as the mean of all calls.
+    pub fn mean_error_ns(&self) -> Option<u64> {
+        self.of_all_ns().checked_div(self.count)
+    }
+
+    /// By how much `total_ns` can be off as a part of all calls' time.
+    fn of_all_ns(&self) -> u64 {
+        self.error_ns().saturating_add(self.spread_ns.unwrap_or(0))
     }
 
     /// The largest that a percentile can be.

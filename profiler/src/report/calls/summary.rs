@@ -120,7 +120,36 @@ pub(super) fn heading(report: &CallsReport, table: &Table) -> Vec<String> {
     lines.push(how);
     lines.extend(beginning(report));
     // First what is to be done something about.
-    report.repeated.iter().map(repeated).chain(lines).collect()
+    let perhaps = report.perhaps_repeated.iter().map(perhaps_repeated);
+    report
+        .repeated
+        .iter()
+        .map(repeated)
+        .chain(perhaps)
+        .chain(lines)
+        .collect()
+}
+
+fn perhaps_repeated(repeated: &Repeated) -> String {
+    let Repeated {
+        what,
+        function,
+        caller,
+        file,
+        line,
+        calls,
+        samples,
+        ..
+    } = repeated;
+    let caller = clean(caller);
+    format!(
+        "Perhaps N+1: {} may be called again and again for each {caller} ({}:{line}), a {what} each; {} of {caller} that ended and \
+         {} are too few to say so. Count longer.",
+        clean(function),
+        clean(last_parts(file, 2)),
+        count_of(*calls, "call"),
+        count_of(*samples, "sample"),
+    )
 }
 
 fn repeated(repeated: &Repeated) -> String {

@@ -115,19 +115,19 @@ fn a_report_without_calls_says_so() {
 
 #[test]
 fn what_is_called_again_and_again_is_told_with_its_range_or_as_at_least_so_many() {
-    let told = |ratio: Ratio| {
-        let repeated = Repeated {
-            what: "database query",
-            function: "CursorWrapper.execute".to_owned(),
-            caller: "orders".to_owned(),
-            file: "/srv/shop/catalog/views.py".to_owned(),
-            line: 29,
-            ratio,
-            calls: 5,
-            samples: 22,
-        };
+    let queries = |ratio, calls, samples| Repeated {
+        what: "database query",
+        function: "CursorWrapper.execute".to_owned(),
+        caller: "orders".to_owned(),
+        file: "/srv/shop/catalog/views.py".to_owned(),
+        line: 29,
+        ratio,
+        calls,
+        samples,
+    };
+    let told = |ratio| {
         lines(&CallsReport {
-            repeated: vec![repeated],
+            repeated: vec![queries(ratio, 5, 22)],
             ..shop()
         })
         .remove(0)
@@ -145,6 +145,15 @@ fn what_is_called_again_and_again_is_told_with_its_range_or_as_at_least_so_many(
     for wide in [of(31.0, None), of(31.0, Some(900.0))] {
         assert!(told(wide).contains("is called at least 31 times for each orders"));
     }
+    let report = CallsReport {
+        perhaps_repeated: vec![queries(of(2.0, None), 1, 3)],
+        ..shop()
+    };
+    assert_eq!(
+        lines(&report)[0],
+        "Perhaps N+1: CursorWrapper.execute may be called again and again for each orders (catalog/views.py:29), a \
+         database query each; 1 call of orders that ended and 3 samples are too few to say so. Count longer."
+    );
 }
 
 #[test]

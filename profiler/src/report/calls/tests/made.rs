@@ -46,6 +46,7 @@ pub(super) fn timed(times: impl IntoIterator<Item = u64>) -> Timed {
         delayed_ns: 0,
         less_ns: 0,
         more_ns: 0,
+        spread_ns: None,
         at_most: Histogram::default(),
         left_out: 0,
     };
@@ -120,6 +121,7 @@ pub(in super::super) fn shop() -> CallsReport {
         under_way: 0,
         threads: 1,
         repeated: Vec::new(),
+        perhaps_repeated: Vec::new(),
         per: None,
         compiled_samples: 0,
         samples: 488,
@@ -297,7 +299,7 @@ prop_compose! {
         let beginning = Beginning { late, most, missed };
         CallsReport {
             functions, chosen, length, observed, sampled, scaled, one_window, cost, beginning, lost, unnamed, under_way, threads,
-            repeated: Vec::new(), per: None, samples, compiled_samples: 0,
+            repeated: Vec::new(), perhaps_repeated: Vec::new(), per: None, samples, compiled_samples: 0,
             period_ns, stop,
         }
     }
