@@ -204,7 +204,11 @@ async fn run(
     unsuited::check(config, &mut engine.host, stopped.as_ref())?;
     let unmatched_name = unsuited::unmatched_name(config, &engine.host);
     let crowd = matches!(config.target, Target::All);
-    let patience = if crowd { engine::TABLES_WAIT } else { engine::NAMED_TABLES_WAIT };
+    let patience = if crowd {
+        engine::TABLES_WAIT
+    } else {
+        engine::NAMED_TABLES_WAIT
+    };
     engine.start(expected, patience, crowd)?;
     if let Some(probe) = &config.probe {
         let pids = probed(config, command_pid);

@@ -166,25 +166,26 @@ impl Censuses {
             let looked = census::look(&target, &limits, |walk, notes| {
                 let after = Account::new(walk, notes);
                 let found = self::hanging(walk, wanted);
-                (after, found)
+                let growth = Growth::between(&account, &after).map(|growth| growth.with_adders(walk));
+                (after.notes.took, growth, found)
             });
-            let after = match looked {
-                Ok((after, found)) => {
+            let (took, growth) = match looked {
+                Ok((took, growth, found)) => {
                     hanging.extend(found);
-                    after
+                    (took, growth)
                 }
                 Err(error) => {
                     self.notes.push(unknown(&error));
                     continue;
                 }
             };
-            match Growth::between(&account, &after) {
+            match growth {
                 Ok(growth) => self.grown.push(Grown {
                     pid,
                     command: command::of(pid).map_or_else(|| "?".to_owned(), |command| command.with_name("")),
                     growth,
                     length: at.elapsed(),
-                    took: [account.notes.took, after.notes.took],
+                    took: [account.notes.took, took],
                 }),
                 Err(unfinished) => {
                     let why = unknown(&unfinished);

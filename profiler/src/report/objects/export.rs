@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::ObjectsReport;
 use crate::objects::{
     account::{Notes, Path},
+    adders::Line,
     growth::{Change, Growth},
     shapes::Sums,
     watch,
@@ -107,6 +108,8 @@ struct HeldChange<'a> {
     holder: String,
     #[serde(flatten)]
     path: &'a Path,
+    #[serde(skip_serializing_if = "<[Line]>::is_empty")]
+    added_at: &'a [Line],
     #[serde(flatten)]
     change: Changed,
 }
@@ -206,6 +209,7 @@ impl<'a> Grown<'a> {
                 .map(|(path, change)| HeldChange {
                     holder: path.text(),
                     path,
+                    added_at: growth.adders.get(path).map_or(&[], |lines| lines),
                     change: change.into(),
                 })
                 .collect(),

@@ -6,12 +6,13 @@ use super::{ObjectsBy, ObjectsReport, rows};
 use crate::{
     humanize::{self, bytes, bytes_change, count, percent},
     objects::{
-        account::{Account, Notes},
+        account::{Account, Notes, Path},
         growth::{Change, Growth},
         questions::{Large, Referrers},
         shapes::Sums,
     },
     report::layout::{Grid, Last, clauses, paragraph, span},
+    report::path,
     shown,
     summary::many,
 };
@@ -172,12 +173,34 @@ pub(crate) fn ways_of_growth(growth: &Growth, most: usize, width: usize) -> Stri
     if held.is_empty() {
         return String::new();
     }
-    let lasts = held.iter().map(|(path, _)| last(&path.text())).collect();
-    let mut grid = Grid::new("who holds what became more, and the way from there", lasts);
+    let lasts = held.iter().map(|(path, _)| Last {
+        addition: added_at(growth, path),
+        ..last(&path.text())
+    });
+    let mut grid = Grid::new("who holds what became more, and the way from there", lasts.collect());
     let column = |cell: &dyn Fn(&Change) -> String| held.iter().map(|(_, change)| cell(change)).collect();
     grid.column(0, "objects", column(&|change| signed(change.objects)));
     grid.column(0, "with buffers", column(&|change| bytes_change(change.whole)));
     format!("\n{}", grid.render(width))
+}
+
+/// Lines that are shown of one way.
+const LINES: usize = 2;
+
+/// The lines that add to what is on a way.
+fn added_at(growth: &Growth, path: &Path) -> String {
+    let Some(lines) = growth.adders.get(path) else {
+        return String::new();
+    };
+    let shown = lines.iter().take(LINES).map(|line| {
+        let file = path::short(&line.file);
+        shown::line(&format!("{} ({file}:{})", line.function, line.line))
+    });
+    let mut text = format!("added at {}", shown.collect::<Vec<_>>().join(" and "));
+    if lines.len() > LINES {
+        let _ = write!(text, " and {} more", lines.len() - LINES);
+    }
+    text
 }
 
 fn referrers(referrers: &Referrers, top: usize, width: usize) -> String {
