@@ -62,14 +62,18 @@ def judged(table, leaks):
     lines = table.splitlines()
     named = [line for line in lines if LINE.search(line)]
     ways = [at for at, line in enumerate(lines) if "who holds what became more" in line]
-    added = [" ".join(line.split()) for line in lines if "added at " in line]
+    added = []
+    for at in (at for at, line in enumerate(lines) if "line that adds to what became more" in line):
+        below = lines[at + 1 :]
+        end = below.index("") if "" in below else len(below)
+        added += [" ".join(line.split()) for line in below[:end]]
     if leaks is None:
-        return [f"told: {line.split('added at ')[1]}" for line in added]
+        return [f"told: {line}" for line in added]
     function, holder = leaks
     facts = []
     if named and f"{function} (" in named[0]:
         facts.append("line first")
-    if any(f"added at {function} (" in line for line in added):
+    if any(f"{function} (" in line for line in added):
         facts.append("line named")
     if holder in table:
         facts.append("holder named")

@@ -4,14 +4,12 @@
 //! Nothing has to be met by chance for that, and nothing of the process is touched. It is not known how often such a line
 //! ran: where several add to one container, all are told.
 
-use std::collections::BTreeMap;
-
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 
 use super::{
-    account::{Path, RootKind, Step},
-    growth::Growth,
+    account::{Path, RootKind, RootName, Step},
+    growth::{Change, Growth},
     roots,
     walk::Walk,
 };
@@ -29,11 +27,23 @@ pub struct Line {
     pub function: Box<str>,
 }
 
-/// By way, for those that grew most; ways of which no line is known are not there.
-pub type Adders = BTreeMap<Path, Vec<Line>>;
+/// What has become more in one container, and the lines that add to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Added {
+    /// The way to the container.
+    pub container: Path,
+    /// At least one.
+    pub lines: Vec<Line>,
+    /// Of all that hangs on the container, itself included.
+    pub change: Change,
+}
 
+/// Fewer come and go in any program. In bytes also at least one in so many of all that became more.
+const LEAST_OBJECTS: i64 = 24;
+const LEAST_BYTES: i64 = 2048;
+const LEAST_SHARE: i64 = 100;
 /// Ways that are asked for, functions that are kept, code objects that are read for one of them, and code in code in code.
-const MOST_WAYS: usize = 12;
+const MOST_WAYS: usize = 32;
 const MOST_FUNCTIONS: usize = 1 << 18;
 const MOST_CODES: usize = 1 << 14;
 const MOST_NESTED: usize = 4;
@@ -41,47 +51,67 @@ const MOST_NESTED: usize = 4;
 const MOST_LINES: usize = 12;
 const MOST_NAMES: u64 = 1 << 12;
 const MOST_NAME: u64 = 128;
+const MOST_PATH: u64 = 4096;
 const READS: u32 = 1 << 22;
 /// `ob_size` of a tuple.
 const SIZE: u64 = 16;
-/// `PyFunctionObject.func_globals` and `func_code`: up to 3.9, and from 3.10 on (shared/field/objects.md).
-const FUNCTION: [(u64, u64); 2] = [(24, 16), (16, 48)];
+/// `PyFunctionObject.func_globals`, `func_code` and `func_qualname`: up to 3.9, and from 3.10 on (found in live objects of
+/// 3.8 – 3.15).
+const FUNCTION: [(u64, u64, u64); 2] = [(24, 16, 104), (16, 48, 40)];
 
-/// Lines that add to what is on the ways that grew most.
-pub fn of(walk: &Walk<'_, '_>, growth: &Growth) -> Adders {
-    let mut adders = Adders::new();
-    let wanted: Vec<(&Path, Asked<'_>)> = growth
+/// Containers that have more in them, what grew most first, as far as lines are known that add to them.
+pub fn of(walk: &Walk<'_, '_>, growth: &Growth) -> Vec<Added> {
+    let more = growth.holders.iter().map(|(_, change)| change.whole.max(0));
+    let least = LEAST_BYTES.max(more.sum::<i64>() / LEAST_SHARE);
+    at_least(walk, growth, LEAST_OBJECTS, least)
+}
+
+/// The same, of containers that have so many objects and bytes more.
+pub(super) fn at_least(walk: &Walk<'_, '_>, growth: &Growth, objects: i64, bytes: i64) -> Vec<Added> {
+    let mut asked: Vec<Asked<'_>> = Vec::new();
+    for (path, _) in growth
         .holders
         .iter()
         .filter(|(_, change)| change.whole > 0 && change.objects > 0)
         .take(MOST_WAYS)
-        .filter_map(|(path, _)| Some((path, Asked::of(path, growth)?)))
-        .collect();
-    if wanted.is_empty() {
-        return adders;
+    {
+        asked.extend(Asked::of(path, growth).filter(|new| !asked.contains(new)));
     }
+    let mut found: Vec<(Asked<'_>, Change)> = asked.into_iter().map(|asked| (asked, asked.change(growth))).collect();
+    found.retain(|(_, change)| change.objects >= objects && change.whole >= bytes);
+    if found.is_empty() {
+        return Vec::new();
+    }
+    found.sort_by_key(|(_, change)| std::cmp::Reverse(change.whole));
     let program = Program::new(walk);
-    let mut known: FxHashMap<Asked<'_>, Vec<Line>> = FxHashMap::default();
-    for (path, asked) in wanted {
-        let lines = known.entry(asked).or_insert_with(|| program.lines(&asked));
-        if !lines.is_empty() {
-            adders.insert(path.clone(), lines.clone());
-        }
-    }
-    adders
+    let added = |(asked, change): (Asked<'_>, Change)| {
+        let lines = program.lines(&asked);
+        (!lines.is_empty()).then(|| Added {
+            container: Path {
+                root: asked.root.clone(),
+                steps: asked.steps.to_vec(),
+            },
+            lines,
+            change,
+        })
+    };
+    found.into_iter().filter_map(added).collect()
 }
 
 /// What is to be looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Asked<'a> {
     /// The module or the function at which the way begins.
-    kind: RootKind,
-    root: &'a str,
+    root: &'a RootName,
+    /// The way to the container, or to what is put in the place of another.
+    steps: &'a [Step],
     /// The name that the container has, and the type that has it as an attribute.
-    container: Option<(&'a str, Option<&'a str>)>,
+    container: Option<Name<'a>>,
     /// The name of what became more itself, if that is one: another object is put there.
-    replaced: Option<(&'a str, Option<&'a str>)>,
+    replaced: Option<Name<'a>>,
 }
+
+type Name<'a> = (&'a str, Option<&'a str>);
 
 impl<'a> Asked<'a> {
     /// The container is the last on the way of which there are no more than before.
@@ -99,21 +129,46 @@ impl<'a> Asked<'a> {
             let owner = at.checked_sub(1).map(|owner| &*path.steps[owner].kind);
             (!attribute.is_empty() && &**attribute != "__dict__").then_some((&**attribute, owner))
         };
+        let replaced = name(first);
         Some(Self {
-            kind: path.root.kind,
-            root: &path.root.name,
+            root: &path.root,
+            steps: &path.steps[..first + usize::from(replaced.is_some())],
             container: (0..first).rev().find_map(name),
-            replaced: name(first),
+            replaced,
         })
+        .filter(|asked| !asked.steps.is_empty())
     }
+
+    fn change(&self, growth: &Growth) -> Change {
+        let mut sum = Change::default();
+        let ways = growth.holders.iter();
+        ways.filter(|(way, _)| way.root == *self.root && way.steps.starts_with(self.steps))
+            .for_each(|(_, change)| sum.add(change));
+        sum
+    }
+}
+
+/// Addresses of what a function has: the dict of its module, its code, and its name, a string.
+struct Function {
+    globals: u64,
+    code: u64,
+    name: u64,
+}
+
+/// A name, and what it is of.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    Global(&'a str),
+    Attribute(&'a str),
+    /// Of a function that runs.
+    Local(&'a str),
 }
 
 /// The functions of a process.
 struct Program<'w, 'h, 'a> {
     walk: &'w Walk<'h, 'a>,
     objects: Objects<'w>,
-    /// The dict of a function's module, and its code.
-    functions: Vec<(u64, u64)>,
+    functions: Vec<Function>,
     /// Code that runs: of a module's own there is no function.
     running: Vec<u64>,
     modules: Vec<(Box<str>, u64)>,
@@ -122,7 +177,7 @@ struct Program<'w, 'h, 'a> {
 impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
     fn new(walk: &'w Walk<'h, 'a>) -> Self {
         let (target, heap) = (walk.target, walk.heap);
-        let (globals, code) = FUNCTION[usize::from(target.binary.version.minor >= 10)];
+        let (globals, code, name) = FUNCTION[usize::from(target.binary.version.minor >= 10)];
         let kinds = walk.types.iter();
         let kinds: FxHashSet<_> = kinds
             .filter(|(_, kind)| &*kind.name == "function")
@@ -133,7 +188,13 @@ impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
             .all()
             .filter(|&node| kinds.contains(&walk.kind(node)))
             .map(|node| walk.address(node))
-            .filter_map(|address| Some((word(address + globals)?, word(address + code)?)))
+            .filter_map(|address| {
+                Some(Function {
+                    globals: word(address + globals)?,
+                    code: word(address + code)?,
+                    name: word(address + name)?,
+                })
+            })
             .take(MOST_FUNCTIONS)
             .collect();
         let interpreters = target.interpreters(heap);
@@ -147,13 +208,16 @@ impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
     }
 
     fn lines(&self, asked: &Asked<'_>) -> Vec<Line> {
-        let mut lines = asked
-            .container
-            .map_or_else(Vec::new, |named| self.of_name(asked, named, false));
+        let mut lines = match (asked.replaced, asked.container) {
+            (Some(name), _) => self.of_name(asked, name, true),
+            (None, Some(name)) => self.of_name(asked, name, false),
+            (None, None) => Vec::new(),
+        };
+        // `head = [row, head]`.
         if lines.is_empty()
-            && let Some(named) = asked.replaced
+            && let Some(name) = asked.container
         {
-            lines = self.of_name(asked, named, true);
+            lines = self.of_name(asked, name, true);
         }
         if lines.len() > MOST_LINES {
             lines.clear();
@@ -161,43 +225,77 @@ impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
         lines
     }
 
-    fn of_name(&self, asked: &Asked<'_>, (name, owner): (&str, Option<&str>), replaced: bool) -> Vec<Line> {
-        let mut lines: Vec<Line> = Vec::new();
-        let mut codes = Vec::new();
-        match (asked.kind, owner) {
-            // Of a function that runs.
-            (RootKind::Function, None) => {
-                let running = self.running.iter().copied();
-                codes.extend(running.filter(|&code| self.is_named(code, asked.root)));
-            }
-            _ => {
-                // An attribute can be set in the module of its class, too.
-                let of_class = owner.and_then(|owner| owner.rsplit_once('.')).map(|(module, _)| module);
-                let modules: Vec<u64> = self
-                    .modules
-                    .iter()
-                    .filter(|(module, _)| {
-                        asked.kind == RootKind::Module && **module == *asked.root || of_class == Some(module)
-                    })
-                    .map(|&(_, module)| module)
-                    .collect();
-                let dicts: Vec<u64> = modules
-                    .iter()
-                    .filter_map(|&module| self.objects.module_dict(module))
-                    .collect();
-                let functions = self.functions.iter().filter(|(globals, _)| dicts.contains(globals));
-                codes.extend(functions.map(|&(_, code)| code));
-                let files: Vec<_> = dicts
-                    .iter()
-                    .filter_map(|&dict| self.objects.text(self.objects.get(dict, "__file__")?, 4096))
-                    .collect();
-                let running = self.running.iter().copied();
-                codes.extend(running.filter(|&code| {
-                    self.code(code)
-                        .is_some_and(|code| &*code.name == "<module>" && files.contains(&code.filename))
-                }));
+    fn of_name(&self, asked: &Asked<'_>, (name, owner): Name<'_>, replaced: bool) -> Vec<Line> {
+        let is_local = asked.root.kind == RootKind::Function && owner.is_none();
+        let wanted = match (is_local, owner) {
+            (true, _) => Wanted::Local(name),
+            (false, None) => Wanted::Global(name),
+            (false, Some(_)) => Wanted::Attribute(name),
+        };
+        if is_local {
+            let running = self.running.iter().copied();
+            let codes = running.filter(|&code| self.is_named(code, &asked.root.name)).collect();
+            return self.of_codes(codes, wanted, replaced);
+        }
+        // An attribute can be set in the module of its class, too.
+        let (module_of_class, class) = owner.and_then(|owner| owner.rsplit_once('.')).unzip();
+        let is_meant = |module: &str| {
+            asked.root.kind == RootKind::Module && module == &*asked.root.name || module_of_class == Some(module)
+        };
+        let modules = self.modules.iter().filter(|(module, _)| is_meant(module));
+        let dicts: Vec<u64> = modules
+            .filter_map(|&(_, module)| self.objects.module_dict(module))
+            .collect();
+        let functions: Vec<&Function> = self
+            .functions
+            .iter()
+            .filter(|function| dicts.contains(&function.globals))
+            .collect();
+        // Several classes can have attributes of one name.
+        if let Some(class) = class {
+            let is_method = |function: &&&Function| {
+                let name = self.objects.text(function.name, MOST_NAME).unwrap_or_default();
+                name.strip_prefix(class).is_some_and(|rest| rest.starts_with('.'))
+            };
+            let methods = functions
+                .iter()
+                .filter(is_method)
+                .map(|function| function.code)
+                .collect();
+            let lines = self.of_codes(methods, wanted, replaced);
+            if !lines.is_empty() {
+                return lines;
             }
         }
+        let mut codes: Vec<u64> = functions.iter().map(|function| function.code).collect();
+        let files: Vec<_> = dicts
+            .iter()
+            .filter_map(|&dict| self.objects.text(self.objects.get(dict, "__file__")?, MOST_PATH))
+            .collect();
+        codes.extend(
+            self.running
+                .iter()
+                .copied()
+                .filter(|&code| self.is_body_of(code, &files)),
+        );
+        self.of_codes(codes, wanted, replaced)
+    }
+
+    /// Whether it is the code of a module that is one of these files: that of the main module can have a shorter path.
+    fn is_body_of(&self, code: u64, files: &[Box<str>]) -> bool {
+        self.code(code).is_some_and(|code| {
+            let path = code.filename.trim_start_matches("./");
+            let is_it = |file: &Box<str>| {
+                file.strip_suffix(path)
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+            };
+            &*code.name == "<module>" && files.iter().any(is_it)
+        })
+    }
+
+    /// Of code objects, and of those in them.
+    fn of_codes(&self, mut codes: Vec<u64>, wanted: Wanted<'_>, replaced: bool) -> Vec<Line> {
+        let mut lines = Vec::new();
         codes.sort_unstable();
         codes.dedup();
         codes.truncate(MOST_CODES);
@@ -205,12 +303,7 @@ impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
         for _ in 0..MOST_NESTED {
             let mut inner = Vec::new();
             for &code in &codes {
-                self.look(
-                    code,
-                    (name, asked.kind == RootKind::Function, owner.is_some()),
-                    replaced,
-                    &mut lines,
-                );
+                self.look(code, wanted, replaced, &mut lines);
                 let constants = additions::constants(self.walk.target.binary.layout.format.instruction);
                 for constant in self.tuple(code, constants) {
                     if self.is_code(constant) && seen.len() < MOST_CODES && seen.insert(constant) {
@@ -220,50 +313,38 @@ impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
             }
             codes = inner;
         }
+        if replaced {
+            // Once for an object, or for a module: that does not make it more.
+            lines.retain(|line: &Line| !line.function.ends_with("__init__") && &*line.function != "<module>");
+        }
         lines.sort();
         lines.dedup();
-        // Of several classes that have attributes of this name, the one that it is of.
-        let class = owner.and_then(|owner| owner.rsplit('.').next());
-        if let Some(class) = class {
-            let own = |line: &Line| {
-                line.function
-                    .strip_prefix(class)
-                    .is_some_and(|rest| rest.starts_with('.'))
-            };
-            if lines.iter().any(own) {
-                lines.retain(own);
-            }
-        }
         lines
     }
 
     /// Enters the lines of one code object.
-    fn look(&self, at: u64, (name, is_local, is_attribute): (&str, bool, bool), replaced: bool, lines: &mut Vec<Line>) {
+    fn look(&self, at: u64, wanted: Wanted<'_>, replaced: bool, lines: &mut Vec<Line>) {
         let target = self.walk.target;
         let (minor, format) = (target.binary.version.minor, target.binary.layout.format);
-        let found = {
-            let names = self.texts(at, additions::names(format.instruction));
-            let wanted = match (is_attribute, is_local) {
-                (true, _) => Named::Attribute(name),
-                (false, false) => Named::Global(name),
-                (false, true) => {
-                    let locals = self.texts(at, target.heap.local_names);
-                    let Some(number) = locals.iter().position(|local| &**local == name) else {
-                        return;
-                    };
-                    Named::Local(number as u32)
-                }
-            };
-            if !matches!(wanted, Named::Local(_)) && !names.iter().any(|known| &**known == name) {
-                return;
+        let names = self.texts(at, additions::names(format.instruction));
+        let wanted = match wanted {
+            Wanted::Local(name) => {
+                let locals = self.texts(at, target.heap.local_names);
+                let Some(number) = locals.iter().position(|local| &**local == name) else {
+                    return;
+                };
+                Named::Local(number as u32)
             }
-            let Some(bytes) = additions::read(self.walk.heap, format.instruction, at) else {
-                return;
-            };
-            match replaced {
-                true => additions::assignments(minor, &bytes, &names, wanted),
-                false => additions::additions(minor, &bytes, &names, wanted),
-            }
+            Wanted::Global(name) | Wanted::Attribute(name) if !names.iter().any(|known| &**known == name) => return,
+            Wanted::Global(name) => Named::Global(name),
+            Wanted::Attribute(name) => Named::Attribute(name),
+        };
+        let Some(bytes) = additions::read(self.walk.heap, format.instruction, at) else {
+            return;
+        };
+        let found = match replaced {
+            true => additions::assignments(minor, &bytes, &names, wanted),
+            false => additions::additions(minor, &bytes, &names, wanted),
         };
         if found.is_empty() {
             return;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     account::{Account, Path},
-    adders::{self, Adders},
+    adders::{self, Added},
     shapes::Sums,
     walk::Walk,
 };
@@ -52,8 +52,8 @@ pub struct Growth {
     /// Ways to objects, with those at their end.
     pub holders: Vec<(Path, Change)>,
     pub total: Change,
-    /// Lines that add to what is on a way.
-    pub adders: Adders,
+    /// Containers with more in them, and lines that add to them.
+    pub added: Vec<Added>,
 }
 
 /// One of two censuses did not come to its end: their difference would be of what was left out.
@@ -74,8 +74,8 @@ impl Growth {
     }
 
     /// With lines of code that add to what became more, as the later of the two censuses sees them.
-    pub fn with_adders(mut self, walk: &Walk<'_, '_>) -> Self {
-        self.adders = adders::of(walk, &self);
+    pub fn with_added(mut self, walk: &Walk<'_, '_>) -> Self {
+        self.added = adders::of(walk, &self);
         self
     }
 
@@ -92,7 +92,7 @@ impl Growth {
             kinds,
             holders: changes(&by_path(before), &by_path(after)),
             total: Change::between(&before.total(), &after.total()),
-            adders: Adders::new(),
+            added: Vec::new(),
         }
     }
 }

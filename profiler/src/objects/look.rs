@@ -59,6 +59,11 @@ pub struct Look<'h, 'a> {
     pub names: Names<'a>,
 }
 
+/// A number of items or bytes; of what says that it has more than can be, none is taken for true.
+fn believed(number: u64) -> u64 {
+    if number < MOST_ITEMS { number } else { 0 }
+}
+
 impl Look<'_, '_> {
     /// Calls back with all that an object refers to.
     pub fn at(&mut self, address: u64, facts: &Facts, mut edge: impl FnMut(u64, Label)) -> Sizes {
@@ -75,7 +80,7 @@ impl Look<'_, '_> {
             Kind::Int if self.target.binary.version.minor >= 12 => (size >> 3).max(1),
             _ => size.cast_signed().unsigned_abs(),
         };
-        let items = if items < MOST_ITEMS { items } else { 0 };
+        let items = believed(items);
         let mut own = match facts.kind {
             Kind::Generator => room.unwrap_or(facts.basic),
             Kind::Text => 0,
@@ -96,9 +101,10 @@ impl Look<'_, '_> {
                 own = text;
                 buffers += buffer;
             }
-            Kind::ByteArray => buffers += head(BYTE_ARRAY_ALLOCATED).min(MOST_ITEMS),
+            Kind::ByteArray => buffers += believed(head(BYTE_ARRAY_ALLOCATED)),
             Kind::List => {
-                let room = head(LIST_ALLOCATED).min(MOST_ITEMS);
+                // -1 while it is sorted; it has no items then (Objects/listobject.c, `list_sort_impl`, 3.8 – 3.15).
+                let room = believed(head(LIST_ALLOCATED));
                 buffers += 8 * room;
                 self.heap.words(head(LIST_ITEMS), items.min(room), |at, word| {
                     object(word, Label::Item(at))
@@ -167,7 +173,7 @@ impl Look<'_, '_> {
         let process = &self.target.process;
         let state = u64_at(bytes, process.unicode_state.into()).unwrap_or(0);
         let (kind, compact, ascii) = ((state >> 2) & 7, state & 0x20 != 0, state & 0x40 != 0);
-        let data = length.min(MOST_ITEMS).saturating_add(1) * kind.clamp(1, 4);
+        let data = believed(length).saturating_add(1) * kind.clamp(1, 4);
         let (ascii_data, compact_data) = (process.unicode_ascii_data, process.unicode_compact_data);
         if ascii && compact {
             return (u64::from(ascii_data) + data, 0);
@@ -177,7 +183,7 @@ impl Look<'_, '_> {
         let encoded = if ascii || utf8(8) == 0 {
             0
         } else {
-            utf8(0).min(MOST_ITEMS) + 1
+            believed(utf8(0)) + 1
         };
         match compact {
             true => (u64::from(compact_data) + data, encoded),

@@ -8,8 +8,11 @@ use std::{
 
 use super::{
     account::{Account, Notes},
+    adders,
     arenas::Arena,
-    census, questions,
+    census,
+    growth::Growth,
+    questions,
     regions::Regions,
     snapshot::Snapshot,
     target::{Exported, Target},
@@ -234,6 +237,9 @@ pub fn census(bytes: &[u8]) -> Option<Account> {
         deadline,
         |walk, notes| {
             let account = Account::new(walk, notes);
+            if let Ok(growth) = Growth::between(&Account::default(), &account) {
+                adders::at_least(walk, &growth, 0, 0);
+            }
             questions::largest(walk, 5);
             let _ = questions::referrers(walk, "Foo", 5);
             account
@@ -246,7 +252,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::objects::growth::Growth;
 
     fn held(account: &Account, path: &str) -> (u64, u64) {
         let holder = account.holders.iter().find(|holder| holder.path.text() == path);
@@ -266,6 +271,20 @@ mod tests {
         );
         assert_eq!(held(&account, "app.cache: list → Foo.name → str"), (1, 40 + 4));
         assert_eq!(account.kinds["dict"].objects, 3);
+    }
+
+    /// `list.sort` takes the items away meanwhile, and sets the room to -1.
+    #[test]
+    fn a_list_that_is_being_sorted_has_no_buffer_of_gibibytes() {
+        let mut memory = memory();
+        let list = memory
+            .chunks_exact(8)
+            .position(|word| word == LIST.to_le_bytes())
+            .unwrap();
+        memory[8 * (list + 1)..8 * (list + 3)].fill(0);
+        memory[8 * (list + 3)..8 * (list + 4)].fill(0xff);
+        let account = census(&memory).unwrap();
+        assert_eq!(held(&account, "app.cache: list"), (1, 16 + 40));
     }
 
     #[test]

@@ -25,8 +25,10 @@ use crate::{
 
 /// Processes that are looked at.
 const MOST_PROCESSES: usize = 32;
-/// All censuses at one end of the recording may take so long together.
+/// No other one is begun at one end of the recording when they have taken so long together.
 const MOST_TIME: Duration = Duration::from_secs(3);
+/// One may take so long where others want the CPUs: of a half nothing could be told. [`MOST_HEAP`] bounds it where they do not.
+const MOST_TIME_OF_ONE: Duration = Duration::from_secs(12);
 /// A process with more memory of small objects is not looked at: it would take about a second, and half as much memory.
 const MOST_HEAP: u64 = 256 << 20;
 
@@ -115,7 +117,7 @@ impl Censuses {
             heap: MOST_HEAP,
             time: match self.is_patient {
                 true => Limits::default().time,
-                false => MOST_TIME,
+                false => MOST_TIME_OF_ONE,
             },
         }
     }
@@ -166,7 +168,7 @@ impl Censuses {
             let looked = census::look(&target, &limits, |walk, notes| {
                 let after = Account::new(walk, notes);
                 let found = self::hanging(walk, wanted);
-                let growth = Growth::between(&account, &after).map(|growth| growth.with_adders(walk));
+                let growth = Growth::between(&account, &after).map(|growth| growth.with_added(walk));
                 (after.notes.took, growth, found)
             });
             let (took, growth) = match looked {

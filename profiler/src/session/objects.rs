@@ -69,7 +69,7 @@ fn report(config: &ObjectsConfig, target: &Target) -> anyhow::Result<ObjectsRepo
         wait(config.pid, length)?;
         let (account, growth) = census::look(target, limits, |walk, notes| {
             let account = Account::new(walk, notes);
-            let growth = Growth::between(&before, &account).map(|growth| growth.with_adders(walk));
+            let growth = Growth::between(&before, &account).map(|growth| growth.with_added(walk));
             (account, growth)
         })?;
         report.account = account;

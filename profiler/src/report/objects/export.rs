@@ -74,6 +74,18 @@ struct Grown<'a> {
     total: Changed,
     types: Vec<NamedChange<'a>>,
     holders: Vec<HeldChange<'a>>,
+    /// Containers with more in them, and lines that add to them.
+    added: Vec<AddedTo<'a>>,
+}
+
+#[derive(Serialize)]
+struct AddedTo<'a> {
+    holder: String,
+    #[serde(flatten)]
+    path: &'a Path,
+    #[serde(flatten)]
+    change: Changed,
+    lines: &'a [Line],
 }
 
 #[derive(Serialize)]
@@ -108,8 +120,6 @@ struct HeldChange<'a> {
     holder: String,
     #[serde(flatten)]
     path: &'a Path,
-    #[serde(skip_serializing_if = "<[Line]>::is_empty")]
-    added_at: &'a [Line],
     #[serde(flatten)]
     change: Changed,
 }
@@ -209,8 +219,17 @@ impl<'a> Grown<'a> {
                 .map(|(path, change)| HeldChange {
                     holder: path.text(),
                     path,
-                    added_at: growth.adders.get(path).map_or(&[], |lines| lines),
                     change: change.into(),
+                })
+                .collect(),
+            added: growth
+                .added
+                .iter()
+                .map(|added| AddedTo {
+                    holder: added.container.text(),
+                    path: &added.container,
+                    change: (&added.change).into(),
+                    lines: &added.lines,
                 })
                 .collect(),
         }

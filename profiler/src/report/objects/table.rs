@@ -6,7 +6,8 @@ use super::{ObjectsBy, ObjectsReport, rows};
 use crate::{
     humanize::{self, bytes, bytes_change, count, percent},
     objects::{
-        account::{Account, Notes, Path},
+        account::{Account, Notes},
+        adders::Line,
         growth::{Change, Growth},
         questions::{Large, Referrers},
         shapes::Sums,
@@ -30,6 +31,7 @@ pub fn text(report: &ObjectsReport, width: usize) -> String {
     } else if let Some(largest) = &report.largest {
         text.push_str(&self::largest(largest, width));
     } else if let Some((growth, length)) = &report.growth {
+        text.push_str(&added(growth, width));
         let _ = write!(text, "\n{}", grown(growth, report.by, report.top, width));
         let nothing = growth.total.whole <= 0;
         if nothing {
@@ -173,34 +175,57 @@ pub(crate) fn ways_of_growth(growth: &Growth, most: usize, width: usize) -> Stri
     if held.is_empty() {
         return String::new();
     }
-    let lasts = held.iter().map(|(path, _)| Last {
-        addition: added_at(growth, path),
-        ..last(&path.text())
-    });
-    let mut grid = Grid::new("who holds what became more, and the way from there", lasts.collect());
+    let lasts = held.iter().map(|(path, _)| last(&path.text())).collect();
+    let mut grid = Grid::new("who holds what became more, and the way from there", lasts);
     let column = |cell: &dyn Fn(&Change) -> String| held.iter().map(|(_, change)| cell(change)).collect();
     grid.column(0, "objects", column(&|change| signed(change.objects)));
     grid.column(0, "with buffers", column(&|change| bytes_change(change.whole)));
     format!("\n{}", grid.render(width))
 }
 
-/// Lines that are shown of one way.
-const LINES: usize = 2;
+/// Lines of one container, and containers, that are shown.
+const LINES: usize = 3;
+const CONTAINERS: usize = 4;
 
-/// The lines that add to what is on a way.
-fn added_at(growth: &Growth, path: &Path) -> String {
-    let Some(lines) = growth.adders.get(path) else {
+/// The lines that add to what became more, below an empty line.
+pub(crate) fn added(growth: &Growth, width: usize) -> String {
+    let shown = &growth.added[..growth.added.len().min(CONTAINERS)];
+    if shown.is_empty() {
         return String::new();
-    };
-    let shown = lines.iter().take(LINES).map(|line| {
-        let file = path::short(&line.file);
-        shown::line(&format!("{} ({file}:{})", line.function, line.line))
-    });
-    let mut text = format!("added at {}", shown.collect::<Vec<_>>().join(" and "));
-    if lines.len() > LINES {
-        let _ = write!(text, " and {} more", lines.len() - LINES);
     }
-    text
+    let name = |line: &Line| {
+        shown::line(&format!(
+            "{} ({}:{})",
+            line.function,
+            path::short(&line.file),
+            line.line
+        ))
+    };
+    let lasts = shown.iter().map(|added| {
+        let (first, others) = added.lines.split_first()?;
+        let mut below: Vec<String> = others
+            .iter()
+            .take(LINES - 1)
+            .map(|line| format!("or {}", name(line)))
+            .collect();
+        if others.len() >= LINES {
+            below.push(format!("or one of {} more", others.len() + 1 - LINES));
+        }
+        Some(Last {
+            text: name(first),
+            addition: format!("to {}", shown::line(&added.container.text())),
+            remark: below.join("\n"),
+            ..Last::default()
+        })
+    });
+    let mut grid = Grid::new(
+        "line that adds to what became more",
+        lasts.map(Option::unwrap_or_default).collect(),
+    );
+    let column = |cell: &dyn Fn(&Change) -> String| shown.iter().map(|added| cell(&added.change)).collect();
+    grid.column(0, "objects", column(&|change| signed(change.objects)));
+    grid.column(0, "with buffers", column(&|change| bytes_change(change.whole)));
+    format!("\n{}", grid.render(width))
 }
 
 fn referrers(referrers: &Referrers, top: usize, width: usize) -> String {
