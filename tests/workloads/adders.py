@@ -88,7 +88,7 @@ def run():
     for line in sys.stdin:
         if line.strip() != "grow":
             continue
-        for number in range(300):
+        for number in range(2000):
             kept.append([number, ITEMS])  # ADDS kept in run()
             request(number)
             look(number % 3)

@@ -40,7 +40,7 @@ pub struct Added {
 
 /// Fewer come and go in any program. In bytes also at least one in so many of all that became more.
 const LEAST_OBJECTS: i64 = 24;
-const LEAST_BYTES: i64 = 2048;
+const LEAST_BYTES: i64 = 64 << 10;
 const LEAST_SHARE: i64 = 100;
 /// Ways that are asked for, functions that are kept, code objects that are read for one of them, and code in code in code.
 const MOST_WAYS: usize = 32;

@@ -212,6 +212,11 @@ fn target() -> Result<Target, NoHeapLayout> {
 
 /// A census of such memory, and what can be asked of it.
 pub fn census(bytes: &[u8]) -> Option<Account> {
+    later(bytes, bytes)
+}
+
+/// The same of memory that has changed since its pools were copied.
+fn later(copied: &[u8], bytes: &[u8]) -> Option<Account> {
     let target = target().ok()?;
     let maps = format!(
         "{IMAGE:x}-{:x} rw-p 00000000 00:01 1 /python\n{POOLS:x}-{:x} rw-p 00000000 00:00 0\n",
@@ -224,7 +229,7 @@ pub fn census(bytes: &[u8]) -> Option<Account> {
         start: POOLS,
         end: POOLS + 2 * POOL,
     };
-    let snapshot = Snapshot::read(&memory, &[arena], POOL);
+    let snapshot = Snapshot::read(&Bytes(copied), &[arena], POOL);
     let began = Instant::now();
     let deadline = began + Duration::from_secs(2);
     Some(census::over(
@@ -285,6 +290,28 @@ mod tests {
         memory[8 * (list + 3)..8 * (list + 4)].fill(0xff);
         let account = census(&memory).unwrap();
         assert_eq!(held(&account, "app.cache: list"), (1, 16 + 40));
+    }
+
+    /// A long list's buffer is not in a pool, and moves when it grows: what was there is gone.
+    #[test]
+    fn the_items_of_a_list_that_has_moved_since_are_found() {
+        const BUFFERS: [u64; 2] = [IMAGE + 0x3800, IMAGE + 0x3900];
+        let mut copied = memory();
+        let list = 8 * copied
+            .chunks_exact(8)
+            .position(|word| word == LIST.to_le_bytes())
+            .unwrap();
+        let word = |memory: &[u8], at: usize| u64::from_le_bytes(memory[at..at + 8].try_into().unwrap());
+        let items = place(word(&copied, list + 16)).unwrap();
+        let items = copied[items..items + 24].to_vec();
+        copied[list + 16..list + 24].copy_from_slice(&BUFFERS[0].to_le_bytes());
+        let mut now = copied.clone();
+        now[list + 16..list + 24].copy_from_slice(&BUFFERS[1].to_le_bytes());
+        let at = place(BUFFERS[1]).unwrap();
+        now[at..at + 24].copy_from_slice(&items);
+        let account = later(&copied, &now).unwrap();
+        assert_eq!(held(&account, "app.cache: list → Foo").0, 3);
+        assert_eq!(held(&later(&copied, &copied).unwrap(), "app.cache: list → Foo").0, 0);
     }
 
     #[test]

@@ -27,8 +27,6 @@ use crate::{
 const MOST_PROCESSES: usize = 32;
 /// No other one is begun at one end of the recording when they have taken so long together.
 const MOST_TIME: Duration = Duration::from_secs(3);
-/// One may take so long where others want the CPUs: of a half nothing could be told. [`MOST_HEAP`] bounds it where they do not.
-const MOST_TIME_OF_ONE: Duration = Duration::from_secs(12);
 /// A process with more memory of small objects is not looked at: it would take about a second, and half as much memory.
 const MOST_HEAP: u64 = 256 << 20;
 
@@ -47,7 +45,6 @@ pub struct Grown {
 #[derive(Debug, Default)]
 pub struct Censuses {
     begun: Vec<Begun>,
-    is_patient: bool,
     pub grown: Vec<Grown>,
     /// What is not known, and why.
     pub notes: Vec<String>,
@@ -103,25 +100,16 @@ struct Begun {
     at: Instant,
 }
 
+/// Where others want the CPUs a look takes longer, and of a half nothing could be told: what bounds it where they do not is
+/// the heap.
+fn limits() -> Limits {
+    Limits {
+        heap: MOST_HEAP,
+        ..Limits::default()
+    }
+}
+
 impl Censuses {
-    /// Those that are needed for more than a look, and may take longer.
-    pub fn patient() -> Self {
-        Self {
-            is_patient: true,
-            ..Self::default()
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            heap: MOST_HEAP,
-            time: match self.is_patient {
-                true => Limits::default().time,
-                false => MOST_TIME_OF_ONE,
-            },
-        }
-    }
-
     /// The first of each.
     pub fn begin(&mut self, pids: &[u32]) {
         let began = Instant::now();
@@ -132,7 +120,7 @@ impl Censuses {
                 (left_out, last) = (left_out + 1, pid);
                 continue;
             }
-            match first(pid, &self.limits()) {
+            match first(pid, &limits()) {
                 Ok(begun) => self.begun.extend(begun),
                 Err(why) => self.notes.push(why),
             }
@@ -157,7 +145,7 @@ impl Censuses {
 
     /// The second of each that is still there; and of one process where these addresses' objects hang, if they are any.
     pub fn end(&mut self, pid: u32, addresses: &[u64]) -> Vec<Option<Hanging>> {
-        let limits = self.limits();
+        let limits = limits();
         let mut hanging = Vec::new();
         for Begun { target, account, at } in self.begun.drain(..) {
             let wanted = if target.pid == pid { addresses } else { &[] };
