@@ -285,11 +285,11 @@ impl<'w, 'h, 'a> Program<'w, 'h, 'a> {
     fn is_body_of(&self, code: u64, files: &[Box<str>]) -> bool {
         self.code(code).is_some_and(|code| {
             let path = code.filename.trim_start_matches("./");
-            let is_it = |file: &Box<str>| {
+            let is_it = |file: &str| {
                 file.strip_suffix(path)
                     .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
             };
-            &*code.name == "<module>" && files.iter().any(is_it)
+            &*code.name == "<module>" && files.iter().any(|file| is_it(file))
         })
     }
 
