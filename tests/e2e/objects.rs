@@ -8,7 +8,7 @@ use profiler_tests::{
     profiler::{Outcome, Profiler},
     python::{self, Python},
     serial::serial,
-    workload::Workload,
+    workload::{self, Workload},
 };
 use serde_json::Value;
 
@@ -302,5 +302,50 @@ fn pictures_and_lines_for_flame_graphs_name_the_holders() -> Result<()> {
     let text = printed(&workload, &["--largest", "-n", "3"])?;
     ensure!(text.contains("app.cache[\"plain\"]"), "{text}");
     ensure!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    Ok(())
+}
+
+/// Of one container after the other, by the comments in the program: the lines are those, and no others.
+#[test]
+fn the_lines_that_add_to_what_became_more_are_told_and_no_others() -> Result<()> {
+    let _lock = serial();
+    for python in python::all()? {
+        lines_that_add(&python).with_context(|| format!("{python}"))?;
+    }
+    Ok(())
+}
+
+fn lines_that_add(python: &Python) -> Result<()> {
+    let text = fs::read_to_string(workload::sources().join("adders.py"))?;
+    let marked = |(at, line): (usize, &str)| Some((line.split_once("# ADDS ")?.1.to_owned(), at as u64 + 1));
+    let mut wanted: Vec<(String, u64)> = text.lines().enumerate().filter_map(marked).collect();
+    wanted.sort();
+    let mut workload = Workload::python(python, "adders.py", &[])?;
+    let pid = workload.pid.to_string();
+    let arguments = ["objects", "-p", &pid, "--growth", "2s", "-f", "json"];
+    let looking = Profiler::bare().args(arguments).start_until("looking again")?;
+    workload.tell("grow")?;
+    workload.expect("GREW")?;
+    let outcome = looking.finish()?.success()?;
+    let report: Value = serde_json::from_slice(&outcome.stdout)?;
+    let mut told = Vec::new();
+    for added in report["growth"]["added"].as_array().context("nothing is added")? {
+        let holder = added["holder"].as_str().context("no holder")?;
+        let objects = added["objects_change"].as_i64().context("no number")?;
+        ensure!(objects >= 2000, "{holder}: {objects} objects");
+        for line in added["lines"].as_array().context("no lines")? {
+            let file = line["file"].as_str().context("no file")?;
+            ensure!(file.ends_with("adders.py"), "{holder}: {line}");
+            told.push((
+                holder.replacen("__main__.", "", 1),
+                line["line"].as_u64().context("no line")?,
+            ));
+        }
+    }
+    told.sort();
+    // A way goes on behind the name: `APPENDED: list`.
+    let names = |told: &(String, u64), wanted: &(String, u64)| told.1 == wanted.1 && told.0.starts_with(&wanted.0);
+    let equal = told.len() == wanted.len() && told.iter().zip(&wanted).all(|(told, wanted)| names(told, wanted));
+    ensure!(equal, "told are {told:#?}, not {wanted:#?}");
     Ok(())
 }

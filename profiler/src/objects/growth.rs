@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     account::{Account, Path},
+    adders::{self, Added},
     shapes::Sums,
+    walk::Walk,
 };
 use crate::humanize;
 
@@ -50,6 +52,8 @@ pub struct Growth {
     /// Ways to objects, with those at their end.
     pub holders: Vec<(Path, Change)>,
     pub total: Change,
+    /// Containers with more in them, and lines that add to them.
+    pub added: Vec<Added>,
 }
 
 /// One of two censuses did not come to its end: their difference would be of what was left out.
@@ -69,6 +73,12 @@ impl Growth {
         }
     }
 
+    /// With lines of code that add to what became more, as the later of the two censuses sees them.
+    pub fn with_added(mut self, walk: &Walk<'_, '_>) -> Self {
+        self.added = adders::of(walk, &self);
+        self
+    }
+
     fn of(before: &Account, after: &Account) -> Self {
         let kinds = changes(&before.kinds, &after.kinds);
         let by_path = |account: &Account| -> BTreeMap<Path, Sums> {
@@ -82,6 +92,7 @@ impl Growth {
             kinds,
             holders: changes(&by_path(before), &by_path(after)),
             total: Change::between(&before.total(), &after.total()),
+            added: Vec::new(),
         }
     }
 }

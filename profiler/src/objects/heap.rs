@@ -93,6 +93,15 @@ impl<'a> Heap<'a> {
         self.read(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
     }
 
+    /// Words as the process has them now, whatever was copied.
+    pub fn now<const N: usize>(&self, address: u64) -> Option<[u64; N]> {
+        let mut bytes = vec![0; 8 * N];
+        (self.spend(bytes.len() as u64) && self.memory.read(address, &mut bytes)).then(|| {
+            let words: [u64; N] = std::array::from_fn(|at| u64_at(&bytes, 8 * at).unwrap_or(0));
+            words
+        })
+    }
+
     /// Calls back with each of so many records and its number. Returns how many could be read.
     pub fn records(&self, address: u64, bytes: usize, count: u64, mut record: impl FnMut(u64, &[u8])) -> u64 {
         if bytes == 0 || count == 0 {

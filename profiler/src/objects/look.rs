@@ -52,11 +52,19 @@ const STATIC_TYPE: u64 = 408;
 /// Larger than any object is: what says so is torn.
 const MOST_ITEMS: u64 = 1 << 32;
 const HEADER: usize = 64;
+/// How often the items of a list are read that moves meanwhile; longer ones are taken as they are.
+const LIST_READS: usize = 4;
+const MOST_TWICE: u64 = 1 << 22;
 
 pub struct Look<'h, 'a> {
     pub target: &'h Target,
     pub heap: &'h Heap<'a>,
     pub names: Names<'a>,
+}
+
+/// A number of items or bytes; of what says that it has more than can be, none is taken for true.
+fn believed(number: u64) -> u64 {
+    if number < MOST_ITEMS { number } else { 0 }
 }
 
 impl Look<'_, '_> {
@@ -75,7 +83,7 @@ impl Look<'_, '_> {
             Kind::Int if self.target.binary.version.minor >= 12 => (size >> 3).max(1),
             _ => size.cast_signed().unsigned_abs(),
         };
-        let items = if items < MOST_ITEMS { items } else { 0 };
+        let items = believed(items);
         let mut own = match facts.kind {
             Kind::Generator => room.unwrap_or(facts.basic),
             Kind::Text => 0,
@@ -96,13 +104,11 @@ impl Look<'_, '_> {
                 own = text;
                 buffers += buffer;
             }
-            Kind::ByteArray => buffers += head(BYTE_ARRAY_ALLOCATED).min(MOST_ITEMS),
+            Kind::ByteArray => buffers += believed(head(BYTE_ARRAY_ALLOCATED)),
             Kind::List => {
-                let room = head(LIST_ALLOCATED).min(MOST_ITEMS);
-                buffers += 8 * room;
-                self.heap.words(head(LIST_ITEMS), items.min(room), |at, word| {
-                    object(word, Label::Item(at))
-                });
+                // -1 while it is sorted; it has no items then (Objects/listobject.c, `list_sort_impl`, 3.8 – 3.15).
+                let copied = [items, head(LIST_ITEMS), head(LIST_ALLOCATED)];
+                buffers += 8 * self.list(address, copied, &mut object);
             }
             Kind::Tuple => {
                 let start = self.target.heap.tuple_items;
@@ -114,9 +120,12 @@ impl Look<'_, '_> {
                     object(word, Label::Item(at))
                 });
             }
-            Kind::Dict => buffers += self.dict(head(DICT_KEYS), head(DICT_VALUES), &mut object),
+            Kind::Dict => {
+                let [keys, values] = self.of_now(address, DICT_KEYS, [head(DICT_KEYS), head(DICT_VALUES)], 0);
+                buffers += self.dict(keys, values, &mut object);
+            }
             Kind::Set => {
-                let (mask, table) = (head(SET_MASK), head(SET_TABLE));
+                let [mask, table] = self.of_now(address, SET_MASK, [head(SET_MASK), head(SET_TABLE)], 1);
                 let slots = mask.saturating_add(1);
                 if slots.is_power_of_two() && slots < MOST_ITEMS {
                     // The first eight are in the set itself.
@@ -158,6 +167,40 @@ impl Look<'_, '_> {
         }
     }
 
+    /// Words that stand together in an object, as they are now if the buffer that one of them leads to is not in a pool: it can
+    /// have moved since the pools were copied, and what was there can be anything by now.
+    fn of_now<const N: usize>(&self, address: u64, offset: u64, copied: [u64; N], buffer: usize) -> [u64; N] {
+        if copied[buffer] == 0 || self.heap.room(copied[buffer]).is_some() {
+            return copied;
+        }
+        self.heap.now(address.wrapping_add(offset)).unwrap_or(copied)
+    }
+
+    /// Calls back with the items of a list whose size, items and room are these; returns the room. One that grows meanwhile is
+    /// read again.
+    fn list(&self, address: u64, copied: [u64; 3], object: &mut impl FnMut(u64, Label)) -> u64 {
+        let mut found = Vec::new();
+        let mut room = 0;
+        for _ in 0..LIST_READS {
+            let [size, start, allocated] = self.of_now(address, SIZE, copied, 1);
+            room = believed(allocated);
+            let items = believed(size).min(room);
+            if start == copied[1] && self.heap.room(start).is_some() || items > MOST_TWICE {
+                self.heap.words(start, items, |at, word| object(word, Label::Item(at)));
+                return room;
+            }
+            found.clear();
+            let read = self.heap.words(start, items, |_, word| found.push(word));
+            if read == items && self.of_now(address, SIZE, copied, 1)[1] == start {
+                break;
+            }
+        }
+        for (at, word) in (0..).zip(found) {
+            object(word, Label::Item(at));
+        }
+        room
+    }
+
     fn is_inside(&self, address: u64, bytes: u64, at: u64) -> bool {
         at.checked_sub(address).is_some_and(|within| within < bytes)
     }
@@ -167,7 +210,7 @@ impl Look<'_, '_> {
         let process = &self.target.process;
         let state = u64_at(bytes, process.unicode_state.into()).unwrap_or(0);
         let (kind, compact, ascii) = ((state >> 2) & 7, state & 0x20 != 0, state & 0x40 != 0);
-        let data = length.min(MOST_ITEMS).saturating_add(1) * kind.clamp(1, 4);
+        let data = believed(length).saturating_add(1) * kind.clamp(1, 4);
         let (ascii_data, compact_data) = (process.unicode_ascii_data, process.unicode_compact_data);
         if ascii && compact {
             return (u64::from(ascii_data) + data, 0);
@@ -177,7 +220,7 @@ impl Look<'_, '_> {
         let encoded = if ascii || utf8(8) == 0 {
             0
         } else {
-            utf8(0).min(MOST_ITEMS) + 1
+            believed(utf8(0)) + 1
         };
         match compact {
             true => (u64::from(compact_data) + data, encoded),

@@ -8,8 +8,11 @@ use std::{
 
 use super::{
     account::{Account, Notes},
+    adders,
     arenas::Arena,
-    census, questions,
+    census,
+    growth::Growth,
+    questions,
     regions::Regions,
     snapshot::Snapshot,
     target::{Exported, Target},
@@ -209,6 +212,11 @@ fn target() -> Result<Target, NoHeapLayout> {
 
 /// A census of such memory, and what can be asked of it.
 pub fn census(bytes: &[u8]) -> Option<Account> {
+    later(bytes, bytes)
+}
+
+/// The same of memory that has changed since its pools were copied.
+fn later(copied: &[u8], bytes: &[u8]) -> Option<Account> {
     let target = target().ok()?;
     let maps = format!(
         "{IMAGE:x}-{:x} rw-p 00000000 00:01 1 /python\n{POOLS:x}-{:x} rw-p 00000000 00:00 0\n",
@@ -221,7 +229,7 @@ pub fn census(bytes: &[u8]) -> Option<Account> {
         start: POOLS,
         end: POOLS + 2 * POOL,
     };
-    let snapshot = Snapshot::read(&memory, &[arena], POOL);
+    let snapshot = Snapshot::read(&Bytes(copied), &[arena], POOL);
     let began = Instant::now();
     let deadline = began + Duration::from_secs(2);
     Some(census::over(
@@ -234,6 +242,9 @@ pub fn census(bytes: &[u8]) -> Option<Account> {
         deadline,
         |walk, notes| {
             let account = Account::new(walk, notes);
+            if let Ok(growth) = Growth::between(&Account::default(), &account) {
+                adders::at_least(walk, &growth, 0, 0);
+            }
             questions::largest(walk, 5);
             let _ = questions::referrers(walk, "Foo", 5);
             account
@@ -246,7 +257,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::objects::growth::Growth;
 
     fn held(account: &Account, path: &str) -> (u64, u64) {
         let holder = account.holders.iter().find(|holder| holder.path.text() == path);
@@ -266,6 +276,42 @@ mod tests {
         );
         assert_eq!(held(&account, "app.cache: list → Foo.name → str"), (1, 40 + 4));
         assert_eq!(account.kinds["dict"].objects, 3);
+    }
+
+    /// `list.sort` takes the items away meanwhile, and sets the room to -1.
+    #[test]
+    fn a_list_that_is_being_sorted_has_no_buffer_of_gibibytes() {
+        let mut memory = memory();
+        let list = memory
+            .chunks_exact(8)
+            .position(|word| word == LIST.to_le_bytes())
+            .unwrap();
+        memory[8 * (list + 1)..8 * (list + 3)].fill(0);
+        memory[8 * (list + 3)..8 * (list + 4)].fill(0xff);
+        let account = census(&memory).unwrap();
+        assert_eq!(held(&account, "app.cache: list"), (1, 16 + 40));
+    }
+
+    /// A long list's buffer is not in a pool, and moves when it grows: what was there is gone.
+    #[test]
+    fn the_items_of_a_list_that_has_moved_since_are_found() {
+        const BUFFERS: [u64; 2] = [IMAGE + 0x3800, IMAGE + 0x3900];
+        let mut copied = memory();
+        let list = 8 * copied
+            .chunks_exact(8)
+            .position(|word| word == LIST.to_le_bytes())
+            .unwrap();
+        let word = |memory: &[u8], at: usize| u64::from_le_bytes(memory[at..at + 8].try_into().unwrap());
+        let items = place(word(&copied, list + 16)).unwrap();
+        let items = copied[items..items + 24].to_vec();
+        copied[list + 16..list + 24].copy_from_slice(&BUFFERS[0].to_le_bytes());
+        let mut now = copied.clone();
+        now[list + 16..list + 24].copy_from_slice(&BUFFERS[1].to_le_bytes());
+        let at = place(BUFFERS[1]).unwrap();
+        now[at..at + 24].copy_from_slice(&items);
+        let account = later(&copied, &now).unwrap();
+        assert_eq!(held(&account, "app.cache: list → Foo").0, 3);
+        assert_eq!(held(&later(&copied, &copied).unwrap(), "app.cache: list → Foo").0, 0);
     }
 
     #[test]

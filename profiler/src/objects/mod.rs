@@ -16,6 +16,7 @@
 //! is bounded, in time and in memory.
 
 pub mod account;
+pub mod adders;
 pub mod arenas;
 pub mod census;
 pub mod growth;

@@ -90,6 +90,23 @@ pub fn frames(target: &Target, heap: &Heap<'_>, interpreters: &[u64]) -> Vec<(Bo
     found
 }
 
+/// The code of the functions that run.
+pub fn codes(target: &Target, heap: &Heap<'_>, interpreters: &[u64]) -> Vec<u64> {
+    let objects = Objects::new(heap, &target.process, target.objects, READS);
+    let reader = Frames { target, heap, objects };
+    let mut found = Vec::new();
+    for &interpreter in interpreters {
+        let mut thread = reader.word(interpreter, target.binary.layout.interpreter.threads.into());
+        for _ in 0..MOST_THREADS {
+            let Some(state) = thread else { break };
+            found.extend(reader.of(state).into_iter().filter_map(|frame| reader.code(frame)));
+            thread = reader.word(state, NEXT_THREAD);
+        }
+    }
+    found.truncate(MOST_FOUND);
+    found
+}
+
 struct Frames<'f, 'h, 'a> {
     target: &'f Target,
     heap: &'f Heap<'h>,
@@ -119,13 +136,16 @@ impl Frames<'_, '_, '_> {
         frames
     }
 
-    fn locals(&self, frame: u64, found: &mut Vec<(Box<str>, Box<str>, u64)>) -> Option<()> {
+    fn code(&self, frame: u64) -> Option<u64> {
         let layout = &self.target.process;
         let code = self.word(frame, layout.frame_code.into())? & !3;
         // Frames of the interpreter's own have something else there.
-        if self.word(code, layout.object_type.into())? != self.target.types.code {
-            return None;
-        }
+        (self.word(code, layout.object_type.into())? == self.target.types.code).then_some(code)
+    }
+
+    fn locals(&self, frame: u64, found: &mut Vec<(Box<str>, Box<str>, u64)>) -> Option<()> {
+        let layout = &self.target.process;
+        let code = self.code(frame)?;
         let name = match layout.code_qualname {
             0 => layout.code_name,
             qualified => qualified,

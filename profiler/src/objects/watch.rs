@@ -25,7 +25,7 @@ use crate::{
 
 /// Processes that are looked at.
 const MOST_PROCESSES: usize = 32;
-/// All censuses at one end of the recording may take so long together.
+/// No other one is begun at one end of the recording when they have taken so long together.
 const MOST_TIME: Duration = Duration::from_secs(3);
 /// A process with more memory of small objects is not looked at: it would take about a second, and half as much memory.
 const MOST_HEAP: u64 = 256 << 20;
@@ -45,7 +45,6 @@ pub struct Grown {
 #[derive(Debug, Default)]
 pub struct Censuses {
     begun: Vec<Begun>,
-    is_patient: bool,
     pub grown: Vec<Grown>,
     /// What is not known, and why.
     pub notes: Vec<String>,
@@ -101,25 +100,16 @@ struct Begun {
     at: Instant,
 }
 
+/// Where others want the CPUs a look takes longer, and of a half nothing could be told: what bounds it where they do not is
+/// the heap.
+fn limits() -> Limits {
+    Limits {
+        heap: MOST_HEAP,
+        ..Limits::default()
+    }
+}
+
 impl Censuses {
-    /// Those that are needed for more than a look, and may take longer.
-    pub fn patient() -> Self {
-        Self {
-            is_patient: true,
-            ..Self::default()
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            heap: MOST_HEAP,
-            time: match self.is_patient {
-                true => Limits::default().time,
-                false => MOST_TIME,
-            },
-        }
-    }
-
     /// The first of each.
     pub fn begin(&mut self, pids: &[u32]) {
         let began = Instant::now();
@@ -130,7 +120,7 @@ impl Censuses {
                 (left_out, last) = (left_out + 1, pid);
                 continue;
             }
-            match first(pid, &self.limits()) {
+            match first(pid, &limits()) {
                 Ok(begun) => self.begun.extend(begun),
                 Err(why) => self.notes.push(why),
             }
@@ -155,7 +145,7 @@ impl Censuses {
 
     /// The second of each that is still there; and of one process where these addresses' objects hang, if they are any.
     pub fn end(&mut self, pid: u32, addresses: &[u64]) -> Vec<Option<Hanging>> {
-        let limits = self.limits();
+        let limits = limits();
         let mut hanging = Vec::new();
         for Begun { target, account, at } in self.begun.drain(..) {
             let wanted = if target.pid == pid { addresses } else { &[] };
@@ -166,25 +156,26 @@ impl Censuses {
             let looked = census::look(&target, &limits, |walk, notes| {
                 let after = Account::new(walk, notes);
                 let found = self::hanging(walk, wanted);
-                (after, found)
+                let growth = Growth::between(&account, &after).map(|growth| growth.with_added(walk));
+                (after.notes.took, growth, found)
             });
-            let after = match looked {
-                Ok((after, found)) => {
+            let (took, growth) = match looked {
+                Ok((took, growth, found)) => {
                     hanging.extend(found);
-                    after
+                    (took, growth)
                 }
                 Err(error) => {
                     self.notes.push(unknown(&error));
                     continue;
                 }
             };
-            match Growth::between(&account, &after) {
+            match growth {
                 Ok(growth) => self.grown.push(Grown {
                     pid,
                     command: command::of(pid).map_or_else(|| "?".to_owned(), |command| command.with_name("")),
                     growth,
                     length: at.elapsed(),
-                    took: [account.notes.took, after.notes.took],
+                    took: [account.notes.took, took],
                 }),
                 Err(unfinished) => {
                     let why = unknown(&unfinished);

@@ -119,22 +119,12 @@ fn read(
 ) -> Result<(u64, Vec<u8>), Unwatchable> {
     let at = |address: u64, offset: u64| address.checked_add(offset).ok_or(Unwatchable::Unreadable);
     let word = |address: u64| memory.read_u64(address).ok_or(Unwatchable::Unreadable);
-    let (flags, first, bytes) = match instruction {
-        Instruction::Index { .. } => {
-            let object = word(at(code, CODE)?)?;
-            (word(at(code, FLAGS[0])?)?, at(object, BYTES)?, word(at(object, SIZE)?)?)
-        }
-        Instruction::Address { code_adaptive } => {
-            let units = word(at(code, SIZE + header)?)?;
-            let bytes = units.saturating_mul(UNIT_BYTES as u64);
-            (
-                word(at(code, FLAGS[1] + header)?)?,
-                at(code, code_adaptive.into())?,
-                bytes,
-            )
-        }
+    let (first, bytes) = extent(memory, instruction, code, header).ok_or(Unwatchable::Unreadable)?;
+    let flags_at = match instruction {
+        Instruction::Index { .. } => FLAGS[0],
+        Instruction::Address { .. } => FLAGS[1] + header,
     };
-    if flags as u32 & GENERATOR_FLAGS != 0 {
+    if word(at(code, flags_at)?)? as u32 & GENERATOR_FLAGS != 0 {
         return Err(Unwatchable::Generator);
     }
     if bytes == 0 || bytes > MAX_BYTES {
@@ -142,6 +132,39 @@ fn read(
     }
     let bytes = memory.read_vec(first, bytes as usize).ok_or(Unwatchable::Unreadable)?;
     Ok((first, bytes))
+}
+
+/// Where the bytecode is, and how many bytes it is said to have.
+fn extent(memory: &dyn ReadMemory, instruction: Instruction, code: u64, header: u64) -> Option<(u64, u64)> {
+    let word = |address: u64, offset: u64| memory.read_u64(address.checked_add(offset)?);
+    Some(match instruction {
+        Instruction::Index { .. } => {
+            let object = word(code, CODE)?;
+            (object.checked_add(BYTES)?, word(object, SIZE)?)
+        }
+        Instruction::Address { code_adaptive } => {
+            let units = word(code, SIZE + header)?;
+            let bytes = units.saturating_mul(UNIT_BYTES as u64);
+            (code.checked_add(code_adaptive.into())?, bytes)
+        }
+    })
+}
+
+/// The bytecode of a code object, whatever it is of.
+pub(super) fn bytes(memory: &dyn ReadMemory, instruction: Instruction, code: u64) -> Option<Vec<u8>> {
+    let (first, bytes) = extent(memory, instruction, code, 0)?;
+    if bytes > MAX_BYTES {
+        return None;
+    }
+    memory.read_vec(first, bytes as usize)
+}
+
+/// Code units that follow an instruction for its cache (to 3.14); `None` if it is not known.
+pub(super) fn caches(minor: u8, opcode: u8) -> Option<u32> {
+    let Some(table) = minor.checked_sub(FIRST_WITH_CACHES) else {
+        return Some(0);
+    };
+    char::from(CACHES.get(usize::from(table))?[usize::from(opcode)]).to_digit(16)
 }
 
 fn returns_to_3_10(bytes: &[u8]) -> Result<Vec<usize>, Unwatchable> {

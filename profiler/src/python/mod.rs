@@ -5,6 +5,7 @@
 //! with; [`code::Code`] turns what the kernel side copied into names and lines.
 
 pub mod activity;
+pub mod additions;
 pub mod allocator;
 pub mod binary;
 pub mod bytecode;

@@ -67,8 +67,13 @@ fn report(config: &ObjectsConfig, target: &Target) -> anyhow::Result<ObjectsRepo
             &format!("looking again in {}", crate::humanize::duration(length)),
         );
         wait(config.pid, length)?;
-        report.account = census::account(target, limits)?;
-        let growth = Growth::between(&before, &report.account).with_context(|| {
+        let (account, growth) = census::look(target, limits, |walk, notes| {
+            let account = Account::new(walk, notes);
+            let growth = Growth::between(&before, &account).map(|growth| growth.with_added(walk));
+            (account, growth)
+        })?;
+        report.account = account;
+        let growth = growth.with_context(|| {
             format!(
                 "what became more of the objects of process {} is not known; --max-time gives it more",
                 config.pid

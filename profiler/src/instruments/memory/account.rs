@@ -80,10 +80,7 @@ impl Account {
             wanted: wanted.clone(),
             format: config.format,
             base,
-            objects: wanted.objects.then(|| match wanted.watchpoints {
-                Some(_) => Censuses::patient(),
-                None => Censuses::default(),
-            }),
+            objects: wanted.objects.then(Censuses::default),
             outcome: None,
             born: FxHashMap::default(),
             kept: None,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::ObjectsReport;
 use crate::objects::{
     account::{Notes, Path},
+    adders::Line,
     growth::{Change, Growth},
     shapes::Sums,
     watch,
@@ -73,6 +74,18 @@ struct Grown<'a> {
     total: Changed,
     types: Vec<NamedChange<'a>>,
     holders: Vec<HeldChange<'a>>,
+    /// Containers with more in them, and lines that add to them.
+    added: Vec<AddedTo<'a>>,
+}
+
+#[derive(Serialize)]
+struct AddedTo<'a> {
+    holder: String,
+    #[serde(flatten)]
+    path: &'a Path,
+    #[serde(flatten)]
+    change: Changed,
+    lines: &'a [Line],
 }
 
 #[derive(Serialize)]
@@ -207,6 +220,16 @@ impl<'a> Grown<'a> {
                     holder: path.text(),
                     path,
                     change: change.into(),
+                })
+                .collect(),
+            added: growth
+                .added
+                .iter()
+                .map(|added| AddedTo {
+                    holder: added.container.text(),
+                    path: &added.container,
+                    change: (&added.change).into(),
+                    lines: &added.lines,
                 })
                 .collect(),
         }

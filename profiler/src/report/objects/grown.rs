@@ -40,6 +40,7 @@ pub fn text(grown: &[Grown], width: usize) -> String {
             text.push_str("  nothing became more\n\n");
             continue;
         }
+        text.push_str(&table::added(&process.growth, width));
         let _ = write!(
             text,
             "\n{}",

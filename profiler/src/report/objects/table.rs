@@ -7,11 +7,13 @@ use crate::{
     humanize::{self, bytes, bytes_change, count, percent},
     objects::{
         account::{Account, Notes},
+        adders::Line,
         growth::{Change, Growth},
         questions::{Large, Referrers},
         shapes::Sums,
     },
     report::layout::{Grid, Last, clauses, paragraph, span},
+    report::path,
     shown,
     summary::many,
 };
@@ -29,6 +31,7 @@ pub fn text(report: &ObjectsReport, width: usize) -> String {
     } else if let Some(largest) = &report.largest {
         text.push_str(&self::largest(largest, width));
     } else if let Some((growth, length)) = &report.growth {
+        text.push_str(&added(growth, width));
         let _ = write!(text, "\n{}", grown(growth, report.by, report.top, width));
         let nothing = growth.total.whole <= 0;
         if nothing {
@@ -175,6 +178,51 @@ pub(crate) fn ways_of_growth(growth: &Growth, most: usize, width: usize) -> Stri
     let lasts = held.iter().map(|(path, _)| last(&path.text())).collect();
     let mut grid = Grid::new("who holds what became more, and the way from there", lasts);
     let column = |cell: &dyn Fn(&Change) -> String| held.iter().map(|(_, change)| cell(change)).collect();
+    grid.column(0, "objects", column(&|change| signed(change.objects)));
+    grid.column(0, "with buffers", column(&|change| bytes_change(change.whole)));
+    format!("\n{}", grid.render(width))
+}
+
+/// Lines of one container, and containers, that are shown.
+const LINES: usize = 3;
+const CONTAINERS: usize = 4;
+
+/// The lines that add to what became more, below an empty line.
+pub(crate) fn added(growth: &Growth, width: usize) -> String {
+    let shown = &growth.added[..growth.added.len().min(CONTAINERS)];
+    if shown.is_empty() {
+        return String::new();
+    }
+    let name = |line: &Line| {
+        shown::line(&format!(
+            "{} ({}:{})",
+            line.function,
+            path::short(&line.file),
+            line.line
+        ))
+    };
+    let lasts = shown.iter().map(|added| {
+        let (first, others) = added.lines.split_first()?;
+        let mut below: Vec<String> = others
+            .iter()
+            .take(LINES - 1)
+            .map(|line| format!("or {}", name(line)))
+            .collect();
+        if others.len() >= LINES {
+            below.push(format!("or one of {} more", others.len() + 1 - LINES));
+        }
+        Some(Last {
+            text: name(first),
+            addition: format!("to {}", shown::line(&added.container.text())),
+            remark: below.join("\n"),
+            ..Last::default()
+        })
+    });
+    let mut grid = Grid::new(
+        "line that adds to what became more",
+        lasts.map(Option::unwrap_or_default).collect(),
+    );
+    let column = |cell: &dyn Fn(&Change) -> String| shown.iter().map(|added| cell(&added.change)).collect();
     grid.column(0, "objects", column(&|change| signed(change.objects)));
     grid.column(0, "with buffers", column(&|change| bytes_change(change.whole)));
     format!("\n{}", grid.render(width))
