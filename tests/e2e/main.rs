@@ -13,6 +13,7 @@ mod calls_watch;
 mod chain;
 mod command;
 mod cpus;
+mod cycles;
 mod deep;
 mod diff;
 mod dump_core;
