@@ -43,6 +43,7 @@ pub mod invoker;
 pub mod launch;
 pub mod memory;
 pub mod name;
+pub mod notify;
 pub mod objects;
 pub mod orders;
 pub mod output;

@@ -37,6 +37,7 @@ use crate::{
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
     name::Namer,
+    notify,
     output::{self, Output},
     preflight::{self, Findings, Roots},
     process::offspring::Offspring,
@@ -233,6 +234,9 @@ async fn run(
         if let Some(line) = windows.as_ref().and_then(|windows| windows.opening(config)) {
             say!("{line}");
         }
+    }
+    if let Some(warning) = notify::ready() {
+        say!("{warning}");
     }
     if let Some(windows) = &mut windows {
         windows.begin();

@@ -53,7 +53,7 @@ fn go(python: &Python, rounds: u64, arguments: &[&str]) -> Result<(Written, Coun
     let attached = arguments
         .iter()
         .fold(attached, |attached, argument| attached.arg(argument));
-    let attached = attached.start("counting ")?;
+    let attached = attached.start()?;
     workload.tell("go")?;
     let counted = truth(&workload.value()?)?;
     let written = attached.stop()?;

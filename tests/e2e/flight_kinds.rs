@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use crate::flight::{until_a_new_one, until_there_are, windows};
 
-fn start(command: &str, said: &str, pid: u32, directory: &TempDir) -> Result<Recording> {
+fn start(command: &str, pid: u32, directory: &TempDir) -> Result<Recording> {
     let profiler = Profiler::bare().args([command, "-p", &pid.to_string(), "--every", "1s", "--keep", "100", "-o"]);
-    profiler.arg(directory.path()).start_until(said)
+    profiler.arg(directory.path()).start()
 }
 
 /// A value of all samples that have this function.
@@ -51,9 +51,9 @@ fn windows_of_memory_come_to_what_one_recording_does_and_what_stays_is_in_each()
     fs::create_dir(&whole)?;
     let whole = whole.join("whole.pb.gz");
     let cut = tempfile::tempdir()?;
-    let recording = start("memory", "watching ", workload.pid, &cut)?;
+    let recording = start("memory", workload.pid, &cut)?;
     let one = Profiler::bare().args(["memory", "-p", &workload.pid.to_string(), "-o"]);
-    let one = one.arg(&whole).start_until("watching ")?;
+    let one = one.arg(&whole).start()?;
     for stage in ["old", "come and go", "young"] {
         workload.tell(stage)?;
         workload.value()?;
@@ -97,7 +97,7 @@ fn a_wait_that_spans_windows_is_in_each_to_its_share_and_short_ones_are_not_lost
     let _serial = serial();
     let mut workload = Workload::python(&python::any()?, "waits_windows.py", &[])?;
     let directory = tempfile::tempdir()?;
-    let recording = start("waits", "following ", workload.pid, &directory)?;
+    let recording = start("waits", workload.pid, &directory)?;
     until_there_are(1, directory.path(), false)?;
     workload.tell("begin")?;
     workload.expect("waiting")?;

@@ -16,7 +16,7 @@ const CYCLES: &str = "300000";
 
 fn go(python: &Python, times: u32) -> Result<(Written, Vec<Value>)> {
     let mut workload = Workload::python(python, SCRIPT, &[CYCLES])?;
-    let attached = Report::new("gc", &["-p", &workload.pid.to_string()])?.start("following ")?;
+    let attached = Report::new("gc", &["-p", &workload.pid.to_string()])?.start()?;
     let mut told = Vec::new();
     for _ in 0..times {
         workload.tell("go")?;

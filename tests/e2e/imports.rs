@@ -67,7 +67,7 @@ fn seen(python: &Python, flags: &[&str]) -> Result<(Vec<Value>, String)> {
         return Ok((all(&written)?, written.outcome.stderr));
     }
     // What starts an interpreter in a root of its own runs others before: the file has its probes from the first on.
-    let attached = Report::new("imports", &["-a"])?.start("following ")?;
+    let attached = Report::new("imports", &["-a"])?.start()?;
     let run = |arguments: &[&str]| {
         let mut command = python.command();
         command
@@ -187,7 +187,7 @@ fn modules_of_programs_that_start_meanwhile_are_seen() -> Result<()> {
     let _serial = serial();
     let python = python::any()?;
     let directory = modules(&python)?;
-    let attached = Report::new("imports", &["-a"])?.start("following ")?;
+    let attached = Report::new("imports", &["-a"])?.start()?;
     let run = |program: &str| {
         python
             .command()

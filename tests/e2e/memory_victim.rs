@@ -88,7 +88,7 @@ fn windows_around_the_end_of_a_process_for_want_of_memory_are_kept_and_say_who_h
         "--keep",
         "1",
     ]);
-    let recording = profiler.arg("-o").arg(directory.path()).start_until("watching ")?;
+    let recording = profiler.arg("-o").arg(directory.path()).start()?;
     until_it_is_ended(&mut workload)?;
     // One of two is that in which it ended.
     until_there_are(2, directory.path(), true)?;

@@ -18,8 +18,6 @@ use crate::{
     workload::{self, Workload},
 };
 
-/// What it says when it is attached, in a line of standard error.
-const ATTACHED: [&str; 4] = ["counting ", "watching ", "timing ", "sampling "];
 /// So much slower that no budget ends a recording which is to be complete.
 pub const WITHOUT_END: [&str; 2] = ["--max-overhead", "1000"];
 
@@ -40,7 +38,7 @@ impl Calls {
 
     /// With whatever the arguments ask for: without `-o` a table.
     pub fn command(arguments: &[&str]) -> Result<Recorder> {
-        Recorder::new("calls", &ATTACHED, arguments)
+        Recorder::new("calls", arguments)
     }
 }
 

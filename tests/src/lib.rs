@@ -23,6 +23,7 @@ pub mod profiler;
 pub mod pyspy;
 pub mod python;
 pub mod quota;
+pub mod ready;
 pub mod recorder;
 pub mod reports;
 pub mod serial;

@@ -18,9 +18,6 @@ use crate::{
     workload::{self, Workload},
 };
 
-/// What it says when it is attached, in a line of standard error.
-const ATTACHED: [&str; 4] = ["watching ", "recording ", "tracing ", "sampling "];
-
 /// `profiler memory …`, about to be run.
 #[derive(Debug)]
 pub struct Memory;
@@ -33,7 +30,7 @@ impl Memory {
 
     /// With whatever the arguments ask for: without `-o` a table.
     pub fn command(arguments: &[&str]) -> Result<Recorder> {
-        Recorder::new("memory", &ATTACHED, arguments)
+        Recorder::new("memory", arguments)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     folded::Folded,
     process::{self, die_with_parent, read_until},
     python,
+    ready::Ready,
 };
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -98,12 +99,21 @@ impl Profiler {
         self.run()?.success()
     }
 
-    /// Starts it and waits until it says that it is sampling.
-    pub fn start(self) -> Result<Recording> {
-        self.start_until("sampling ")
+    /// Starts it and waits until it looks.
+    pub fn start(mut self) -> Result<Recording> {
+        let ready = Ready::of(&mut self.command)?;
+        let mut recording = self.spawn()?;
+        recording.listen();
+        match ready.wait(&mut recording.child)? {
+            true => Ok(recording),
+            false => {
+                let outcome = recording.finish()?;
+                bail!("it ended before it looked, with {}: {}", outcome.code(), outcome.stderr)
+            }
+        }
     }
 
-    /// Starts it and waits until it says this.
+    /// Starts it and waits until it says this: for claims about what it says.
     pub fn start_until(self, words: &str) -> Result<Recording> {
         let mut recording = self.spawn()?;
         let Some(stderr) = &mut recording.early else {

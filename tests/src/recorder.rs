@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::{
     process::{self, die_with_parent},
     profiler::{Outcome, binary},
+    ready::Ready,
 };
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,13 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Recorder {
     command: Command,
     directory: TempDir,
-    /// One of these is in what it says when it is attached.
-    attached: &'static [&'static str],
 }
 
 impl Recorder {
     /// With whatever the arguments ask for: without `-o` a table.
-    pub fn new(subcommand: &str, attached: &'static [&'static str], arguments: &[&str]) -> Result<Self> {
+    pub fn new(subcommand: &str, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("profiler-e2e-").tempdir()?;
         let mut command = Command::new(binary());
         // Who runs the tests may have come by sudo.
@@ -44,11 +43,7 @@ impl Recorder {
             .stdin(Stdio::null())
             .stdout(File::create(directory.path().join("stdout"))?)
             .stderr(File::create(directory.path().join("stderr"))?);
-        Ok(Self {
-            command,
-            directory,
-            attached,
-        })
+        Ok(Self { command, directory })
     }
 
     /// To a file of this name.
@@ -73,20 +68,12 @@ impl Recorder {
     }
 
     /// Starts it and waits until it is attached.
-    pub fn start(self) -> Result<Attached> {
-        let words = self.attached;
+    pub fn start(mut self) -> Result<Attached> {
+        let ready = Ready::of(&mut self.command)?;
         let mut attached = self.spawn()?;
-        let started = Instant::now();
-        loop {
-            let said = attached.said();
-            if words.iter().any(|word| said.to_lowercase().contains(word)) {
-                return Ok(attached);
-            }
-            if let Some(status) = attached.child.try_wait()? {
-                bail!("it ended before it was attached ({status}): {said}");
-            }
-            ensure!(started.elapsed() < PATIENCE, "it does not attach: {said}");
-            std::thread::sleep(Duration::from_millis(2));
+        match ready.wait(&mut attached.child)? {
+            true => Ok(attached),
+            false => bail!("it ended before it was attached: {}", attached.said()),
         }
     }
 

@@ -35,10 +35,10 @@ impl Report {
         self
     }
 
-    /// Starts it and waits until it says this.
-    pub fn start(self, words: &str) -> Result<Attached> {
+    /// Starts it and waits until it looks.
+    pub fn start(self) -> Result<Attached> {
         Ok(Attached {
-            recording: self.profiler.start_until(words)?,
+            recording: self.profiler.start()?,
             directory: self.directory,
         })
     }

@@ -15,13 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// `profiler waits -f json` of these, attached.
 pub fn attach(arguments: &[&str]) -> Result<Recording> {
     let waits = Profiler::bare().args(["waits", "-f", "json", "-o", "-"]);
-    waits.args(arguments).start_until("following the waits")
+    waits.args(arguments).start()
 }
 
 /// The table of these, which end by themselves.
 pub fn table(arguments: &[&str]) -> Result<String> {
     let waits = Profiler::bare().args(["waits", "-o", "-"]).args(arguments);
-    let outcome = waits.start_until("following the waits")?.finish()?.success()?;
+    let outcome = waits.start()?.finish()?.success()?;
     Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())
 }
 
