@@ -13,7 +13,7 @@ use profiler_tests::{
 };
 use serde_json::Value;
 
-/// Rounds of leak.py, and MiB of each line: 48 MiB in four to six seconds, by the interpreter's speed. That is slow enough
+/// Rounds of leak.py, and MiB of each line: 48 MiB in 3.6 to six seconds, by the interpreter's speed. That is slow enough
 /// for every fault to be followed.
 const SLOWLY: [&str; 2] = ["300", "16"];
 /// Twice as much in two thirds of the time, while 100,000 pages and pools a second come and go.

@@ -30,7 +30,7 @@ ROUNDS = int(sys.argv[1])
 MIB = int(sys.argv[2]) if len(sys.argv) > 2 else 48
 CHURNS = int(sys.argv[3]) if len(sys.argv) > 3 else 16
 
-# Of 600 rounds each lasts so long at least: on a machine that is faster than those it was made on, faults would come too
+# Of 300 rounds or more each lasts so long at least: on a machine that is faster than those it was made on, faults would come too
 # fast to be followed one by one.
 ROUND = 0.012
 
@@ -111,7 +111,7 @@ def main():
     began = time.monotonic()
     for number in range(ROUNDS):
         round_of(number)
-        if ROUNDS >= 600 and "storm" not in sys.argv:
+        if ROUNDS >= 300 and "storm" not in sys.argv:
             time.sleep(max(0, began + (number + 1) * ROUND - time.monotonic()))
     pool = 4096 if sys.version_info < (3, 10) else 16384
     size = in_pool(sys.getsizeof(small_objects[0]))
