@@ -41,13 +41,7 @@ impl Profiler {
 
     /// `profiler` alone.
     pub fn bare() -> Self {
-        let mut command = Command::new(binary());
-        // Who runs the tests may have come by sudo.
-        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
-            command.env_remove(name);
-        }
-        command.stdin(Stdio::null());
-        Self { command }
+        Self { command: command() }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -272,6 +266,16 @@ pub fn number(line: &str) -> Result<u64> {
     digits
         .parse()
         .with_context(|| format!("no number at the start of {line:?}"))
+}
+
+/// The profiler, about to be run as if nobody had come by sudo: who runs the tests may have.
+pub fn command() -> Command {
+    let mut command = Command::new(binary());
+    for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
 }
 
 /// What is tested.

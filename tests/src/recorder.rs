@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     process::{self, die_with_parent},
-    profiler::{Outcome, binary},
+    profiler::{self, Outcome},
     ready::Ready,
 };
 
@@ -31,16 +31,11 @@ impl Recorder {
     /// With whatever the arguments ask for: without `-o` a table.
     pub fn new(subcommand: &str, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("profiler-e2e-").tempdir()?;
-        let mut command = Command::new(binary());
-        // Who runs the tests may have come by sudo.
-        for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
-            command.env_remove(name);
-        }
+        let mut command = profiler::command();
         command
             .args([subcommand, "--summary-json"])
             .arg(directory.path().join("summary.json"))
             .args(arguments)
-            .stdin(Stdio::null())
             .stdout(File::create(directory.path().join("stdout"))?)
             .stderr(File::create(directory.path().join("stderr"))?);
         Ok(Self { command, directory })

@@ -73,18 +73,13 @@ pub fn frames(target: &Target, heap: &Heap<'_>, interpreters: &[u64]) -> Vec<(Bo
     let objects = Objects::new(heap, &target.process, target.objects, READS);
     let reader = Frames { target, heap, objects };
     let mut found = Vec::new();
-    for &interpreter in interpreters {
-        let mut thread = reader.word(interpreter, target.binary.layout.interpreter.threads.into());
-        for _ in 0..MOST_THREADS {
-            let Some(state) = thread else { break };
-            let mut frames = reader.of(state);
-            frames.reverse();
-            for frame in frames {
-                if found.len() < MOST_FOUND {
-                    reader.locals(frame, &mut found);
-                }
+    for state in reader.threads(interpreters) {
+        let mut frames = reader.of(state);
+        frames.reverse();
+        for frame in frames {
+            if found.len() < MOST_FOUND {
+                reader.locals(frame, &mut found);
             }
-            thread = reader.word(state, NEXT_THREAD);
         }
     }
     found
@@ -94,17 +89,9 @@ pub fn frames(target: &Target, heap: &Heap<'_>, interpreters: &[u64]) -> Vec<(Bo
 pub fn codes(target: &Target, heap: &Heap<'_>, interpreters: &[u64]) -> Vec<u64> {
     let objects = Objects::new(heap, &target.process, target.objects, READS);
     let reader = Frames { target, heap, objects };
-    let mut found = Vec::new();
-    for &interpreter in interpreters {
-        let mut thread = reader.word(interpreter, target.binary.layout.interpreter.threads.into());
-        for _ in 0..MOST_THREADS {
-            let Some(state) = thread else { break };
-            found.extend(reader.of(state).into_iter().filter_map(|frame| reader.code(frame)));
-            thread = reader.word(state, NEXT_THREAD);
-        }
-    }
-    found.truncate(MOST_FOUND);
-    found
+    let threads = reader.threads(interpreters).into_iter();
+    let frames = threads.flat_map(|state| reader.of(state));
+    frames.filter_map(|frame| reader.code(frame)).take(MOST_FOUND).collect()
 }
 
 struct Frames<'f, 'h, 'a> {
@@ -117,6 +104,16 @@ impl Frames<'_, '_, '_> {
     fn word(&self, address: u64, offset: u64) -> Option<u64> {
         let word = self.heap.word(address.wrapping_add(offset));
         word.filter(|&word| word != 0)
+    }
+
+    /// The states of all threads of these interpreters.
+    fn threads(&self, interpreters: &[u64]) -> Vec<u64> {
+        let first = u64::from(self.target.binary.layout.interpreter.threads);
+        let of_one = |&interpreter: &u64| {
+            let next = |&state: &u64| self.word(state, NEXT_THREAD);
+            std::iter::successors(self.word(interpreter, first), next).take(MOST_THREADS)
+        };
+        interpreters.iter().flat_map(of_one).collect()
     }
 
     /// The frames of a thread, innermost first.
