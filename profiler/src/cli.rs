@@ -1,6 +1,7 @@
 //! What can be typed. Here text becomes numbers and lists, and nothing is looked up: no /proc, no clock, no defaults
 //! that are not quoted from [`config`](crate::config), which decides what the words mean together.
 
+pub mod agent;
 pub mod completions;
 pub mod convert;
 pub mod diff;
@@ -122,6 +123,7 @@ pub enum Command {
     Report(report::Report),
     Diff(diff::Diff),
     Merge(merge::Merge),
+    Agent(agent::Agent),
     Convert(convert::Convert),
     /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
     Completions {
@@ -768,7 +770,7 @@ fn parse_duration(text: &str) -> Result<Limit, String> {
 }
 
 /// A time that is not endless.
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Limit::After(time) => Ok(time),
         Limit::Unlimited => Err("expected a time such as 30s".to_owned()),
@@ -776,7 +778,7 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 }
 
 /// Bytes: 8GiB, 512M, 100000.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let (number, unit) = split_number(&lower);
     let shift = match unit.trim_start() {

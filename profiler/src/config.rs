@@ -126,6 +126,8 @@ pub struct Config {
     pub wall: bool,
     /// Everything is looked at, for an answer.
     pub why: Option<WhyConfig>,
+    /// Several things are, for weeks.
+    pub agent: Option<AgentConfig>,
     /// Of CPU time, only what was used by whoever had the GIL.
     pub gil: bool,
     /// Split stacks by thread.
@@ -137,6 +139,12 @@ pub struct Config {
     pub verbosity: Verbosity,
     /// Where the closing summary goes as JSON, besides standard error.
     pub summary_json: Option<PathBuf>,
+}
+
+/// What an agent measures besides `waits` and `memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    pub cpu: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,6 +281,17 @@ impl Config {
         Ok(self)
     }
 
+    /// The whole machine, with nothing measured yet.
+    pub(crate) fn of_the_machine(rate_hz: u32) -> Self {
+        Self {
+            rate_hz,
+            period_ns: period_ns(rate_hz),
+            kernel_stacks: true,
+            format: Format::Folded,
+            ..Self::by_default(Target::All)
+        }
+    }
+
     /// The part that every kind of recording has; the rest as by default.
     pub(crate) fn common(typed: Common) -> Result<Self, ConfigError> {
         let Common {
@@ -307,22 +326,43 @@ impl Config {
             Some(path) => OutputChoice::File { path, force },
         };
         Ok(Self {
-            target,
             subprocesses,
             tids: without_repeats(tids),
             comm,
             cgroup,
-            rate_hz: DEFAULT_RATE_HZ,
-            period_ns: period_ns(DEFAULT_RATE_HZ),
             duration: duration.and_then(|limit| match limit {
                 Limit::Unlimited => None,
                 Limit::After(length) => Some(length),
             }),
-            kernel_stacks: false,
             native_stacks: !no_native,
+            output,
+            threads,
+            summary_json,
+            verbosity: match (quiet, verbose) {
+                (true, _) => Verbosity::Quiet,
+                (false, 0) => Verbosity::Normal,
+                (false, 1) => Verbosity::Verbose,
+                (false, _) => Verbosity::Debug,
+            },
+            ..Self::by_default(target)
+        })
+    }
+
+    fn by_default(target: Target) -> Self {
+        Self {
+            target,
+            subprocesses: false,
+            tids: Vec::new(),
+            comm: None,
+            cgroup: None,
+            rate_hz: DEFAULT_RATE_HZ,
+            period_ns: period_ns(DEFAULT_RATE_HZ),
+            duration: None,
+            kernel_stacks: false,
+            native_stacks: true,
             native_frames: NativeFrames::default(),
             probe: None,
-            output,
+            output: OutputChoice::ByDefault { force: false },
             format: DEFAULT_FORMAT,
             windows: None,
             memory: None,
@@ -333,18 +373,14 @@ impl Config {
             gc: None,
             wall: false,
             why: None,
+            agent: None,
             gil: false,
-            threads,
+            threads: false,
             merge_workers: false,
             with_source: false,
-            summary_json,
-            verbosity: match (quiet, verbose) {
-                (true, _) => Verbosity::Quiet,
-                (false, 0) => Verbosity::Normal,
-                (false, 1) => Verbosity::Verbose,
-                (false, _) => Verbosity::Debug,
-            },
-        })
+            summary_json: None,
+            verbosity: Verbosity::Normal,
+        }
     }
 }
 

@@ -11,11 +11,13 @@
 //! Heavy dependencies are named in one module each: aya in [`bpf`], clap in [`cli`] (and the list of formats in
 //! [`report`]), tokio in [`session`], blazesym in [`symbolize`], inferno in [`report::flamegraph`], prost in
 //! [`report::pprof`] and `report::otlp`, fxprof-processed-profile in `report::gecko`, statrs in [`diff::statistics`],
-//! crossterm in [`top::screen`], ratatui in [`top::view`] and there.
+//! crossterm in [`top::screen`], ratatui in [`top::view`] and there; of the agent's, axum in `agent::web`, ureq in
+//! `agent::outlets::http`, prometheus-client in `agent::metrics`, toml in `agent::file`.
 
 // They panic when the terminal was hung up: `shown::say`, or a writer whose errors are looked at.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod agent;
 pub mod births;
 pub mod bpf;
 pub mod calls;

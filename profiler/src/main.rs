@@ -6,6 +6,7 @@ use std::{io, process::ExitCode};
 
 use anyhow::Context as _;
 use profiler::{
+    agent,
     cli::{self, Command, completions, manual},
     config::{Config, ObjectsConfig},
     dump, exit, reread, session, shown, top,
@@ -38,6 +39,7 @@ fn run() -> anyhow::Result<u8> {
         Command::Objects(typed) => session::objects::look(&ObjectsConfig::from_cli(typed)?),
         Command::Report(typed) => reread::report(&reread::options::Options::from_cli(typed)?),
         Command::Diff(typed) => reread::diff::run(&reread::diff::Options::from_cli(typed)?),
+        Command::Agent(typed) => agent::run(&typed),
         Command::Merge(typed) => reread::merge::run(typed),
         Command::Convert(typed) => reread::convert(&reread::options::Conversion::from_cli(typed)?),
         Command::Completions { shell } => printed(completions::write(shell, &mut io::stdout().lock())),

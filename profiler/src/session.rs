@@ -19,12 +19,13 @@ use rustc_hash::FxHashSet;
 use serde::Serialize;
 use tokio::{
     runtime,
+    sync::mpsc::Receiver,
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use self::{
     setup::{adopt, load_options, scope},
-    wait::{Signals, ended, finishing, until, wait, waits_for_reader, watch},
+    wait::{Signals, asked, ended, finishing, until, wait, waits_for_reader, watch},
     windows::{Cutter, Ended},
 };
 use crate::{
@@ -32,7 +33,9 @@ use crate::{
     config::{Config, OutputTarget, Target, Verbosity},
     cost,
     engine::{self, Engine},
-    exit, foreign, humanize,
+    exit,
+    flight::Sink,
+    foreign, humanize,
     instruments::{self, Needs, Tells, Told, Turn},
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -72,9 +75,7 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let process_started_ns = cost::monotonic_ns();
     let roots = Roots::default();
     let findings = preflight::check(config, &roots)?;
-    raise_file_limit();
-    truncated::survive().context("failed to prepare for files that shrink while they are read")?;
-    output::survive_limit();
+    prepare()?;
     let invoker = Invoker::of_this_process()?;
     let stopped = match &config.target {
         Target::Command(command) => Some(launch::prepare(
@@ -113,8 +114,11 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let mut recorded = runtime.block_on(run(
         config,
         &findings,
-        stopped,
-        command_pid,
+        Commissioned {
+            stopped,
+            pid: command_pid,
+            control: None,
+        },
         process_started_ns,
         windows,
     ))?;
@@ -131,6 +135,92 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         },
         _ => Ok(found),
     }
+}
+
+/// A look at the machine that goes on until somebody ends it, window after window.
+pub struct Watch<'a> {
+    pub config: &'a Config,
+    /// How long a window is.
+    pub every: Duration,
+    pub sink: Box<dyn Sink>,
+    /// What is said of where windows go.
+    pub place: String,
+    /// Who else can end it, and how.
+    pub control: Receiver<StoppedBy>,
+}
+
+/// Looks at the machine as `wanted` says; returns why that ended.
+pub fn watch_windows(wanted: Watch<'_>) -> anyhow::Result<StoppedBy> {
+    let Watch {
+        config,
+        every,
+        sink,
+        place,
+        control,
+    } = wanted;
+    let process_started_ns = cost::monotonic_ns();
+    let findings = preflight::check(config, &Roots::default())?;
+    let windows = Cutter::into(config, every, sink, place, None)?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let recorded = runtime.block_on(run(
+        config,
+        &findings,
+        Commissioned {
+            stopped: None,
+            pid: None,
+            control: Some(control),
+        },
+        process_started_ns,
+        Some(windows),
+    ))?;
+    let stopped_by = recorded.stopped_by;
+    let outputs = Outputs {
+        profile: None,
+        beside: None,
+        summary: None,
+    };
+    finish(config, recorded, outputs, None)?;
+    Ok(stopped_by)
+}
+
+/// Waits until it is time to look again, unless a signal says otherwise.
+pub fn wait_until(is_time: impl Fn() -> bool, look_every: Duration) -> anyhow::Result<Option<StoppedBy>> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        while !is_time() {
+            tokio::select! {
+                () = sleep(look_every) => {}
+                received = signals.next() => match received {
+                    libc::SIGHUP => return Ok(Some(StoppedBy::Reload)),
+                    libc::SIGINT | libc::SIGTERM => return Ok(Some(StoppedBy::Signal)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// What this process needs before it looks at anything, once.
+pub fn prepare() -> anyhow::Result<()> {
+    raise_file_limit();
+    truncated::survive().context("failed to prepare for files that shrink while they are read")?;
+    output::survive_limit();
+    Ok(())
+}
+
+/// Who has a recording begin and end.
+struct Commissioned {
+    stopped: Option<Stopped>,
+    pid: Option<u32>,
+    control: Option<Receiver<StoppedBy>>,
 }
 
 /// Where everything goes.
@@ -171,16 +261,24 @@ pub enum StoppedBy {
     CommandEnded,
     /// Probes have cost the program what they may.
     Budget,
+    /// The agent is to begin anew with what its configuration says now.
+    Reload,
+    /// The agent is to look at nothing for now (`--stop-file`).
+    Switch,
 }
 
 async fn run(
     config: &Config,
     findings: &Findings,
-    stopped: Option<Stopped>,
-    command_pid: Option<u32>,
+    commissioned: Commissioned,
     process_started_ns: u64,
     mut windows: Option<Cutter>,
 ) -> anyhow::Result<Recorded> {
+    let Commissioned {
+        stopped,
+        pid: command_pid,
+        mut control,
+    } = commissioned;
     // Signals first: from here on Ctrl-C means "stop and write", not "die".
     let mut signals = Signals::new()?;
     let plan = instruments::wanted(config, command_pid, findings.pid_namespace.is_some())?;
@@ -273,6 +371,7 @@ async fn run(
             () = sleep(LOOK_FOR_TABLES), if engine.waits_for_files() => {}
             () = until(windows.as_ref().map(Cutter::due)) => {}
             () = until(deadline) => break StoppedBy::Duration,
+            asked = asked(control.as_mut()) => break asked,
             ended = ended(child_fd.as_ref()) => { ended?; break StoppedBy::CommandEnded }
             received = signals.next() => {
                 if let Some(child) = &child
@@ -285,6 +384,9 @@ async fn run(
                 }
                 // With a command, a signal is its affair: when it ends, so does the recording. Ctrl-C reaches it by the
                 // terminal.
+                if control.is_some() && received == libc::SIGHUP {
+                    break StoppedBy::Reload;
+                }
                 if child.is_none() && matches!(received, libc::SIGINT | libc::SIGTERM | libc::SIGHUP) {
                     break StoppedBy::Signal;
                 }

@@ -400,7 +400,8 @@ impl Summary {
     fn told(&self, full: bool) -> Vec<String> {
         let length = Duration::from_secs_f64(self.duration_s);
         let reason = match self.stopped_by {
-            StoppedBy::Duration | StoppedBy::Signal => "",
+            StoppedBy::Duration | StoppedBy::Signal | StoppedBy::Reload => "",
+            StoppedBy::Switch => "; stopped by its switch",
             StoppedBy::TargetsGone => "; the target has exited",
             StoppedBy::CommandEnded => "; the command has ended",
             StoppedBy::Budget => "; stopped because the budget was spent (--max-overhead)",

@@ -45,6 +45,7 @@ fn nothing_typed_gets_every_default() {
         gc: None,
         wall: false,
         why: None,
+        agent: None,
         gil: false,
         threads: false,
         merge_workers: false,

@@ -9,6 +9,12 @@ mod shelf;
 mod trigger;
 mod writer;
 
+pub use self::{
+    keep::Keep,
+    shelf::Shelf,
+    writer::{Named, Sink},
+};
+
 use std::{
     path::PathBuf,
     sync::{
@@ -23,15 +29,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use profiler_common::stats::COUNTERS;
 
-use self::{
-    keep::Keep,
-    shelf::Shelf,
-    writer::{Cut, Writer, Written},
-};
+use self::writer::{Cut, Writer, Written};
 use crate::{
     humanize::{bytes, count, duration},
     instruments::measured::Measured,
-    invoker::Invoker,
     summary::Summary,
     window::Window,
 };
@@ -75,7 +76,8 @@ pub struct FlightRecorder {
 /// What became of all windows.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    pub directory: PathBuf,
+    /// Where they went.
+    pub place: String,
     pub done: Written,
     /// Windows that are longer than was asked for.
     pub merged: u64,
@@ -102,14 +104,20 @@ pub enum Due {
 }
 
 impl FlightRecorder {
-    /// Prepares the directory and starts the thread. `verbose`: each file is told of.
-    pub fn start(wanted: &Windows, owner: Option<Invoker>, command: String, verbose: bool) -> Result<Self> {
-        let shelf = Shelf::open(&wanted.directory, owner, wanted.last)?;
+    /// Starts the thread. `place`: what is said of where windows go. `verbose`: each file is told of.
+    pub fn start(
+        every: Duration,
+        sink: Box<dyn Sink>,
+        place: String,
+        trigger: Option<PathBuf>,
+        command: String,
+        verbose: bool,
+    ) -> Result<Self> {
         let keep = Arc::new(Mutex::new(Keep::default()));
         let waiting = Arc::new(AtomicUsize::new(0));
         let messages = Arc::new(Mutex::new(Vec::new()));
         let writer = Writer {
-            shelf,
+            sink,
             keep: Arc::clone(&keep),
             command,
             waiting: Arc::clone(&waiting),
@@ -122,13 +130,13 @@ impl FlightRecorder {
             .name("windows".to_owned())
             .spawn(move || writer.work(&to_do))
             .context("failed to start the thread that writes windows")?;
-        if let Some(path) = &wanted.trigger {
+        if let Some(path) = trigger {
             let messages = Arc::clone(&messages);
-            trigger::watch(path.clone(), &keep, move || say(&messages, KEPT.to_owned()))
+            trigger::watch(path, &keep, move || say(&messages, KEPT.to_owned()))
                 .context("failed to start the thread that watches --trigger")?;
         }
         Ok(Self {
-            every: wanted.every,
+            every,
             jobs,
             thread,
             keep,
@@ -140,7 +148,7 @@ impl FlightRecorder {
             due: Instant::now(),
             not_cut: 0,
             told: Told {
-                directory: wanted.directory.clone(),
+                place,
                 ..Told::default()
             },
         })
@@ -294,7 +302,7 @@ impl Told {
         let mut line = format!(
             "wrote {} to {} ({})",
             windows(written),
-            self.directory.display(),
+            self.place,
             bytes(size)
         );
         let parts = [
@@ -327,13 +335,16 @@ mod tests {
     use crate::{report::pprof, session::StoppedBy, summary::Cost};
 
     fn recorder(directory: &std::path::Path) -> FlightRecorder {
-        let wanted = Windows {
-            every: Duration::from_secs(60),
-            last: 10,
-            directory: directory.to_owned(),
-            trigger: None,
-        };
-        let mut recorder = FlightRecorder::start(&wanted, None, "profiler record".to_owned(), false).unwrap();
+        let shelf = Shelf::open(directory, None, 10).unwrap();
+        let mut recorder = FlightRecorder::start(
+            Duration::from_secs(60),
+            Box::new(shelf),
+            directory.display().to_string(),
+            None,
+            "profiler record".to_owned(),
+            false,
+        )
+        .unwrap();
         recorder.restart(
             Instant::now(),
             SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_961_100),

@@ -66,6 +66,12 @@ pub fn is_window(name: &str) -> bool {
     is_stamp && (again.is_empty() || again.strip_prefix('-').is_some_and(is_number))
 }
 
+/// When the window of a file began, as its name says: what [`stamp`] wrote. Those that are kept have one, too.
+pub fn began(name: &str) -> Option<&str> {
+    let as_others = name.strip_suffix(KEPT_ENDING).map(|stem| format!("{stem}{ENDING}"));
+    is_window(as_others.as_deref().unwrap_or(name)).then(|| name.get(..=PATTERN.len()))?
+}
+
 const PATTERN: &[u8] = b"0000-00-00T00-00-00";
 
 #[cfg(test)]
@@ -88,7 +94,10 @@ mod tests {
     fn only_what_has_exactly_such_a_name_may_be_removed() {
         for name in ["2026-11-29T14-05-00Z.pb.gz", "2026-11-29T14-05-00Z-2.pb.gz"] {
             assert!(is_window(name), "{name}");
+            assert_eq!(began(name), Some("2026-11-29T14-05-00Z"));
         }
+        assert_eq!(began("2026-11-29T14-05-00Z-2.kept.pb.gz"), Some("2026-11-29T14-05-00Z"));
+        assert_eq!(began("profile.kept.pb.gz"), None);
         for name in [
             "2026-11-29T14-05-00Z.kept.pb.gz",
             "2026-11-29T14-05-00Z-2.kept.pb.gz",

@@ -15,11 +15,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{keep::Keep, names};
+use super::{
+    keep::Keep,
+    names,
+    writer::{Named, Sink},
+};
 use crate::{
     config::OutputTarget,
+    instruments::content::Content,
     invoker::{Invoker, acting},
     output::{Output, Written},
+    report::{Format, View},
 };
 
 /// How many windows may have begun in one second.
@@ -126,8 +132,7 @@ impl Shelf {
         bail!("{} has too many windows of one second", self.directory.display())
     }
 
-    /// Gives those that are kept their name, and removes what is too old, as whoever asked may. Returns how many became
-    /// kept.
+    /// As whoever asked may.
     pub fn tidy(&mut self, keep: &Keep) -> Result<u64> {
         let owner = self.owner.clone();
         acting(owner.as_ref(), || self.tidy_up(keep))?
@@ -166,6 +171,21 @@ impl Shelf {
         }
         self.windows = stay;
         outcome.map(|()| kept)
+    }
+}
+
+impl Sink for Shelf {
+    /// Writes the window's profile: a recording that goes to a shelf has one.
+    fn take(&mut self, window: &Named) -> Result<Written> {
+        let profile = window.contents.iter().find_map(Content::profile);
+        let profile = profile.context("there is nothing to write")?;
+        self.write(window.number, window.began, window.kept, |out| {
+            Format::Pprof.writer().write(profile, &View::default(), out)
+        })
+    }
+
+    fn tidy(&mut self, keep: &Keep) -> Result<u64> {
+        Self::tidy(self, keep)
     }
 }
 

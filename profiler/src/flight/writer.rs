@@ -11,12 +11,12 @@ use std::{
 
 use profiler_common::stats::COUNTERS;
 
-use super::{keep::Keep, names, shelf::Shelf};
+use super::{keep::Keep, names};
 use crate::{
     humanize,
-    instruments::measured::Measured,
+    instruments::{content::Content, measured::Measured},
     name::Namer,
-    report::{Format, View},
+    output::Written as InFile,
     summary::Summary,
     window::Window,
 };
@@ -37,6 +37,33 @@ pub struct Cut {
     pub counters: [u64; COUNTERS],
 }
 
+/// A window that has its names.
+pub struct Named {
+    /// From 1 on.
+    pub number: u64,
+    pub began: SystemTime,
+    pub length: Duration,
+    /// What was measured: one for each joint, or of the only instrument.
+    pub contents: Vec<Content>,
+    pub summary: Summary,
+    /// Somebody wants it for longer than others.
+    pub kept: bool,
+}
+
+/// Where windows go.
+pub trait Sink: Send {
+    /// Takes a window, whole or not at all.
+    fn take(&mut self, window: &Named) -> anyhow::Result<InFile>;
+
+    /// Gives those that are kept their name, and removes what is too old. Returns how many became kept.
+    fn tidy(&mut self, _keep: &Keep) -> anyhow::Result<u64> {
+        Ok(0)
+    }
+
+    /// No more windows will come.
+    fn finish(&mut self) {}
+}
+
 /// What became of the windows.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
@@ -50,7 +77,7 @@ pub struct Written {
 }
 
 pub struct Writer {
-    pub shelf: Shelf,
+    pub sink: Box<dyn Sink>,
     pub keep: Arc<Mutex<Keep>>,
     /// The command line, which each file has.
     pub command: String,
@@ -79,6 +106,7 @@ impl Writer {
             }
             self.tidy(&mut done);
         }
+        self.sink.finish();
         done
     }
 
@@ -93,10 +121,8 @@ impl Writer {
             counters,
         } = cut;
         let started = Instant::now();
-        let mut profile = measured.name(&mut window, namer, &counters, length, &mut summary);
+        let mut contents = measured.name(&mut window, namer, &counters, length, &mut summary);
         let nanos = |time: u128| i64::try_from(time).unwrap_or(i64::MAX);
-        profile.started_at_ns = nanos(began.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
-        profile.duration_ns = nanos(length.as_nanos());
         let about = format!(
             "window {number}: from {} on, {}",
             names::stamp(began),
@@ -105,17 +131,28 @@ impl Writer {
         for line in summary.memory.iter().flat_map(|memory| &memory.victims) {
             self.say(line.clone());
         }
-        profile.comments = [self.command.clone(), about]
+        let comments: Vec<String> = [self.command.clone(), about]
             .into_iter()
             .chain(summary.lines())
             .collect();
+        for profile in contents.iter_mut().filter_map(Content::profile_mut) {
+            profile.started_at_ns = nanos(began.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
+            profile.duration_ns = nanos(length.as_nanos());
+            profile.comments.clone_from(&comments);
+        }
         // Its files are closed before those of the next one are opened.
         drop(window);
         let kept = self.keep.lock().is_ok_and(|keep| keep.is_kept(number));
         done.named_in += started.elapsed();
-        let written = self.shelf.write(number, began, kept, |out| {
-            Format::Pprof.writer().write(&profile, &View::default(), out)
-        });
+        let named = Named {
+            number,
+            began,
+            length,
+            contents,
+            summary,
+            kept,
+        };
+        let written = self.sink.take(&named);
         done.longest = done.longest.max(started.elapsed());
         match written {
             Ok(written) => {
@@ -150,7 +187,7 @@ impl Writer {
         let Ok(keep) = self.keep.lock().map(|keep| keep.clone()) else {
             return;
         };
-        match self.shelf.tidy(&keep) {
+        match self.sink.tidy(&keep) {
             Ok(kept) => done.kept += kept,
             Err(error) => self.say(format!("error: {error:#}")),
         }

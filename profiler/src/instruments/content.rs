@@ -27,6 +27,21 @@ pub enum Content {
 }
 
 impl Content {
+    /// As [`profile_mut`](Self::profile_mut).
+    pub fn profile(&self) -> Option<&Profile> {
+        match self {
+            Self::Profile(profile) => Some(profile),
+            Self::Memory(report, _) => Some(&report.profile),
+            Self::Waits(report) => Some(&report.profile),
+            Self::Wall(report) => Some(&report.profile),
+            Self::Exceptions(report) => Some(&report.profile),
+            Self::Collections(report) => Some(&report.profile),
+            Self::Why(_, profile) => Some(profile),
+            Self::Calls(_, profile) => profile.as_ref(),
+            Self::Imports(_) | Self::Surroundings(_) => None,
+        }
+    }
+
     /// The profile that goes into formats of stacks, if it has one.
     pub fn profile_mut(&mut self) -> Option<&mut Profile> {
         match self {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use profiler_common::stats::COUNTERS;
 
-use super::memory::account;
+use super::{content::Content, memory::account};
 use crate::{
     memory::cut::MemoryCut,
     name::Namer,
-    profile::Profile,
     report::memory::{lines_of_window, table::WIDTH, victim},
     summary::{MemorySummary, Summary},
     waits::window::WaitsCut,
@@ -28,6 +27,8 @@ pub enum Measured {
         period_ns: u64,
         waits: Box<WaitsCut>,
     },
+    /// Several that stay apart.
+    Several(Vec<Measured>),
 }
 
 impl Measured {
@@ -39,9 +40,12 @@ impl Measured {
         counters: &[u64; COUNTERS],
         length: Duration,
         summary: &mut Summary,
-    ) -> Profile {
-        let (profile, warnings) = match self {
-            Self::Samples { period_ns } => namer.name(window, period_ns),
+    ) -> Vec<Content> {
+        let (content, warnings) = match self {
+            Self::Samples { period_ns } => {
+                let (profile, warnings) = namer.name(window, period_ns);
+                (Content::Profile(profile), warnings)
+            }
             Self::Memory(cut) => {
                 let lost = cut.lost;
                 let (report, warnings) = cut.report(window, namer, length);
@@ -52,12 +56,12 @@ impl Measured {
                     .collect();
                 let memory = account::summary(lines, Some(&report), counters, lost);
                 summary.memory = Some(MemorySummary { victims, ..memory });
-                (report.profile, warnings)
+                (Content::Memory(Box::new(report), None), warnings)
             }
             Self::Waits(cut) => {
                 let (report, warnings) = cut.report(window, namer, length);
                 summary.waits = Some(cut.summary(counters));
-                (report.profile, warnings)
+                (Content::Waits(Box::new(report)), warnings)
             }
             Self::Wall { period_ns, waits } => {
                 let (cpu, mut warnings) = namer.name(window, period_ns);
@@ -65,10 +69,16 @@ impl Measured {
                 warnings.extend(warned);
                 summary.samples = window.ledger.tally.ticks;
                 summary.waits = Some(waits.summary(counters));
-                (WallReport::new(&cpu, report, period_ns).profile, warnings)
+                let report = WallReport::new(&cpu, report, period_ns);
+                (Content::Wall(Box::new(report)), warnings)
+            }
+            Self::Several(parts) => {
+                return (parts.into_iter())
+                    .flat_map(|part| part.name(window, namer, counters, length, summary))
+                    .collect();
             }
         };
         summary.warnings.extend(warnings);
-        profile
+        vec![content]
     }
 }

@@ -5,6 +5,7 @@
 //! needs of the kernel side ([`Needs`]), its report, and a line in [`wanted`]. A session has one or several: what several
 //! measured is joined at the end ([`Joint`]).
 
+pub mod agent;
 pub mod calls;
 pub mod collections;
 pub mod content;
@@ -332,6 +333,9 @@ pub struct Picture {
 /// The instruments that `config` asks for. `in_namespace`: the profiler does not see the numbers that the kernel gives to
 /// processes.
 pub fn wanted(config: &Config, command_pid: Option<u32>, in_namespace: bool) -> anyhow::Result<Plan> {
+    if config.agent.is_some() {
+        return agent::plan(config, in_namespace);
+    }
     if let Some(wanted) = &config.why {
         return why::plan(config, wanted, command_pid, in_namespace);
     }

@@ -50,7 +50,7 @@ impl Joint for Wall {
             match cut {
                 Measured::Samples { period_ns } => period = Some(period_ns),
                 Measured::Waits(cut) => waits = Some(cut),
-                Measured::Memory(_) | Measured::Wall { .. } => {}
+                Measured::Memory(_) | Measured::Wall { .. } | Measured::Several(_) => {}
             }
         }
         Some(Measured::Wall {

@@ -91,6 +91,7 @@ fn config(target: Target) -> Config {
         gc: None,
         wall: false,
         why: None,
+        agent: None,
         gil: false,
         duration: None,
         kernel_stacks: true,

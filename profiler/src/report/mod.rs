@@ -35,7 +35,7 @@ pub mod memory;
 mod memray;
 mod moments;
 pub mod objects;
-mod otlp;
+pub mod otlp;
 pub mod overview;
 pub(crate) mod owner;
 pub(crate) mod package;

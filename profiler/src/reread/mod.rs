@@ -25,7 +25,7 @@ use crate::{
 pub mod diff;
 pub mod merge;
 pub mod options;
-mod view;
+pub(crate) mod view;
 
 /// Columns of a report that does not go to a terminal.
 const WIDTH: usize = 80;

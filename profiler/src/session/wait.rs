@@ -12,10 +12,11 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, mpsc::Receiver},
     time::sleep_until,
 };
 
+use super::StoppedBy;
 use crate::{
     exit,
     launch::{self, Running},
@@ -36,6 +37,19 @@ pub(super) fn watch(fd: BorrowedFd<'_>, what: &str) -> anyhow::Result<AsyncFd<Ow
 pub(super) async fn until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who else can end a recording does so.
+pub(super) async fn asked(control: Option<&mut Receiver<StoppedBy>>) -> StoppedBy {
+    let asked = match control {
+        Some(control) => control.recv().await,
+        None => None,
+    };
+    match asked {
+        Some(why) => why,
+        // Nobody can, or can any more.
         None => std::future::pending().await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,7 +15,7 @@ use crate::{
     config::{Config, Verbosity},
     cost,
     engine::Engine,
-    flight::{self, Due, FlightRecorder, Windows, windows},
+    flight::{self, Due, FlightRecorder, Shelf, Sink, Windows, windows},
     foreign, humanize,
     instruments::{Instrument, measured::Measured},
     invoker::Invoker,
@@ -43,9 +44,23 @@ struct Counted {
 }
 
 impl Cutter {
+    /// Windows that go into a directory.
     pub(super) fn start(config: &Config, wanted: &Windows, owner: Option<&Invoker>) -> anyhow::Result<Self> {
+        let shelf = Shelf::open(&wanted.directory, owner.cloned(), wanted.last)?;
+        let place = wanted.directory.display().to_string();
+        Self::into(config, wanted.every, Box::new(shelf), place, wanted.trigger.clone())
+    }
+
+    /// Windows that go anywhere. `place`: what is said of where that is.
+    pub(super) fn into(
+        config: &Config,
+        every: Duration,
+        sink: Box<dyn Sink>,
+        place: String,
+        trigger: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let verbose = config.verbosity >= Verbosity::Verbose;
-        let recorder = FlightRecorder::start(wanted, owner.cloned(), command_line(), verbose)?;
+        let recorder = FlightRecorder::start(every, sink, place, trigger, command_line(), verbose)?;
         Ok(Self {
             recorder,
             before: Counted {
@@ -292,7 +307,7 @@ impl Cutter {
                 "{} of {} could not be written to {}",
                 humanize::count(lost),
                 windows(lost + told.done.written),
-                told.directory.display()
+                told.place
             )),
         }
     }

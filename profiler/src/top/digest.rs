@@ -341,7 +341,7 @@ impl Digest {
                 samples::take_cpu(&cpu, |_| period_ns as f64, &mut self.texts, &mut measures.samples);
             }
             // It is not what was asked for.
-            Measured::Memory(_) | Measured::Waits(_) => {}
+            Measured::Memory(_) | Measured::Waits(_) | Measured::Several(_) => {}
         }
         measures
     }

@@ -101,6 +101,7 @@ impl Options {
                 ..WaitsConfig::default()
             }),
             why: None,
+            agent: None,
             exceptions: None,
             imports: None,
             gc: None,

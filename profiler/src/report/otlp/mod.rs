@@ -32,9 +32,26 @@ pub struct Otlp;
 
 impl Writer for Otlp {
     fn write(&self, profile: &Profile, _view: &View, out: &mut dyn Write) -> anyhow::Result<()> {
-        out.write_all(&data(profile)?.encode_to_vec())?;
+        out.write_all(&message(profile, |_| Vec::new(), |_| None)?)?;
         Ok(())
     }
+}
+
+/// The message. What is to be said beside what the profile says, by attribute: `about` a process, and `of_sample` of the
+/// sample at a place among all.
+pub fn message(
+    profile: &Profile,
+    about: impl Fn(&Labels) -> Vec<(String, String)>,
+    of_sample: impl Fn(usize) -> Option<(&'static str, &'static str)>,
+) -> anyhow::Result<Vec<u8>> {
+    Ok(data(profile, about, of_sample)?.encode_to_vec())
+}
+
+/// What a receiver's answer (`ExportProfilesServiceResponse`) says that it did not take: how many profiles, and why.
+pub fn refused(answer: &[u8]) -> Option<(i64, String)> {
+    let answer = proto::Answer::decode(answer).ok()?;
+    let part = answer.partial_success?;
+    Some((part.rejected_profiles, part.error_message))
 }
 
 type Table<T> = IndexSet<T, FxBuildHasher>;
@@ -118,7 +135,11 @@ impl Clock {
     }
 }
 
-fn data(profile: &Profile) -> anyhow::Result<proto::ProfilesData> {
+fn data(
+    profile: &Profile,
+    about: impl Fn(&Labels) -> Vec<(String, String)>,
+    of_sample: impl Fn(usize) -> Option<(&'static str, &'static str)>,
+) -> anyhow::Result<proto::ProfilesData> {
     let mut tables = Tables::new(profile);
     // How exact a value is, is no profile of its own.
     let shown: Vec<usize> = profile.shown_types().map(|(at, _)| at).collect();
@@ -138,7 +159,10 @@ fn data(profile: &Profile) -> anyhow::Result<proto::ProfilesData> {
             continue;
         }
         let stack = tables.stack(profile.stack(key.stack))?;
-        let attributes = tables.thread(&key.labels)?;
+        let mut attributes = tables.thread(&key.labels)?;
+        if let Some((name, value)) = of_sample(number as usize) {
+            attributes.push(tables.attribute(name, proto::Value::Text(value.to_owned()))?);
+        }
         let (_, by_type) = processes
             .entry(key.labels.pid)
             .or_insert_with(|| (&key.labels, vec![Samples::default(); values.len()]));
@@ -181,7 +205,7 @@ fn data(profile: &Profile) -> anyhow::Result<proto::ProfilesData> {
             });
         }
         resource_profiles.push(proto::ResourceProfiles {
-            resource: Some(resource(profile, labels)),
+            resource: Some(resource(profile, labels, about(labels))),
             scope_profiles: vec![proto::ScopeProfiles {
                 scope: Some(proto::Scope {
                     name: env!("CARGO_PKG_NAME").to_owned(),
@@ -227,7 +251,7 @@ fn id(profile: &Profile, pid: u32, value: ValueType) -> Vec<u8> {
     [half(1).to_be_bytes(), half(2).to_be_bytes()].concat()
 }
 
-fn resource(profile: &Profile, labels: &Labels) -> proto::Resource {
+fn resource(profile: &Profile, labels: &Labels, about: Vec<(String, String)>) -> proto::Resource {
     let text = |key: &str, text: &str| proto::KeyValue {
         key: key.to_owned(),
         value: Some(proto::AnyValue {
@@ -249,6 +273,7 @@ fn resource(profile: &Profile, labels: &Labels) -> proto::Resource {
             attributes.push(text(key, profile.string(value)));
         }
     }
+    attributes.extend(about.iter().map(|(key, value)| text(key, value)));
     proto::Resource { attributes }
 }
 

@@ -187,3 +187,18 @@ pub(super) struct Sample {
     #[prost(fixed64, repeated, tag = "5")]
     pub(super) timestamps_unix_nano: Vec<u64>,
 }
+
+/// `ExportProfilesServiceResponse` (`opentelemetry.proto.collector.profiles.v1development`).
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Answer {
+    #[prost(message, optional, tag = "1")]
+    pub(super) partial_success: Option<PartialSuccess>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    pub(super) rejected_profiles: i64,
+    #[prost(string, tag = "2")]
+    pub(super) error_message: String,
+}

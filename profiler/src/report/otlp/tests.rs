@@ -141,7 +141,7 @@ fn values_are_at_the_times_at_which_they_were_counted() {
         };
         profile.add_in(ours.key(key), values, &times);
     }
-    let data = data(&profile).unwrap();
+    let data = data(&profile, |_| Vec::new(), |_| None).unwrap();
     check(&data);
     let samples = |data: &proto::ProfilesData| -> Vec<proto::Sample> {
         (data.resource_profiles.iter())
@@ -166,7 +166,7 @@ fn values_are_at_the_times_at_which_they_were_counted() {
     );
     // Without a day there are no times.
     profile.started_at_ns = 0;
-    let undated = super::data(&profile).unwrap();
+    let undated = super::data(&profile, |_| Vec::new(), |_| None).unwrap();
     assert!(
         samples(&undated)
             .iter()
@@ -176,5 +176,5 @@ fn values_are_at_the_times_at_which_they_were_counted() {
 
 #[test]
 fn an_empty_profile_is_an_empty_file_of_the_kind() {
-    check(&data(&Profile::new(Vec::new(), None)).unwrap());
+    check(&data(&Profile::new(Vec::new(), None), |_| Vec::new(), |_| None).unwrap());
 }

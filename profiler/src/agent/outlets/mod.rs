@@ -1,0 +1,414 @@
+//! Where an agent's windows go: to receivers, by way of a spool each, and to directories on this machine.
+
+mod courier;
+mod http;
+mod otlp;
+mod pyroscope;
+mod spool;
+mod webhook;
+
+use std::{
+    fs::DirBuilder,
+    io::Write as _,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use flate2::{Compression, write::GzEncoder};
+
+use self::{
+    courier::{Courier, Receiver},
+    otlp::Otlp,
+    pyroscope::{Pyroscope, Series},
+    spool::Spool,
+    webhook::Webhook,
+};
+use super::{
+    alerts::{self, To},
+    digest,
+    options::{Options, Outlet},
+    service,
+    split::by_service,
+    state::{OutputNow, State},
+};
+use crate::{
+    config::Verbosity,
+    flight::{Keep, Named, Shelf, Sink},
+    instruments::content::Content,
+    output::Written,
+    profile::{Labels, Profile},
+    report::{self, Format, View},
+    shown,
+};
+
+/// Windows that the page shows when nobody said how many are kept.
+const SHOWN_WINDOWS: usize = 60;
+
+/// What an agent's windows are given to.
+pub struct Outlets {
+    options: Options,
+    host: String,
+    state: State,
+    watch: alerts::Watch,
+    couriers: Vec<Sender>,
+    shelves: Vec<Shelves>,
+    /// Where the page finds windows.
+    pub shown: Option<PathBuf>,
+}
+
+/// What sends, and what it sends.
+struct Sender {
+    name: String,
+    kind: Kind,
+    courier: Courier,
+    /// What was said of it last.
+    trouble: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Otlp,
+    Pyroscope,
+    Alerts,
+}
+
+/// A directory with one for each kind of profile in it: a recording has one.
+struct Shelves {
+    time: Option<Shelf>,
+    memory: Option<Shelf>,
+}
+
+impl Outlets {
+    pub fn open(options: &Options, state: State) -> anyhow::Result<Self> {
+        let mut couriers = Vec::new();
+        let mut shelves = Vec::new();
+        let mut shown = None;
+        for outlet in &options.outputs {
+            match outlet {
+                Outlet::Otlp { url, headers } => {
+                    couriers.push(sender(options, "otlp", url, Kind::Otlp, Box::new(Otlp::new(url, headers)))?);
+                }
+                Outlet::Pyroscope { url, headers } => {
+                    let receiver = Box::new(Pyroscope::new(url, headers));
+                    couriers.push(sender(options, "pyroscope", url, Kind::Pyroscope, receiver)?);
+                }
+                Outlet::Pprof { directory, keep } => {
+                    shelves.push(Shelves::open(directory, *keep)?);
+                    shown.get_or_insert_with(|| directory.clone());
+                }
+                Outlet::Store { directory } => anyhow::bail!("no store yet: {}", directory.display()),
+            }
+        }
+        if options.listen.is_some() && shown.is_none() {
+            let directory = options.spool.join("shown");
+            shelves.push(Shelves::open(&directory, SHOWN_WINDOWS)?);
+            shown = Some(directory);
+        }
+        for to in &options.alerts.to {
+            if let To::Webhook(url) = to {
+                couriers.push(sender(options, "webhook", url, Kind::Alerts, Box::new(Webhook::new(url)))?);
+            }
+        }
+        let outlets = Self {
+            options: options.clone(),
+            host: host(),
+            state,
+            watch: alerts::Watch::default(),
+            couriers,
+            shelves,
+            shown,
+        };
+        outlets.tell_state();
+        Ok(outlets)
+    }
+
+    /// What is said of where windows go.
+    pub fn place(&self) -> String {
+        let mut places: Vec<String> = self.couriers.iter().map(|sender| sender.name.clone()).collect();
+        places.extend(self.options.outputs.iter().filter_map(|outlet| match outlet {
+            Outlet::Store { directory } | Outlet::Pprof { directory, .. } => Some(directory.display().to_string()),
+            Outlet::Otlp { .. } | Outlet::Pyroscope { .. } => None,
+        }));
+        places.extend(self.options.listen.map(|address| format!("http://{address}/")));
+        places.join(", ")
+    }
+
+    /// What the message says of a process beside what its profile says.
+    fn about(&self, profile: &Profile, labels: &Labels) -> Vec<(String, String)> {
+        let who = digest::who(profile, labels);
+        let mut about = vec![
+            (
+                "service.name".to_owned(),
+                service::name(&self.options.services, who),
+            ),
+            ("host.name".to_owned(), self.host.clone()),
+        ];
+        if let Some(pod) = service::pod(who.cgroup) {
+            about.push(("k8s.pod.uid".to_owned(), pod));
+        }
+        about.extend(self.options.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
+        about
+    }
+
+    /// What a profile is as messages to those who want one of that kind.
+    fn send(&self, content: &Content) -> anyhow::Result<u64> {
+        let Some(profile) = content.profile().filter(|profile| !profile.is_empty()) else {
+            return Ok(0);
+        };
+        let mut bytes = 0;
+        let wants = |kind| self.couriers.iter().filter(move |sender| sender.kind == kind);
+        if wants(Kind::Otlp).next().is_some() {
+            let causes = match content {
+                Content::Wall(report) => &*report.causes,
+                _ => &[],
+            };
+            let cause = |place: usize| Some(("wait.cause", causes.get(place).copied().flatten()?.name()));
+            let message = report::otlp::message(profile, |labels| self.about(profile, labels), cause)?;
+            let message = gzipped(&message)?;
+            for sender in wants(Kind::Otlp) {
+                sender.courier.spool.put(&message)?;
+                bytes += message.len() as u64;
+            }
+        }
+        if wants(Kind::Pyroscope).next().is_some() {
+            let body = gzipped(&pyroscope::body(self.series(content, profile)?)?)?;
+            for sender in wants(Kind::Pyroscope) {
+                sender.courier.spool.put(&body)?;
+                bytes += body.len() as u64;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn series(&self, content: &Content, profile: &Profile) -> anyhow::Result<Vec<Series>> {
+        let name = match content {
+            Content::Memory(..) => "memory",
+            _ => "process_cpu",
+        };
+        let parts = by_service(profile, |labels| {
+            service::name(&self.options.services, digest::who(profile, labels))
+        });
+        let mut labels = self.options.labels.clone();
+        labels.insert("host".to_owned(), self.host.clone());
+        (parts.into_iter())
+            .map(|(service, profile)| {
+                let mut pprof = Vec::new();
+                Format::Pprof.writer().write(&profile, &View::default(), &mut pprof)?;
+                Ok(Series {
+                    name,
+                    service,
+                    labels: labels.clone(),
+                    pprof,
+                })
+            })
+            .collect()
+    }
+
+    fn alert(&mut self, digest: &digest::Digest) -> anyhow::Result<()> {
+        for alert in self.watch.look(digest, &self.options.alerts) {
+            let line = serde_json::to_string(&alert).context("failed to write an alert")?;
+            for to in &self.options.alerts.to {
+                match to {
+                    To::Stderr => shown::say(&line),
+                    To::File(path) => append(path, &line)?,
+                    // By its spool.
+                    To::Webhook(_) => {}
+                }
+            }
+            for sender in self.couriers.iter().filter(|sender| sender.kind == Kind::Alerts) {
+                sender.courier.spool.put(line.as_bytes())?;
+            }
+            self.state.lock().tell(alert);
+        }
+        Ok(())
+    }
+
+    fn tell_state(&self) {
+        let outputs = (self.couriers.iter())
+            .map(|sender| {
+                let (waiting, waiting_bytes, dropped) = sender.courier.spool.counts();
+                let sent = sender.courier.sent();
+                OutputNow {
+                    name: sender.name.clone(),
+                    sent: sent.messages,
+                    bytes: sent.bytes,
+                    failed: sent.failed,
+                    lost: dropped + sent.refused,
+                    waiting,
+                    waiting_bytes,
+                    trouble: sent.trouble,
+                }
+            })
+            .collect();
+        self.state.lock().outputs = outputs;
+    }
+
+    /// Says when a receiver begins to fail, and when it takes messages again; not each time.
+    fn say_troubles(&mut self) {
+        let quiet = self.options.verbosity == Verbosity::Quiet;
+        for sender in &mut self.couriers {
+            let trouble = sender.courier.sent().trouble;
+            match (&trouble, &sender.trouble) {
+                (Some(why), before) if before.as_ref() != Some(why) => {
+                    let (waiting, ..) = sender.courier.spool.counts();
+                    shown::say(&format!("error: {}: {why}; {waiting} messages wait", sender.name));
+                }
+                (None, Some(_)) if !quiet => shown::say(&format!("{} takes messages again", sender.name)),
+                _ => {}
+            }
+            sender.trouble = trouble;
+        }
+    }
+}
+
+impl Sink for Outlets {
+    fn take(&mut self, window: &Named) -> anyhow::Result<Written> {
+        let mut written = Written {
+            path: None,
+            bytes: 0,
+            reader_left: false,
+        };
+        // One place that is full must not keep the others from having it.
+        let mut failures: Vec<String> = Vec::new();
+        let digest = digest::digest(window, &self.options.services);
+        if let Err(error) = self.alert(&digest) {
+            failures.push(format!("{error:#}"));
+        }
+        self.state.lock().take(digest);
+        for content in &window.contents {
+            match self.send(content) {
+                Ok(bytes) => written.bytes += bytes,
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        for shelves in &mut self.shelves {
+            match shelves.take(window) {
+                Ok(bytes) => written.bytes += bytes,
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        self.say_troubles();
+        self.tell_state();
+        match failures.is_empty() {
+            true => Ok(written),
+            false => anyhow::bail!(failures.join("; ")),
+        }
+    }
+
+    fn tidy(&mut self, keep: &Keep) -> anyhow::Result<u64> {
+        self.tell_state();
+        let mut kept = 0;
+        for shelf in self.shelves.iter_mut().flat_map(Shelves::all) {
+            kept += shelf.tidy(keep)?;
+        }
+        Ok(kept)
+    }
+
+    fn finish(&mut self) {
+        for sender in &mut self.couriers {
+            sender.courier.finish();
+        }
+        self.say_troubles();
+        self.tell_state();
+    }
+}
+
+impl Shelves {
+    fn open(directory: &Path, keep: usize) -> anyhow::Result<Self> {
+        let shelf = |name: &str| {
+            let directory = directory.join(name);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .with_context(|| format!("cannot make {}; name another with --pprof", directory.display()))?;
+            Shelf::open(&directory, None, keep)
+        };
+        Ok(Self {
+            time: Some(shelf("time")?),
+            memory: Some(shelf("memory")?),
+        })
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Shelf> {
+        self.time.iter_mut().chain(&mut self.memory)
+    }
+
+    fn take(&mut self, window: &Named) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        for content in &window.contents {
+            let shelf = match content {
+                Content::Memory(..) => &mut self.memory,
+                _ => &mut self.time,
+            };
+            let (Some(shelf), Some(profile)) = (shelf, content.profile()) else {
+                continue;
+            };
+            let written = shelf.write(window.number, window.began, window.kept, |out| {
+                Format::Pprof.writer().write(profile, &View::default(), out)
+            })?;
+            bytes += written.bytes;
+        }
+        Ok(bytes)
+    }
+}
+
+/// What is sent to one address has a spool of its own, named so that the next agent finds it.
+fn sender(
+    options: &Options,
+    kind_name: &str,
+    url: &str,
+    kind: Kind,
+    receiver: Box<dyn Receiver>,
+) -> anyhow::Result<Sender> {
+    let safe: String = (url.chars())
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .take(100)
+        .collect();
+    let spool = Spool::open(&options.spool.join(format!("{kind_name}-{safe}")), options.spool_bytes)?;
+    Ok(Sender {
+        name: without_password(url),
+        kind,
+        courier: Courier::start(kind_name, spool, receiver)?,
+        trouble: None,
+    })
+}
+
+/// `http://user:password@host/` as it may be shown.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+/// What a stranger says, as one line that only reads.
+fn one_line(text: &str) -> String {
+    shown::line(text).chars().take(200).collect()
+}
+
+fn gzipped(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    (gzip.write_all(bytes).and_then(|()| gzip.finish())).context("failed to compress a message")
+}
+
+fn append(path: &Path, line: &str) -> anyhow::Result<()> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened
+        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        .with_context(|| format!("cannot write an alert to {}", path.display()))
+}
+
+/// What this machine calls itself.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
