@@ -214,6 +214,11 @@ impl Config {
         config.with_source(with_source, Some(format))?.with_outputs_apart()
     }
 
+    /// Whether windows are measured, one after the other.
+    pub fn is_cut(&self) -> bool {
+        self.windows.is_some() || self.agent.is_some()
+    }
+
     /// `--with-source`, if what is written has room for it.
     fn with_source(self, with_source: bool, format: Option<Format>) -> Result<Self, ConfigError> {
         if with_source && self.windows.is_some() {

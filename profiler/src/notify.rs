@@ -11,6 +11,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    time::{Duration, Instant},
 };
 
 /// A line for people if that was asked for and could not be done.
@@ -21,6 +22,41 @@ pub fn ready() -> Option<String> {
         "warning: NOTIFY_SOCKET ({}) could not be told: {error}",
         address.display()
     ))
+}
+
+/// Tells a service manager that asked for it (`WatchdogSec=`) that we are not stuck. To be asked for in each turn of a loop:
+/// one that hangs tells nothing.
+#[derive(Debug)]
+pub struct Watchdog {
+    address: OsString,
+    every: Duration,
+    told: Option<Instant>,
+}
+
+impl Watchdog {
+    /// `None` if nobody asked for it, or it is meant for another process.
+    pub fn of_this_process() -> Option<Self> {
+        let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+        if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
+            return None;
+        }
+        let limit = Duration::from_micros(number("WATCHDOG_USEC").filter(|limit| *limit > 0)?);
+        // Twice as often as is needed (sd_watchdog_enabled(3)).
+        Some(Self {
+            address,
+            every: limit / 2,
+            told: None,
+        })
+    }
+
+    pub fn turn(&mut self, now: Instant) {
+        if self.told.is_none_or(|told| now.duration_since(told) >= self.every) {
+            // Who does not listen any more will not miss it.
+            let _ = tell(&self.address, "WATCHDOG=1");
+            self.told = Some(now);
+        }
+    }
 }
 
 /// Sends a state, in one datagram. `address`: a path, or a name in the abstract namespace with `@` in front.

@@ -263,6 +263,8 @@ pub enum StoppedBy {
     Budget,
     /// The agent is to begin anew with what its configuration says now.
     Reload,
+    /// The agent is to measure less, or more, to keep its own budget.
+    OwnBudget,
     /// The agent is to look at nothing for now (`--stop-file`).
     Switch,
 }

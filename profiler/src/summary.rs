@@ -401,6 +401,7 @@ impl Summary {
         let length = Duration::from_secs_f64(self.duration_s);
         let reason = match self.stopped_by {
             StoppedBy::Duration | StoppedBy::Signal | StoppedBy::Reload => "",
+            StoppedBy::OwnBudget => "; to keep to its budget",
             StoppedBy::Switch => "; stopped by its switch",
             StoppedBy::TargetsGone => "; the target has exited",
             StoppedBy::CommandEnded => "; the command has ended",

@@ -33,6 +33,10 @@ pub struct AgentFile {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct BudgetFile {
     pub cpu: Option<String>,
+    #[serde(deserialize_with = "bytes")]
+    pub memory: Option<u64>,
+    /// Percent of the time in which something on this machine waited for a CPU (`some avg10` of /proc/pressure/cpu).
+    pub cpu_pressure: Option<f64>,
     pub stop_file: Option<std::path::PathBuf>,
 }
 

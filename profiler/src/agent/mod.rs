@@ -9,6 +9,7 @@
 //! A session ends when the configuration is to be read again or the switch is off, and another begins.
 
 mod alerts;
+mod budget;
 mod digest;
 mod file;
 mod metrics;
@@ -31,6 +32,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc::channel;
 
 use self::{
+    budget::lowered,
     options::{Options, Outlet},
     outlets::Outlets,
     state::State,
@@ -38,7 +40,7 @@ use self::{
 };
 use crate::{
     cli::agent::{Action, Agent, Measures},
-    config::{AgentConfig, Config, Verbosity, WaitsConfig},
+    config::{AgentConfig, Config, MemoryConfig, Verbosity, WaitsConfig},
     exit, humanize, notify, rights,
     session::{self, StoppedBy, Watch},
     shown, why,
@@ -64,7 +66,7 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
             return Ok(exit::SUCCESS);
         }
         let switch = Switch::of(&options);
-        if let Some(why) = switch.off() {
+        if let Some(why) = switch.off(false) {
             say(&options, &format!("nothing is looked at: {why}"));
             state.lock().paused = Some(why);
             if let Some(warning) = notify::ready() {
@@ -72,7 +74,7 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
             }
             let until = left.map(|left| Instant::now() + left);
             let is_over = || until.is_some_and(|until| Instant::now() >= until);
-            match session::wait_until(|| switch.off().is_none() || is_over(), LOOK_AT_SWITCH)? {
+            match session::wait_until(|| switch.off(true).is_none() || is_over(), LOOK_AT_SWITCH)? {
                 Some(StoppedBy::Reload) => {
                     reload(typed, &mut options);
                     continue;
@@ -84,15 +86,17 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
             say(&options, "the switch is on again");
         }
         state.lock().paused = None;
-        let outlets = Outlets::open(&options, state.clone())?;
+        let level = state.lock().level;
+        let measured = lowered(&options, level);
+        let (ask, control) = channel(1);
+        let outlets = Outlets::open(&measured, state.clone(), ask.clone())?;
         if let Some(address) = options.listen {
             // The one of before ends first: it has the address.
             drop(web.take());
             web = Some(web::Server::start(address, state.clone(), outlets.shown.clone(), &options)?);
         }
         let place = outlets.place();
-        let config = config(&options, left);
-        let (ask, control) = channel(1);
+        let config = config(&measured, left);
         let watcher = switch.watch(ask)?;
         let ended = session::watch_windows(Watch {
             config: &config,
@@ -105,11 +109,18 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
         match ended? {
             StoppedBy::Reload => reload(typed, &mut options),
             StoppedBy::Switch => {}
+            // Already asked for as another level.
+            StoppedBy::OwnBudget => {
+                let level = state.lock().level;
+                say(&options, &format!("{} (budget)", budget::told(&options, level)));
+            }
             StoppedBy::Duration
             | StoppedBy::Signal
             | StoppedBy::TargetsGone
             | StoppedBy::CommandEnded
-            | StoppedBy::Budget => return Ok(exit::SUCCESS),
+            | StoppedBy::Budget => {
+                return Ok(exit::SUCCESS);
+            }
         }
     }
 }
@@ -134,7 +145,11 @@ fn config(options: &Options, duration: Option<Duration>) -> Config {
         cpu: options.measures(Measures::Cpu),
     });
     config.waits = options.measures(Measures::Waits).then(WaitsConfig::default);
-    config.memory = options.measures(Measures::Memory).then(|| why::options::memory(None));
+    config.memory = options.measures(Measures::Memory).then(|| MemoryConfig {
+        // Of windows, it says how long they are.
+        every: None,
+        ..why::options::memory(None)
+    });
     config
 }
 

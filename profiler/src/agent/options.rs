@@ -42,6 +42,8 @@ pub enum OptionsError {
     NoInstrument,
     #[error("{text:?} is no share of a CPU; write it as 1% or 0.5%, up to 100%")]
     Share { text: String },
+    #[error("cpu-pressure is a percentage from 1 to 100")]
+    Pressure,
     #[error("{url:?} is no address to send to; it begins with http:// or https://")]
     Url { url: String },
     #[error("{address} could be reached from other machines, and there is no password; listen at 127.0.0.1 or [::1], and let a proxy with TLS in front of it decide who may look")]
@@ -64,6 +66,9 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// The agent's own, as a part of one CPU.
     pub max_cpu: Option<f64>,
+    pub max_memory: Option<u64>,
+    /// Nothing is looked at while more of the time something waits for a CPU, in percent.
+    pub max_pressure: Option<f64>,
     pub stop_file: Option<PathBuf>,
     pub outputs: Vec<Outlet>,
     pub spool: PathBuf,
@@ -114,6 +119,7 @@ impl Options {
             instruments,
             duration,
             max_cpu,
+            max_memory,
             stop_file,
             otlp,
             pyroscope,
@@ -190,6 +196,8 @@ impl Options {
             instruments: wanted,
             duration: *duration,
             max_cpu: max_cpu.map(|text| share(text)).transpose()?,
+            max_memory: max_memory.or(file.budget.memory),
+            max_pressure: pressure(file.budget.cpu_pressure)?,
             stop_file: stop_file.clone().or(file.budget.stop_file),
             outputs,
             spool: (spool.clone().or(file.spool.directory)).unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
@@ -258,6 +266,13 @@ fn kept(keep: Option<u32>) -> usize {
 
 fn is_own(address: IpAddr) -> bool {
     address.is_loopback()
+}
+
+fn pressure(percent: Option<f64>) -> Result<Option<f64>, OptionsError> {
+    match percent {
+        Some(percent) if !(1.0..=100.0).contains(&percent) => Err(OptionsError::Pressure),
+        percent => Ok(percent),
+    }
 }
 
 fn share(text: &str) -> Result<f64, OptionsError> {

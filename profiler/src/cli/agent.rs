@@ -54,6 +54,10 @@ pub struct Agent {
     #[arg(long, value_name = "SHARE", help_heading = "Budget")]
     pub max_cpu: Option<String>,
 
+    /// … or has more memory than this, such as 128MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Budget")]
+    pub max_memory: Option<u64>,
+
     /// Look at nothing while this file exists
     #[arg(long, value_name = "FILE", help_heading = "Budget")]
     pub stop_file: Option<PathBuf>,

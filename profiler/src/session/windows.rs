@@ -19,6 +19,7 @@ use crate::{
     foreign, humanize,
     instruments::{Instrument, measured::Measured},
     invoker::Invoker,
+    notify::Watchdog,
     output::Output,
     recording::Recording,
     summary::{Children, Cost, Summary, WindowsSummary, many},
@@ -32,6 +33,7 @@ pub(super) struct Cutter {
     before: Counted,
     quiet: bool,
     verbose: bool,
+    watchdog: Option<Watchdog>,
 }
 
 /// What is only ever added to.
@@ -71,6 +73,7 @@ impl Cutter {
             },
             quiet: config.verbosity == Verbosity::Quiet,
             verbose,
+            watchdog: Watchdog::of_this_process(),
         })
     }
 
@@ -136,6 +139,9 @@ impl Cutter {
             self.recorder.keep();
         }
         let now = Instant::now();
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.turn(now);
+        }
         let due = self.recorder.is_due(now);
         if due == Due::No {
             return Ok(());

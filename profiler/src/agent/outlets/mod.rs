@@ -8,7 +8,7 @@ mod spool;
 mod webhook;
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File},
     io::Write as _,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
+use tokio::sync::mpsc::Sender as SessionEnd;
 
 use self::{
     courier::{Courier, Receiver},
@@ -26,6 +27,7 @@ use self::{
 };
 use super::{
     alerts::{self, To},
+    budget::{Budget, Step},
     digest,
     options::{Options, Outlet},
     service,
@@ -34,11 +36,13 @@ use super::{
 };
 use crate::{
     config::Verbosity,
+    cost,
     flight::{Keep, Named, Shelf, Sink},
     instruments::content::Content,
     output::Written,
     profile::{Labels, Profile},
     report::{self, Format, View},
+    session::StoppedBy,
     shown,
 };
 
@@ -51,10 +55,15 @@ pub struct Outlets {
     host: String,
     state: State,
     watch: alerts::Watch,
+    budget: Budget,
+    /// By whom a session is ended.
+    ask: SessionEnd<StoppedBy>,
     couriers: Vec<Sender>,
     shelves: Vec<Shelves>,
     /// Where the page finds windows.
     pub shown: Option<PathBuf>,
+    /// Held as long as we are there.
+    _lock: File,
 }
 
 /// What sends, and what it sends.
@@ -80,7 +89,9 @@ struct Shelves {
 }
 
 impl Outlets {
-    pub fn open(options: &Options, state: State) -> anyhow::Result<Self> {
+    /// `ask`: for the end of the session.
+    pub fn open(options: &Options, state: State, ask: SessionEnd<StoppedBy>) -> anyhow::Result<Self> {
+        let lock = spool::only_one(&options.spool)?;
         let mut couriers = Vec::new();
         let mut shelves = Vec::new();
         let mut shown = None;
@@ -115,9 +126,12 @@ impl Outlets {
             host: host(),
             state,
             watch: alerts::Watch::default(),
+            budget: Budget::default(),
+            ask,
             couriers,
             shelves,
             shown,
+            _lock: lock,
         };
         outlets.tell_state();
         Ok(outlets)
@@ -224,6 +238,22 @@ impl Outlets {
         Ok(())
     }
 
+    /// Has the session end where the next is to measure less, or more.
+    fn keep_budget(&mut self, digest: &digest::Digest) {
+        let mut seen = self.state.lock();
+        let resident_bytes = cost::resident_bytes().0;
+        let step = self.budget.look(digest, resident_bytes, &self.options, seen.level);
+        let level = match step {
+            Some(Step::Less) => seen.level + 1,
+            Some(Step::More) => seen.level.saturating_sub(1),
+            None => return,
+        };
+        // It has been asked to end already: what it is asked for now can wait for the next.
+        if self.ask.try_send(StoppedBy::OwnBudget).is_ok() {
+            seen.level = level;
+        }
+    }
+
     fn tell_state(&self) {
         let outputs = (self.couriers.iter())
             .map(|sender| {
@@ -275,6 +305,7 @@ impl Sink for Outlets {
         if let Err(error) = self.alert(&digest) {
             failures.push(format!("{error:#}"));
         }
+        self.keep_budget(&digest);
         self.state.lock().take(digest);
         for content in &window.contents {
             match self.send(content) {

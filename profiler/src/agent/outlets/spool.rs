@@ -51,23 +51,8 @@ struct Message {
 impl Spool {
     /// Makes the directory if it is not there; what is in it waits again.
     pub fn open(directory: &Path, most_bytes: u64) -> anyhow::Result<Self> {
-        let shown = directory.display();
-        let how = || format!("cannot keep messages in {shown}; name another directory with --spool");
-        // Names of functions and files of every program are in it.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .with_context(how)?;
-        let lock = File::open(directory).with_context(how)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!("another agent uses {shown}; one is enough on a host, or name another directory with --spool")
-            }
-            // A file system without locks.
-            Err(TryLockError::Error(_)) => {}
-        }
+        let lock = only_one(directory)?;
+        let how = || told(directory);
         let mut messages = Vec::new();
         for entry in fs::read_dir(directory).with_context(how)? {
             let entry = entry.with_context(how)?;
@@ -240,6 +225,31 @@ impl Spool {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn told(directory: &Path) -> String {
+    let shown = directory.display();
+    format!("cannot keep messages in {shown}; name another directory with --spool")
+}
+
+/// Makes a directory if it is not there, and keeps other agents from it while the file is open: two that count each
+/// other's messages would remove each other's.
+pub fn only_one(directory: &Path) -> anyhow::Result<File> {
+    // Names of functions and files of every program are in it.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| told(directory))?;
+    let lock = File::open(directory).with_context(|| told(directory))?;
+    match lock.try_lock() {
+        // A file system without locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another agent uses {}; one is enough on a host, or name another directory with --spool",
+            directory.display()
+        ),
     }
 }
 

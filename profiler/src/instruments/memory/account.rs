@@ -73,9 +73,9 @@ impl Account {
         let blocks = wanted.exact.as_ref().map(|exact| Blocks::new(exact.temporary_within));
         let watch = Watch::new(cost::monotonic_ns(), wanted.every, lasting, blocks);
         Ok(Self {
-            watch: match config.windows {
-                Some(_) => watch.in_windows(),
-                None => watch,
+            watch: match config.is_cut() {
+                true => watch.in_windows(),
+                false => watch,
             },
             wanted: wanted.clone(),
             format: config.format,
