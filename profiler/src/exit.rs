@@ -14,7 +14,7 @@
 
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
-use crate::{config::ConfigError, launch::LaunchError};
+use crate::{agent::options::OptionsError, config::ConfigError, launch::LaunchError};
 
 pub const SUCCESS: u8 = 0;
 pub const FAILURE: u8 = 1;
@@ -29,6 +29,9 @@ pub const NOT_FOUND: u8 = 127;
 pub fn of_error(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return error.exit_code();
+    }
+    if error.downcast_ref::<OptionsError>().is_some() {
+        return USAGE;
     }
     if let Some(error) = error.downcast_ref::<LaunchError>() {
         return error.exit_code();

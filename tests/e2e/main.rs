@@ -3,6 +3,7 @@
 //! Names of tests are claims. Every claim about Python is checked with every interpreter there is, and a failure names
 //! those that break it.
 
+mod agent;
 mod calls_begin;
 mod calls_counts;
 mod calls_output;

@@ -140,7 +140,29 @@ impl Browser {
         Ok(())
     }
 
+    /// Opens what is at an address, and waits until it has been read.
+    ///
+    /// # Errors
+    /// If the browser is gone.
+    pub fn open_address(&mut self, address: &str, screen: Screen) -> Result<()> {
+        self.navigate_to(address, screen)?;
+        self.eval(
+            "new Promise((ended) => {
+                const look = () => {
+                    if (location.href !== 'about:blank' && document.readyState === 'complete') ended();
+                    else setTimeout(look, 5);
+                };
+                look();
+            })",
+        )?;
+        Ok(())
+    }
+
     fn navigate(&mut self, file: &Path, screen: Screen) -> Result<()> {
+        self.navigate_to(&format!("file://{}", file.display()), screen)
+    }
+
+    fn navigate_to(&mut self, address: &str, screen: Screen) -> Result<()> {
         let metrics = json!({"width": screen.width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", metrics)?;
         let scheme = if screen.dark { "dark" } else { "light" };
@@ -149,7 +171,7 @@ impl Browser {
         self.complaints.clear();
         // A page that only changes its fragment would not be loaded again.
         self.call("Page.navigate", json!({"url": "about:blank"}))?;
-        self.call("Page.navigate", json!({"url": format!("file://{}", file.display())}))?;
+        self.call("Page.navigate", json!({"url": address}))?;
         Ok(())
     }
 

@@ -1,0 +1,128 @@
+# A receiver of OTLP profiles that has the official definitions (opentelemetry-proto), and knows nothing of the profiler.
+# Says a line of JSON for each message: its sums by service and kind of value, and what is wrong with it.
+import collections
+import gzip
+import http.server
+import json
+import sys
+
+from opentelemetry.proto.collector.profiles.v1development import profiles_service_pb2
+
+PATH = "/v1development/profiles"
+
+
+def attribute(value):
+    return value.string_value or value.int_value
+
+
+def wrong(request):
+    """Rules of the specification that a message breaks: tables that begin with nothing, indices that lead somewhere."""
+    tables = request.dictionary
+    found = []
+    for name in ("mapping", "location", "function", "link", "string", "attribute", "stack"):
+        table = getattr(tables, name + "_table")
+        if not table:
+            found.append(f"{name}_table is empty")
+            continue
+        first = table[0]
+        if first if name == "string" else first.ByteSize():
+            found.append(f"{name}_table does not begin with nothing")
+        entries = [entry if name == "string" else entry.SerializeToString() for entry in table]
+        if len(set(entries)) != len(entries):
+            found.append(f"{name}_table has something twice")
+
+    def within(index, name, what):
+        if not 0 <= index < len(getattr(tables, name + "_table")):
+            found.append(f"{what} leads out of {name}_table")
+
+    for stack in tables.stack_table:
+        for index in stack.location_indices:
+            within(index, "location", "a stack")
+    for location in tables.location_table:
+        within(location.mapping_index, "mapping", "a location")
+        for line in location.lines:
+            within(line.function_index, "function", "a line")
+    for function in tables.function_table:
+        within(function.name_strindex, "string", "a function")
+        within(function.filename_strindex, "string", "a function")
+    for profile in profiles(request):
+        seen = set()
+        for sample in profile.samples:
+            within(sample.stack_index, "stack", "a sample")
+            for index in sample.attribute_indices:
+                within(index, "attribute", "a sample")
+            identity = (sample.stack_index, tuple(sorted(sample.attribute_indices)), sample.link_index)
+            if identity in seen:
+                found.append("a sample is there twice")
+            seen.add(identity)
+            if sample.timestamps_unix_nano and len(sample.timestamps_unix_nano) != len(sample.values):
+                found.append("a sample has as many times as it has not values")
+        if len(profile.profile_id) != 16:
+            found.append("a profile has no id")
+    return sorted(set(found))
+
+
+def profiles(request):
+    for resource in request.resource_profiles:
+        for scope in resource.scope_profiles:
+            yield from scope.profiles
+
+
+def told(request):
+    strings = request.dictionary.string_table
+    services = collections.defaultdict(lambda: collections.defaultdict(int))
+    hosts, labels, functions = set(), {}, set()
+    causes = collections.defaultdict(int)
+    for resource in request.resource_profiles:
+        about = {pair.key: attribute(pair.value) for pair in resource.resource.attributes}
+        hosts.add(about.get("host.name"))
+        labels = about
+        for scope in resource.scope_profiles:
+            for profile in scope.profiles:
+                kind = strings[profile.sample_type.type_strindex]
+                for sample in profile.samples:
+                    services[about["service.name"]][kind] += sum(sample.values)
+                    if kind == "wait":
+                        for index in sample.attribute_indices:
+                            pair = request.dictionary.attribute_table[index]
+                            if strings[pair.key_strindex] == "wait.cause":
+                                causes[pair.value.string_value] += sum(sample.values)
+    for function in request.dictionary.function_table:
+        functions.add(strings[function.name_strindex])
+    times = {profile.time_unix_nano for profile in profiles(request)}
+    return {
+        "services": services,
+        "hosts": sorted(host or "" for host in hosts),
+        "labels": {key: value for key, value in labels.items() if not isinstance(value, bytes)},
+        "causes": causes,
+        "functions": sorted(functions)[:2000],
+        "times": sorted(times),
+        "wrong": wrong(request),
+    }
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        if self.path == PATH and self.headers.get("content-type") == "application/x-protobuf":
+            request = profiles_service_pb2.ExportProfilesServiceRequest.FromString(body)
+            answer, status = told(request), 200
+        else:
+            answer, status = {"wrong": [f"POST {self.path} as {self.headers.get('content-type')}"]}, 404
+        print(json.dumps(answer), flush=True)
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
+print(json.dumps({"port": server.server_address[1]}))
+print("READY", flush=True)
+server.serve_forever()
