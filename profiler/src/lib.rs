@@ -11,7 +11,7 @@
 //! Heavy dependencies are named in one module each: aya in [`bpf`], clap in [`cli`] (and the list of formats in
 //! [`report`]), tokio in [`session`], blazesym in [`symbolize`], inferno in [`report::flamegraph`], prost in
 //! [`report::pprof`] and `report::otlp`, fxprof-processed-profile in `report::gecko`, statrs in [`diff::statistics`],
-//! crossterm in [`top::screen`], ratatui in [`top::view`] and there; of the agent's, axum in `agent::web`, ureq in
+//! crossterm in [`top::screen`], ratatui in [`top::view`] and there; of the agent's, axum in `agent::web`, tonic in `agent::outlets::grpc`, ureq in
 //! `agent::outlets::http`, prometheus-client in `agent::metrics`, toml in `agent::file`.
 
 // They panic when the terminal was hung up: `shown::say`, or a writer whose errors are looked at.

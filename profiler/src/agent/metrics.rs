@@ -144,7 +144,7 @@ fn processes(registry: &mut Registry, seen: &Seen) {
     registry.register_with_unit(
         "process_cpu",
         "CPU time of the processes that used most, as a part of one CPU, in the last window",
-        Unit::Ratios,
+        Unit::Other("ratio".to_owned()),
         cpu,
     );
     registry.register_with_unit("process_resident", "Resident memory", Unit::Bytes, resident);

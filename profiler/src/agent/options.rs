@@ -44,8 +44,8 @@ pub enum OptionsError {
     Share { text: String },
     #[error("cpu-pressure is a percentage from 1 to 100")]
     Pressure,
-    #[error("{url:?} is no address to send to; it begins with http:// or https://")]
-    Url { url: String },
+    #[error("{url:?} is no address to send to; it begins with {schemes}")]
+    Url { url: String, schemes: String },
     #[error("{address} could be reached from other machines, and there is no password; listen at 127.0.0.1 or [::1], and let a proxy with TLS in front of it decide who may look")]
     Listen { address: SocketAddr },
     #[error("the service rule {name:?} fits every process; give it a command, cgroup, container or executable")]
@@ -221,13 +221,18 @@ impl Options {
 
 impl Outlet {
     fn check(&self) -> Result<(), OptionsError> {
-        let (Self::Otlp { url, .. } | Self::Pyroscope { url, .. }) = self else {
-            return Ok(());
+        let (url, schemes) = match self {
+            Self::Otlp { url, .. } => (url, &["http://", "https://", "grpc://", "grpcs://"][..]),
+            Self::Pyroscope { url, .. } => (url, &["http://", "https://"][..]),
+            Self::Store { .. } | Self::Pprof { .. } => return Ok(()),
         };
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme));
         match rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
             true => Ok(()),
-            false => Err(OptionsError::Url { url: url.clone() }),
+            false => Err(OptionsError::Url {
+                url: url.clone(),
+                schemes: schemes.join(" or "),
+            }),
         }
     }
 }

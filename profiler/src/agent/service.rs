@@ -19,12 +19,16 @@ pub struct Who<'a> {
 /// Longer names are cut: they are labels, and every series has them.
 const MOST_CHARACTERS: usize = 128;
 
+const UNNAMED: &str = "[processes without a name]";
+
 pub fn name(rules: &[ServiceRule], who: Who<'_>) -> String {
     let named = (rules.iter()).find(|rule| rule.fits(who)).map(|rule| rule.name.clone());
     let name = named.or_else(|| unit(who.cgroup)).unwrap_or_else(|| {
-        match who.command {
-            "" => who.executable,
-            command => command,
+        match (who.command, who.executable) {
+            // It was gone before anybody could ask.
+            ("", "") => UNNAMED,
+            ("", executable) => executable,
+            (command, _) => command,
         }
         .to_owned()
     });

@@ -275,7 +275,7 @@ fn metrics_are_sums_by_service_and_say_what_became_of_messages() {
     for line in [
         "profiler_cpu_seconds_total{service=\"a \\\"b\\\"\\n\",kind=\"python\"} 3.0",
         "profiler_wait_seconds_total{service=\"a \\\"b\\\"\\n\",cause=\"gil\"} 0.5",
-        "profiler_process_cpu_ratios{service=\"shop\",pid=\"7\"} 0.1",
+        "profiler_process_cpu_ratio{service=\"shop\",pid=\"7\"} 0.1",
         "profiler_output_sent_total{output=\"http://x\"} 3",
         "profiler_output_lost_total{output=\"http://x\"} 1",
         "profiler_windows_total 2",

@@ -62,7 +62,8 @@ pub struct Agent {
     #[arg(long, value_name = "FILE", help_heading = "Budget")]
     pub stop_file: Option<PathBuf>,
 
-    /// Send profiles to this receiver of OpenTelemetry (OTLP over HTTP); can be given more than once
+    /// Send profiles to this receiver of OpenTelemetry: OTLP by HTTP, or by gRPC (grpc://collector:4317); can be given more
+    /// than once
     #[arg(long, value_name = "URL", help_heading = "Outputs")]
     pub otlp: Vec<String>,
 

@@ -1,6 +1,7 @@
 //! Where an agent's windows go: to receivers, by way of a spool each, and to directories on this machine.
 
 mod courier;
+mod grpc;
 mod http;
 mod otlp;
 mod pyroscope;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc::Sender as SessionEnd;
 
 use self::{
     courier::{Courier, Receiver},
+    grpc::OtlpGrpc,
     otlp::Otlp,
     pyroscope::{Pyroscope, Series},
     spool::Spool,
@@ -98,7 +100,11 @@ impl Outlets {
         for outlet in &options.outputs {
             match outlet {
                 Outlet::Otlp { url, headers } => {
-                    couriers.push(sender(options, "otlp", url, Kind::Otlp, Box::new(Otlp::new(url, headers)))?);
+                    let receiver: Box<dyn Receiver> = match url.starts_with("grpc") {
+                        true => Box::new(OtlpGrpc::new(url, headers)?),
+                        false => Box::new(Otlp::new(url, headers)),
+                    };
+                    couriers.push(sender(options, "otlp", url, Kind::Otlp, receiver)?);
                 }
                 Outlet::Pyroscope { url, headers } => {
                     let receiver = Box::new(Pyroscope::new(url, headers));

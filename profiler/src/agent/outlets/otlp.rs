@@ -28,12 +28,16 @@ impl Otlp {
 
 impl Receiver for Otlp {
     fn deliver(&mut self, message: &[u8]) -> Result<(), Refusal> {
-        let answer = self.0.post(message)?;
-        match report::otlp::refused(&answer) {
-            Some((0, _)) | None => Ok(()),
-            Some((profiles, why)) => Err(Refusal::Never {
-                why: format!("{profiles} profiles were rejected: {}", super::one_line(&why)),
-            }),
-        }
+        answered(&self.0.post(message)?)
+    }
+}
+
+/// What an answer says of what was taken. The rest is not to be sent again (docs/specification.md, "Partial Success").
+pub fn answered(answer: &[u8]) -> Result<(), Refusal> {
+    match report::otlp::refused(answer) {
+        Some((1.., why)) => Err(Refusal::Never {
+            why: format!("some profiles were rejected: {}", super::one_line(&why)),
+        }),
+        _ => Ok(()),
     }
 }

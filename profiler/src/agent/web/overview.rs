@@ -88,13 +88,13 @@ fn services(out: &mut String, last: &Digest) {
 
 fn row(out: &mut String, name: &str, sums: &ServiceSums, length: Duration) {
     let seconds = length.as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |ns: u64| humanize::percent(ns as f64 / 1e9 / seconds);
+    let share = |ns: u64| percent(ns as f64 / 1e9 / seconds);
     let link = |kind: &str, text: &str| {
         format!("<a href=\"/report?kind={kind}&amp;service={}\">{text}</a>", in_url(name))
     };
     let kinds: Vec<String> = (Kind::ALL.iter().zip(sums.cpu_ns))
         .filter(|(_, ns)| *ns > 0 && sums.cpu() > 0)
-        .map(|(kind, ns)| format!("{} {}", kind.name(), humanize::percent(ns as f64 / sums.cpu() as f64)))
+        .map(|(kind, ns)| format!("{} {}", kind.name(), percent(ns as f64 / sums.cpu() as f64)))
         .collect();
     let mut waits: Vec<(Cause, u64)> = (TELLING.iter())
         .map(|cause| (*cause, sums.waiting(*cause)))
@@ -104,7 +104,7 @@ fn row(out: &mut String, name: &str, sums: &ServiceSums, length: Duration) {
     let waits: Vec<String> = (waits.iter().take(2))
         .map(|(cause, ns)| {
             // Of its threads' time: so much would be gained at most.
-            format!("{} {}", cause.name(), humanize::percent(*ns as f64 / sums.threads_ns.max(1) as f64))
+            format!("{} {}", cause.name(), percent(*ns as f64 / sums.threads_ns.max(1) as f64))
         })
         .collect();
     let line = |lines: &[(String, u64)]| lines.first().map_or(String::new(), |(line, _)| escaped(line));
@@ -235,13 +235,18 @@ fn own(out: &mut String, seen: &Seen) {
         out,
         "<p class=\"dim\">The agent itself took {} of a CPU in that window, its programs in the kernel {}; it has {} of \
          memory. <a href=\"/metrics\">Metrics</a></p>",
-        humanize::percent(last.own_cpu.as_secs_f64() / seconds),
-        humanize::percent(last.kernel_cpu.as_secs_f64() / seconds),
+        percent(last.own_cpu.as_secs_f64() / seconds),
+        percent(last.kernel_cpu.as_secs_f64() / seconds),
         humanize::bytes(crate::cost::resident_bytes().0)
     );
     for (reason, number) in &last.lost {
         let _ = write!(out, "<p class=\"dim\">lost: {} {}</p>", humanize::count(*number), escaped(reason));
     }
+}
+
+/// A number and its sign stay on one line.
+fn percent(share: f64) -> String {
+    humanize::percent(share).replace(' ', "\u{a0}")
 }
 
 /// What strangers have named, as it may stand in a page, in quotation marks as well.
