@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use indexmap::{IndexMap, IndexSet};
+use profiler_otlp as proto;
 use prost::Message as _;
 use rustc_hash::{FxBuildHasher, FxHasher};
 
@@ -22,7 +23,6 @@ use crate::profile::{
     timeline::{self, Part, Timeline},
 };
 
-mod proto;
 #[cfg(test)]
 mod tests;
 
@@ -178,6 +178,7 @@ fn data(profile: &Profile) -> anyhow::Result<proto::ProfilesData> {
                 period_type: period.map(|(value, _)| value),
                 period: period.map_or(0, |(_, period)| period),
                 profile_id: id(profile, pid, *value),
+                attribute_indices: Vec::new(),
             });
         }
         resource_profiles.push(proto::ResourceProfiles {
@@ -233,12 +234,14 @@ fn resource(profile: &Profile, labels: &Labels) -> proto::Resource {
         value: Some(proto::AnyValue {
             value: Some(proto::Value::Text(text.to_owned())),
         }),
+        key_strindex: 0,
     };
     let mut attributes = vec![proto::KeyValue {
         key: "process.pid".to_owned(),
         value: Some(proto::AnyValue {
             value: Some(proto::Value::Number(labels.pid.into())),
         }),
+        key_strindex: 0,
     }];
     for (key, value) in [
         ("process.executable.name", labels.comm),
