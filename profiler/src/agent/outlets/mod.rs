@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
+use profiler_parquet::Store;
 use tokio::sync::mpsc::Sender as SessionEnd;
 
 use self::{
@@ -62,6 +63,7 @@ pub struct Outlets {
     ask: SessionEnd<StoppedBy>,
     couriers: Vec<Sender>,
     shelves: Vec<Shelves>,
+    stores: Vec<Store>,
     /// Where the page finds windows.
     pub shown: Option<PathBuf>,
     /// Held as long as we are there.
@@ -96,6 +98,7 @@ impl Outlets {
         let lock = spool::only_one(&options.spool)?;
         let mut couriers = Vec::new();
         let mut shelves = Vec::new();
+        let mut stores = Vec::new();
         let mut shown = None;
         for outlet in &options.outputs {
             match outlet {
@@ -114,7 +117,10 @@ impl Outlets {
                     shelves.push(Shelves::open(directory, *keep)?);
                     shown.get_or_insert_with(|| directory.clone());
                 }
-                Outlet::Store { directory } => anyhow::bail!("no store yet: {}", directory.display()),
+                Outlet::Store { directory } => {
+                    let store = Store::open(directory);
+                    stores.push(store.context("the store cannot be used; name another directory with --store")?);
+                }
             }
         }
         if options.listen.is_some() && shown.is_none() {
@@ -136,6 +142,7 @@ impl Outlets {
             ask,
             couriers,
             shelves,
+            stores,
             shown,
             _lock: lock,
         };
@@ -178,27 +185,42 @@ impl Outlets {
         };
         let mut bytes = 0;
         let wants = |kind| self.couriers.iter().filter(move |sender| sender.kind == kind);
-        if wants(Kind::Otlp).next().is_some() {
+        // A place that is full must not keep the others from having it.
+        let mut failures: Vec<String> = Vec::new();
+        if wants(Kind::Otlp).next().is_some() || !self.stores.is_empty() {
             let causes = match content {
                 Content::Wall(report) => &*report.causes,
                 _ => &[],
             };
             let cause = |place: usize| Some(("wait.cause", causes.get(place).copied().flatten()?.name()));
             let message = report::otlp::message(profile, |labels| self.about(profile, labels), cause)?;
+            for store in &self.stores {
+                match store.append(&message) {
+                    Ok(appended) => bytes += appended.bytes,
+                    Err(error) => failures.push(format!("{}: {error}", store.root().display())),
+                }
+            }
             let message = gzipped(&message)?;
             for sender in wants(Kind::Otlp) {
-                sender.courier.spool.put(&message)?;
-                bytes += message.len() as u64;
+                match sender.courier.spool.put(&message) {
+                    Ok(()) => bytes += message.len() as u64,
+                    Err(error) => failures.push(format!("{error:#}")),
+                }
             }
         }
         if wants(Kind::Pyroscope).next().is_some() {
             let body = gzipped(&pyroscope::body(self.series(content, profile)?)?)?;
             for sender in wants(Kind::Pyroscope) {
-                sender.courier.spool.put(&body)?;
-                bytes += body.len() as u64;
+                match sender.courier.spool.put(&body) {
+                    Ok(()) => bytes += body.len() as u64,
+                    Err(error) => failures.push(format!("{error:#}")),
+                }
             }
         }
-        Ok(bytes)
+        match failures.is_empty() {
+            true => Ok(bytes),
+            false => anyhow::bail!(failures.join("; ")),
+        }
     }
 
     fn series(&self, content: &Content, profile: &Profile) -> anyhow::Result<Vec<Series>> {

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use indexmap::{IndexMap, IndexSet};
+use profiler_otlp as proto;
 use prost::Message as _;
 use rustc_hash::{FxBuildHasher, FxHasher};
 
@@ -22,7 +23,6 @@ use crate::profile::{
     timeline::{self, Part, Timeline},
 };
 
-mod proto;
 #[cfg(test)]
 mod tests;
 
@@ -49,7 +49,7 @@ pub fn message(
 
 /// What a receiver's answer (`ExportProfilesServiceResponse`) says that it did not take: how many profiles, and why.
 pub fn refused(answer: &[u8]) -> Option<(i64, String)> {
-    let answer = proto::Answer::decode(answer).ok()?;
+    let answer = proto::ExportProfilesServiceResponse::decode(answer).ok()?;
     let part = answer.partial_success?;
     Some((part.rejected_profiles, part.error_message))
 }
@@ -202,6 +202,7 @@ fn data(
                 period_type: period.map(|(value, _)| value),
                 period: period.map_or(0, |(_, period)| period),
                 profile_id: id(profile, pid, *value),
+                attribute_indices: Vec::new(),
             });
         }
         resource_profiles.push(proto::ResourceProfiles {
@@ -257,12 +258,14 @@ fn resource(profile: &Profile, labels: &Labels, about: Vec<(String, String)>) ->
         value: Some(proto::AnyValue {
             value: Some(proto::Value::Text(text.to_owned())),
         }),
+        key_strindex: 0,
     };
     let mut attributes = vec![proto::KeyValue {
         key: "process.pid".to_owned(),
         value: Some(proto::AnyValue {
             value: Some(proto::Value::Number(labels.pid.into())),
         }),
+        key_strindex: 0,
     }];
     for (key, value) in [
         ("process.executable.name", labels.comm),

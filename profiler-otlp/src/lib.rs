@@ -1,204 +1,221 @@
 //! OpenTelemetry's `profiles.proto` (package `opentelemetry.proto.profiles.v1development`, opentelemetry-proto 1.10, which
-//! 1.11 has not changed), by hand: the fields this program writes, under their numbers.
+//! 1.11 has not changed), by hand: the fields that the profiler writes and the store reads, under their numbers.
+//!
+//! `opentelemetry-proto` has all of it, and 87 packages, for messages that are a page.
 
 use prost::{Message, Oneof};
 
+/// Also `ExportProfilesServiceRequest`, whose two fields have the same numbers.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ProfilesData {
+pub struct ProfilesData {
     #[prost(message, repeated, tag = "1")]
-    pub(super) resource_profiles: Vec<ResourceProfiles>,
+    pub resource_profiles: Vec<ResourceProfiles>,
     #[prost(message, optional, tag = "2")]
-    pub(super) dictionary: Option<Dictionary>,
+    pub dictionary: Option<Dictionary>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Dictionary {
+pub struct Dictionary {
     #[prost(message, repeated, tag = "1")]
-    pub(super) mapping_table: Vec<Mapping>,
+    pub mapping_table: Vec<Mapping>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) location_table: Vec<Location>,
+    pub location_table: Vec<Location>,
     #[prost(message, repeated, tag = "3")]
-    pub(super) function_table: Vec<Function>,
+    pub function_table: Vec<Function>,
     #[prost(message, repeated, tag = "4")]
-    pub(super) link_table: Vec<Link>,
+    pub link_table: Vec<Link>,
     #[prost(string, repeated, tag = "5")]
-    pub(super) string_table: Vec<String>,
+    pub string_table: Vec<String>,
     #[prost(message, repeated, tag = "6")]
-    pub(super) attribute_table: Vec<Attribute>,
+    pub attribute_table: Vec<Attribute>,
     #[prost(message, repeated, tag = "7")]
-    pub(super) stack_table: Vec<Stack>,
+    pub stack_table: Vec<Stack>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub(super) struct Mapping {
+pub struct Mapping {
     #[prost(uint64, tag = "1")]
-    pub(super) memory_start: u64,
+    pub memory_start: u64,
     #[prost(uint64, tag = "2")]
-    pub(super) memory_limit: u64,
+    pub memory_limit: u64,
     #[prost(int32, tag = "4")]
-    pub(super) filename_strindex: i32,
+    pub filename_strindex: i32,
     #[prost(int32, repeated, tag = "5")]
-    pub(super) attribute_indices: Vec<i32>,
+    pub attribute_indices: Vec<i32>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub(super) struct Location {
+pub struct Location {
     #[prost(int32, tag = "1")]
-    pub(super) mapping_index: i32,
+    pub mapping_index: i32,
     #[prost(uint64, tag = "2")]
-    pub(super) address: u64,
+    pub address: u64,
     #[prost(message, repeated, tag = "3")]
-    pub(super) lines: Vec<Line>,
+    pub lines: Vec<Line>,
     #[prost(int32, repeated, tag = "4")]
-    pub(super) attribute_indices: Vec<i32>,
+    pub attribute_indices: Vec<i32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
-pub(super) struct Line {
+pub struct Line {
     #[prost(int32, tag = "1")]
-    pub(super) function_index: i32,
+    pub function_index: i32,
     #[prost(int64, tag = "2")]
-    pub(super) line: i64,
+    pub line: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
-pub(super) struct Function {
+pub struct Function {
     #[prost(int32, tag = "1")]
-    pub(super) name_strindex: i32,
+    pub name_strindex: i32,
     #[prost(int32, tag = "3")]
-    pub(super) filename_strindex: i32,
+    pub filename_strindex: i32,
     #[prost(int64, tag = "4")]
-    pub(super) start_line: i64,
+    pub start_line: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Link {
+pub struct Link {
     #[prost(bytes = "vec", tag = "1")]
-    pub(super) trace_id: Vec<u8>,
+    pub trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) span_id: Vec<u8>,
+    pub span_id: Vec<u8>,
 }
 
 /// `KeyValueAndUnit`.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub(super) struct Attribute {
+pub struct Attribute {
     #[prost(int32, tag = "1")]
-    pub(super) key_strindex: i32,
+    pub key_strindex: i32,
     #[prost(message, optional, tag = "2")]
-    pub(super) value: Option<AnyValue>,
+    pub value: Option<AnyValue>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub(super) struct Stack {
+pub struct Stack {
     /// Leaf first.
     #[prost(int32, repeated, tag = "1")]
-    pub(super) location_indices: Vec<i32>,
+    pub location_indices: Vec<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ResourceProfiles {
+pub struct ResourceProfiles {
     #[prost(message, optional, tag = "1")]
-    pub(super) resource: Option<Resource>,
+    pub resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) scope_profiles: Vec<ScopeProfiles>,
+    pub scope_profiles: Vec<ScopeProfiles>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Resource {
+pub struct Resource {
     #[prost(message, repeated, tag = "1")]
-    pub(super) attributes: Vec<KeyValue>,
+    pub attributes: Vec<KeyValue>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct KeyValue {
+pub struct KeyValue {
     #[prost(string, tag = "1")]
-    pub(super) key: String,
+    pub key: String,
     #[prost(message, optional, tag = "2")]
-    pub(super) value: Option<AnyValue>,
+    pub value: Option<AnyValue>,
+    /// Instead of `key`, since 1.10.
+    #[prost(int32, tag = "3")]
+    pub key_strindex: i32,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
-pub(super) struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 3")]
-    pub(super) value: Option<Value>,
+pub struct AnyValue {
+    #[prost(oneof = "Value", tags = "1, 2, 3, 4, 8")]
+    pub value: Option<Value>,
 }
 
+/// Arrays, maps and bytes are nobody's label: they read as no value.
 #[derive(Clone, PartialEq, Eq, Hash, Oneof)]
-pub(super) enum Value {
+pub enum Value {
     #[prost(string, tag = "1")]
     Text(String),
+    #[prost(bool, tag = "2")]
+    Truth(bool),
     #[prost(int64, tag = "3")]
     Number(i64),
+    /// The bits of a `double`, whose eight bytes they are: so values can be compared and hashed.
+    #[prost(fixed64, tag = "4")]
+    Double(u64),
+    /// A text by its index, since 1.10.
+    #[prost(int32, tag = "8")]
+    TextIndex(i32),
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ScopeProfiles {
+pub struct ScopeProfiles {
     #[prost(message, optional, tag = "1")]
-    pub(super) scope: Option<Scope>,
+    pub scope: Option<Scope>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) profiles: Vec<Profile>,
+    pub profiles: Vec<Profile>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Scope {
+pub struct Scope {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) version: String,
+    pub version: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Profile {
+pub struct Profile {
     #[prost(message, optional, tag = "1")]
-    pub(super) sample_type: Option<ValueType>,
+    pub sample_type: Option<ValueType>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) samples: Vec<Sample>,
+    pub samples: Vec<Sample>,
     #[prost(fixed64, tag = "3")]
-    pub(super) time_unix_nano: u64,
+    pub time_unix_nano: u64,
     #[prost(uint64, tag = "4")]
-    pub(super) duration_nano: u64,
+    pub duration_nano: u64,
     #[prost(message, optional, tag = "5")]
-    pub(super) period_type: Option<ValueType>,
+    pub period_type: Option<ValueType>,
     #[prost(int64, tag = "6")]
-    pub(super) period: i64,
+    pub period: i64,
     #[prost(bytes = "vec", tag = "7")]
-    pub(super) profile_id: Vec<u8>,
+    pub profile_id: Vec<u8>,
+    #[prost(int32, repeated, tag = "11")]
+    pub attribute_indices: Vec<i32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct ValueType {
+pub struct ValueType {
     #[prost(int32, tag = "1")]
-    pub(super) type_strindex: i32,
+    pub type_strindex: i32,
     #[prost(int32, tag = "2")]
-    pub(super) unit_strindex: i32,
+    pub unit_strindex: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Sample {
+pub struct Sample {
     #[prost(int32, tag = "1")]
-    pub(super) stack_index: i32,
+    pub stack_index: i32,
     #[prost(int32, repeated, tag = "2")]
-    pub(super) attribute_indices: Vec<i32>,
+    pub attribute_indices: Vec<i32>,
     #[prost(int32, tag = "3")]
-    pub(super) link_index: i32,
+    pub link_index: i32,
     #[prost(int64, repeated, tag = "4")]
-    pub(super) values: Vec<i64>,
+    pub values: Vec<i64>,
     /// As many as there are values, or none.
     #[prost(fixed64, repeated, tag = "5")]
-    pub(super) timestamps_unix_nano: Vec<u64>,
+    pub timestamps_unix_nano: Vec<u64>,
 }
 
-/// `ExportProfilesServiceResponse` (`opentelemetry.proto.collector.profiles.v1development`).
+/// What a receiver answers.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Answer {
+pub struct ExportProfilesServiceResponse {
     #[prost(message, optional, tag = "1")]
-    pub(super) partial_success: Option<PartialSuccess>,
+    pub partial_success: Option<PartialSuccess>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PartialSuccess {
+pub struct PartialSuccess {
     #[prost(int64, tag = "1")]
-    pub(super) rejected_profiles: i64,
+    pub rejected_profiles: i64,
     #[prost(string, tag = "2")]
-    pub(super) error_message: String,
+    pub error_message: String,
 }

@@ -1,0 +1,368 @@
+//! A directory of sets: how one comes in whole or not at all, and how an hour goes.
+//!
+//! Both files of a set are written and synced under `v1/.tmp`, then renamed, frames first. Who sees a file of samples can
+//! therefore read its frames; who listed the directory between the two renames sees frames that no sample has, which changes no
+//! answer. A set's name comes from its content: the same message twice is the same set.
+//!
+//! `v1/.lock` is held shared while a set is renamed into its hour, and exclusively while an hour is replaced or taken away,
+//! so that no set is renamed into a directory that has just been taken out. Readers need no lock.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use parquet::errors::ParquetError;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    convert::Refused,
+    limits::Limits,
+    rows::{Lost, Rows},
+    when::Hour,
+    write,
+};
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// Trying again with the same message will not help.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("cannot write {}: {source}", path.display())]
+    Parquet { path: PathBuf, source: ParquetError },
+}
+
+/// A store: a directory that is ours below `v1`.
+#[derive(Debug)]
+pub struct Store {
+    /// `DIR/v1`.
+    root: PathBuf,
+    limits: Limits,
+}
+
+/// What came into the store.
+#[derive(Clone, Debug, Default)]
+pub struct Appended {
+    pub samples: u64,
+    /// Of all files that were written.
+    pub bytes: u64,
+    /// One set for each hour that the message is of.
+    pub files: Vec<Files>,
+    /// What was left out or cut.
+    pub lost: Lost,
+}
+
+/// A set's files.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub frames: PathBuf,
+    pub samples: PathBuf,
+    /// The same set had come before, and was not written again.
+    pub known: bool,
+}
+
+/// Files with these endings are read; nothing else is.
+pub(crate) const SAMPLES: &str = "samples.parquet";
+pub(crate) const FRAMES: &str = "frames.parquet";
+
+/// Whether this can be a set's name: nothing that a path or an SQL text minds.
+pub fn is_set_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+impl Store {
+    /// Makes what is missing of the directory.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let root = directory.join("v1");
+        let temporary = root.join(".tmp");
+        fs::create_dir_all(&temporary).map_err(io_error("make the store's directory", &temporary))?;
+        Ok(Self {
+            root,
+            limits: Limits::default(),
+        })
+    }
+
+    /// `DIR/v1`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// One message: the bytes of an `ExportProfilesServiceRequest`.
+    pub fn append(&self, otlp: &[u8]) -> Result<Appended, StoreError> {
+        let mut rows = Rows::default();
+        rows.add(otlp, &self.limits)?;
+        let hash: [u8; 32] = Sha256::digest(otlp).into();
+        self.write(&rows, hash)
+    }
+
+    /// Rows of any number of messages, as a set for each hour. `hash`: what tells them from all other rows.
+    pub fn write(&self, rows: &Rows, hash: [u8; 32]) -> Result<Appended, StoreError> {
+        let mut appended = Appended {
+            lost: rows.lost,
+            ..Appended::default()
+        };
+        let texts = write::Texts::of(rows);
+        let mut ready = Vec::new();
+        for (hour, mut samples) in by_hour(rows) {
+            let name = name(hour, hash);
+            let files = self.files(hour, &name);
+            if files.samples.exists() {
+                appended.files.push(Files { known: true, ..files });
+                continue;
+            }
+            write::sort(rows, &mut samples);
+            let frames = self.temporary(|out| write::frames(rows, &texts, &samples, &name, out))?;
+            let written = self.temporary(|out| write::samples(rows, &texts, &samples, &name, out))?;
+            appended.samples += samples.len() as u64;
+            appended.bytes += frames.bytes + written.bytes;
+            ready.push((hour, frames, written, files));
+        }
+        let _shared = self.lock(Lock::Shared)?;
+        for (hour, frames, samples, files) in ready {
+            self.make_hour(hour)?;
+            frames.rename(&files.frames)?;
+            samples.rename(&files.samples)?;
+            sync_directory(&self.hour(hour))?;
+            appended.files.push(files);
+        }
+        Ok(appended)
+    }
+
+    /// The hours that the store has, in order.
+    pub fn hours(&self) -> Result<Vec<Hour>, StoreError> {
+        let mut hours = Vec::new();
+        for day in names(&self.root)? {
+            if !day.starts_with("day=") {
+                continue;
+            }
+            hours.extend(
+                names(&self.root.join(&day))?
+                    .iter()
+                    .filter_map(|hour| Hour::parse(&day, hour)),
+            );
+        }
+        hours.sort_unstable();
+        Ok(hours)
+    }
+
+    /// The names of the sets of an hour, in order.
+    pub fn sets(&self, hour: Hour) -> Result<Vec<String>, StoreError> {
+        let names = names(&self.hour(hour))?;
+        let sets = names
+            .iter()
+            .filter_map(|name| name.strip_suffix(SAMPLES)?.strip_suffix('.'));
+        let mut sets: Vec<String> = sets.filter(|name| is_set_name(name)).map(str::to_owned).collect();
+        sets.sort_unstable();
+        Ok(sets)
+    }
+
+    /// The directory of an hour.
+    pub fn hour(&self, hour: Hour) -> PathBuf {
+        self.root.join(hour.day()).join(hour.hour())
+    }
+
+    pub fn files(&self, hour: Hour, set: &str) -> Files {
+        let directory = self.hour(hour);
+        Files {
+            frames: directory.join(format!("{set}.{FRAMES}")),
+            samples: directory.join(format!("{set}.{SAMPLES}")),
+            known: false,
+        }
+    }
+
+    /// Takes away the hours before this one, each at once, and tells how many those were.
+    pub fn forget_before(&self, first: Hour) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for hour in self.hours()?.into_iter().filter(|hour| *hour < first) {
+            let away = self.unused_name();
+            {
+                let _exclusive = self.lock(Lock::Exclusive)?;
+                let directory = self.hour(hour);
+                fs::rename(&directory, &away).map_err(io_error("take away", &directory))?;
+                // A day goes with its last hour; until then it is not empty.
+                let _ = fs::remove_dir(self.root.join(hour.day()));
+            }
+            fs::remove_dir_all(&away).map_err(io_error("remove", &away))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Puts a directory with other files into an hour's place, at once: who lists it sees one or the other. Sets that came
+    /// into the hour since `known` was listed are kept beside the new ones.
+    pub fn replace_hour(&self, hour: Hour, with: &Path, known: &[String]) -> Result<(), StoreError> {
+        let directory = self.hour(hour);
+        {
+            let _exclusive = self.lock(Lock::Exclusive)?;
+            for set in self.sets(hour)?.iter().filter(|set| !known.contains(set)) {
+                let files = self.files(hour, set);
+                for file in [files.frames, files.samples] {
+                    let to = with.join(file.file_name().unwrap_or_default());
+                    fs::hard_link(&file, &to).map_err(io_error("link", &to))?;
+                }
+            }
+            sync_directory(with)?;
+            exchange(with, &directory).map_err(io_error("replace", &directory))?;
+            sync_directory(&self.root.join(hour.day()))?;
+        }
+        fs::remove_dir_all(with).map_err(io_error("remove", with))
+    }
+
+    /// A directory that nobody reads, in the same file system.
+    pub fn aside(&self) -> Result<PathBuf, StoreError> {
+        let path = self.unused_name();
+        fs::create_dir(&path).map_err(io_error("make", &path))?;
+        Ok(path)
+    }
+
+    fn make_hour(&self, hour: Hour) -> Result<(), StoreError> {
+        let day = self.root.join(hour.day());
+        let directory = self.hour(hour);
+        if directory.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
+        sync_directory(&day)?;
+        sync_directory(&self.root)
+    }
+
+    fn lock(&self, lock: Lock) -> Result<File, StoreError> {
+        let path = self.root.join(".lock");
+        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(io_error("open", &path))?;
+        match lock {
+            Lock::Shared => file.lock_shared(),
+            Lock::Exclusive => file.lock(),
+        }
+        .map_err(io_error("lock", &path))?;
+        Ok(file)
+    }
+
+    fn unused_name(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.root
+            .join(".tmp")
+            .join(format!("{}-{}-{next}.tmp", std::process::id(), now.as_nanos()))
+    }
+
+    /// A file nobody reads yet, written and synced.
+    fn temporary(
+        &self,
+        write: impl FnOnce(io::BufWriter<File>) -> Result<io::BufWriter<File>, ParquetError>,
+    ) -> Result<Temporary, StoreError> {
+        let path = self.unused_name();
+        let file = File::create_new(&path).map_err(io_error("make", &path))?;
+        // Removed again if anything fails from here on.
+        let mut temporary = Temporary { path, bytes: 0 };
+        let path = temporary.path.clone();
+        let written = write(io::BufWriter::new(file)).map_err(|source| StoreError::Parquet {
+            path: path.clone(),
+            source,
+        });
+        let mut out = written?;
+        out.flush().map_err(io_error("write", &path))?;
+        let file = out.get_ref();
+        file.sync_all().map_err(io_error("sync", &path))?;
+        temporary.bytes = file.metadata().map_err(io_error("look at", &path))?.len();
+        Ok(temporary)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lock {
+    Shared,
+    Exclusive,
+}
+
+/// Removed unless it was renamed.
+struct Temporary {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Temporary {
+    fn rename(self, to: &Path) -> Result<(), StoreError> {
+        fs::rename(&self.path, to).map_err(io_error("rename a file to", to))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone if it was renamed; what cannot be removed is in a directory that nobody reads.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn by_hour(rows: &Rows) -> std::collections::BTreeMap<Hour, Vec<u32>> {
+    let mut hours = std::collections::BTreeMap::<Hour, Vec<u32>>::new();
+    for (at, sample) in (0_u32..).zip(&rows.samples) {
+        // Samples of no hour were refused.
+        if let Some(hour) = Hour::of(sample.start_us) {
+            hours.entry(hour).or_default().push(at);
+        }
+    }
+    hours
+}
+
+fn name(hour: Hour, hash: [u8; 32]) -> String {
+    let hex: String = hash.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    format!("{hour}-{hex}")
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("list", directory)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io_error("list", directory))?;
+        // Ours are ASCII.
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(io_error("sync", path))
+}
+
+/// Swaps two directories (`renameat2`, Linux 3.15).
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use std::{ffi::CString, os::unix::ffi::OsStrExt as _};
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
+    let (one, other) = (path(one)?, path(other)?);
+    // SAFETY: both are texts that end in NUL and outlive the call, which keeps neither.
+    let became = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    match became {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::Io { what, path, source }
+}
