@@ -27,7 +27,7 @@ use serde_json::Value;
 use crate::flight::{until_there_are, windows};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const OFFICIAL: &[&str] = &["opentelemetry-proto==1.45.2", "prometheus-client==0.25.0"];
+const OFFICIAL: &[&str] = &["opentelemetry-proto==1.45.2", "grpcio>=1.66,<2", "prometheus-client==0.25.0"];
 const SCRIPT: &str = "agent_service.py";
 
 /// A port that nobody has, for a moment at least.
@@ -37,7 +37,7 @@ fn free_port() -> Result<u16> {
 
 /// An interpreter that has the official definitions; `None`, said aloud, if they cannot be had.
 fn official() -> Result<Option<(Python, PathBuf)>> {
-    let python = Python::new(python::pyenv("3.12").context("there is no 3.12 of pyenv")?, None)?;
+    let python = python::any()?;
     Ok(venv::with(&python, OFFICIAL)?.map(|interpreter| (python, interpreter)))
 }
 
@@ -87,11 +87,14 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
          \"*agent_service.py\"\n",
     )?;
     let url = format!("http://127.0.0.1:{port}");
+    let by_grpc = format!("grpc://127.0.0.1:{}", receiver.truth[0]["grpc"]);
     let arguments = [
         "--config",
         config.to_str().context("a path")?,
         "--otlp",
         &url,
+        "--otlp",
+        &by_grpc,
         "--pprof",
         files.to_str().context("a path")?,
     ];
@@ -101,8 +104,13 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
     let time = windows(&files.join("time"), false)?;
     let memory = windows(&files.join("memory"), false)?;
     let (mut of_time, mut of_memory) = (Vec::new(), Vec::new());
-    for _ in 0..time.len() + memory.len() {
+    let mut by_grpc = Vec::new();
+    for _ in 0..2 * (time.len() + memory.len()) {
         let message = receiver.value()?;
+        if message["by"] == "grpc" {
+            by_grpc.push(message);
+            continue;
+        }
         ensure!(message["wrong"] == serde_json::json!([]), "{}", message["wrong"]);
         ensure!(message["labels"]["deployment.environment"] == "test", "{message}");
         match message["services"].to_string().contains("inuse_space") {
@@ -111,6 +119,10 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
         }
     }
     ensure!(of_time.len() == time.len() && of_memory.len() == memory.len());
+    for mut message in by_grpc {
+        message["by"] = "http".into();
+        ensure!(of_time.contains(&message) || of_memory.contains(&message), "other by gRPC: {message}");
+    }
     for (files, messages, kinds) in [
         (&time, &of_time, &["samples", "cpu", "wait", "wall"][..]),
         (&memory, &of_memory, &["inuse_space", "alloc_space"][..]),

@@ -1,12 +1,17 @@
 # A receiver of OTLP profiles that has the official definitions (opentelemetry-proto), and knows nothing of the profiler.
 # Says a line of JSON for each message: its sums by service and kind of value, and what is wrong with it.
 import collections
+import concurrent.futures
 import gzip
 import http.server
 import json
 import sys
 
-from opentelemetry.proto.collector.profiles.v1development import profiles_service_pb2
+import grpc
+from opentelemetry.proto.collector.profiles.v1development import (
+    profiles_service_pb2,
+    profiles_service_pb2_grpc,
+)
 
 PATH = "/v1development/profiles"
 
@@ -113,7 +118,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         if self.path == PATH and self.headers.get("content-type") == "application/x-protobuf":
             request = profiles_service_pb2.ExportProfilesServiceRequest.FromString(body)
-            answer, status = told(request), 200
+            answer, status = {"by": "http", **told(request)}, 200
         else:
             answer, status = {"wrong": [f"POST {self.path} as {self.headers.get('content-type')}"]}, 404
         print(json.dumps(answer), flush=True)
@@ -122,7 +127,17 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
 
+class Servicer(profiles_service_pb2_grpc.ProfilesServiceServicer):
+    def Export(self, request, context):
+        print(json.dumps({"by": "grpc", **told(request)}), flush=True)
+        return profiles_service_pb2.ExportProfilesServiceResponse()
+
+
+by_grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", -1)])
+profiles_service_pb2_grpc.add_ProfilesServiceServicer_to_server(Servicer(), by_grpc)
+grpc_port = by_grpc.add_insecure_port("127.0.0.1:0")
+by_grpc.start()
 server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
-print(json.dumps({"port": server.server_address[1]}))
+print(json.dumps({"port": server.server_address[1], "grpc": grpc_port}))
 print("READY", flush=True)
 server.serve_forever()

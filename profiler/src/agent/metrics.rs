@@ -216,6 +216,11 @@ fn own(registry: &mut Registry, seen: &Seen) {
         lost.get_or_create(&OfReason { reason: reason.clone() }).inc_by(*number);
     }
     registry.register("samples_lost", "Samples that are missing, by why", lost);
+    let cut = Family::<OfReason, Counter>::default();
+    for (reason, number) in &seen.cut {
+        cut.get_or_create(&OfReason { reason: reason.clone() }).inc_by(*number);
+    }
+    registry.register("store_cut", "What is not in the store, or cut there, by what it was", cut);
     let together: Gauge = Gauge::default();
     let number = seen.last.as_ref().map_or(0, |last| last.not_told_apart);
     together.set(i64::try_from(number).unwrap_or(i64::MAX));

@@ -32,6 +32,8 @@ pub struct Seen {
     pub own_cpu: Duration,
     pub kernel_cpu: Duration,
     pub lost: BTreeMap<String, u64>,
+    /// What of it is not in the store, or cut there, by what it was.
+    pub cut: BTreeMap<String, u64>,
     pub alerts: u64,
     pub last_alerts: VecDeque<Alert>,
     /// Steps by which less is measured than was asked for.

@@ -6,6 +6,7 @@ mod http;
 mod otlp;
 mod pyroscope;
 mod spool;
+mod store;
 mod webhook;
 
 use std::{
@@ -17,7 +18,6 @@ use std::{
 
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
-use profiler_parquet::Store;
 use tokio::sync::mpsc::Sender as SessionEnd;
 
 use self::{
@@ -26,6 +26,7 @@ use self::{
     otlp::Otlp,
     pyroscope::{Pyroscope, Series},
     spool::Spool,
+    store::Kept,
     webhook::Webhook,
 };
 use super::{
@@ -63,7 +64,7 @@ pub struct Outlets {
     ask: SessionEnd<StoppedBy>,
     couriers: Vec<Sender>,
     shelves: Vec<Shelves>,
-    stores: Vec<Store>,
+    stores: Vec<Kept>,
     /// Where the page finds windows.
     pub shown: Option<PathBuf>,
     /// Held as long as we are there.
@@ -118,8 +119,7 @@ impl Outlets {
                     shown.get_or_insert_with(|| directory.clone());
                 }
                 Outlet::Store { directory } => {
-                    let store = Store::open(directory);
-                    stores.push(store.context("the store cannot be used; name another directory with --store")?);
+                    stores.push(Kept::open(directory)?);
                 }
             }
         }
@@ -178,8 +178,8 @@ impl Outlets {
         about
     }
 
-    /// What a profile is as messages to those who want one of that kind.
-    fn send(&self, content: &Content) -> anyhow::Result<u64> {
+    /// Gives a profile to those who want a message of it; what is for stores goes to `stored`.
+    fn send(&self, content: &Content, stored: &mut Vec<Vec<u8>>) -> anyhow::Result<u64> {
         let Some(profile) = content.profile().filter(|profile| !profile.is_empty()) else {
             return Ok(0);
         };
@@ -194,18 +194,15 @@ impl Outlets {
             };
             let cause = |place: usize| Some(("wait.cause", causes.get(place).copied().flatten()?.name()));
             let message = report::otlp::message(profile, |labels| self.about(profile, labels), cause)?;
-            for store in &self.stores {
-                match store.append(&message) {
-                    Ok(appended) => bytes += appended.bytes,
-                    Err(error) => failures.push(format!("{}: {error}", store.root().display())),
-                }
-            }
-            let message = gzipped(&message)?;
+            let zipped = gzipped(&message)?;
             for sender in wants(Kind::Otlp) {
-                match sender.courier.spool.put(&message) {
-                    Ok(()) => bytes += message.len() as u64,
+                match sender.courier.spool.put(&zipped) {
+                    Ok(()) => bytes += zipped.len() as u64,
                     Err(error) => failures.push(format!("{error:#}")),
                 }
+            }
+            if !self.stores.is_empty() {
+                stored.push(message);
             }
         }
         if wants(Kind::Pyroscope).next().is_some() {
@@ -298,8 +295,12 @@ impl Outlets {
                     trouble: sent.trouble,
                 }
             })
+            .chain(self.stores.iter().map(|store| store.now.clone()))
             .collect();
-        self.state.lock().outputs = outputs;
+        let cut = self.stores.iter().flat_map(|store| &store.cut);
+        let mut seen = self.state.lock();
+        seen.outputs = outputs;
+        seen.cut = cut.map(|(what, number)| ((*what).to_owned(), *number)).collect();
     }
 
     /// Says when a receiver begins to fail, and when it takes messages again; not each time.
@@ -335,8 +336,15 @@ impl Sink for Outlets {
         }
         self.keep_budget(&digest);
         self.state.lock().take(digest);
+        let mut stored = Vec::new();
         for content in &window.contents {
-            match self.send(content) {
+            match self.send(content, &mut stored) {
+                Ok(bytes) => written.bytes += bytes,
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        for store in &mut self.stores {
+            match store.take(&stored) {
                 Ok(bytes) => written.bytes += bytes,
                 Err(error) => failures.push(format!("{error:#}")),
             }
