@@ -97,6 +97,7 @@ impl ObjectsConfig {
             largest,
             limits: Limits {
                 heap: max_heap,
+                cpu: max_time,
                 time: max_time,
             },
             output,

@@ -17,6 +17,7 @@ use super::{
     walk::Walk,
 };
 use crate::{
+    cost::thread_cpu_time,
     humanize,
     python::{heap::Collecting, memory::ReadMemory},
 };
@@ -26,6 +27,9 @@ use crate::{
 pub struct Limits {
     /// Bytes of pools.
     pub heap: u64,
+    /// Our own CPU time: where others want the CPUs, a look takes longer, and of a half nothing could be told.
+    pub cpu: Duration,
+    /// However busy the machine is.
     pub time: Duration,
 }
 
@@ -33,8 +37,30 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             heap: 2 << 30,
-            time: Duration::from_secs(20),
+            cpu: Duration::from_secs(20),
+            time: Duration::from_secs(60),
         }
+    }
+}
+
+/// When a look is given up. It is of the thread that looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    cpu_until: Duration,
+    until: Instant,
+}
+
+impl Bound {
+    /// From now on.
+    pub fn new(cpu: Duration, time: Duration) -> Self {
+        Self {
+            cpu_until: thread_cpu_time() + cpu,
+            until: Instant::now() + time,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        Instant::now() > self.until || thread_cpu_time() > self.cpu_until
     }
 }
 
@@ -76,6 +102,7 @@ pub fn look<T>(
     then: impl FnOnce(&mut Walk<'_, '_>, Notes) -> T,
 ) -> Result<T, NoCensus> {
     let began = Instant::now();
+    let bound = Bound::new(limits.cpu, limits.time);
     let memory = target.present()?;
     let mut notes = Notes::default();
     let arenas = arenas(target, &memory)?;
@@ -97,7 +124,7 @@ pub fn look<T>(
         snapshot,
         notes,
         began,
-        began + limits.time,
+        bound,
         |walk, notes| {
             let swapped_pages = memory.swapped();
             then(walk, Notes { swapped_pages, ..notes })
@@ -117,7 +144,7 @@ pub(super) fn over<T>(
     snapshot: Snapshot,
     mut notes: Notes,
     began: Instant,
-    deadline: Instant,
+    bound: Bound,
     then: impl FnOnce(&mut Walk<'_, '_>, Notes) -> T,
 ) -> T {
     notes.pools = snapshot.tally;
@@ -125,7 +152,7 @@ pub(super) fn over<T>(
     let heap = Heap::new(memory, snapshot);
     let types = Types::new(target, &heap, regions);
     let names = Names::new(target, &heap);
-    let mut walk = Walk::new(target, &heap, regions, types, names, deadline);
+    let mut walk = Walk::new(target, &heap, regions, types, names, bound);
     walk.tell();
     notes.told_in = began.elapsed();
     let interpreters = target.interpreters(memory);

@@ -231,7 +231,7 @@ fn later(copied: &[u8], bytes: &[u8]) -> Option<Account> {
     };
     let snapshot = Snapshot::read(&Bytes(copied), &[arena], POOL);
     let began = Instant::now();
-    let deadline = began + Duration::from_secs(2);
+    let bound = census::Bound::new(Duration::from_secs(2), Duration::from_secs(20));
     Some(census::over(
         &target,
         &memory,
@@ -239,7 +239,7 @@ fn later(copied: &[u8], bytes: &[u8]) -> Option<Account> {
         snapshot,
         Notes::default(),
         began,
-        deadline,
+        bound,
         |walk, notes| {
             let account = Account::new(walk, notes);
             if let Ok(growth) = Growth::between(&Account::default(), &account) {

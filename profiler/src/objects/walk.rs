@@ -3,11 +3,12 @@
 //! Breadth first, so that each object hangs on one of the shortest ways to it: first from modules, then from functions
 //! that run, then from variables of C code. What no way leads to is looked at as well, from where nothing refers to it.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
 use super::{
+    census::Bound,
     heap::Heap,
     look::{Label, Look, Sizes},
     regions::Regions,
@@ -55,7 +56,7 @@ pub struct Walk<'h, 'a> {
     queue: VecDeque<Node>,
     /// Names of attributes, by the address of the string.
     labels: FxHashMap<u64, u32>,
-    deadline: Instant,
+    bound: Bound,
     pub tally: Tally,
 }
 
@@ -83,7 +84,7 @@ impl<'h, 'a> Walk<'h, 'a> {
         regions: &'h Regions,
         types: Types<'a>,
         names: Names<'a>,
-        deadline: Instant,
+        bound: Bound,
     ) -> Self {
         let nodes = heap.snapshot.nodes();
         Self {
@@ -100,7 +101,7 @@ impl<'h, 'a> Walk<'h, 'a> {
             outside_at: FxHashMap::default(),
             queue: VecDeque::new(),
             labels: FxHashMap::default(),
-            deadline,
+            bound,
             tally: Tally::default(),
         }
     }
@@ -238,7 +239,7 @@ impl<'h, 'a> Walk<'h, 'a> {
     }
 
     fn is_late(&mut self, number: u64) -> bool {
-        if number.is_multiple_of(CLOCK_EVERY) && Instant::now() > self.deadline {
+        if number.is_multiple_of(CLOCK_EVERY) && self.bound.is_over() {
             self.tally.is_cut = true;
         }
         self.tally.is_cut

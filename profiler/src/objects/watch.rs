@@ -100,8 +100,7 @@ struct Begun {
     at: Instant,
 }
 
-/// Where others want the CPUs a look takes longer, and of a half nothing could be told: what bounds it where they do not is
-/// the heap.
+/// What bounds a look here is the heap.
 fn limits() -> Limits {
     Limits {
         heap: MOST_HEAP,
