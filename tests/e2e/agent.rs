@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -303,6 +304,66 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
     outcome.line("what was configured before goes on")?;
     outcome.line("the configuration was read again")?;
     Ok(())
+}
+
+#[test]
+fn a_place_that_is_full_and_a_receiver_without_tls_are_said_and_the_others_have_every_window() -> Result<()> {
+    let _serial = serial();
+    let directory = tempfile::tempdir()?;
+    let (full, files, spool) = (
+        directory.path().join("full"),
+        directory.path().join("windows"),
+        directory.path().join("spool"),
+    );
+    fs::create_dir(&full)?;
+    let _mounted = Mounted::small(&full)?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let url = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
+    // Whoever connects is told something that is no TLS.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let _workload = Workload::python(&python::any()?, SCRIPT, &[])?;
+    let arguments = [
+        "--store",
+        full.to_str().context("a path")?,
+        "--pprof",
+        files.to_str().context("a path")?,
+        "--otlp",
+        &url,
+    ];
+    let agent = agent(&spool, &arguments)?;
+    until_there_are(3, &files.join("time"), false)?;
+    let outcome = agent.stop()?.success()?;
+    outcome.line("is not everywhere: a window is not in the store")?;
+    outcome.line("No space left on device")?;
+    let failing: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains(&url)).collect();
+    ensure!(failing.len() == 2, "once when it fails, and where all went: {failing:?}");
+    ensure!(failing[0].contains("messages wait"), "{failing:?}");
+    let torn = fs::read_dir(full.join("v1"))?.flatten().filter(|entry| entry.file_name() != ".lock");
+    for entry in torn {
+        ensure!(fs::read_dir(entry.path())?.count() == 0, "{} has something", entry.path().display());
+    }
+    Ok(())
+}
+
+/// A file system that is soon full.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn small(at: &'a Path) -> Result<Self> {
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(at).status()?;
+        ensure!(done.success(), "cannot mount: {done}");
+        Ok(Self(at))
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
 }
 
 #[test]

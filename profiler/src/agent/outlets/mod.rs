@@ -41,7 +41,7 @@ use super::{
 use crate::{
     config::Verbosity,
     cost,
-    flight::{Keep, Named, Shelf, Sink},
+    flight::{Keep, Named, Shelf, Sink, names},
     instruments::content::Content,
     output::Written,
     profile::{Labels, Profile},
@@ -60,6 +60,8 @@ pub struct Outlets {
     state: State,
     watch: alerts::Watch,
     budget: Budget,
+    /// What went wrong with the last window.
+    failed: String,
     /// By whom a session is ended.
     ask: SessionEnd<StoppedBy>,
     couriers: Vec<Sender>,
@@ -139,6 +141,7 @@ impl Outlets {
             state,
             watch: alerts::Watch::default(),
             budget: Budget::default(),
+            failed: String::new(),
             ask,
             couriers,
             shelves,
@@ -357,9 +360,22 @@ impl Sink for Outlets {
         }
         self.say_troubles();
         self.tell_state();
+        let failed = failures.join("; ");
+        let took = std::mem::replace(&mut self.failed, failed.clone());
         match failures.is_empty() {
             true => Ok(written),
-            false => anyhow::bail!(failures.join("; ")),
+            // Nobody has it.
+            false if written.bytes == 0 => anyhow::bail!(failed),
+            // What others have is not lost. That one place fails is said when it begins to.
+            false => {
+                if took != failed {
+                    shown::say(&format!(
+                        "error: the window from {} on is not everywhere: {failed}",
+                        names::stamp(window.began)
+                    ));
+                }
+                Ok(written)
+            }
         }
     }
 
