@@ -28,7 +28,11 @@ use serde_json::Value;
 use crate::flight::{until_there_are, windows};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const OFFICIAL: &[&str] = &["opentelemetry-proto==1.45.2", "grpcio>=1.66,<2", "prometheus-client==0.25.0"];
+const OFFICIAL: &[&str] = &[
+    "opentelemetry-proto==1.45.2",
+    "grpcio>=1.66,<2",
+    "prometheus-client==0.25.0",
+];
 const SCRIPT: &str = "agent_service.py";
 
 /// A port that nobody has, for a moment at least.
@@ -122,7 +126,10 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
     ensure!(of_time.len() == time.len() && of_memory.len() == memory.len());
     for mut message in by_grpc {
         message["by"] = "http".into();
-        ensure!(of_time.contains(&message) || of_memory.contains(&message), "other by gRPC: {message}");
+        ensure!(
+            of_time.contains(&message) || of_memory.contains(&message),
+            "other by gRPC: {message}"
+        );
     }
     for (files, messages, kinds) in [
         (&time, &of_time, &["samples", "cpu", "wait", "wall"][..]),
@@ -131,7 +138,11 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
         for (file, message) in files.iter().zip(messages) {
             for kind in kinds {
                 let (sent, written) = (sum(message, kind), sum_in(file, kind)?);
-                ensure!(sent == written, "{}: {kind}: {sent} sent, {written} written", file.display());
+                ensure!(
+                    sent == written,
+                    "{}: {kind}: {sent} sent, {written} written",
+                    file.display()
+                );
             }
         }
     }
@@ -139,10 +150,16 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
     for kind in ["cpu", "wait", "wall"] {
         ensure!(all(&of_time, kind) > 0, "no {kind}");
     }
-    let sleeps = of_time.iter().filter(|message| message["causes"]["sleep"].as_i64() > Some(0));
+    let sleeps = of_time
+        .iter()
+        .filter(|message| message["causes"]["sleep"].as_i64() > Some(0));
     ensure!(sleeps.count() > 0, "nobody slept");
     ensure!(all(&of_memory, "alloc_space") > 1 << 20, "it did not grow");
-    let is_named = |function: &str| of_time.iter().any(|message| message["functions"].to_string().contains(function));
+    let is_named = |function: &str| {
+        of_time
+            .iter()
+            .any(|message| message["functions"].to_string().contains(function))
+    };
     ensure!(is_named("compute") && is_named("nap"), "its functions are missing");
     Ok(())
 }
@@ -201,14 +218,21 @@ fn its_page_and_metrics_say_what_runs_and_nobody_else_is_answered() -> Result<()
         http::text(port, "metrics", &address).is_ok_and(|answer| answer.body.contains("profiler_windows_total 2"))
     })?;
     let metrics = http::text(port, "metrics", &address)?;
-    ensure!(metrics.head.contains("application/openmetrics-text"), "{}", metrics.head);
+    ensure!(
+        metrics.head.contains("application/openmetrics-text"),
+        "{}",
+        metrics.head
+    );
     // By Prometheus' own reader.
     let parsed = "import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as families
 print(json.dumps([[s.name, s.labels, s.value] for f in families(sys.stdin.read()) for s in f.samples]))";
     let file = directory.path().join("metrics");
     fs::write(&file, &metrics.body)?;
-    let read = Command::new(&interpreter).args(["-c", parsed]).stdin(fs::File::open(&file)?).output()?;
+    let read = Command::new(&interpreter)
+        .args(["-c", parsed])
+        .stdin(fs::File::open(&file)?)
+        .output()?;
     ensure!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     let samples: Value = serde_json::from_slice(&read.stdout)?;
     let value = |name: &str, label: &str| -> f64 {
@@ -266,7 +290,10 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
     let files = [directory.path().join("one"), directory.path().join("other")];
     let configure = |directory: &Path| -> Result<()> {
         let directory = directory.display();
-        Ok(fs::write(&config, format!("[[output]]\nkind = \"pprof\"\ndirectory = \"{directory}\"\n"))?)
+        Ok(fs::write(
+            &config,
+            format!("[[output]]\nkind = \"pprof\"\ndirectory = \"{directory}\"\n"),
+        )?)
     };
     configure(&files[0])?;
     let arguments = [
@@ -288,9 +315,13 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
     until_there_are(1, &files[0].join("time"), false)?;
     fs::write(&stop, "")?;
     let programs = || Objects::of(running.pid()).map(|objects| objects.programs.len());
-    until(PATIENCE, "its programs are gone", || programs().is_ok_and(|programs| programs == 0))?;
+    until(PATIENCE, "its programs are gone", || {
+        programs().is_ok_and(|programs| programs == 0)
+    })?;
     fs::remove_file(&stop)?;
-    until(PATIENCE, "its programs are there again", || programs().is_ok_and(|programs| programs > 0))?;
+    until(PATIENCE, "its programs are there again", || {
+        programs().is_ok_and(|programs| programs > 0)
+    })?;
 
     fs::write(&config, "windw = 3")?;
     running.signal(libc::SIGHUP)?;
@@ -340,11 +371,20 @@ fn a_place_that_is_full_and_a_receiver_without_tls_are_said_and_the_others_have_
     outcome.line("is not everywhere: a window is not in the store")?;
     outcome.line("No space left on device")?;
     let failing: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains(&url)).collect();
-    ensure!(failing.len() == 2, "once when it fails, and where all went: {failing:?}");
+    ensure!(
+        failing.len() == 2,
+        "once when it fails, and where all went: {failing:?}"
+    );
     ensure!(failing[0].contains("messages wait"), "{failing:?}");
-    let torn = fs::read_dir(full.join("v1"))?.flatten().filter(|entry| entry.file_name() != ".lock");
+    let torn = fs::read_dir(full.join("v1"))?
+        .flatten()
+        .filter(|entry| entry.file_name() != ".lock");
     for entry in torn {
-        ensure!(fs::read_dir(entry.path())?.count() == 0, "{} has something", entry.path().display());
+        ensure!(
+            fs::read_dir(entry.path())?.count() == 0,
+            "{} has something",
+            entry.path().display()
+        );
     }
     Ok(())
 }
@@ -354,7 +394,10 @@ struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
     fn small(at: &'a Path) -> Result<Self> {
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(at).status()?;
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16k", "none"])
+            .arg(at)
+            .status()?;
         ensure!(done.success(), "cannot mount: {done}");
         Ok(Self(at))
     }
@@ -371,7 +414,10 @@ fn a_configuration_is_checked_without_looking_at_anything() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let config = directory.path().join("agent.toml");
     let path = config.to_str().context("a path")?;
-    fs::write(&config, "window = \"10s\"\n[[output]]\nkind = \"otlp\"\nurl = \"http://collector:4318\"\n")?;
+    fs::write(
+        &config,
+        "window = \"10s\"\n[[output]]\nkind = \"otlp\"\nurl = \"http://collector:4318\"\n",
+    )?;
     let right = Profiler::bare().args(["agent", "--config", path, "check"]).run()?;
     ensure!(right.code() == 0);
     let said = String::from_utf8(right.stdout)?;

@@ -24,7 +24,10 @@ pub struct Answer {
 /// Asks for a page under a host's name.
 pub fn text(port: u16, page: &str, host: &str) -> Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    write!(stream, "GET /{page} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET /{page} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").context("no body")?;

@@ -30,7 +30,12 @@ pub enum Step {
 impl Budget {
     /// After a window, at a level.
     pub fn look(&mut self, digest: &Digest, resident_bytes: u64, options: &Options, level: u32) -> Option<Step> {
-        let part = part(digest.own_cpu + digest.kernel_cpu, digest.length, resident_bytes, options)?;
+        let part = part(
+            digest.own_cpu + digest.kernel_cpu,
+            digest.length,
+            resident_bytes,
+            options,
+        )?;
         match part {
             part if part > 1.0 => (self.over, self.below) = (self.over + 1, 0),
             part if part < WELL_BELOW => (self.over, self.below) = (0, self.below + 1),
@@ -78,7 +83,10 @@ pub fn told(options: &Options, level: u32) -> String {
     let now = lowered(options, level);
     let mut parts = Vec::new();
     if now.rate_hz != options.rate_hz {
-        parts.push(format!("{} samples a second instead of {}", now.rate_hz, options.rate_hz));
+        parts.push(format!(
+            "{} samples a second instead of {}",
+            now.rate_hz, options.rate_hz
+        ));
     }
     for (what, name) in [(Measures::Memory, "no growth"), (Measures::Waits, "no waits")] {
         if options.measures(what) && !now.measures(what) {

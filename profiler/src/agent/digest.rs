@@ -16,11 +16,7 @@ use crate::{
     instruments::content::Content,
     process::{cgroup::Cgroup, stat::Stat},
     profile::{Frame, FrameId, FrameKind, Labels, Profile, SampleKey},
-    report::{
-        label,
-        memory::ProcessMemory,
-        waits::ThreadTime,
-    },
+    report::{label, memory::ProcessMemory, waits::ThreadTime},
     waits::cause::Cause,
 };
 
@@ -262,7 +258,9 @@ pub fn digest(window: &Named, rules: &[ServiceRule]) -> Digest {
         processes,
         not_told_apart: naming.together.len() as u64,
         own_cpu: Duration::from_secs_f64(window.summary.cost.recording_cpu_s.max(0.0)),
-        kernel_cpu: window.length.mul_f64(window.summary.cost.bpf_cpu_share.clamp(0.0, 1000.0)),
+        kernel_cpu: window
+            .length
+            .mul_f64(window.summary.cost.bpf_cpu_share.clamp(0.0, 1000.0)),
         lost: (window.summary.lost.iter())
             .map(|reason| (reason.what.clone(), reason.count))
             .collect(),
@@ -321,7 +319,9 @@ fn add_threads(threads: &[ThreadTime], naming: &mut Naming<'_>, services: &mut B
 }
 
 fn add_growth(process: &ProcessMemory, naming: &mut Naming<'_>, services: &mut BTreeMap<String, ServiceSums>) {
-    let service = naming.of_process(process.pid, &process.command, &process.comm).to_owned();
+    let service = naming
+        .of_process(process.pid, &process.command, &process.comm)
+        .to_owned();
     let sums = services.entry(service).or_default();
     sums.pids.insert(process.pid);
     // What a process had when it ended is not given back by a service that lives on in others.
@@ -390,4 +390,3 @@ fn limit(cgroup: &str) -> Option<(u64, u64)> {
     }
     tightest
 }
-

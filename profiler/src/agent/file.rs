@@ -135,7 +135,9 @@ fn measures<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Measures>>,
         "cpu" => Ok(Measures::Cpu),
         "waits" => Ok(Measures::Waits),
         "memory" => Ok(Measures::Memory),
-        _ => Err(D::Error::custom(format!("there is no instrument {name:?}: cpu, waits, memory"))),
+        _ => Err(D::Error::custom(format!(
+            "there is no instrument {name:?}: cpu, waits, memory"
+        ))),
     };
     names.iter().map(of).collect::<Result<Vec<_>, _>>().map(Some)
 }

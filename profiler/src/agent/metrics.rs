@@ -94,7 +94,9 @@ fn services(registry: &mut Registry, seen: &Seen) {
         growth.get_or_create(&of).set(*growth_bytes);
         let pids = seen.last.as_ref().and_then(|last| last.services.get(service));
         let pids = pids.map_or(0, |sums| sums.pids.len());
-        processes.get_or_create(&of).set(i64::try_from(pids).unwrap_or(i64::MAX));
+        processes
+            .get_or_create(&of)
+            .set(i64::try_from(pids).unwrap_or(i64::MAX));
     }
     registry.register_with_unit(
         "cpu",
@@ -114,7 +116,11 @@ fn services(registry: &mut Registry, seen: &Seen) {
         Unit::Bytes,
         growth,
     );
-    registry.register("processes", "Processes that did something in the last window", processes);
+    registry.register(
+        "processes",
+        "Processes that did something in the last window",
+        processes,
+    );
 }
 
 fn processes(registry: &mut Registry, seen: &Seen) {
@@ -220,7 +226,11 @@ fn own(registry: &mut Registry, seen: &Seen) {
     for (reason, number) in &seen.cut {
         cut.get_or_create(&OfReason { reason: reason.clone() }).inc_by(*number);
     }
-    registry.register("store_cut", "What is not in the store, or cut there, by what it was", cut);
+    registry.register(
+        "store_cut",
+        "What is not in the store, or cut there, by what it was",
+        cut,
+    );
     let together: Gauge = Gauge::default();
     let number = seen.last.as_ref().map_or(0, |last| last.not_told_apart);
     together.set(i64::try_from(number).unwrap_or(i64::MAX));

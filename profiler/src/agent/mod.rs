@@ -93,7 +93,12 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
         if let Some(address) = options.listen {
             // The one of before ends first: it has the address.
             drop(web.take());
-            web = Some(web::Server::start(address, state.clone(), outlets.shown.clone(), &options)?);
+            web = Some(web::Server::start(
+                address,
+                state.clone(),
+                outlets.shown.clone(),
+                &options,
+            )?);
         }
         let place = outlets.place();
         let config = config(&measured, left);
@@ -189,7 +194,11 @@ fn check(options: &Options) -> anyhow::Result<u8> {
             }
         });
     }
-    lines.extend(options.listen.map(|address| format!("page and metrics at http://{address}/")));
+    lines.extend(
+        options
+            .listen
+            .map(|address| format!("page and metrics at http://{address}/")),
+    );
     lines.push(format!(
         "what waits is kept in {}, {} for each receiver",
         options.spool.display(),

@@ -32,7 +32,9 @@ pub enum OptionsError {
     LongFile { path: PathBuf },
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: String },
-    #[error("an agent needs somewhere to send to: --otlp URL, --store DIR, --pprof DIR, --pyroscope URL or --listen ADDRESS")]
+    #[error(
+        "an agent needs somewhere to send to: --otlp URL, --store DIR, --pprof DIR, --pyroscope URL or --listen ADDRESS"
+    )]
     NoOutput,
     #[error("windows are at least 1 second long")]
     ShortWindow,
@@ -46,7 +48,9 @@ pub enum OptionsError {
     Pressure,
     #[error("{url:?} is no address to send to; it begins with {schemes}")]
     Url { url: String, schemes: String },
-    #[error("{address} could be reached from other machines, and there is no password; listen at 127.0.0.1 or [::1], and let a proxy with TLS in front of it decide who may look")]
+    #[error(
+        "{address} could be reached from other machines, and there is no password; listen at 127.0.0.1 or [::1], and let a proxy with TLS in front of it decide who may look"
+    )]
     Listen { address: SocketAddr },
     #[error("the service rule {name:?} fits every process; give it a command, cgroup, container or executable")]
     EmptyRule { name: String },

@@ -90,7 +90,9 @@ fn unescaped(name: &str) -> String {
     let mut rest = name;
     while let Some(at) = rest.find("\\x") {
         out.push_str(&rest[..at]);
-        let code = rest.get(at + 2..at + 4).and_then(|code| u8::from_str_radix(code, 16).ok());
+        let code = rest
+            .get(at + 2..at + 4)
+            .and_then(|code| u8::from_str_radix(code, 16).ok());
         match code.filter(u8::is_ascii_graphic) {
             Some(byte) => {
                 out.push(char::from(byte));
@@ -114,7 +116,9 @@ pub fn pod(cgroup: &str) -> Option<String> {
     }
     cgroup.split('/').find_map(|part| {
         let part = part.strip_suffix(".slice").unwrap_or(part);
-        let (_, uid) = part.rsplit_once("pod").filter(|(before, _)| before.is_empty() || before.ends_with('-'))?;
+        let (_, uid) = part
+            .rsplit_once("pod")
+            .filter(|(before, _)| before.is_empty() || before.ends_with('-'))?;
         let uid = uid.replace('_', "-");
         let is_uid = uid.len() == 36 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         is_uid.then_some(uid)
@@ -155,8 +159,16 @@ mod tests {
             // Both must fit.
             ("celery -A jobs", "/system.slice/celery.service", "celery"),
             ("uvicorn app:app", "/system.slice/my\\x2dapi.service", "my-api"),
-            ("uvicorn app:app", "/user.slice/user-0.slice/user@0.service/app.slice", "uvicorn app:app"),
-            ("uvicorn app:app", "/user.slice/user-0.slice/session-3.scope", "uvicorn app:app"),
+            (
+                "uvicorn app:app",
+                "/user.slice/user-0.slice/user@0.service/app.slice",
+                "uvicorn app:app",
+            ),
+            (
+                "uvicorn app:app",
+                "/user.slice/user-0.slice/session-3.scope",
+                "uvicorn app:app",
+            ),
             ("", "/", "python3"),
             ("x", "/system.slice/.service", "x"),
         ] {

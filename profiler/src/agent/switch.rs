@@ -53,9 +53,8 @@ impl Switch {
         let limit = self.max_pressure?;
         let pressure = cpu_pressure(&fs::read_to_string("/proc/pressure/cpu").ok()?)?;
         let from = if is_off { limit * WELL_BELOW } else { limit };
-        (pressure > from).then(|| {
-            format!("something waits for a CPU {pressure:.0} % of the time (cpu-pressure: {limit:.0})")
-        })
+        (pressure > from)
+            .then(|| format!("something waits for a CPU {pressure:.0} % of the time (cpu-pressure: {limit:.0})"))
     }
 
     /// Asks for the end of a session when the switch goes off.
@@ -85,7 +84,10 @@ impl Switch {
 /// `some avg10=12.34 avg60=…` (Documentation/accounting/psi.rst).
 fn cpu_pressure(text: &str) -> Option<f64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    some.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
+    some.split(' ')
+        .find_map(|field| field.strip_prefix("avg10="))?
+        .parse()
+        .ok()
 }
 
 impl Drop for Watcher {

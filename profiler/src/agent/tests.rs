@@ -81,7 +81,10 @@ fn what_is_typed_goes_before_the_file_and_outputs_of_both_are_had() {
         })
         .collect();
     assert_eq!(kinds, ["http://pyroscope:4040", "Bearer x", "pprof"]);
-    assert_eq!(options.alerts.to, [To::Stderr, To::Webhook("http://hooks/alert".to_owned())]);
+    assert_eq!(
+        options.alerts.to,
+        [To::Stderr, To::Webhook("http://hooks/alert".to_owned())]
+    );
     assert_eq!(options.alerts.limits.get(&Rule::Cpu), Some(&50.0));
     assert_eq!(options.alerts.limits.get(&Rule::Gil), None);
 }
@@ -90,20 +93,48 @@ fn what_is_typed_goes_before_the_file_and_outputs_of_both_are_had() {
 fn what_makes_no_sense_is_refused_with_its_line_or_the_remedy() {
     for (words, file, expected) in [
         (&[][..], "", "an agent needs somewhere to send to"),
-        (&["--listen", "0.0.0.0:9464"], "", "could be reached from other machines"),
+        (
+            &["--listen", "0.0.0.0:9464"],
+            "",
+            "could be reached from other machines",
+        ),
         (&["--otlp", "collector:4318"], "", "it begins with http:// or https://"),
         (&["--otlp", "http:///x"], "", "is no address to send to"),
         (&["--otlp", "http://x", "-w", "500ms"], "", "at least 1 second"),
         (&["--otlp", "http://x", "--max-cpu", "1"], "", "is no share of a CPU"),
         (&["--otlp", "http://x"], "windw = \"60s\"", "line 1"),
         (&["--otlp", "http://x"], "window = 60", "line 1"),
-        (&["--otlp", "http://x"], "instruments = [\"gpu\"]", "there is no instrument \"gpu\""),
-        (&["--otlp", "http://x"], "instruments = []", "there is nothing to measure"),
-        (&["--otlp", "http://x"], "[[service]]\nname = \"all\"", "fits every process"),
-        (&["--otlp", "http://x"], "[[service]]\ncommand = \"x\"", "a service rule has no name"),
-        (&["--otlp", "http://x"], "[alerts]\noff = [\"cpus\"]", "there is no alert \"cpus\""),
+        (
+            &["--otlp", "http://x"],
+            "instruments = [\"gpu\"]",
+            "there is no instrument \"gpu\"",
+        ),
+        (
+            &["--otlp", "http://x"],
+            "instruments = []",
+            "there is nothing to measure",
+        ),
+        (
+            &["--otlp", "http://x"],
+            "[[service]]\nname = \"all\"",
+            "fits every process",
+        ),
+        (
+            &["--otlp", "http://x"],
+            "[[service]]\ncommand = \"x\"",
+            "a service rule has no name",
+        ),
+        (
+            &["--otlp", "http://x"],
+            "[alerts]\noff = [\"cpus\"]",
+            "there is no alert \"cpus\"",
+        ),
         (&["--otlp", "http://x"], "[[output]]\nkind = \"kafka\"", "line 2"),
-        (&["--otlp", "http://x"], "[budget]\ncpu-pressure = 0.0", "percentage from 1 to 100"),
+        (
+            &["--otlp", "http://x"],
+            "[budget]\ncpu-pressure = 0.0",
+            "percentage from 1 to 100",
+        ),
         (&["--otlp", "http://x"], "rate = 0", "the rate is from"),
     ] {
         let error = options(words, file).map(|_| ()).expect_err(expected).to_string();
@@ -242,7 +273,10 @@ fn over_its_budget_an_agent_measures_less_step_by_step_and_more_again_much_later
     assert_eq!(steps.iter().filter(|step| step.is_some()).count(), 1);
     assert_eq!(steps.last(), Some(&Some(Step::More)));
     assert_eq!(told(&options, 0), "everything is measured");
-    assert_eq!(told(&options, 2), "measuring less: 9 samples a second instead of 19, no growth");
+    assert_eq!(
+        told(&options, 2),
+        "measuring less: 9 samples a second instead of 19, no growth"
+    );
     assert_eq!(lowered(&options, 3).instruments, [Measures::Cpu]);
     options.max_cpu = None;
     assert_eq!(Budget::default().look(&busy, 1 << 40, &options, 0), None);

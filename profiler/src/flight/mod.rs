@@ -299,12 +299,7 @@ impl Told {
             failed,
             ..
         } = self.done;
-        let mut line = format!(
-            "wrote {} to {} ({})",
-            windows(written),
-            self.place,
-            bytes(size)
-        );
+        let mut line = format!("wrote {} to {} ({})", windows(written), self.place, bytes(size));
         let parts = [
             (kept, "kept"),
             (self.merged, "longer than asked for, because writing lagged"),

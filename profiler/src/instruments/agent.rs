@@ -3,12 +3,7 @@
 use std::io;
 
 use super::{Instrument, Joint, Picture, Plan, Tells, content::Content, cpu, measured::Measured, memory, waits, wall};
-use crate::{
-    config::Config,
-    report::View,
-    summary::Summary,
-    wall::VALUE,
-};
+use crate::{config::Config, report::View, summary::Summary, wall::VALUE};
 
 /// Nothing of it is told or written here: windows go to where the agent sends them.
 pub struct Agent {
@@ -54,8 +49,8 @@ impl Joint for Agent {
 
     /// CPU time and waits become one where there are both.
     fn join_cuts(&self, cuts: Vec<Measured>) -> Option<Measured> {
-        let (of_time, mut several): (Vec<_>, Vec<_>) = (cuts.into_iter())
-            .partition(|cut| matches!(cut, Measured::Samples { .. } | Measured::Waits(_)));
+        let (of_time, mut several): (Vec<_>, Vec<_>) =
+            (cuts.into_iter()).partition(|cut| matches!(cut, Measured::Samples { .. } | Measured::Waits(_)));
         match of_time.len() {
             2 => several.insert(0, self.wall.join_cuts(of_time)?),
             _ => several.splice(0..0, of_time).for_each(drop),

@@ -132,7 +132,13 @@ impl Outlets {
         }
         for to in &options.alerts.to {
             if let To::Webhook(url) = to {
-                couriers.push(sender(options, "webhook", url, Kind::Alerts, Box::new(Webhook::new(url)))?);
+                couriers.push(sender(
+                    options,
+                    "webhook",
+                    url,
+                    Kind::Alerts,
+                    Box::new(Webhook::new(url)),
+                )?);
             }
         }
         let outlets = Self {
@@ -168,16 +174,18 @@ impl Outlets {
     fn about(&self, profile: &Profile, labels: &Labels) -> Vec<(String, String)> {
         let who = digest::who(profile, labels);
         let mut about = vec![
-            (
-                "service.name".to_owned(),
-                service::name(&self.options.services, who),
-            ),
+            ("service.name".to_owned(), service::name(&self.options.services, who)),
             ("host.name".to_owned(), self.host.clone()),
         ];
         if let Some(pod) = service::pod(who.cgroup) {
             about.push(("k8s.pod.uid".to_owned(), pod));
         }
-        about.extend(self.options.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
+        about.extend(
+            self.options
+                .labels
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         about
     }
 

@@ -163,7 +163,9 @@ impl Spool {
     /// Waits for so long, or until nothing more will come.
     pub fn pause(&self, length: Duration) {
         let waiting = self.lock();
-        let _ = self.changed.wait_timeout_while(waiting, length, |waiting| !waiting.closed);
+        let _ = self
+            .changed
+            .wait_timeout_while(waiting, length, |waiting| !waiting.closed);
     }
 
     /// How many wait, and how large they are; and how many went because there was no room.

@@ -50,7 +50,8 @@ impl Kept {
         let mut rows = Rows::default();
         let mut hash = Sha256::new();
         for message in messages {
-            rows.add(message, &Limits::default()).context("a window has no room in the store")?;
+            rows.add(message, &Limits::default())
+                .context("a window has no room in the store")?;
             hash.update(message);
         }
         if rows.is_empty() {

@@ -8,8 +8,7 @@ use crate::{
         state::Seen,
     },
     flight::names,
-    humanize,
-    shown,
+    humanize, shown,
     waits::cause::Cause,
 };
 
@@ -90,7 +89,10 @@ fn row(out: &mut String, name: &str, sums: &ServiceSums, length: Duration) {
     let seconds = length.as_secs_f64().max(f64::MIN_POSITIVE);
     let share = |ns: u64| percent(ns as f64 / 1e9 / seconds);
     let link = |kind: &str, text: &str| {
-        format!("<a href=\"/report?kind={kind}&amp;service={}\">{text}</a>", in_url(name))
+        format!(
+            "<a href=\"/report?kind={kind}&amp;service={}\">{text}</a>",
+            in_url(name)
+        )
     };
     let kinds: Vec<String> = (Kind::ALL.iter().zip(sums.cpu_ns))
         .filter(|(_, ns)| *ns > 0 && sums.cpu() > 0)
@@ -104,7 +106,11 @@ fn row(out: &mut String, name: &str, sums: &ServiceSums, length: Duration) {
     let waits: Vec<String> = (waits.iter().take(2))
         .map(|(cause, ns)| {
             // Of its threads' time: so much would be gained at most.
-            format!("{} {}", cause.name(), percent(*ns as f64 / sums.threads_ns.max(1) as f64))
+            format!(
+                "{} {}",
+                cause.name(),
+                percent(*ns as f64 / sums.threads_ns.max(1) as f64)
+            )
         })
         .collect();
     let line = |lines: &[(String, u64)]| lines.first().map_or(String::new(), |(line, _)| escaped(line));
@@ -185,7 +191,8 @@ fn history(out: &mut String, seen: &Seen, windows: &[String]) {
         text.push_str("</select>");
         text
     };
-    let mut whose = String::from("<select name=\"service\" aria-label=\"service\"><option value=\"\">all services</option>");
+    let mut whose =
+        String::from("<select name=\"service\" aria-label=\"service\"><option value=\"\">all services</option>");
     for service in services {
         let _ = write!(whose, "<option>{}</option>", escaped(service));
     }
@@ -213,7 +220,9 @@ fn outputs(out: &mut String, seen: &Seen) {
     if seen.outputs.is_empty() {
         return;
     }
-    out.push_str("<h2>Receivers</h2><table><tr><th>to<th class=\"n\">taken<th class=\"n\">wait<th class=\"n\">lost<th>trouble");
+    out.push_str(
+        "<h2>Receivers</h2><table><tr><th>to<th class=\"n\">taken<th class=\"n\">wait<th class=\"n\">lost<th>trouble",
+    );
     for output in &seen.outputs {
         let _ = write!(
             out,
@@ -240,7 +249,12 @@ fn own(out: &mut String, seen: &Seen) {
         humanize::bytes(crate::cost::resident_bytes().0)
     );
     for (reason, number) in &last.lost {
-        let _ = write!(out, "<p class=\"dim\">lost: {} {}</p>", humanize::count(*number), escaped(reason));
+        let _ = write!(
+            out,
+            "<p class=\"dim\">lost: {} {}</p>",
+            humanize::count(*number),
+            escaped(reason)
+        );
     }
 }
 

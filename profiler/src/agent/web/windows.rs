@@ -146,8 +146,14 @@ impl Windows {
             return Vec::new();
         };
         // The directory can be away; then there are no windows.
-        let entries = fs::read_dir(directory.join(kind.name())).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| stamp(path).is_some()).collect();
+        let entries = fs::read_dir(directory.join(kind.name()))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut files: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| stamp(path).is_some())
+            .collect();
         files.sort_unstable();
         files
     }
