@@ -307,7 +307,7 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
     let running = agent(&spool, &arguments)?;
     let second = Profiler::bare()
         .args(["agent", "--spool", spool.to_str().context("a path")?])
-        .args(&arguments)
+        .args(arguments)
         .run()?;
     ensure!(second.code() == 1, "a second one: {}", second.code());
     second.line("another agent uses ")?;
