@@ -46,9 +46,11 @@ fn official() -> Result<Option<(Python, PathBuf)>> {
     Ok(venv::with(&python, OFFICIAL)?.map(|interpreter| (python, interpreter)))
 }
 
-fn receiver(interpreter: &Path, port: u16) -> Result<Workload> {
+/// `pushed`: where profiles go that come as they do to Pyroscope.
+fn receiver(interpreter: &Path, port: u16, pushed: &Path) -> Result<Workload> {
     let mut command = Command::new(interpreter);
-    command.arg(sources().join("otlp_receiver.py")).arg(port.to_string());
+    let script = sources().join("otlp_receiver.py");
+    command.arg(script).arg(port.to_string()).arg(pushed);
     Workload::command(command, None)
 }
 
@@ -82,7 +84,9 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
     };
     let directory = tempfile::tempdir()?;
     let files = directory.path().join("windows");
-    let mut receiver = receiver(&interpreter, 0)?;
+    let pushed = directory.path().join("pushed");
+    fs::create_dir(&pushed)?;
+    let mut receiver = receiver(&interpreter, 0, &pushed)?;
     let port = receiver.truth[0]["port"].as_u64().context("a port")?;
     let _workload = Workload::python(&python, SCRIPT, &[])?;
     let config = directory.path().join("agent.toml");
@@ -100,6 +104,8 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
         &url,
         "--otlp",
         &by_grpc,
+        "--pyroscope",
+        &url,
         "--pprof",
         files.to_str().context("a path")?,
     ];
@@ -110,11 +116,19 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
     let memory = windows(&files.join("memory"), false)?;
     let (mut of_time, mut of_memory) = (Vec::new(), Vec::new());
     let mut by_grpc = Vec::new();
-    for _ in 0..2 * (time.len() + memory.len()) {
+    let mut series = Vec::new();
+    for _ in 0..3 * (time.len() + memory.len()) {
         let message = receiver.value()?;
-        if message["by"] == "grpc" {
-            by_grpc.push(message);
-            continue;
+        match message["by"].as_str() {
+            Some("http") | None => {}
+            Some("pyroscope") => {
+                series.extend(message["series"].as_array().into_iter().flatten().cloned());
+                continue;
+            }
+            Some(_) => {
+                by_grpc.push(message);
+                continue;
+            }
         }
         ensure!(message["wrong"] == serde_json::json!([]), "{}", message["wrong"]);
         ensure!(message["labels"]["deployment.environment"] == "test", "{message}");
@@ -145,6 +159,17 @@ fn what_an_agent_sends_is_right_by_the_official_definitions_and_equals_its_files
                 );
             }
         }
+    }
+    for (name, kind, files) in [("process_cpu", "cpu", &time), ("memory", "alloc_space", &memory)] {
+        let of_workload =
+            (series.iter()).filter(|series| series["service_name"] == SCRIPT && series["__name__"] == name);
+        let mut pushed = 0;
+        for one in of_workload {
+            ensure!(one["deployment_environment"] == "test", "{one}");
+            pushed += sum_in(Path::new(one["file"].as_str().context("a file")?), kind)?;
+        }
+        let written = files.iter().map(|file| sum_in(file, kind)).sum::<Result<i64>>()?;
+        ensure!(pushed == written, "{name}: {kind}: {pushed} pushed, {written} written");
     }
     let all = |messages: &[Value], kind: &str| messages.iter().map(|message| sum(message, kind)).sum::<i64>();
     for kind in ["cpu", "wait", "wall"] {
@@ -189,7 +214,7 @@ fn what_a_receiver_missed_reaches_it_later_also_when_the_agent_was_killed() -> R
     killed.signal(libc::SIGKILL)?;
     killed.finish()?;
     let missed = waiting().len();
-    let mut receiver = receiver(&interpreter, port)?;
+    let mut receiver = receiver(&interpreter, port, directory.path())?;
     let next = agent(&spool, &cpu_only)?;
     let mut times = Vec::new();
     for _ in 0..=missed {
