@@ -124,6 +124,13 @@ pub enum Command {
     Diff(diff::Diff),
     Merge(merge::Merge),
     Agent(agent::Agent),
+    /// Ask what is in a store of profiles (`agent --store`); profiler-store answers, and has to be installed
+    #[command(disable_help_flag = true)]
+    Query {
+        /// What profiler-store query takes: --store DIR top, flame, diff, list, sql '…'
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "QUESTION")]
+        question: Vec<OsString>,
+    },
     Convert(convert::Convert),
     /// Print a shell's completion script, for example to /etc/bash_completion.d/profiler
     Completions {

@@ -55,6 +55,7 @@ pub mod profile;
 pub mod progress;
 pub mod prompt;
 pub mod python;
+pub mod query;
 pub mod recording;
 pub mod report;
 pub mod reread;

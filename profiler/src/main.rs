@@ -9,7 +9,7 @@ use profiler::{
     agent,
     cli::{self, Command, completions, manual},
     config::{Config, ObjectsConfig},
-    dump, exit, reread, session, shown, top,
+    dump, exit, query, reread, session, shown, top,
 };
 
 fn main() -> ExitCode {
@@ -40,6 +40,7 @@ fn run() -> anyhow::Result<u8> {
         Command::Report(typed) => reread::report(&reread::options::Options::from_cli(typed)?),
         Command::Diff(typed) => reread::diff::run(&reread::diff::Options::from_cli(typed)?),
         Command::Agent(typed) => agent::run(&typed),
+        Command::Query { question } => Err(query::run(&question)),
         Command::Merge(typed) => reread::merge::run(typed),
         Command::Convert(typed) => reread::convert(&reread::options::Conversion::from_cli(typed)?),
         Command::Completions { shell } => printed(completions::write(shell, &mut io::stdout().lock())),
