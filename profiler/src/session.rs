@@ -33,6 +33,7 @@ use crate::{
     cost,
     engine::{self, Engine},
     exit, foreign, humanize,
+    inject::{consent, journal::Journals, plan::Plan},
     instruments::{self, Needs, Tells, Told, Turn},
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -72,6 +73,9 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let process_started_ns = cost::monotonic_ns();
     let roots = Roots::default();
     let findings = preflight::check(config, &roots)?;
+    if let Some(sampled) = config.memory.as_ref().and_then(|memory| memory.sampled) {
+        agree(config, sampled.yes)?;
+    }
     raise_file_limit();
     truncated::survive().context("failed to prepare for files that shrink while they are read")?;
     output::survive_limit();
@@ -131,6 +135,16 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
         },
         _ => Ok(found),
     }
+}
+
+/// Finds out what would be written to the process, and asks.
+fn agree(config: &Config, yes: bool) -> anyhow::Result<()> {
+    if let Target::Pids(pids) = &config.target {
+        for &pid in pids {
+            consent::obtain(&Plan::of(pid, &Journals::default())?, yes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where everything goes.
