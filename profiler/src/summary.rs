@@ -193,6 +193,8 @@ pub struct SampledSummary {
     pub without_stack: u64,
     /// Slots that somebody else had changed by the end, and that were left alone.
     pub slots_left: usize,
+    /// Children that were forked meanwhile and keep sleeping stubs, because they were not to be stopped.
+    pub children_left: usize,
     /// The stubs have gone to sleep before the end.
     pub asleep: bool,
 }
@@ -708,6 +710,12 @@ impl SampledSummary {
                  alone: what leads to the stubs from there finds them asleep"
             ),
         });
+        if self.children_left > 0 {
+            lines.push(format!(
+                "{} forked meanwhile and not to be stopped: the stubs stay in them, asleep",
+                many(self.children_left as u64, "child process")
+            ));
+        }
         let lost = [
             (self.lost_samples, "samples because a table or a buffer was full"),
             (self.without_stack, "stacks of samples because the table was full"),

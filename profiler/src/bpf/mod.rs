@@ -716,6 +716,7 @@ mod tests {
             names::PROGRAM_ALLOC_ENTRY,
             names::PROGRAM_ALLOC_RETURN,
             names::PROGRAM_FREE,
+            names::PROGRAM_SAMPLED,
             names::PROGRAM_NOTHING,
             names::PROGRAM_CALL_PROBE,
             names::PROGRAM_CALL_RETURN,

@@ -135,7 +135,7 @@ impl Journals {
             _ => {}
         }
         self.check()?;
-        let (path, new) = (self.path(journal.process.pid), directory.join(".new"));
+        let (path, new) = (self.path(journal.process.pid), directory.join(format!(".{}.new", journal.process.pid)));
         let text = serde_json::to_vec(journal).map_err(|error| of(&new)(error.into()))?;
         // What an earlier run left half written.
         let _ = fs::remove_file(&new);
@@ -216,6 +216,15 @@ impl Journal {
             swap: 0,
             swap_code: Vec::new(),
             slots: Vec::new(),
+        }
+    }
+
+    /// The same of a child that a fork made.
+    #[must_use]
+    pub fn of(&self, process: Identity) -> Self {
+        Self {
+            process,
+            ..self.clone()
         }
     }
 

@@ -15,11 +15,12 @@ use super::{
     journal::{Identity, Journal, JournalError, Journals, Slot},
     layout::{self, Job},
     plan::Plan,
+    refusal,
     stub::{self, Stub, stub},
     tracer::{self, Stopped, TraceError},
 };
 use crate::{
-    process::file::MappedFile,
+    process::{ancestry, file::MappedFile},
     python::memory::{ProcessMemory, ReadMemory as _},
 };
 
@@ -77,6 +78,8 @@ pub struct Placed {
     control: MmapMut,
     stub: Stub,
     pub stops: Stops,
+    /// Children that keep sleeping stubs.
+    pub children_left: usize,
     installed: bool,
     /// The last that were read while the process was there.
     last: Counts,
@@ -122,6 +125,7 @@ impl Placed {
             control,
             stub,
             stops: Stops(vec![took]),
+            children_left: 0,
             installed: false,
             last: Counts::default(),
         };
@@ -205,6 +209,7 @@ impl Placed {
         let (removed, took) = remove(&self.journal)?;
         self.stops.0.extend(took);
         self.installed = false;
+        self.children_left = remove_from_children(&self.journal);
         self.journals.remove(self.journal.process.pid);
         Ok(removed)
     }
@@ -367,6 +372,26 @@ fn swap(journal: &Journal, list: u64, jobs: usize) -> Result<Option<(u64, Durati
         Err(TraceError::Gone { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Takes the stubs away from children that were forked meanwhile, in which they sleep: first those of the process must be gone,
+/// so that no other child gets any. How many children keep them, because they are not to be stopped.
+pub(super) fn remove_from_children(journal: &Journal) -> usize {
+    let parent = journal.process.pid;
+    let children = ancestry::descendants(Path::new("/proc"), &[parent]).unwrap_or_default();
+    let keeps = |child: u32| {
+        let Some(process) = Identity::of(child) else { return false };
+        let journal = journal.of(process);
+        // One that runs another program by now has none.
+        // It may end while we are at it.
+        is_there(&journal)
+            && (refusal::surroundings(child).is_err() || remove(&journal).is_err())
+            && is_there(&journal)
+    };
+    children
+        .into_iter()
+        .filter(|&child| child != parent && keeps(child))
+        .count()
 }
 
 /// Takes the stubs of a journal away, whoever has put them there. How long the process was stopped, if it was.

@@ -16,18 +16,24 @@
 use std::{
     fs, io, mem,
     path::Path,
+    sync::{
+        atomic::{AtomicI32, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use libc::{c_int, c_long, pid_t, user_regs_struct};
 
+use crate::prompt::Prompt;
+
 /// How long a thread may take to stop: one that waits for a disk or a `vfork` does not.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long each of its steps may take. All are short calls, but the machine may be busy, or the process frozen.
 const STEP: Duration = Duration::from_secs(10);
-/// So long we look again at once; then only now and then.
-const EAGER: Duration = Duration::from_millis(2);
+/// How often the tracer is made to look at the time.
+const NUDGE: Duration = Duration::from_millis(100);
 /// Looks for a moment at which the thread is in no restartable sequence.
 const TRIES: usize = 20;
 
@@ -81,18 +87,80 @@ pub fn with_stopped<T: Send>(
 ) -> Result<(T, Duration), TraceError> {
     // Before anything stops.
     let gate = syscall_instruction(pid)?;
+    let (tell, told) = mpsc::channel();
+    let number = AtomicI32::new(0);
+    let number = &number;
     thread::scope(|scope| {
         let tracer = thread::Builder::new()
             .name("tracer".to_owned())
             .spawn_scoped(scope, move || {
+                let _ended = Ended(tell);
+                number.store(nudge::prepare(), Ordering::Relaxed);
+                // Whatever keeps us from a processor keeps the process stopped. Where it is not permitted it takes longer.
+                let _prompt = Prompt::begin();
                 let mut stopped = Stopped::seize(tid, gate)?;
                 let outcome = work(&mut stopped);
                 let took = stopped.release()?;
                 Ok((outcome?, took))
             });
         let tracer = tracer.map_err(TraceError::Thread)?;
+        // The tracer waits for the kernel, without a limit of its own: now and then it is made to look at the time.
+        while told.recv_timeout(NUDGE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            nudge::wake(number.load(Ordering::Relaxed));
+        }
         tracer.join().unwrap_or(Err(TraceError::Gone { tid }))
     })
+}
+
+/// Says that the tracer is about to end, however it does.
+struct Ended(mpsc::Sender<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody waits any more: then nobody has to be told.
+        let _ = self.0.send(());
+    }
+}
+
+/// A signal whose handler does nothing, but end a `waitpid`. Sleeping between looks instead takes milliseconds where timers are
+/// coarse (a virtual machine: 2 ms for 5 µs), all of which a process is stopped; and looking without sleep keeps the thread
+/// that is waited for from the processor.
+mod nudge {
+    use std::{mem, ptr, sync::Once};
+
+    fn signal() -> libc::c_int {
+        libc::SIGRTMAX() - 3
+    }
+
+    extern "C" fn nothing(_: libc::c_int) {}
+
+    /// The calling thread can be woken by its number, which is returned.
+    pub fn prepare() -> libc::pid_t {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            // SAFETY: a handler that does nothing, for a signal that nobody else here uses; without SA_RESTART.
+            unsafe {
+                let mut action: libc::sigaction = mem::zeroed();
+                action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+                libc::sigaction(signal(), &raw const action, ptr::null_mut());
+            }
+        });
+        // SAFETY: a set on the stack, of the calling thread.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, signal());
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+            libc::gettid()
+        }
+    }
+
+    pub fn wake(thread: libc::pid_t) {
+        if thread > 0 {
+            // SAFETY: plain system calls; one of our threads gets a signal that does nothing.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+        }
+    }
 }
 
 /// A thread that is stopped.
@@ -104,6 +172,8 @@ pub struct Stopped {
     registers: user_regs_struct,
     mask: u64,
     since: Instant,
+    /// It is where the kernel looks for signals: there registers may go back.
+    at_signals: bool,
     /// Where it is: what it has now is foreign, and the last stop was one of a system call.
     state: State,
 }
@@ -126,23 +196,19 @@ impl Stopped {
                 _ => TraceError::Denied { tid, source },
             };
             request(libc::PTRACE_SEIZE as c_long, tid, 0, libc::PTRACE_O_TRACESYSGOOD as u64).map_err(denied)?;
-            let began = Instant::now();
             let mut stopped = Self {
                 tid,
                 gate,
                 // SAFETY: integers, which may be zero.
                 registers: unsafe { mem::zeroed() },
                 mask: 0,
-                since: began,
+                since: Instant::now(),
+                at_signals: false,
                 state: State::AsItWas,
             };
             stopped.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
             // Where it does not stop, the end of this thread lets go of it.
-            match stopped.wait(PATIENCE)? {
-                None => return Err(TraceError::Busy { tid }),
-                Some(status) if is_event_stop(status) => {}
-                Some(status) => return Err(stopped.unexpected(status)),
-            }
+            stopped.until_event(PATIENCE)?;
             stopped.since = Instant::now();
             stopped.registers = stopped.read_registers()?;
             if stopped.registers.cs != CODE_SEGMENT {
@@ -253,12 +319,37 @@ impl Stopped {
 
     /// Runs until a system call begins or ends.
     fn to_next_call(&mut self) -> Result<(), TraceError> {
+        let mut signal = 0;
         loop {
-            self.ask("going on", libc::PTRACE_SYSCALL as c_long, 0, 0)?;
-            match self.wait(STEP)? {
+            self.ask("going on", libc::PTRACE_SYSCALL as c_long, 0, signal)?;
+            self.at_signals = false;
+            signal = match self.wait(STEP)? {
                 Some(status) if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 => return Ok(()),
                 // The whole process was stopped, or goes on: nothing to do with us. It is stopped again when we let go.
-                Some(status) if is_event_stop(status) => {}
+                Some(status) if is_event_stop(status) => 0,
+                // Not masked: SIGSTOP, which takes effect as it would.
+                Some(status) if libc::WSTOPSIG(status) == libc::SIGSTOP => libc::SIGSTOP as u64,
+                Some(status) => {
+                    self.at_signals = true;
+                    return Err(self.unexpected(status));
+                }
+                None => return Err(TraceError::Busy { tid: self.tid }),
+            };
+        }
+    }
+
+    /// Waits for the stop that was asked for. Signals that it was about to get before that, it gets.
+    fn until_event(&mut self, patience: Duration) -> Result<(), TraceError> {
+        loop {
+            match self.wait(patience)? {
+                Some(status) if is_event_stop(status) => {
+                    self.at_signals = true;
+                    return Ok(());
+                }
+                Some(status) if status >> 16 == 0 => {
+                    let signal = libc::WSTOPSIG(status) as u64;
+                    self.ask("going on", libc::PTRACE_CONT as c_long, 0, signal)?;
+                }
                 Some(status) => return Err(self.unexpected(status)),
                 None => return Err(TraceError::Busy { tid: self.tid }),
             }
@@ -277,12 +368,10 @@ impl Stopped {
         if self.state != State::Foreign {
             return Ok(());
         }
-        self.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
-        self.ask("going on", libc::PTRACE_CONT as c_long, 0, 0)?;
-        match self.wait(STEP)? {
-            Some(status) if is_event_stop(status) => {}
-            Some(status) => return Err(self.unexpected(status)),
-            None => return Err(TraceError::Busy { tid: self.tid }),
+        if !self.at_signals {
+            self.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
+            self.ask("going on", libc::PTRACE_CONT as c_long, 0, 0)?;
+            self.until_event(STEP)?;
         }
         let registers = self.registers;
         self.write_registers(&registers)?;
@@ -351,7 +440,7 @@ impl Stopped {
             let mut status = 0;
             // SAFETY: `status` is live and writable.
             let waited =
-                unsafe { libc::waitpid(self.tid as pid_t, &raw mut status, libc::__WALL | libc::WNOHANG) };
+                unsafe { libc::waitpid(self.tid as pid_t, &raw mut status, libc::__WALL) };
             let tid = self.tid;
             if waited > 0 {
                 if libc::WIFSTOPPED(status) {
@@ -363,6 +452,7 @@ impl Stopped {
             if waited < 0 {
                 let source = io::Error::last_os_error();
                 match source.raw_os_error() {
+                    Some(libc::EINTR) if began.elapsed() > patience => return Ok(None),
                     Some(libc::EINTR) => continue,
                     Some(libc::ECHILD) => {
                         self.state = State::LetGo;
@@ -373,11 +463,6 @@ impl Stopped {
                         return Err(TraceError::Request { what, tid, source });
                     }
                 }
-            }
-            match began.elapsed() {
-                waiting if waiting > patience => return Ok(None),
-                waiting if waiting > EAGER => thread::sleep(Duration::from_micros(100)),
-                _ => thread::yield_now(),
             }
         }
     }
@@ -404,7 +489,8 @@ fn is_event_stop(status: c_int) -> bool {
 fn request(asked: c_long, tid: u32, address: u64, data: u64) -> io::Result<()> {
     // SAFETY: the callers pass addresses of live values of the size that each request wants, or of the traced process.
     match unsafe { libc::syscall(libc::SYS_ptrace, asked, c_long::from(tid), address, data) } {
-        0 => Ok(()),
+        // Some return how much they have stored.
+        0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -53,7 +53,11 @@ fn undo(journals: &Journals, pid: u32) -> anyhow::Result<String> {
     let (removed, took) = placed::remove(&journal).with_context(|| format!("process {pid} was left as it is"))?;
     journals.remove(pid);
     let slots = journal.slots.len();
-    Ok(match removed {
+    let children = match placed::remove_from_children(&journal) {
+        0 => String::new(),
+        left => format!("; {left} of its children keep sleeping stubs, because they are not to be stopped"),
+    };
+    let line = match removed {
         Removed::All => format!(
             "process {pid}: {slots} slots are as before; it was stopped for {:.2} ms",
             took.unwrap_or_default().as_secs_f64() * 1e3
@@ -63,5 +67,6 @@ fn undo(journals: &Journals, pid: u32) -> anyhow::Result<String> {
             slots - left
         ),
         Removed::Gone => format!("process {pid} runs another program by now: nothing to undo"),
-    })
+    };
+    Ok(line + &children)
 }

@@ -40,6 +40,7 @@ pub struct Heap {
     counts: Counts,
     stops: Vec<Duration>,
     slots_left: usize,
+    children_left: usize,
 }
 
 impl Heap {
@@ -60,6 +61,7 @@ impl Heap {
             counts: Counts::default(),
             stops: Vec::new(),
             slots_left: 0,
+            children_left: 0,
         })
     }
 
@@ -83,6 +85,7 @@ impl Heap {
             lost_samples: unremembered + counter(Counter::LostBlocks) + counter(Counter::LostMemoryEvents),
             without_stack: counter(Counter::LostSites),
             slots_left: self.slots_left,
+            children_left: self.children_left,
             asleep,
         }
     }
@@ -99,6 +102,7 @@ impl Heap {
                 self.account.warn(format!("{error}; {remedy}"));
             }
         }
+        self.children_left = placed.children_left;
         self.counts = placed.counts();
         self.stops = std::mem::take(&mut placed.stops.0);
     }
