@@ -22,8 +22,8 @@ use clap_complete::Shell;
 
 use crate::{
     config::{
-        CallsFormat, DEFAULT_BYTES_PER_SAMPLE, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat,
-        MemorySource, NativeFrames, ObjectsFormat, RATES_HZ, Via, WaitsBy, WaitsFormat,
+        CallsFormat, DEFAULT_BYTES_PER_SAMPLE, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
+        GroupBy, MemoryFormat, MemorySource, NativeFrames, ObjectsFormat, RATES_HZ, Via, WaitsBy, WaitsFormat,
     },
     report::{Format, calls::table::Sort, objects::ObjectsBy},
 };
@@ -301,7 +301,12 @@ pub struct Memory {
     pub bytes_per_sample: u64,
 
     /// Do not ask
-    #[arg(short = 'y', long, requires = "sampled", help_heading = "Sampled heap (writes to the process)")]
+    #[arg(
+        short = 'y',
+        long,
+        requires = "sampled",
+        help_heading = "Sampled heap (writes to the process)"
+    )]
     pub yes: bool,
 
     /// Experimental: say which lines keep the objects that became more, by hardware watchpoints: in short windows, drawn at random, the

@@ -1,10 +1,6 @@
 //! `memory --sampled`: what it counts and samples is true, and the process that it writes to is as it was, whoever ends how.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{os::unix::process::CommandExt as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
@@ -57,21 +53,44 @@ fn totals_of_a_sampled_heap_are_exact_and_what_lives_is_within_its_error() -> Re
         let summary = |what: &str| taken.summary.number(&format!("/memory/sampled/{what}"));
         let shown = || format!("{truth}\n{}", taken.outcome.stderr);
         let (calls, bytes) = (summary("allocations")?, summary("allocated_bytes")?);
-        ensure!((calls / known("count")? - 1.0).abs() < 0.01, "{calls} allocations: {}", shown());
-        ensure!((bytes / known("bytes")? - 1.0).abs() < 0.01, "{bytes} bytes: {}", shown());
-        ensure!(summary("lost_samples")? == 0.0 && summary("slots_left")? == 0.0, "{}", shown());
+        ensure!(
+            (calls / known("count")? - 1.0).abs() < 0.01,
+            "{calls} allocations: {}",
+            shown()
+        );
+        ensure!(
+            (bytes / known("bytes")? - 1.0).abs() < 0.01,
+            "{bytes} bytes: {}",
+            shown()
+        );
+        ensure!(
+            summary("lost_samples")? == 0.0 && summary("slots_left")? == 0.0,
+            "{}",
+            shown()
+        );
         let heap = taken.heap()?;
         let mut off = Vec::new();
         for (what, comment) in [("kept", "# kept"), ("big", "# big")] {
             let found = heap.line(SCRIPT, line_of(SCRIPT, comment)?).live;
-            let (bytes, count) = (number(&truth, &format!("/{what}/bytes"))? as f64, number(&truth, &format!("/{what}/count"))?);
+            let (bytes, count) = (
+                number(&truth, &format!("/{what}/bytes"))? as f64,
+                number(&truth, &format!("/{what}/count"))?,
+            );
             // Poisson: a block of s bytes is sampled with p, and adds s² (1 - p) / p² with chance p.
             let size = bytes / count as f64;
             let p = -(-size / MEAN).exp_m1();
             let sigma = size * (count as f64 * (1.0 - p) / p).sqrt();
             let off_by = (found.bytes as f64 - bytes) / sigma;
-            ensure!(off_by.abs() < 4.0, "{what}: {found:?}, {off_by:.1} sigma: {}\n{}", shown(), heap.top());
-            off.push(format!("{what} {:+.1} % ({off_by:+.1} sigma)", 100.0 * (found.bytes as f64 / bytes - 1.0)));
+            ensure!(
+                off_by.abs() < 4.0,
+                "{what}: {found:?}, {off_by:.1} sigma: {}\n{}",
+                shown(),
+                heap.top()
+            );
+            off.push(format!(
+                "{what} {:+.1} % ({off_by:+.1} sigma)",
+                100.0 * (found.bytes as f64 / bytes - 1.0)
+            ));
         }
         let churned = heap.total();
         ensure!(
@@ -104,8 +123,16 @@ fn a_sampled_process_whose_profiler_is_killed_sleeps_and_undo_puts_it_back() -> 
         ensure!(journal(workload.pid).exists(), "there is no journal");
         let pid = workload.pid.to_string();
         let again = Memory::record(&["--sampled", "--yes", "-p", &pid])?.run()?;
-        ensure!(again.outcome.code() == 1, "it was sampled again: {}", again.outcome.stderr);
-        ensure!(again.outcome.stderr.contains("profiler undo -p"), "{}", again.outcome.stderr);
+        ensure!(
+            again.outcome.code() == 1,
+            "it was sampled again: {}",
+            again.outcome.stderr
+        );
+        ensure!(
+            again.outcome.stderr.contains("profiler undo -p"),
+            "{}",
+            again.outcome.stderr
+        );
         let undone = Profiler::bare().args(["undo", "-p", &pid]).spawn()?.finish()?;
         ensure!(undone.code() == 0, "{}", undone.stderr);
         ensure!(undone.stderr.contains("8 slots are as before"), "{}", undone.stderr);
@@ -124,7 +151,9 @@ fn a_sampled_process_whose_profiler_is_killed_sleeps_and_undo_puts_it_back() -> 
 fn a_busy_process_with_signals_and_children_computes_the_same_however_often_it_is_sampled() -> Result<()> {
     let _serial = serial();
     let cycles = match std::env::var("PROFILER_SAMPLED_CYCLES") {
-        Ok(text) => text.parse().with_context(|| format!("PROFILER_SAMPLED_CYCLES={text}"))?,
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("PROFILER_SAMPLED_CYCLES={text}"))?,
         Err(_) => 6,
     };
     python::each_kind(|python| {
@@ -133,9 +162,16 @@ fn a_busy_process_with_signals_and_children_computes_the_same_however_often_it_i
         let (mut stops, mut lost) = (Vec::new(), 0);
         for cycle in 0..cycles {
             let taken = Memory::record(&["--sampled", "--yes", "-d", "100ms", "-p", &pid])?.run()?;
-            ensure!(workload.is_running()?, "cycle {cycle}: the target has ended: {}", taken.outcome.stderr);
+            ensure!(
+                workload.is_running()?,
+                "cycle {cycle}: the target has ended: {}",
+                taken.outcome.stderr
+            );
             ensure!(taken.outcome.code() == 0, "cycle {cycle}: {}", taken.outcome.stderr);
-            ensure!(status_field(workload.pid, "TracerPid")? == "0", "cycle {cycle}: it is traced");
+            ensure!(
+                status_field(workload.pid, "TracerPid")? == "0",
+                "cycle {cycle}: it is traced"
+            );
             let sampled = &taken.summary.0["memory"]["sampled"];
             let of = sampled["stops_s"].as_array().context("no stops")?;
             stops.extend(of.iter().filter_map(Value::as_f64));
@@ -160,7 +196,11 @@ fn a_busy_process_with_signals_and_children_computes_the_same_however_often_it_i
 
 fn refused(pid: u32) -> Result<String> {
     let taken = Memory::record(&["--sampled", "--yes", "-p", &pid.to_string()])?.run()?;
-    ensure!(taken.outcome.code() == 1, "it was not refused: {}", taken.outcome.stderr);
+    ensure!(
+        taken.outcome.code() == 1,
+        "it was not refused: {}",
+        taken.outcome.stderr
+    );
     ensure!(!journal(pid).exists(), "there is a journal");
     Ok(taken.outcome.stderr)
 }

@@ -290,7 +290,11 @@ impl Config {
             curve,
             base,
             // Of windows there would be too many, and what is counted call by call leaves no question open.
-            objects: !no_objects && !exact && !sampled && config.windows.is_none() && matches!(config.target, Target::Pids(_)),
+            objects: !no_objects
+                && !exact
+                && !sampled
+                && config.windows.is_none()
+                && matches!(config.target, Target::Pids(_)),
             exact: exact.then_some(Exact {
                 max_overhead: max_overhead.unwrap_or(DEFAULT_MAX_OVERHEAD),
                 max_live,

@@ -135,7 +135,10 @@ impl Journals {
             _ => {}
         }
         self.check()?;
-        let (path, new) = (self.path(journal.process.pid), directory.join(format!(".{}.new", journal.process.pid)));
+        let (path, new) = (
+            self.path(journal.process.pid),
+            directory.join(format!(".{}.new", journal.process.pid)),
+        );
         let text = serde_json::to_vec(journal).map_err(|error| of(&new)(error.into()))?;
         // What an earlier run left half written.
         let _ = fs::remove_file(&new);

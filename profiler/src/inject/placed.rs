@@ -195,6 +195,11 @@ impl Placed {
         self.last
     }
 
+    /// What was read last: after [`Self::remove`], what they had counted until they were put to sleep.
+    pub fn last(&self) -> Counts {
+        self.last
+    }
+
     fn code_is_there(&self) -> bool {
         is_there(&self.journal)
     }
@@ -292,11 +297,7 @@ fn counts(bytes: &[u8; layout::COUNTERS_BYTES]) -> Counts {
 fn map(stopped: &mut Stopped, pid: u32, stub: &Stub, facts: &[u8]) -> Result<(u64, File, MmapMut), TraceError> {
     let call = |what: &'static str| move |source: io::Error| TraceError::Call { what, source };
     let (private, fixed) = (libc::MAP_PRIVATE as u64, libc::MAP_FIXED as u64);
-    let (read, write, execute) = (
-        libc::PROT_READ as u64,
-        libc::PROT_WRITE as u64,
-        libc::PROT_EXEC as u64,
-    );
+    let (read, write, execute) = (libc::PROT_READ as u64, libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
     let none = u64::MAX;
     let anonymous = private | libc::MAP_ANONYMOUS as u64;
     let arguments = [0, layout::ALL, read | write, anonymous, none, 0];
@@ -306,12 +307,16 @@ fn map(stopped: &mut Stopped, pid: u32, stub: &Stub, facts: &[u8]) -> Result<(u6
         let arguments = [base + layout::NAME, libc::MFD_CLOEXEC.into(), 0, 0, 0, 0];
         let descriptor = stopped.call("memfd_create", libc::SYS_memfd_create, arguments)?;
         let mapped = (|| {
-            let path = Path::new("/proc").join(pid.to_string()).join(format!("fd/{descriptor}"));
+            let path = Path::new("/proc")
+                .join(pid.to_string())
+                .join(format!("fd/{descriptor}"));
             let file = OpenOptions::new().read(true).write(true).open(path);
             let file = file.map_err(call("opening its memfd"))?;
             file.set_len(layout::FILE_BYTES).map_err(call("filling its memfd"))?;
-            file.write_all_at(stub.code, layout::CODE).map_err(call("filling its memfd"))?;
-            file.write_all_at(facts, layout::FACTS).map_err(call("filling its memfd"))?;
+            file.write_all_at(stub.code, layout::CODE)
+                .map_err(call("filling its memfd"))?;
+            file.write_all_at(facts, layout::FACTS)
+                .map_err(call("filling its memfd"))?;
             // SAFETY: whoever else has this file is the process, which maps it for reading; what it reads there is words.
             let control = unsafe {
                 MmapOptions::new()
@@ -380,13 +385,13 @@ pub(super) fn remove_from_children(journal: &Journal) -> usize {
     let parent = journal.process.pid;
     let children = ancestry::descendants(Path::new("/proc"), &[parent]).unwrap_or_default();
     let keeps = |child: u32| {
-        let Some(process) = Identity::of(child) else { return false };
+        let Some(process) = Identity::of(child) else {
+            return false;
+        };
         let journal = journal.of(process);
         // One that runs another program by now has none.
         // It may end while we are at it.
-        is_there(&journal)
-            && (refusal::surroundings(child).is_err() || remove(&journal).is_err())
-            && is_there(&journal)
+        is_there(&journal) && (refusal::surroundings(child).is_err() || remove(&journal).is_err()) && is_there(&journal)
     };
     children
         .into_iter()

@@ -51,7 +51,9 @@ pub enum Refusal {
          end that first"
     )]
     Other { pid: u32 },
-    #[error("process {pid} still has the sleeping stubs of a profiler that was killed: profiler undo -p {pid} removes them")]
+    #[error(
+        "process {pid} still has the sleeping stubs of a profiler that was killed: profiler undo -p {pid} removes them"
+    )]
     LeftBehind { pid: u32 },
     #[error("process {pid} is being sampled by process {profiler}: wait until that has ended")]
     InUse { pid: u32, profiler: u32 },
@@ -176,7 +178,9 @@ mod tests {
 
     fn refused(from: &str, to: &str) -> String {
         let status = Status::parse(&STATUS.replace(from, to)).unwrap();
-        status.check(7).map_or_else(|refusal| refusal.to_string(), |()| "not".to_owned())
+        status
+            .check(7)
+            .map_or_else(|refusal| refusal.to_string(), |()| "not".to_owned())
     }
 
     #[test]

@@ -28,8 +28,9 @@ use libc::{c_int, c_long, pid_t, user_regs_struct};
 
 use crate::prompt::Prompt;
 
-/// How long a thread may take to stop: one that waits for a disk or a `vfork` does not.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a thread may take to stop, and it runs on until it does: one that waits for a disk or a `vfork` does not, and one that
+/// has no processor takes its time (more than 1 s in one of some 1,500 stops, on two processors with a load of 10 to 20).
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long each of its steps may take. All are short calls, but the machine may be busy, or the process frozen.
 const STEP: Duration = Duration::from_secs(10);
 /// How often the tracer is made to look at the time.
@@ -48,9 +49,13 @@ const EVENT_STOP: c_int = 128;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    #[error("thread {tid} may not be stopped: {source}; run as root, or with CAP_SYS_PTRACE in the process's namespaces")]
+    #[error(
+        "thread {tid} may not be stopped: {source}; run as root, or with CAP_SYS_PTRACE in the process's namespaces"
+    )]
     Denied { tid: u32, source: io::Error },
-    #[error("thread {tid} did not stop within {PATIENCE:?} (it waits for a disk or for a vfork, or is frozen): try again")]
+    #[error(
+        "thread {tid} did not stop within {PATIENCE:?} (it waits for a disk or for a vfork, or is frozen): try again"
+    )]
     Busy { tid: u32 },
     #[error("thread {tid} has ended")]
     Gone { tid: u32 },
@@ -286,7 +291,11 @@ impl Stopped {
     ///
     /// # Errors
     /// If the thread does something else.
-    pub fn run(&mut self, entry: u64, give: impl FnOnce(&mut user_regs_struct)) -> Result<user_regs_struct, TraceError> {
+    pub fn run(
+        &mut self,
+        entry: u64,
+        give: impl FnOnce(&mut user_regs_struct),
+    ) -> Result<user_regs_struct, TraceError> {
         let mut registers = self.registers;
         registers.rip = entry;
         give(&mut registers);
@@ -439,8 +448,7 @@ impl Stopped {
         loop {
             let mut status = 0;
             // SAFETY: `status` is live and writable.
-            let waited =
-                unsafe { libc::waitpid(self.tid as pid_t, &raw mut status, libc::__WALL) };
+            let waited = unsafe { libc::waitpid(self.tid as pid_t, &raw mut status, libc::__WALL) };
             let tid = self.tid;
             if waited > 0 {
                 if libc::WIFSTOPPED(status) {

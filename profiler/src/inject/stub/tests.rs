@@ -132,7 +132,10 @@ impl Placed {
             aligned_free as *const () as u64,
         ];
         placed.put(layout::FACTS, &facts(originals, bytes_per_sample));
-        for (place, function) in [(stub.born, aligned_born as *const () as u64), (stub.died, aligned_died as *const () as u64)] {
+        for (place, function) in [
+            (stub.born, aligned_born as *const () as u64),
+            (stub.died, aligned_died as *const () as u64),
+        ] {
             // movabs rax, function; jmp rax
             let jump = [&[0x48, 0xb8][..], &function.to_le_bytes(), &[0xff, 0xe0]].concat();
             placed.put(place, &jump);
@@ -410,7 +413,10 @@ fn the_stubs_sleep_when_the_allowance_is_used_up() {
     placed.set(layout::ALLOWANCE, 10);
     let blocks: Vec<u64> = (0..1000).map(|_| placed.malloc(100)).collect();
     let told = SEEN.with_borrow(|seen| seen.born.len());
-    assert_eq!((told, placed.get(layout::DORMANT), placed.get(layout::ARMED)), (10, 1, 0));
+    assert_eq!(
+        (told, placed.get(layout::DORMANT), placed.get(layout::ARMED)),
+        (10, 1, 0)
+    );
     blocks.into_iter().for_each(|block| placed.free(block));
     SEEN.with_borrow(|seen| {
         assert!(seen.died.is_empty());

@@ -103,7 +103,7 @@ impl Heap {
             }
         }
         self.children_left = placed.children_left;
-        self.counts = placed.counts();
+        self.counts = placed.last();
         self.stops = std::mem::take(&mut placed.stops.0);
     }
 }
