@@ -16,10 +16,10 @@ pub enum NoConsent {
 /// What would be done, in words.
 fn told(plan: &Plan) -> String {
     format!(
-        "--sampled writes to process {} (CPython {}): stopped three times for about a\n\
-         millisecond, it gets {} of memory that it keeps until it ends, and eight\n\
-         pointers in CPython's table of allocators lead through it until this is over.\n\
-         Ctrl-C undoes that; should the profiler be killed, profiler undo -p {} does.",
+        "--sampled writes to process {} (CPython {}). It is stopped three\n\
+         times for a moment and gets {} of memory that it keeps until it ends;\n\
+         eight pointers in CPython's table of allocators lead there until this is over.\n\
+         Ctrl-C undoes that; if the profiler is killed, profiler undo -p {} does.",
         plan.process.pid,
         plan.version,
         humanize::bytes(layout::ALL),

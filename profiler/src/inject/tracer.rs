@@ -29,7 +29,7 @@ use libc::{c_int, c_long, pid_t, user_regs_struct};
 use crate::prompt::Prompt;
 
 /// How long a thread may take to stop, and it runs on until it does: one that waits for a disk or a `vfork` does not, and one that
-/// has no processor takes its time (more than 1 s in one of some 1,500 stops, on two processors with a load of 10 to 20).
+/// has no processor takes its time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long each of its steps may take. All are short calls, but the machine may be busy, or the process frozen.
 const STEP: Duration = Duration::from_secs(10);
@@ -357,6 +357,8 @@ impl Stopped {
                 }
                 Some(status) if status >> 16 == 0 => {
                     let signal = libc::WSTOPSIG(status) as u64;
+                    // This was the one stop that the last interrupt had promised (`ptrace_stop` forgets it at any stop).
+                    self.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
                     self.ask("going on", libc::PTRACE_CONT as c_long, 0, signal)?;
                 }
                 Some(status) => return Err(self.unexpected(status)),
