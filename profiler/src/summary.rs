@@ -707,7 +707,7 @@ impl SampledSummary {
             0 => "its table of allocators is as before; the memory that the stubs lie in stays until it ends".to_owned(),
             left => format!(
                 "{left} slots of its table of allocators had been changed by somebody else (tracemalloc?) and were left \
-                 alone: what leads to the stubs from there finds them asleep"
+                 alone: what leads to the stubs from there finds them asleep, and profiler undo puts them back when that has ended"
             ),
         });
         if self.children_left > 0 {

@@ -81,6 +81,8 @@ pub struct Placed {
     /// Children that keep sleeping stubs.
     pub children_left: usize,
     installed: bool,
+    /// There is something left for `profiler undo`.
+    keeps_journal: bool,
     /// The last that were read while the process was there.
     last: Counts,
 }
@@ -127,6 +129,7 @@ impl Placed {
             stops: Stops(vec![took]),
             children_left: 0,
             installed: false,
+            keeps_journal: false,
             last: Counts::default(),
         };
         placed.write_jobs(bytes_per_sample);
@@ -215,7 +218,11 @@ impl Placed {
         self.stops.0.extend(took);
         self.installed = false;
         self.children_left = remove_from_children(&self.journal);
-        self.journals.remove(self.journal.process.pid);
+        match removed {
+            // What somebody else has there may bring the stubs back when it ends, as tracemalloc does.
+            Removed::Except { .. } => self.keeps_journal = true,
+            Removed::All | Removed::Gone => self.journals.remove(self.journal.process.pid),
+        }
         Ok(removed)
     }
 
@@ -257,7 +264,7 @@ impl Drop for Placed {
     fn drop(&mut self) {
         if self.installed {
             let _ = self.remove();
-        } else {
+        } else if !self.keeps_journal {
             self.put_to_sleep();
             // Nothing was changed, or all was put back, or the journal is what `undo` needs.
             let pid = self.journal.process.pid;

@@ -51,7 +51,9 @@ fn undo(journals: &Journals, pid: u32) -> anyhow::Result<String> {
         return Ok(format!("process {pid}: nothing had been changed"));
     }
     let (removed, took) = placed::remove(&journal).with_context(|| format!("process {pid} was left as it is"))?;
-    journals.remove(pid);
+    if !matches!(removed, Removed::Except { .. }) {
+        journals.remove(pid);
+    }
     let slots = journal.slots.len();
     let children = match placed::remove_from_children(&journal) {
         0 => String::new(),
@@ -63,7 +65,7 @@ fn undo(journals: &Journals, pid: u32) -> anyhow::Result<String> {
             took.unwrap_or_default().as_secs_f64() * 1e3
         ),
         Removed::Except { slots: left } => format!(
-            "process {pid}: {} of {slots} slots are as before; the others had been changed since and were left alone",
+            "process {pid}: {} of {slots} slots are as before; somebody else (tracemalloc?) has changed the others: undo it again when that has ended",
             slots - left
         ),
         Removed::Gone => format!("process {pid} runs another program by now: nothing to undo"),
