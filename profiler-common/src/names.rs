@@ -16,6 +16,7 @@ pub const PROGRAM_POOL: &str = "pool_birth";
 pub const PROGRAM_ALLOC_ENTRY: &str = "alloc_entry";
 pub const PROGRAM_ALLOC_RETURN: &str = "alloc_return";
 pub const PROGRAM_FREE: &str = "free_entry";
+pub const PROGRAM_SAMPLED: &str = "sampled_birth";
 pub const PROGRAM_NOTHING: &str = "nothing";
 
 pub const PROGRAM_CALL_PROBE: &str = "call_probe";

@@ -180,6 +180,36 @@ pub fn try_return(ctx: &ProbeContext) -> Result<(), Counter> {
     })
 }
 
+/// A stub has sampled a block, and it is there (`memory --sampled`): address and size are the first two arguments. Its end
+/// comes by [`try_free`].
+#[inline(always)]
+pub fn try_sampled(ctx: &ProbeContext) -> Result<(), Counter> {
+    // SAFETY: plain helper calls.
+    let (started_ns, cookie) = unsafe { (bpf_ktime_get_ns(), bpf_get_attach_cookie(ctx.as_ptr())) };
+    let Some(task) = wanted() else { return Ok(()) };
+    count_hit(cookie);
+    let address = register(ctx, (cookie >> 8 & 0xff) as u32);
+    let bytes = register(ctx, (cookie >> 16 & 0xff) as u32);
+    count(Counter::Allocations);
+    context::in_uprobe(ctx, |context| {
+        let site = site(context, task)?;
+        let block = Block {
+            bytes,
+            born_ns: started_ns,
+            site,
+            tid: task.tid,
+            sequence: 0,
+            reserved: 0,
+        };
+        BLOCKS
+            .insert(key(task, address), block, 0)
+            .map_err(|_| Counter::LostBlocks)?;
+        send(&block, started_ns, 0, 0)?;
+        spent(started_ns);
+        Ok(())
+    })
+}
+
 /// A block is given back.
 #[inline(always)]
 pub fn try_free(ctx: &ProbeContext) -> Result<(), Counter> {

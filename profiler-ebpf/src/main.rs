@@ -9,6 +9,7 @@
 //! | `thread_end` | raw tracepoint `sched_process_exit` | tells of processes that the kernel ends for want of memory (`memory`) |
 //! | `pool_birth` | uprobe in pymalloc | sends who makes the heap of small objects grow |
 //! | `alloc_entry`, `alloc_return`, `free_entry` | uprobes on allocators | send who allocates and frees what |
+//! | `sampled_birth` | uprobe in a stub | sends who allocated a block that was sampled (`memory --sampled`) |
 //! | `call_probe`, `call_return` | uprobes on the evaluation loop | count and time calls of Python functions |
 //! | `mark_probe`, `mark_return` | uprobes on CPython | send exceptions, imports and garbage collections |
 //! | `bytecode_read` | hardware breakpoints on bytecode | the same, of chosen functions (`--via breakpoints`) |
@@ -179,6 +180,12 @@ mod entry {
     #[uprobe]
     pub fn free_entry(ctx: ProbeContext) -> u32 {
         counted(PROBES, alloc::try_free(&ctx));
+        0
+    }
+
+    #[uprobe]
+    pub fn sampled_birth(ctx: ProbeContext) -> u32 {
+        counted(PROBES, alloc::try_sampled(&ctx));
         0
     }
 

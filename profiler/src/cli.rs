@@ -13,6 +13,7 @@ pub mod manual;
 pub mod merge;
 pub mod report;
 pub mod top;
+pub mod undo;
 pub mod why;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -22,8 +23,8 @@ use clap_complete::Shell;
 
 use crate::{
     config::{
-        CallsFormat, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS, GroupBy, MemoryFormat,
-        MemorySource, NativeFrames, ObjectsFormat, RATES_HZ, Via, WaitsBy, WaitsFormat,
+        CallsFormat, DEFAULT_BYTES_PER_SAMPLE, DEFAULT_FORMAT, DEFAULT_LIVE_BLOCKS, DEFAULT_RATE_HZ, DEFAULT_ROWS,
+        GroupBy, MemoryFormat, MemorySource, NativeFrames, ObjectsFormat, RATES_HZ, Via, WaitsBy, WaitsFormat,
     },
     report::{Format, calls::table::Sort, objects::ObjectsBy},
 };
@@ -120,6 +121,7 @@ pub enum Command {
     Exceptions(exceptions::Exceptions),
     Imports(imports::Imports),
     Gc(gc::Gc),
+    Undo(undo::Undo),
     Report(report::Report),
     Diff(diff::Diff),
     Merge(merge::Merge),
@@ -285,6 +287,36 @@ pub struct Memory {
     /// Follow every call of CPython's allocators: exact, and slow; `--max-overhead` bounds how slow
     #[arg(long, help_heading = "Exact mode")]
     pub exact: bool,
+
+    /// Sample what CPython's allocators give, by bytes, on every build: what lives, at its peak, and what was temporary,
+    /// with exact totals. Writes to the process: its table of allocators leads through code of the profiler's until the
+    /// end. Says what it will do, and asks: docs/memory.md
+    #[arg(
+        long,
+        conflicts_with_all = ["exact", "watchpoints", "source", "no_objects"],
+        help_heading = "Sampled heap (writes to the process)"
+    )]
+    pub sampled: bool,
+
+    /// One sample in so many bytes on average
+    #[arg(
+        long,
+        value_name = "BYTES",
+        requires = "sampled",
+        default_value = DEFAULT_BYTES_PER_SAMPLE,
+        value_parser = parse_bytes,
+        help_heading = "Sampled heap (writes to the process)"
+    )]
+    pub bytes_per_sample: u64,
+
+    /// Do not ask
+    #[arg(
+        short = 'y',
+        long,
+        requires = "sampled",
+        help_heading = "Sampled heap (writes to the process)"
+    )]
+    pub yes: bool,
 
     /// Experimental: say which lines keep the objects that became more, by hardware watchpoints: in short windows, drawn at random, the
     /// process stops for each object that its collector begins to track, and some are followed until they go. Nothing is

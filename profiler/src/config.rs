@@ -29,7 +29,7 @@ pub use self::error::ConfigError;
 pub use self::exceptions::ExceptionsConfig;
 pub use self::gc::GcConfig;
 pub use self::imports::{ImportsConfig, ImportsFormat};
-pub use self::memory::{Exact, MemoryConfig, MemoryFormat, MemorySource, Wanted};
+pub use self::memory::{Exact, MemoryConfig, MemoryFormat, MemorySource, Sampled, Wanted};
 pub use self::objects::{ObjectsBy, ObjectsConfig, ObjectsFormat};
 pub use self::output::{OutputChoice, OutputTarget};
 pub use self::waits::{WaitsBy, WaitsConfig, WaitsFormat};
@@ -67,6 +67,8 @@ pub const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 
 /// Blocks that exact mode follows at a time: some 100 bytes of kernel memory each.
 pub const DEFAULT_LIVE_BLOCKS: u32 = 512 * 1024;
+/// Of `memory --sampled`: one sample in so many bytes.
+pub const DEFAULT_BYTES_PER_SAMPLE: &str = "512k";
 
 /// How many times slower exact mode may make a program.
 pub const DEFAULT_MAX_OVERHEAD: f64 = 2.0;

@@ -40,6 +40,7 @@ pub mod fuzzed;
 pub mod governor;
 pub mod humanize;
 pub mod imports;
+pub mod inject;
 pub mod instruments;
 pub mod invoker;
 pub mod launch;

@@ -9,7 +9,7 @@ use profiler::{
     agent,
     cli::{self, Command, completions, manual},
     config::{Config, ObjectsConfig},
-    dump, exit, query, reread, session, shown, top,
+    dump, exit, inject, query, reread, session, shown, top,
 };
 
 fn main() -> ExitCode {
@@ -33,6 +33,7 @@ fn run() -> anyhow::Result<u8> {
         Command::Why(typed) => session::record(&Config::from_why_cli(typed)?),
         Command::Exceptions(typed) => session::record(&Config::from_exceptions_cli(typed)?),
         Command::Imports(typed) => session::record(&Config::from_imports_cli(typed)?),
+        Command::Undo(typed) => inject::undo::run(typed.pid),
         Command::Gc(typed) => session::record(&Config::from_gc_cli(typed)?),
         Command::Dump(typed) => dump::run(&dump::Options::from_cli(typed)?),
         Command::Top(typed) => top::run(&top::options::Options::from_cli(typed)?),

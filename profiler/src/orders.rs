@@ -52,6 +52,8 @@ pub enum Hook {
     Entry,
     Return,
     Free,
+    /// A block that a stub has sampled is there (`memory --sampled`).
+    Sampled,
 }
 
 /// What is in place for as long as this is held.

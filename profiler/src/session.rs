@@ -36,6 +36,7 @@ use crate::{
     exit,
     flight::Sink,
     foreign, humanize,
+    inject::{consent, journal::Journals, plan::Plan},
     instruments::{self, Needs, Tells, Told, Turn},
     invoker::Invoker,
     launch::{self, Running, Stopped, Surroundings},
@@ -75,6 +76,9 @@ pub fn record(config: &Config) -> anyhow::Result<u8> {
     let process_started_ns = cost::monotonic_ns();
     let roots = Roots::default();
     let findings = preflight::check(config, &roots)?;
+    if let Some(sampled) = config.memory.as_ref().and_then(|memory| memory.sampled) {
+        agree(config, sampled.yes)?;
+    }
     prepare()?;
     let invoker = Invoker::of_this_process()?;
     let stopped = match &config.target {
@@ -221,6 +225,16 @@ struct Commissioned {
     stopped: Option<Stopped>,
     pid: Option<u32>,
     control: Option<Receiver<StoppedBy>>,
+}
+
+/// Finds out what would be written to the process, and asks.
+fn agree(config: &Config, yes: bool) -> anyhow::Result<()> {
+    if let Target::Pids(pids) = &config.target {
+        for &pid in pids {
+            consent::obtain(&Plan::of(pid, &Journals::default())?, yes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where everything goes.

@@ -173,6 +173,30 @@ pub struct MemorySummary {
     pub forgotten_mappings: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<ExactSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<SampledSummary>,
+}
+
+/// What a sampled heap came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SampledSummary {
+    /// Calls of CPython's allocators in the domains `obj` and `mem`, what they asked for, and frees: counted exactly.
+    pub allocations: u64,
+    pub allocated_bytes: u64,
+    pub frees: u64,
+    pub samples: u64,
+    pub bytes_per_sample: u64,
+    /// How long the process was stopped, each time.
+    pub stops_s: Vec<f64>,
+    /// Samples that are in no row.
+    pub lost_samples: u64,
+    pub without_stack: u64,
+    /// Slots that somebody else had changed by the end, and that were left alone.
+    pub slots_left: usize,
+    /// Children that were forked meanwhile and keep sleeping stubs, because they were not to be stopped.
+    pub children_left: usize,
+    /// The stubs have gone to sleep before the end.
+    pub asleep: bool,
 }
 
 /// What exact mode came to.
@@ -584,6 +608,10 @@ impl MemorySummary {
             lines.extend(exact.lines(length, reason));
             return lines;
         }
+        if let Some(sampled) = &self.sampled {
+            lines.extend(sampled.lines(length, reason));
+            return lines;
+        }
         let mut line = format!(
             "{} of {} followed in {}{reason}",
             count(self.faults_followed),
@@ -660,6 +688,48 @@ impl CallsSummary {
             (self.lost_times, "times of calls because a buffer was full"),
         ];
         lines.extend(list("lost", &reasons(&lost)));
+        lines
+    }
+}
+
+impl SampledSummary {
+    fn lines(&self, length: Duration, reason: &str) -> Vec<String> {
+        let mut lines = vec![format!(
+            "sampled: {}, one in {} on average; counted exactly in {}{reason}: {} of {} and {}",
+            many(self.samples, "block"),
+            bytes(self.bytes_per_sample),
+            duration(length),
+            many(self.allocations, "allocation"),
+            bytes(self.allocated_bytes),
+            many(self.frees, "free"),
+        )];
+        let stops: Vec<String> = self.stops_s.iter().map(|stop| format!("{:.2}", stop * 1e3)).collect();
+        lines.push(format!("the process was stopped for {} ms", stops.join(", ")));
+        lines.push(match self.slots_left {
+            0 => "its table of allocators is as before; the memory that the stubs lie in stays until it ends".to_owned(),
+            left => format!(
+                "{left} slots of its table of allocators had been changed by somebody else (tracemalloc?) and were left \
+                 alone: what leads to the stubs from there finds them asleep, and profiler undo puts them back when that has ended"
+            ),
+        });
+        if self.children_left > 0 {
+            lines.push(format!(
+                "{} forked meanwhile and not to be stopped: the stubs stay in them, asleep",
+                many(self.children_left as u64, "child process")
+            ));
+        }
+        let lost = [
+            (self.lost_samples, "samples because a table or a buffer was full"),
+            (self.without_stack, "stacks of samples because the table was full"),
+        ];
+        lines.extend(list("lost", &reasons(&lost)));
+        if self.asleep {
+            lines.push(
+                "lost: all samples after some moment, because the profiler was not run for long and the stubs went to sleep: \
+                 use a larger --bytes-per-sample"
+                    .to_owned(),
+            );
+        }
         lines
     }
 }

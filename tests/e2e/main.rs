@@ -56,6 +56,7 @@ mod recorded;
 mod reentrancy;
 mod renewed;
 mod safety;
+mod sampled;
 mod selection;
 mod shares;
 mod short_lived;

@@ -77,10 +77,11 @@ pub struct LoadOptions {
 }
 
 /// Programs at allocators, as [`Hook`](crate::orders::Hook) numbers them.
-const HOOKS: [&str; 3] = [
+const HOOKS: [&str; 4] = [
     names::PROGRAM_ALLOC_ENTRY,
     names::PROGRAM_ALLOC_RETURN,
     names::PROGRAM_FREE,
+    names::PROGRAM_SAMPLED,
 ];
 
 /// Maps of what counts calls.
@@ -715,6 +716,7 @@ mod tests {
             names::PROGRAM_ALLOC_ENTRY,
             names::PROGRAM_ALLOC_RETURN,
             names::PROGRAM_FREE,
+            names::PROGRAM_SAMPLED,
             names::PROGRAM_NOTHING,
             names::PROGRAM_CALL_PROBE,
             names::PROGRAM_CALL_RETURN,

@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn where_a_pid_belongs_pids_are_offered() {
-        // -p and --pid, for each of record, memory, calls, waits, why, top, dump, objects, exceptions, imports and gc.
+        // -p and --pid, for each of record, memory, calls, waits, why, top, dump, objects, exceptions, imports, gc and undo.
         let zsh = script(Shell::Zsh);
-        assert_eq!(zsh.matches(":PID:_sequence _profiler_pids").count(), 22);
+        assert_eq!(zsh.matches(":PID:_sequence _profiler_pids").count(), 24);
         assert!(!zsh.contains(":PID:_default"));
-        assert_eq!(script(Shell::Fish).matches("__fish_complete_pids").count(), 11);
+        assert_eq!(script(Shell::Fish).matches("__fish_complete_pids").count(), 12);
         assert!(script(Shell::Bash).contains("complete -F _profiler_or_pids"));
     }
 }

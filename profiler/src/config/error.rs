@@ -71,6 +71,10 @@ pub enum ConfigError {
     NotInWindows(&'static str),
     #[error("--watchpoints is for processes that run: name them with -p")]
     WatchpointsOfPids,
+    #[error("--sampled is for one process that runs: name it with -p, without -s (its children are not sampled)")]
+    SampledOfOne,
+    #[error("--bytes-per-sample of 1k to 1G is possible")]
+    SampleOutOfRange,
     #[error("--max-share of 0.1% to 25% is possible")]
     ShareOutOfRange,
     #[error("{0} is of stacks, and these are modules: use text, csv, json or importtime with -f")]
@@ -123,6 +127,8 @@ impl ConfigError {
             | Self::NotInWindows(_)
             | Self::WatchpointsOfPids
             | Self::ShareOutOfRange
+            | Self::SampledOfOne
+            | Self::SampleOutOfRange
             | Self::FormatOfTable(_)
             | Self::ForceOfWindows
             | Self::ShortWindow { .. }

@@ -1,6 +1,7 @@
 //! What `memory` is to find out.
 
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +26,7 @@ pub struct MemoryConfig {
     /// All objects are looked at before and after.
     pub objects: bool,
     pub exact: Option<Exact>,
+    pub sampled: Option<Sampled>,
     /// Lines are drawn by hardware watchpoints, whose stops may take this share of the process's own CPU time.
     pub watchpoints: Option<f64>,
     pub format: MemoryFormat,
@@ -65,6 +67,20 @@ pub struct Exact {
     pub max_live: u32,
     /// A block is temporary if it is freed before its thread has made this many more allocations.
     pub temporary_within: u32,
+}
+
+/// A sampled heap: the only mode that writes to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampled {
+    /// Between two samples, on average.
+    pub bytes_per_sample: u64,
+    /// The user has agreed already.
+    pub yes: bool,
+}
+
+impl Sampled {
+    /// Below, nearly every block would stop the process; above, nothing would be seen.
+    pub const BYTES_PER_SAMPLE: RangeInclusive<u64> = 1 << 10..=1 << 30;
 }
 
 /// What `memory` writes.
@@ -161,6 +177,9 @@ impl Config {
             no_objects,
             base,
             exact,
+            sampled,
+            bytes_per_sample,
+            yes,
             watchpoints,
             max_share,
             max_overhead,
@@ -180,6 +199,7 @@ impl Config {
             )?);
             for (is_there, what) in [
                 (exact, "--exact"),
+                (sampled, "--sampled"),
                 (peak, "--peak"),
                 (temporary, "--temporary"),
                 (base.is_some(), "--base"),
@@ -202,6 +222,16 @@ impl Config {
         if exact {
             // Unwinding takes longer than all the rest of what is done at an allocation.
             config.native_stacks = native;
+        }
+        if sampled {
+            if !matches!(&config.target, Target::Pids(pids) if pids.len() == 1) || config.subprocesses {
+                return Err(ConfigError::SampledOfOne);
+            }
+            if !Sampled::BYTES_PER_SAMPLE.contains(&bytes_per_sample) {
+                return Err(ConfigError::SampleOutOfRange);
+            }
+            // A stub has no unwind information.
+            config.native_stacks = false;
         }
         if watchpoints && !matches!(config.target, Target::Pids(_)) {
             return Err(ConfigError::WatchpointsOfPids);
@@ -260,12 +290,17 @@ impl Config {
             curve,
             base,
             // Of windows there would be too many, and what is counted call by call leaves no question open.
-            objects: !no_objects && !exact && config.windows.is_none() && matches!(config.target, Target::Pids(_)),
+            objects: !no_objects
+                && !exact
+                && !sampled
+                && config.windows.is_none()
+                && matches!(config.target, Target::Pids(_)),
             exact: exact.then_some(Exact {
                 max_overhead: max_overhead.unwrap_or(DEFAULT_MAX_OVERHEAD),
                 max_live,
                 temporary_within,
             }),
+            sampled: sampled.then_some(Sampled { bytes_per_sample, yes }),
             watchpoints: watchpoints.then_some(max_share),
             format,
         });

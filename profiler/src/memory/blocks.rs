@@ -1,4 +1,4 @@
-//! Exact mode: blocks, as the kernel side tells of them. Which block lies where, it keeps itself; here are the ages of
+//! Blocks, each (exact mode) or sampled, as the kernel side tells of them. Which block lies where, it keeps itself; here are the ages of
 //! what lives, how large blocks are, and which come and go at once.
 
 use rustc_hash::FxHashMap;
@@ -8,6 +8,7 @@ use super::{
     event::{Event, SiteId, What},
     space::Aged,
 };
+use crate::inject::weight;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -18,6 +19,8 @@ pub struct Blocks {
     /// What was freed before its thread had made `within` more allocations.
     short: FxHashMap<SiteId, Amount>,
     within: u32,
+    /// Blocks are samples, one in so many bytes.
+    bytes_per_sample: Option<u64>,
     /// Allocations by size: bucket n holds those of 2ⁿ to 2ⁿ⁺¹ - 1 bytes; of nothing in bucket 0.
     pub sizes: [u64; 64],
 }
@@ -28,17 +31,39 @@ impl Blocks {
             living: FxHashMap::default(),
             short: FxHashMap::default(),
             within,
+            bytes_per_sample: None,
             sizes: [0; 64],
+        }
+    }
+
+    /// Of blocks that are samples.
+    pub fn sampled(bytes_per_sample: u64) -> Self {
+        Self {
+            bytes_per_sample: Some(bytes_per_sample),
+            ..Self::new(0)
+        }
+    }
+
+    pub fn is_sampled(&self) -> bool {
+        self.bytes_per_sample.is_some()
+    }
+
+    /// What a block stands for.
+    fn amount(&self, bytes: u64, born_ns: u64) -> Amount {
+        match self.bytes_per_sample {
+            Some(bytes_per_sample) => weight::amount(bytes, bytes_per_sample, born_ns),
+            None => Amount::sampled(bytes, 1, 1),
         }
     }
 
     pub fn take(&mut self, event: &Event, accounts: &mut Accounts) {
         match event.what {
             What::Allocated { bytes, site } => {
-                accounts.born(site, bytes, 1, 1, event.time_ns);
+                let amount = self.amount(bytes, event.time_ns);
+                accounts.born_amount(site, amount, event.time_ns);
                 let living = self.living.entry((site, event.time_ns / SECOND_NS)).or_default();
-                *living += Amount::sampled(bytes, 1, 1);
-                self.sizes[bytes.max(1).ilog2() as usize] += 1;
+                *living += amount;
+                self.sizes[bytes.max(1).ilog2() as usize] += amount.count;
             }
             What::Freed {
                 bytes,
@@ -46,16 +71,17 @@ impl Blocks {
                 born_ns,
                 distance,
             } => {
-                accounts.died(site, bytes, 1, 1, born_ns, event.time_ns);
+                let amount = self.amount(bytes, born_ns);
+                accounts.died_amount(site, amount, born_ns, event.time_ns);
                 let key = (site, born_ns / SECOND_NS);
                 if let Some(living) = self.living.get_mut(&key) {
-                    *living -= Amount::sampled(bytes, 1, 1);
+                    *living -= amount;
                     if living.count == 0 {
                         self.living.remove(&key);
                     }
                 }
                 if distance < self.within {
-                    *self.short.entry(site).or_default() += Amount::sampled(bytes, 1, 1);
+                    *self.short.entry(site).or_default() += amount;
                 }
             }
             _ => {}

@@ -112,8 +112,8 @@ pub fn report(
             Wanted::Leaks { .. } => aged.map_or(Amount::default(), |aged| aged.amount),
             Wanted::Peak => totals.at_peak,
             Wanted::Temporary => match &watch.blocks {
-                Some(blocks) => blocks.short(site),
-                None => totals.temporary,
+                Some(blocks) if !blocks.is_sampled() => blocks.short(site),
+                Some(_) | None => totals.temporary,
             },
         };
         entry.in_use += in_use;

@@ -198,6 +198,7 @@ fn target() -> Result<Target, NoHeapLayout> {
         bias: 0,
         heap: HeapLayout::of(version, &[])?,
         objects: ObjectLayout::of(version, false).ok_or(NoHeapLayout::Unknown)?,
+        tables: crate::python::allocator::table::Tables::default(),
         types: Exported {
             kind: TYPE,
             list: LIST,

@@ -36,6 +36,8 @@ pub struct Target {
     pub process: PythonProcess,
     pub heap: HeapLayout,
     pub objects: ObjectLayout,
+    /// What it calls its allocators through; addresses are the file's.
+    pub tables: Tables,
     /// Types that C code exports, where they lie in memory.
     pub types: Exported,
     /// Bytes before the data of a block: 16 with `PYTHONMALLOC=debug` and `-X dev`.
@@ -185,6 +187,7 @@ impl Target {
             process,
             heap,
             objects,
+            tables,
             types,
             block_header,
             image: (u64::from(key.device.0) << 32 | u64::from(key.device.1), key.inode),

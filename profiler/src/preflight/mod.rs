@@ -100,6 +100,7 @@ pub fn check(config: &Config, roots: &Roots) -> Result<Findings> {
     }
     let with_cookies = match &config.memory {
         Some(memory) if memory.exact.is_some() => Some("--exact"),
+        Some(memory) if memory.sampled.is_some() => Some("--sampled"),
         _ if config.calls.is_some() => Some("profiler calls"),
         _ => config.sees_marks(),
     };

@@ -29,6 +29,7 @@ fn of_python_only(config: &Config) -> Option<&'static str> {
         None => config.calls.as_ref().map(|_| "calls of Python functions"),
         // With --native, the C library's allocator is followed in anything.
         Some(memory) if memory.exact.is_some() && !config.native_stacks => Some("allocations of CPython (--exact)"),
+        Some(memory) if memory.sampled.is_some() => Some("allocations of CPython (--sampled)"),
         Some(memory) if memory.source == MemorySource::Pools => Some("pools of CPython (--source pools)"),
         Some(_) => None,
     }

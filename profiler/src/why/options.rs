@@ -102,6 +102,7 @@ pub fn memory(length: Option<Duration>) -> MemoryConfig {
         base: None,
         objects: false,
         exact: None,
+        sampled: None,
         watchpoints: None,
         format: MemoryFormat::Text,
     }

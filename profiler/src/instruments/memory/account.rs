@@ -70,7 +70,11 @@ impl Account {
             Target::Command(_) => command_pid.into_iter().collect(),
             Target::All => Vec::new(),
         };
-        let blocks = wanted.exact.as_ref().map(|exact| Blocks::new(exact.temporary_within));
+        let blocks = match (&wanted.exact, &wanted.sampled) {
+            (Some(exact), _) => Some(Blocks::new(exact.temporary_within)),
+            (None, Some(sampled)) => Some(Blocks::sampled(sampled.bytes_per_sample)),
+            (None, None) => None,
+        };
         let watch = Watch::new(cost::monotonic_ns(), wanted.every, lasting, blocks);
         Ok(Self {
             watch: match config.is_cut() {
@@ -390,6 +394,7 @@ pub fn summary(
         forgotten_pools: lost.pools,
         forgotten_mappings: lost.mappings,
         exact: None,
+        sampled: None,
     }
 }
 

@@ -1,8 +1,9 @@
-//! Memory: who made a process grow. Two instruments, of which one looks at a time: they see the same memory.
+//! Memory: who made a process grow. Three instruments, of which one looks at a time: they see the same memory.
 
 pub mod account;
 mod exact;
 mod growth;
+mod sampled;
 
 use crate::{
     config::{Config, MemoryConfig},
@@ -16,9 +17,10 @@ pub fn instrument(
     wanted: &MemoryConfig,
     command_pid: Option<u32>,
 ) -> anyhow::Result<Box<dyn Instrument>> {
-    Ok(match wanted.exact {
-        Some(exact) => Box::new(exact::Blocks::new(config, wanted, exact, command_pid)?),
-        None => Box::new(growth::Growth::new(config, wanted, command_pid)?),
+    Ok(match (wanted.exact, wanted.sampled) {
+        (Some(exact), _) => Box::new(exact::Blocks::new(config, wanted, exact, command_pid)?),
+        (None, Some(sampled)) => Box::new(sampled::Heap::new(config, wanted, sampled, command_pid)?),
+        (None, None) => Box::new(growth::Growth::new(config, wanted, command_pid)?),
     })
 }
 

@@ -16,7 +16,7 @@ pub enum Domain {
 }
 
 /// The functions of a `PyMemAllocatorEx`, and where it is. Addresses are the file's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     pub address: u64,
     pub malloc: u64,
@@ -26,7 +26,7 @@ pub struct Table {
 }
 
 /// The tables as the file initialises them: pymalloc for `memory` and `object`, the C library's malloc for `raw`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     pub raw: Table,
     pub memory: Table,

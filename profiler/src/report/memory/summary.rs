@@ -1,7 +1,7 @@
 //! The summary for standard error: the whole in a few lines, and what to make of the numbers.
 
 use super::{
-    MemoryKind, MemoryReport, Shown,
+    MemoryKind, MemoryReport, Shown, Source,
     group::{Indices, Sums},
     layout::span,
 };
@@ -101,9 +101,12 @@ fn told(report: &MemoryReport, is_window: bool) -> Vec<String> {
         ));
     }
     if all.inuse_error() > 0 || all.alloc_error() > 0 {
-        lines.push(
-            "Sampled, as there was too much to see it all: ± holds the true number 19 times out of 20.".to_owned(),
-        );
+        let why = match report.source {
+            // Asked for.
+            Source::Blocks => "Sampled:",
+            Source::Pages | Source::Pools | Source::Mapped => "Sampled, as there was too much to see it all:",
+        };
+        lines.push(format!("{why} ± holds the true number 19 times out of 20."));
     }
     lines
 }
