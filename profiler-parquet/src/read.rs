@@ -4,7 +4,7 @@ use std::{fs::File, path::Path};
 
 use parquet::{
     column::reader::get_typed_column_reader,
-    data_type::{AsBytes, BoolType, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, Int32Type, Int64Type},
+    data_type::{AsBytes, BoolType, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type},
     errors::{ParquetError, Result},
     file::reader::{FileReader as _, RowGroupReader, SerializedFileReader},
 };
@@ -199,8 +199,8 @@ impl Columns<'_> {
     }
 
     fn ids(&self, name: &str) -> Result<Vec<StackId>> {
-        let values = self.values::<FixedLenByteArrayType>(name)?;
-        let id = |value: &parquet::data_type::FixedLenByteArray| value.data().try_into();
+        let values = self.values::<ByteArrayType>(name)?;
+        let id = |value: &parquet::data_type::ByteArray| value.data().try_into();
         let ids: std::result::Result<Vec<StackId>, _> = values.iter().map(id).collect();
         ids.map_err(|_| ParquetError::General(format!("column {name} is not of 16 bytes")))
     }
