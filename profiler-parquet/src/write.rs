@@ -241,17 +241,15 @@ fn stacks<'a>(rows: &'a Rows, numbers: &[u32]) -> Vec<Stack<'a>> {
         let mut numbers: Vec<u32> = samples.iter().map(|sample| sample.stack).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let stack = |(id, frames): (&'a StackId, &'a Box<[u32]>)| Stack {
-            service: samples[0].service,
-            id,
-            frames,
-        };
-        let stacks = numbers
-            .iter()
-            .filter_map(|at| rows.stacks.get_index(*at as usize))
-            .map(stack);
         let first = all.len();
-        all.extend(stacks);
+        all.extend(numbers.iter().filter_map(|at| {
+            let (id, frames) = rows.stacks.get_index(*at as usize)?;
+            Some(Stack {
+                service: samples[0].service,
+                id,
+                frames,
+            })
+        }));
         all[first..].sort_unstable_by(|one: &Stack<'_>, other| one.frames.iter().rev().cmp(other.frames.iter().rev()));
     }
     all
