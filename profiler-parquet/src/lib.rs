@@ -10,10 +10,12 @@
 //! (`convert`), rows become sets (`write`), sets come into the store whole or not at all (`store`).
 //!
 //! The profiler's agent and `profiler-store ingest` write with this, so it has what writing needs and no engine: parquet
-//! without arrow.
+//! without arrow. To make few sets of many (`compact`) it reads what it wrote (`read`).
 
+mod compact;
 mod convert;
 mod limits;
+mod read;
 mod rows;
 pub mod schema;
 mod store;
@@ -24,6 +26,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use compact::Compacted;
 pub use convert::{Refused, Taken};
 pub use limits::Limits;
 pub use rows::{Frame, Lost, Rows, Sample, StackId};

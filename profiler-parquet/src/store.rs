@@ -224,6 +224,19 @@ impl Store {
         Ok(path)
     }
 
+    /// One set of an hour, into a directory that nobody reads yet; its samples and bytes.
+    pub(crate) fn write_aside(&self, rows: &Rows, aside: &Path, name: &str) -> Result<(u64, u64), StoreError> {
+        let texts = write::Texts::of(rows);
+        let mut samples: Vec<u32> = (0..crate::rows::number(rows.samples.len())).collect();
+        write::sort(rows, &mut samples);
+        let frames = self.temporary(|out| write::frames(rows, &texts, &samples, name, out))?;
+        let written = self.temporary(|out| write::samples(rows, &texts, &samples, name, out))?;
+        let bytes = frames.bytes + written.bytes;
+        frames.rename(&aside.join(format!("{name}.{FRAMES}")))?;
+        written.rename(&aside.join(format!("{name}.{SAMPLES}")))?;
+        Ok((samples.len() as u64, bytes))
+    }
+
     fn make_hour(&self, hour: Hour) -> Result<(), StoreError> {
         let day = self.root.join(hour.day());
         let directory = self.hour(hour);
@@ -315,7 +328,7 @@ fn by_hour(rows: &Rows) -> std::collections::BTreeMap<Hour, Vec<u32>> {
     hours
 }
 
-fn name(hour: Hour, hash: [u8; 32]) -> String {
+pub(crate) fn name(hour: Hour, hash: [u8; 32]) -> String {
     let hex: String = hash.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
     format!("{hour}-{hex}")
 }

@@ -347,6 +347,37 @@ fn an_hour_is_replaced_and_keeps_what_came_meanwhile() {
 }
 
 #[test]
+fn many_sets_become_one_that_says_the_same() {
+    let (_directory, store) = store();
+    let mut message = message();
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        store.append(&message.encode_to_vec()).unwrap();
+        expected.extend(TOLD);
+        let profiles = &mut message.resource_profiles[0].scope_profiles[0].profiles;
+        profiles
+            .iter_mut()
+            .for_each(|profile| profile.time_unix_nano += 60_000_000_000);
+    }
+    expected.sort_unstable();
+    let hour = store.hours().unwrap()[0];
+    assert_eq!(store.sets(hour).unwrap().len(), 3);
+    let done = store.compact(hour, false).unwrap();
+    assert_eq!((done.sets, done.into, done.samples), (3, 1, 12));
+    assert!(done.bytes < done.bytes_before);
+    assert_eq!(store.sets(hour).unwrap().len(), 1);
+    assert_eq!(told(&store), expected);
+    assert_eq!(store.compact(hour, false).unwrap().samples, 0);
+
+    let done = store.compact(hour, true).unwrap();
+    assert_eq!(done.samples, 4);
+    assert_eq!(store.compact(hour, true).unwrap().samples, 0);
+    let sums: Vec<String> = told(&store);
+    assert!(sums[0].contains(r#""cpu" 15 "" "#), "{sums:?}");
+    assert!(sums[1].contains(r#""cpu" 3000 "" "#), "{sums:?}");
+}
+
+#[test]
 fn stacks_that_share_locations_cannot_be_more_than_is_allowed() {
     let mut message = message();
     let dictionary = message.dictionary.as_mut().unwrap();

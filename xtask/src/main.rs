@@ -24,6 +24,7 @@ mod run;
 mod setup;
 mod soak;
 mod steps;
+mod store;
 mod test;
 mod unit;
 mod vm;
@@ -56,6 +57,7 @@ enum Task {
     Vm(vm::Options),
     Soak(soak::Options),
     Dist(dist::Options),
+    Store(store::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Task::Vm(options) => vm::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Dist(options) => dist::run(&options),
+        Task::Store(options) => store::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
