@@ -107,6 +107,7 @@ fn all(steps: &mut Steps, failed: &mut Failed, tools: &EbpfTools, options: &Opti
     } else {
         beside.push(beside::this(LINT, MINUTES, &["lint"])?.idle());
         beside.push(beside::this(UNIT, MINUTES, &["unit"])?.idle());
+        beside.push(beside::this("store", MINUTES, &["store"])?.idle());
     }
     let fetching = beside::begin(folder(), fetched(options)?);
     let profiler = steps.step("build of the profiler", || build::profiler(true));
