@@ -317,17 +317,17 @@ impl Stopped {
         // In no system call, so none is restarted.
         registers.orig_rax = u64::MAX;
         self.write_registers(&registers)?;
-        self.to_next_call()
+        self.go_to_call()
     }
 
     /// … and through it.
     fn leave(&mut self) -> Result<user_regs_struct, TraceError> {
-        self.to_next_call()?;
+        self.go_to_call()?;
         self.read_registers()
     }
 
     /// Runs until a system call begins or ends.
-    fn to_next_call(&mut self) -> Result<(), TraceError> {
+    fn go_to_call(&mut self) -> Result<(), TraceError> {
         let mut signal = 0;
         loop {
             self.ask("going on", libc::PTRACE_SYSCALL as c_long, 0, signal)?;
