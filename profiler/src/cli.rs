@@ -767,7 +767,7 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Limit, String> {
-    let wrong = || "expected a time such as 30, 30s, 5m, 1h, 1m30s, 500ms, or `unlimited`".to_owned();
+    let wrong = || "expected a time such as 30, 30s, 5m, 1h, 2d, 1m30s, 500ms, or `unlimited`".to_owned();
     let lower = text.trim().to_ascii_lowercase();
     if lower == "unlimited" {
         return Ok(Limit::Unlimited);
@@ -784,6 +784,7 @@ fn parse_duration(text: &str) -> Result<Limit, String> {
             "s" => 1.0,
             "m" => 60.0,
             "h" => 3600.0,
+            "d" => 86_400.0,
             // A bare number is seconds, but only alone: `1m30` might mean either.
             "" if rest.len() == lower.len() && after.is_empty() => 1.0,
             _ => return Err(wrong()),

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -329,7 +330,10 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
         "--stop-file",
         stop.to_str().context("a path")?,
     ];
-    let running = agent(&spool, &arguments)?;
+    let socket = directory.path().join("agent.sock");
+    let listen = format!("unix:{}", socket.display());
+    let running = agent(&spool, &[&arguments[..], &["--listen", &listen]].concat())?;
+    ensure!(fs::metadata(&socket)?.permissions().mode() & 0o777 == 0o600, "others can ask");
     let second = Profiler::bare()
         .args(["agent", "--spool", spool.to_str().context("a path")?])
         .args(arguments)
@@ -342,6 +346,9 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
     let programs = || Objects::of(running.pid()).map(|objects| objects.programs.len());
     until(PATIENCE, "its programs are gone", || {
         programs().is_ok_and(|programs| programs == 0)
+    })?;
+    until(PATIENCE, "its page says so", || {
+        http::from(&socket, "").is_ok_and(|answer| answer.body.contains("Nothing is looked at"))
     })?;
     fs::remove_file(&stop)?;
     until(PATIENCE, "its programs are there again", || {

@@ -1,8 +1,10 @@
 //! A page of a service on this machine.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::TcpStream,
+    os::unix::net::UnixStream,
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path, time::Dura
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::options::OptionsError;
+use super::{address::Address, options::OptionsError};
 use crate::cli::{agent::Measures, parse_age, parse_bytes};
 
 /// No configuration that a person writes is larger.
@@ -25,7 +25,7 @@ pub struct AgentFile {
     /// In this order; the first that fits names a process's service.
     pub service: Vec<ServiceRule>,
     pub output: Vec<OutputFile>,
-    pub listen: Option<std::net::SocketAddr>,
+    pub listen: Option<Address>,
     pub alerts: AlertsFile,
 }
 
@@ -78,6 +78,8 @@ pub enum OutputFile {
     },
     Store {
         directory: std::path::PathBuf,
+        #[serde(default, deserialize_with = "time")]
+        keep: Option<Duration>,
     },
     Pprof {
         directory: std::path::PathBuf,

@@ -8,6 +8,7 @@
 //!
 //! A session ends when the configuration is to be read again or the switch is off, and another begins.
 
+pub mod address;
 mod alerts;
 mod budget;
 mod digest;
@@ -90,7 +91,7 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
         let measured = lowered(&options, level);
         let (ask, control) = channel(1);
         let outlets = Outlets::open(&measured, state.clone(), ask.clone())?;
-        if let Some(address) = options.listen {
+        if let Some(address) = &options.listen {
             // The one of before ends first: it has the address.
             drop(web.take());
             web = Some(web::Server::start(
@@ -188,7 +189,11 @@ fn check(options: &Options) -> anyhow::Result<u8> {
             Outlet::Pyroscope { url, headers } => {
                 format!("to {url} for Pyroscope{}", with_headers(headers.len()))
             }
-            Outlet::Store { directory } => format!("to {} as Parquet files", directory.display()),
+            Outlet::Store { directory, keep } => format!(
+                "to {} as Parquet files, for {}",
+                directory.display(),
+                humanize::duration(*keep)
+            ),
             Outlet::Pprof { directory, keep } => {
                 format!("to {} as pprof files, the last {keep} windows", directory.display())
             }
@@ -197,7 +202,8 @@ fn check(options: &Options) -> anyhow::Result<u8> {
     lines.extend(
         options
             .listen
-            .map(|address| format!("page and metrics at http://{address}/")),
+            .as_ref()
+            .map(|address| format!("page and metrics at {address}")),
     );
     lines.push(format!(
         "what waits is kept in {}, {} for each receiver",

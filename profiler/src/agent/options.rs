@@ -1,13 +1,9 @@
 //! What an agent is to do: the file and what is typed together, checked, with every default.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
+    address::Address,
     alerts::Rules,
     file::{AgentFile, OutputFile, ServiceRule},
 };
@@ -21,6 +17,7 @@ pub const DEFAULT_RATE_HZ: u32 = 19;
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
 const DEFAULT_SPOOL: &str = "/var/lib/profiler/spool";
 const DEFAULT_SPOOL_BYTES: u64 = 256 << 20;
+const DEFAULT_STORE_KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Labels that every profile has.
 const MOST_LABELS: usize = 32;
 
@@ -49,9 +46,9 @@ pub enum OptionsError {
     #[error("{url:?} is no address to send to; it begins with {schemes}")]
     Url { url: String, schemes: String },
     #[error(
-        "{address} could be reached from other machines, and there is no password; listen at 127.0.0.1 or [::1], and let a proxy with TLS in front of it decide who may look"
+        "{address} could be reached from other machines, and there is no password; listen at 127.0.0.1, [::1] or unix:/run/profiler/agent.sock, and let a proxy with TLS in front of it decide who may look"
     )]
-    Listen { address: SocketAddr },
+    Listen { address: Address },
     #[error("the service rule {name:?} fits every process; give it a command, cgroup, container or executable")]
     EmptyRule { name: String },
     #[error("a service rule has no name; write name = \"…\"")]
@@ -77,7 +74,7 @@ pub struct Options {
     pub outputs: Vec<Outlet>,
     pub spool: PathBuf,
     pub spool_bytes: u64,
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Address>,
     pub labels: BTreeMap<String, String>,
     pub services: Vec<ServiceRule>,
     pub alerts: Rules,
@@ -97,6 +94,8 @@ pub enum Outlet {
     },
     Store {
         directory: PathBuf,
+        /// For so long.
+        keep: Duration,
     },
     Pprof {
         directory: PathBuf,
@@ -128,6 +127,7 @@ impl Options {
             otlp,
             pyroscope,
             store,
+            store_keep,
             pprof,
             keep,
             spool,
@@ -169,6 +169,7 @@ impl Options {
         }))
         .chain(store.iter().map(|directory| Outlet::Store {
             directory: directory.clone(),
+            keep: store_keep.unwrap_or(DEFAULT_STORE_KEEP),
         }))
         .chain(pprof.iter().map(|directory| Outlet::Pprof {
             directory: directory.clone(),
@@ -178,12 +179,14 @@ impl Options {
         for outlet in &outputs {
             outlet.check()?;
         }
-        let listen = listen.or(file.listen);
+        let listen = listen.clone().or(file.listen);
         if outputs.is_empty() && listen.is_none() {
             return Err(OptionsError::NoOutput);
         }
-        if let Some(address) = listen.filter(|address| !is_own(address.ip())) {
-            return Err(OptionsError::Listen { address });
+        if let Some(address) = listen.as_ref().filter(|address| !address.is_own()) {
+            return Err(OptionsError::Listen {
+                address: address.clone(),
+            });
         }
         for rule in &file.service {
             rule.check()?;
@@ -246,7 +249,10 @@ impl From<OutputFile> for Outlet {
         match file {
             OutputFile::Otlp { url, headers } => Self::Otlp { url, headers },
             OutputFile::Pyroscope { url, headers } => Self::Pyroscope { url, headers },
-            OutputFile::Store { directory } => Self::Store { directory },
+            OutputFile::Store { directory, keep } => Self::Store {
+                directory,
+                keep: keep.unwrap_or(DEFAULT_STORE_KEEP),
+            },
             OutputFile::Pprof { directory, keep } => Self::Pprof {
                 directory,
                 keep: kept(keep),
@@ -271,10 +277,6 @@ impl ServiceRule {
 
 fn kept(keep: Option<u32>) -> usize {
     usize::try_from(keep.unwrap_or(DEFAULT_KEPT_WINDOWS)).unwrap_or(usize::MAX)
-}
-
-fn is_own(address: IpAddr) -> bool {
-    address.is_loopback()
 }
 
 fn pressure(percent: Option<f64>) -> Result<Option<f64>, OptionsError> {

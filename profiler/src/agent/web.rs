@@ -7,7 +7,10 @@ mod overview;
 mod windows;
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    fs::{self, Permissions},
+    io::{self, ErrorKind},
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -27,7 +30,13 @@ use serde::Deserialize;
 use tokio::{runtime, sync::oneshot, task::spawn_blocking};
 
 use self::windows::{Asked, Windows};
-use super::{file::ServiceRule, metrics, options::Options, state::State};
+use super::{
+    address::{Address, take_away_stale},
+    file::ServiceRule,
+    metrics,
+    options::Options,
+    state::State,
+};
 
 /// How long to try to take an address that the session before had.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,13 +59,12 @@ struct Known {
 
 impl Server {
     pub fn start(
-        address: SocketAddr,
+        address: &Address,
         state: State,
         directory: Option<PathBuf>,
         options: &Options,
     ) -> anyhow::Result<Self> {
         let listener = listen(address)?;
-        listener.set_nonblocking(true).context("failed to prepare the page")?;
         let known = Known {
             state,
             windows: Arc::new(Windows::of(directory)),
@@ -70,13 +78,9 @@ impl Server {
             .context("failed to start the runtime of the page")?;
         let work = move || {
             runtime.block_on(async move {
-                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-                    return;
-                };
-                let serve = axum::serve(listener, router(known));
                 // Who has asked last may not be answered; connections that are kept open would be waited for.
                 tokio::select! {
-                    _ = serve => {}
+                    () = serve(listener, router(known)) => {}
                     _ = stopped => {}
                 }
             });
@@ -101,21 +105,60 @@ impl Drop for Server {
     }
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// What somebody can connect to.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+async fn serve(listener: Listener, router: Router) {
+    // It only ends where the runtime has no room for the socket, which the user sees as a page that does not answer.
+    let _ = match listener {
+        Listener::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, router).await,
+            Err(error) => Err(error),
+        },
+        Listener::Unix(listener) => match tokio::net::UnixListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, router).await,
+            Err(error) => Err(error),
+        },
+    };
+}
+
+fn listen(address: &Address) -> anyhow::Result<Listener> {
     let until = Instant::now() + PATIENCE;
     loop {
-        match TcpListener::bind(address) {
+        match bound(address) {
             Ok(listener) => return Ok(listener),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 thread::sleep(Duration::from_millis(100));
             }
             Err(error) => {
                 let remedy = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => "another program has it (another agent?); name another port",
+                    ErrorKind::AddrInUse => "another program has it (another agent?); name another",
                     _ => "name another with --listen",
                 };
                 return Err(anyhow!("cannot listen at {address}: {error}; {remedy}"));
             }
+        }
+    }
+}
+
+fn bound(address: &Address) -> io::Result<Listener> {
+    match address {
+        Address::Tcp(address) => {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(Listener::Tcp(listener))
+        }
+        Address::Unix(path) => {
+            take_away_stale(path)?;
+            let listener = UnixListener::bind(path)?;
+            // Until here nobody could connect but root and who has the same group, by the usual umask: that takes the right
+            // to write.
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            Ok(Listener::Unix(listener))
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `profiler agent`, as it is typed.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{parse_age, parse_bytes, parse_rate};
+use crate::agent::address::Address;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,6 +76,10 @@ pub struct Agent {
     #[arg(long, value_name = "DIR", help_heading = "Outputs")]
     pub store: Option<PathBuf>,
 
+    /// With --store: for so long [default: 14d]. Files of an hour that is over become few
+    #[arg(long, value_name = "TIME", value_parser = parse_age, requires = "store", help_heading = "Outputs")]
+    pub store_keep: Option<Duration>,
+
     /// Keep the last windows here as pprof files
     #[arg(long, value_name = "DIR", help_heading = "Outputs")]
     pub pprof: Option<PathBuf>,
@@ -95,9 +100,10 @@ pub struct Agent {
     #[arg(long, value_name = "FILE", help_heading = "Outputs")]
     pub alerts: Vec<PathBuf>,
 
-    /// Answer at this address: a page at /, metrics at /metrics. Only this machine's own (127.0.0.1, ::1) are taken
+    /// Answer at this address: a page at /, metrics at /metrics. Only this machine's own (127.0.0.1, ::1) are taken, which any
+    /// of its users can ask; or a socket that only root can: unix:/run/profiler/agent.sock
     #[arg(short, long, value_name = "ADDRESS", help_heading = "Outputs")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Address>,
 
     /// Say only what went wrong
     #[arg(short, long, conflicts_with = "verbose")]

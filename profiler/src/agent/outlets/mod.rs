@@ -30,6 +30,7 @@ use self::{
     webhook::Webhook,
 };
 use super::{
+    address::Address,
     alerts::{self, To},
     budget::{Budget, Step},
     digest,
@@ -120,8 +121,8 @@ impl Outlets {
                     shelves.push(Shelves::open(directory, *keep)?);
                     shown.get_or_insert_with(|| directory.clone());
                 }
-                Outlet::Store { directory } => {
-                    stores.push(Kept::open(directory)?);
+                Outlet::Store { directory, keep } => {
+                    stores.push(Kept::open(directory, *keep)?);
                 }
             }
         }
@@ -163,10 +164,10 @@ impl Outlets {
     pub fn place(&self) -> String {
         let mut places: Vec<String> = self.couriers.iter().map(|sender| sender.name.clone()).collect();
         places.extend(self.options.outputs.iter().filter_map(|outlet| match outlet {
-            Outlet::Store { directory } | Outlet::Pprof { directory, .. } => Some(directory.display().to_string()),
+            Outlet::Store { directory, .. } | Outlet::Pprof { directory, .. } => Some(directory.display().to_string()),
             Outlet::Otlp { .. } | Outlet::Pyroscope { .. } => None,
         }));
-        places.extend(self.options.listen.map(|address| format!("http://{address}/")));
+        places.extend(self.options.listen.as_ref().map(Address::to_string));
         places.join(", ")
     }
 
