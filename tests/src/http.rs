@@ -25,7 +25,15 @@ pub struct Answer {
 
 /// Asks for a page under a host's name.
 pub fn text(port: u16, page: &str, host: &str) -> Result<Answer> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    asked(TcpStream::connect(("127.0.0.1", port))?, page, host)
+}
+
+/// The same of a service at a socket.
+pub fn from(socket: &Path, page: &str) -> Result<Answer> {
+    asked(UnixStream::connect(socket)?, page, "localhost")
+}
+
+fn asked(mut stream: impl Read + Write, page: &str, host: &str) -> Result<Answer> {
     write!(
         stream,
         "GET /{page} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
