@@ -3,9 +3,8 @@
 use std::io::Write as _;
 
 use anyhow::Result;
-use datafusion::arrow::{array::AsArray as _, datatypes::Int64Type};
 
-use super::engine::Engine;
+use super::{columns, engine::Engine};
 use crate::{
     cli::Which,
     text::{amount, clean, fit},
@@ -26,20 +25,23 @@ pub async fn run(engine: &Engine, which: &Which) -> Result<()> {
         "service", "type", "value", "hosts", "first"
     )?;
     for batch in engine.rows(&sql).await? {
-        let text = |column: usize| batch.column(column).as_string::<i32>();
-        let number = |column: usize| batch.column(column).as_primitive::<Int64Type>();
+        let texts = [0, 1, 2].map(|column| columns::texts(&batch, column));
+        let [service, kind, unit] = texts;
+        let (service, kind, unit) = (service?, kind?, unit?);
+        let numbers = [3, 4, 5, 6].map(|column| columns::numbers(&batch, column));
+        let [value, hosts, first, last] = numbers;
+        let (value, hosts, first, last) = (value?, hosts?, first?, last?);
         for row in 0..batch.num_rows() {
-            let cell = |column: usize, most| fit(&clean(text(column).value(row)), most);
-            let at = |column: usize| times::shown(number(column).value(row));
+            let cell = |text: &str, most| fit(&clean(text), most);
             writeln!(
                 out,
                 "{:<24} {:<16} {:>9} {:>5}  {:<10}  {}",
-                cell(0, 24),
-                cell(1, 16),
-                amount(number(3).value(row), text(2).value(row)),
-                number(4).value(row),
-                at(5).get(5..).unwrap_or_default(),
-                at(6).get(5..).unwrap_or_default(),
+                cell(service.value(row), 24),
+                cell(kind.value(row), 16),
+                amount(value.value(row), unit.value(row)),
+                hosts.value(row),
+                times::shown(first.value(row)).get(5..).unwrap_or_default(),
+                times::shown(last.value(row)).get(5..).unwrap_or_default(),
             )?;
         }
     }

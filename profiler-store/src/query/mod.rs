@@ -1,6 +1,7 @@
 //! `query`: a question in words becomes SQL for the samples, stacks are named from the sets that have them, and what is left
 //! fits a screen.
 
+mod columns;
 mod diff;
 mod engine;
 mod flame;
@@ -8,6 +9,8 @@ mod list;
 mod pprof;
 mod sql;
 mod stacks;
+#[cfg(test)]
+mod tests;
 mod top;
 mod which;
 

@@ -4,16 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use datafusion::{
-    arrow::{
-        array::{Array as _, AsArray as _, BinaryArray},
-        datatypes::{Float64Type, Int32Type, Int64Type},
-        record_batch::RecordBatch,
-    },
+    arrow::{array::BinaryArray, record_batch::RecordBatch},
     prelude::{col, lit},
 };
 use rustc_hash::FxHashMap;
 
-use super::{engine::Engine, which::Chosen};
+use super::{columns, engine::Engine, which::Chosen};
 use crate::cli::Which;
 
 type Id = [u8; 16];
@@ -52,7 +48,8 @@ impl Stacks {
 struct Had {
     value: i128,
     set: u32,
-    frames: Vec<u32>,
+    /// With their depths.
+    frames: Vec<(i64, u32)>,
 }
 
 pub async fn of(engine: &Engine, which: &Which, chosen: &Chosen) -> Result<Stacks> {
@@ -63,12 +60,12 @@ pub async fn of(engine: &Engine, which: &Which, chosen: &Chosen) -> Result<Stack
     let mut sets: BTreeMap<String, u32> = BTreeMap::new();
     let mut had: FxHashMap<Id, Had> = FxHashMap::default();
     for batch in engine.rows(&sql).await? {
-        let stacks = ids(&batch, 0)?;
-        let weights = batch.column(1).as_primitive::<Float64Type>();
-        let values = batch.column(2).as_primitive::<Int64Type>();
-        let names = batch.column(3).as_string::<i32>();
+        let stacks = columns::bytes(&batch, 0)?;
+        let weights = columns::floats(&batch, 1)?;
+        let values = columns::numbers(&batch, 2)?;
+        let names = columns::texts(&batch, 3)?;
         for row in 0..batch.num_rows() {
-            let id = id(stacks, row)?;
+            let id = id(&stacks, row)?;
             let next = u32::try_from(sets.len())?;
             let set = *sets.entry(names.value(row).to_owned()).or_insert(next);
             let weight = weights.value(row);
@@ -92,7 +89,7 @@ pub async fn of(engine: &Engine, which: &Which, chosen: &Chosen) -> Result<Stack
         .into_values()
         .map(|had| Stack {
             value: clamp(had.value),
-            frames: had.frames,
+            frames: had.frames.into_iter().map(|(_, frame)| frame).collect(),
         })
         .collect();
     // Always the same order, whatever the threads did.
@@ -146,17 +143,16 @@ async fn frames(
     let mut stream = table.select_columns(&columns)?.execute_stream().await?;
     while let Some(batch) = next(&mut stream).await {
         let batch = batch?;
-        let stacks = ids(&batch, 1)?;
-        let names = batch.column(0).as_string::<i32>();
-        let depths = batch.column(2).as_primitive::<Int32Type>();
-        let text = |column: usize| batch.column(column).as_string::<i32>();
-        let number = |column: usize| batch.column(column).as_primitive::<Int64Type>();
-        let (function, file, kind, binary) = (text(3), text(4), text(7), text(8));
-        let (line, first_line, address) = (number(5), number(6), number(9));
-        let inlined = batch.column(10).as_boolean();
+        let stacks = columns::bytes(&batch, 1)?;
+        let (names, depths) = (columns::texts(&batch, 0)?, columns::numbers(&batch, 2)?);
+        let text = |column: usize| columns::texts(&batch, column);
+        let number = |column: usize| columns::numbers(&batch, column);
+        let (function, file, kind, binary) = (text(3)?, text(4)?, text(7)?, text(8)?);
+        let (line, first_line, address) = (number(5)?, number(6)?, number(9)?);
+        let inlined = columns::booleans(&batch, 10)?;
         let mut last: Option<(String, u32)> = None;
         for row in 0..batch.num_rows() {
-            let Some(had) = had.get_mut(&id(stacks, row)?) else {
+            let Some(had) = had.get_mut(&id(&stacks, row)?) else {
                 continue;
             };
             let name = names.value(row);
@@ -164,8 +160,7 @@ async fn frames(
                 last = sets.get(name).map(|set| (name.to_owned(), *set));
             }
             let right_set = last.as_ref().is_some_and(|(last, set)| last == name && *set == had.set);
-            // A stack that several services have is in its set for each of them; either serves.
-            if !right_set || usize::try_from(depths.value(row)) != Ok(had.frames.len()) {
+            if !right_set {
                 continue;
             }
             let frame = Frame {
@@ -187,8 +182,19 @@ async fn frames(
                     number
                 }
             };
-            had.frames.push(number);
+            had.frames.push((depths.value(row), number));
         }
+    }
+    // Parts of a file are read side by side, so rows come in any order; and a stack that several services have is in its set
+    // for each of them, of which either serves.
+    for had in had.values_mut() {
+        had.frames.sort_unstable();
+        had.frames.dedup_by_key(|(depth, _)| *depth);
+        let is_whole = (had.frames.iter().zip(0..)).all(|((depth, _), expected)| *depth == expected);
+        anyhow::ensure!(
+            is_whole && !had.frames.is_empty(),
+            "a stack's frames are not all in the store"
+        );
     }
     Ok(list)
 }
@@ -200,11 +206,8 @@ async fn next(
     std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
 }
 
-fn ids(batch: &RecordBatch, column: usize) -> Result<&BinaryArray> {
-    let ids = batch.column(column).as_any().downcast_ref::<BinaryArray>();
-    ids.context("the store's ids of stacks are not 16 bytes: it is of another version")
-}
-
 fn id(ids: &BinaryArray, row: usize) -> Result<Id> {
-    Ok(ids.value(row).try_into()?)
+    ids.value(row)
+        .try_into()
+        .context("the store's ids of stacks are not 16 bytes: it is of another version")
 }

@@ -1,10 +1,9 @@
 //! Which samples are meant, as SQL, and as words.
 
 use anyhow::{Result, bail};
-use datafusion::arrow::{array::AsArray as _, datatypes::Int64Type};
 use profiler_parquet::Hour;
 
-use super::engine::Engine;
+use super::{columns, engine::Engine};
 use crate::{
     cli::Which,
     text::{clean, quoted},
@@ -79,11 +78,10 @@ impl Which {
         );
         let mut kinds = Vec::new();
         for batch in engine.rows(&sql).await? {
-            let (kind, unit) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
-            let _ = batch.column(2).as_primitive::<Int64Type>();
+            let (kind, unit) = (columns::texts(&batch, 0)?, columns::texts(&batch, 1)?);
             kinds.extend(
                 kind.iter()
-                    .zip(unit)
+                    .zip(&unit)
                     .map(|(kind, unit)| (kind.unwrap_or_default().to_owned(), unit.unwrap_or_default().to_owned())),
             );
         }
