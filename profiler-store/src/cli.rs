@@ -5,9 +5,11 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
+#[cfg(feature = "query")]
+use crate::query;
 use crate::{compact, ingest, times};
 
-/// Keeps profiles of many hosts as Parquet files
+/// Keeps profiles of many hosts as Parquet files, and answers questions about them
 #[derive(Parser)]
 #[command(name = "profiler-store", version, disable_help_subcommand = true)]
 pub struct Cli {
@@ -18,6 +20,8 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Ingest(Ingest),
+    #[cfg(feature = "query")]
+    Query(Query),
     Compact(Compact),
 }
 
@@ -53,6 +57,90 @@ pub struct Ingest {
     pub oldest: std::time::Duration,
 }
 
+#[cfg(feature = "query")]
+/// Answer a question about what is in the store
+#[derive(Args)]
+pub struct Query {
+    /// The store's directory
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    #[command(flatten)]
+    pub which: Which,
+    #[command(subcommand)]
+    pub question: Question,
+}
+
+#[cfg(feature = "query")]
+/// Which samples are meant: all of these must be true.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Which {
+    /// Of this service
+    #[arg(long, global = true)]
+    pub service: Option<String>,
+    /// Of this host
+    #[arg(long, global = true)]
+    pub host: Option<String>,
+    /// With this label; can be given again
+    #[arg(long, value_name = "KEY=VALUE", global = true, value_parser = label)]
+    pub label: Vec<(String, String)>,
+    /// Windows that begin at this time (UTC) or later: 2026-12-01T13:00, 2026-12-01, 13:00 of today
+    #[arg(long, value_name = "TIME", global = true, value_parser = times::time, allow_hyphen_values = true)]
+    pub from: Option<i64>,
+    /// Windows that begin before this time
+    #[arg(long, value_name = "TIME", global = true, value_parser = times::time)]
+    pub to: Option<i64>,
+    /// Windows that began in the last 1h, 30m, 2d
+    #[arg(long, value_name = "TIME", global = true, conflicts_with_all = ["from", "to"], value_parser = times::duration)]
+    pub last: Option<std::time::Duration>,
+    /// Of what: cpu, samples and whatever else the store has
+    #[arg(long = "type", value_name = "TYPE", global = true)]
+    pub kind: Option<String>,
+}
+
+#[cfg(feature = "query")]
+#[derive(Subcommand)]
+pub enum Question {
+    /// The functions that had most of it
+    Top {
+        /// So many of them
+        #[arg(short = 'n', long, default_value_t = 20)]
+        number: usize,
+        /// By line instead of by function
+        #[arg(long)]
+        lines: bool,
+    },
+    /// All stacks, as folded text or pprof, which `profiler report` and others show
+    Flame {
+        /// A file: .folded or .pb.gz; without, folded text is printed
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// What became more and less against another range or service
+    Diff {
+        /// Compared with windows that begin at this time or later
+        #[arg(long, value_name = "TIME", value_parser = times::time)]
+        base_from: Option<i64>,
+        /// And before this time
+        #[arg(long, value_name = "TIME", value_parser = times::time)]
+        base_to: Option<i64>,
+        /// Compared with this service
+        #[arg(long, value_name = "SERVICE")]
+        base_service: Option<String>,
+        /// So many functions
+        #[arg(short = 'n', long, default_value_t = 20)]
+        number: usize,
+    },
+    /// What the store has: services, types, hosts, times
+    List,
+    /// An answer in SQL: tables `samples` and `frames`, joined by (set, service, stack)
+    Sql {
+        sql: String,
+        /// As CSV
+        #[arg(long)]
+        csv: bool,
+    },
+}
+
 /// Make few large sets of many small ones, and take away what is too old
 #[derive(Args)]
 pub struct Compact {
@@ -70,11 +158,20 @@ pub struct Compact {
     pub keep_only: bool,
 }
 
+#[cfg(feature = "query")]
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 pub fn run(cli: Cli) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
     match cli.command {
         Command::Ingest(options) => runtime.block_on(ingest::run(&options)),
+        #[cfg(feature = "query")]
+        Command::Query(options) => runtime.block_on(query::run(&options)),
         Command::Compact(options) => compact::run(&options),
     }
 }
