@@ -57,8 +57,8 @@ pub struct Ingest {
     pub oldest: std::time::Duration,
 }
 
-#[cfg(feature = "query")]
 /// Answer a question about what is in the store
+#[cfg(feature = "query")]
 #[derive(Args)]
 pub struct Query {
     /// The store's directory
@@ -70,8 +70,8 @@ pub struct Query {
     pub question: Question,
 }
 
-#[cfg(feature = "query")]
 /// Which samples are meant: all of these must be true.
+#[cfg(feature = "query")]
 #[derive(Args, Clone, Debug, Default)]
 pub struct Which {
     /// Of this service

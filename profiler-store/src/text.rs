@@ -1,6 +1,7 @@
 //! Text that came from anybody, on a terminal.
 
 /// Without control characters, which terminals obey, and without what turns the direction of text.
+#[cfg(feature = "query")]
 pub fn clean(text: &str) -> String {
     let hidden = |char: char| {
         char.is_control()
@@ -12,6 +13,7 @@ pub fn clean(text: &str) -> String {
 }
 
 /// At most so many characters, the middle of which can be missing: the beginning and the end tell most.
+#[cfg(feature = "query")]
 pub fn fit(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
@@ -24,6 +26,7 @@ pub fn fit(text: &str, most: usize) -> String {
 }
 
 /// An SQL text literal.
+#[cfg(feature = "query")]
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -25,6 +25,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Microseconds since 1970 of `2026-12-01T13:05:07`, `2026-12-01 13:05`, `2026-12-01`, or `13:05` of today.
+#[cfg(feature = "query")]
 pub fn time(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is no time: say 2026-12-01T13:05 (UTC), 2026-12-01 or 13:05");
     let trimmed = text.trim().trim_end_matches('Z');
@@ -53,6 +54,7 @@ pub fn time(text: &str) -> Result<i64, String> {
 }
 
 /// `2026-12-01 13:05`.
+#[cfg(feature = "query")]
 pub fn shown(time_us: i64) -> String {
     let Some(hour) = Hour::of(time_us) else {
         return "?".to_owned();
