@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "query")]
 use profiler_parquet::Hour;
 
 pub fn now_us() -> i64 {

@@ -333,7 +333,10 @@ fn it_looks_at_nothing_while_its_switch_is_off_reads_its_file_again_and_is_alone
     let socket = directory.path().join("agent.sock");
     let listen = format!("unix:{}", socket.display());
     let running = agent(&spool, &[&arguments[..], &["--listen", &listen]].concat())?;
-    ensure!(fs::metadata(&socket)?.permissions().mode() & 0o777 == 0o600, "others can ask");
+    ensure!(
+        fs::metadata(&socket)?.permissions().mode() & 0o777 == 0o600,
+        "others can ask"
+    );
     let second = Profiler::bare()
         .args(["agent", "--spool", spool.to_str().context("a path")?])
         .args(arguments)
