@@ -198,7 +198,11 @@ pub fn wait_until(is_time: impl Fn() -> bool, look_every: Duration) -> anyhow::R
         .context("failed to start the runtime")?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
+        let mut watchdog = notify::Watchdog::of_this_process();
         while !is_time() {
+            if let Some(watchdog) = &mut watchdog {
+                watchdog.turn(Instant::now());
+            }
             tokio::select! {
                 () = sleep(look_every) => {}
                 received = signals.next() => match received {

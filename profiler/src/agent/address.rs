@@ -36,9 +36,9 @@ impl FromStr for Address {
         let path = text.strip_prefix(UNIX).map(PathBuf::from);
         match path {
             Some(path) if path.is_absolute() => Ok(Self::Unix(path)),
-            Some(_) => Err("the path of a socket begins with /: unix:/run/profiler/agent.sock".to_owned()),
+            Some(_) => Err("the path of a socket begins with /: unix:/run/profiler-agent/socket".to_owned()),
             None => text.parse().map(Self::Tcp).map_err(|_| {
-                "expected an address such as 127.0.0.1:9464, or a socket such as unix:/run/profiler/agent.sock"
+                "expected an address such as 127.0.0.1:9464, or a socket such as unix:/run/profiler-agent/socket"
                     .to_owned()
             }),
         }
@@ -84,9 +84,9 @@ mod tests {
         assert!(parsed("127.0.0.1:9464").is_ok_and(|address| address.is_own()));
         assert!(parsed("[::1]:9464").is_ok_and(|address| address.is_own()));
         assert!(parsed("0.0.0.0:9464").is_ok_and(|address| !address.is_own()));
-        let socket = parsed("unix:/run/profiler/agent.sock").expect("a socket");
+        let socket = parsed("unix:/run/profiler-agent/socket").expect("a socket");
         assert!(socket.is_own());
-        assert_eq!(socket.to_string(), "unix:/run/profiler/agent.sock");
+        assert_eq!(socket.to_string(), "unix:/run/profiler-agent/socket");
         for text in ["unix:agent.sock", "unix:", "localhost:9464", "9464", ""] {
             assert!(parsed(text).is_err(), "{text}");
         }

@@ -46,7 +46,7 @@ pub enum OptionsError {
     #[error("{url:?} is no address to send to; it begins with {schemes}")]
     Url { url: String, schemes: String },
     #[error(
-        "{address} could be reached from other machines, and there is no password; listen at 127.0.0.1, [::1] or unix:/run/profiler/agent.sock, and let a proxy with TLS in front of it decide who may look"
+        "{address} could be reached from other machines, and there is no password; listen at 127.0.0.1, [::1] or unix:/run/profiler-agent/socket, and let a proxy with TLS in front of it decide who may look"
     )]
     Listen { address: Address },
     #[error("the service rule {name:?} fits every process; give it a command, cgroup, container or executable")]

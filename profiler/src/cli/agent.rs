@@ -101,7 +101,7 @@ pub struct Agent {
     pub alerts: Vec<PathBuf>,
 
     /// Answer at this address: a page at /, metrics at /metrics. Only this machine's own (127.0.0.1, ::1) are taken, which any
-    /// of its users can ask; or a socket that only root can: unix:/run/profiler/agent.sock
+    /// of its users can ask; or a socket that only root can: unix:/run/profiler-agent/socket
     #[arg(short, long, value_name = "ADDRESS", help_heading = "Outputs")]
     pub listen: Option<Address>,
 

@@ -108,6 +108,8 @@ impl Receiver for OtlpGrpc {
 fn refusal(status: &Status) -> Refusal {
     let why = format!("{:?}: {}", status.code(), super::one_line(status.message()));
     match status.code() {
+        // Not for want of room, but for its size ("trying to send message larger than max"), which will not change.
+        Code::ResourceExhausted if status.message().contains("larger than max") => Refusal::Never { why },
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted

@@ -7,9 +7,12 @@ mod otlp;
 mod pyroscope;
 mod spool;
 mod store;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 use std::{
+    collections::BTreeSet,
     fs::{DirBuilder, File},
     io::Write as _,
     os::unix::fs::DirBuilderExt as _,
@@ -36,7 +39,7 @@ use super::{
     digest,
     options::{Options, Outlet},
     service,
-    split::by_service,
+    split::{by_service, part},
     state::{OutputNow, State},
 };
 use crate::{
@@ -49,8 +52,11 @@ use crate::{
     report::{self, Format, View},
     session::StoppedBy,
     shown,
+    waits::cause::Cause,
 };
 
+/// A collector takes 4 MiB by gRPC unless it was told otherwise (gRPC's default, as it is when unpacked).
+const MOST_MESSAGE_BYTES: usize = 3 << 20;
 /// Windows that the page shows when nobody said how many are kept.
 const SHOWN_WINDOWS: usize = 60;
 
@@ -190,6 +196,37 @@ impl Outlets {
         about
     }
 
+    fn message(&self, profile: &Profile, causes: &[Option<Cause>]) -> anyhow::Result<Vec<u8>> {
+        let cause = |place: usize| Some(("wait.cause", causes.get(place).copied().flatten()?.name()));
+        report::otlp::message(profile, |labels| self.about(profile, labels), cause)
+    }
+
+    /// A profile as one message, or as several where that would be larger than receivers take: each of some processes.
+    fn messages(&self, profile: &Profile, causes: &[Option<Cause>]) -> anyhow::Result<Vec<Vec<u8>>> {
+        let whole = self.message(profile, causes)?;
+        if whole.len() <= MOST_MESSAGE_BYTES {
+            return Ok(vec![whole]);
+        }
+        let pids: BTreeSet<u32> = profile.samples().map(|(key, _)| key.labels.pid).collect();
+        // What one process has is not torn: whoever takes less will say so.
+        if pids.len() < 2 {
+            return Ok(vec![whole]);
+        }
+        drop(whole);
+        // Neighbours are often workers of one service, and of one size.
+        let first: BTreeSet<u32> = pids.into_iter().step_by(2).collect();
+        let mut messages = Vec::new();
+        for half in [true, false] {
+            let is_his = |labels: &Labels| first.contains(&labels.pid) == half;
+            let of_half = (profile.samples().zip(causes))
+                .filter(|((key, _), _)| is_his(&key.labels))
+                .map(|(_, cause)| *cause)
+                .collect::<Vec<_>>();
+            messages.extend(self.messages(&part(profile, is_his), &of_half)?);
+        }
+        Ok(messages)
+    }
+
     /// Gives a profile to those who want a message of it; what is for stores goes to `stored`.
     fn send(&self, content: &Content, stored: &mut Vec<Vec<u8>>) -> anyhow::Result<u64> {
         let Some(profile) = content.profile().filter(|profile| !profile.is_empty()) else {
@@ -199,23 +236,23 @@ impl Outlets {
         let wants = |kind| self.couriers.iter().filter(move |sender| sender.kind == kind);
         // A place that is full must not keep the others from having it.
         let mut failures: Vec<String> = Vec::new();
-        if wants(Kind::Otlp).next().is_some() || !self.stores.is_empty() {
-            let causes = match content {
-                Content::Wall(report) => &*report.causes,
-                _ => &[],
-            };
-            let cause = |place: usize| Some(("wait.cause", causes.get(place).copied().flatten()?.name()));
-            let message = report::otlp::message(profile, |labels| self.about(profile, labels), cause)?;
-            let zipped = gzipped(&message)?;
-            for sender in wants(Kind::Otlp) {
-                match sender.courier.spool.put(&zipped) {
-                    Ok(()) => bytes += zipped.len() as u64,
-                    Err(error) => failures.push(format!("{error:#}")),
+        let causes = match content {
+            Content::Wall(report) => &*report.causes,
+            _ => &[],
+        };
+        if wants(Kind::Otlp).next().is_some() {
+            for message in self.messages(profile, causes)? {
+                let zipped = gzipped(&message)?;
+                for sender in wants(Kind::Otlp) {
+                    match sender.courier.spool.put(&zipped) {
+                        Ok(()) => bytes += zipped.len() as u64,
+                        Err(error) => failures.push(format!("{error:#}")),
+                    }
                 }
             }
-            if !self.stores.is_empty() {
-                stored.push(message);
-            }
+        }
+        if !self.stores.is_empty() {
+            stored.push(self.message(profile, causes)?);
         }
         if wants(Kind::Pyroscope).next().is_some() {
             let body = gzipped(&pyroscope::body(self.series(content, profile)?)?)?;
