@@ -10,6 +10,8 @@ mod windows;
 use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -214,6 +216,36 @@ pub fn wait_until(is_time: impl Fn() -> bool, look_every: Duration) -> anyhow::R
         }
         Ok(None)
     })
+}
+
+/// Signals that end a session, or have it begin anew, for as long as this process lives: those that come between two of
+/// them as well. Those that come in one end it, and are told here, too.
+pub fn lasting_signals() -> anyhow::Result<mpsc::Receiver<StoppedBy>> {
+    let (tell, told) = mpsc::channel();
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let work = move || {
+        runtime.block_on(async {
+            loop {
+                let asked = match signals.next().await {
+                    libc::SIGHUP => StoppedBy::Reload,
+                    libc::SIGINT | libc::SIGTERM => StoppedBy::Signal,
+                    _ => continue,
+                };
+                if tell.send(asked).is_err() {
+                    return;
+                }
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(work)
+        .context("failed to start the thread that waits for signals")?;
+    Ok(told)
 }
 
 /// What this process needs before it looks at anything, once.

@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    digest::{Digest, ProcessNow, ServiceSums},
+    digest::{Digest, Limit, ProcessNow, ServiceSums},
     file::AlertsFile,
 };
 use crate::{flight::names, humanize, waits::cause::Cause};
@@ -195,12 +195,14 @@ pub struct Alert {
 pub enum State {
     Begins,
     Over,
+    /// It is not measured any more: it has ended, or others did more.
+    Gone,
 }
 
 type Subject = (Rule, String, Option<u32>);
 
 /// What is broken, and for how long.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Watch {
     broken: BTreeMap<Subject, Held>,
     /// What was broken and not followed, because too much was.
@@ -263,7 +265,7 @@ impl Watch {
             let held = self.broken.remove(&subject).unwrap_or_default();
             let limit = rules.limits.get(&subject.0).copied().unwrap_or_default();
             if held.is_said && subject.0 != Rule::Oom {
-                alerts.push(alert(digest, &subject, held.value, limit, State::Over));
+                alerts.push(alert(digest, &subject, held.value, limit, State::Gone));
             }
         }
         alerts
@@ -282,11 +284,24 @@ fn measured(digest: &Digest) -> Vec<(Subject, f64)> {
         if let Some(files) = process.files {
             add(Rule::Files, files as f64);
         }
-        if let Some((most, has)) = process.limit.filter(|(most, _)| *most > 0) {
-            add(Rule::Memory, has as f64 / most as f64 * 100.0);
-            if let Some(minutes) = minutes_to_limit(process, most, has, length) {
-                add(Rule::GrowsToLimit, minutes);
+    }
+    // Of a cgroup, once: by the process that has most.
+    let mut largest: BTreeMap<&str, (&Limit, &ProcessNow, i64)> = BTreeMap::new();
+    for process in &digest.processes {
+        if let Some(limit) = process.limit.as_ref().filter(|limit| limit.most > 0) {
+            let entry = largest.entry(&limit.cgroup).or_insert((limit, process, 0));
+            entry.2 = entry.2.saturating_add(process.growth_bytes);
+            if process.resident_bytes > entry.1.resident_bytes {
+                (entry.0, entry.1) = (limit, process);
             }
+        }
+    }
+    for (limit, process, growth) in largest.into_values() {
+        // Named by its service alone: which of its processes is the largest can change from window to window.
+        let mut add = |rule, value| all.push(((rule, process.service.clone(), None), value));
+        add(Rule::Memory, limit.has as f64 / limit.most as f64 * 100.0);
+        if let Some(minutes) = minutes_to_limit(growth, limit, length) {
+            add(Rule::GrowsToLimit, minutes);
         }
     }
     for (service, sums) in &digest.services {
@@ -302,9 +317,9 @@ fn measured(digest: &Digest) -> Vec<(Subject, f64)> {
 }
 
 /// Only of what grows by more than noise: a hundredth of what is left, in a window.
-fn minutes_to_limit(process: &ProcessNow, most: u64, has: u64, length: f64) -> Option<f64> {
-    let left = most.saturating_sub(has) as f64;
-    let growth = process.growth_bytes as f64;
+fn minutes_to_limit(growth: i64, limit: &Limit, length: f64) -> Option<f64> {
+    let left = limit.most.saturating_sub(limit.has) as f64;
+    let growth = growth as f64;
     (growth > left / 100.0 && growth > 0.0).then(|| left / growth * length / 60.0)
 }
 
@@ -312,7 +327,8 @@ fn alert(digest: &Digest, subject: &Subject, value: f64, limit: f64, state: Stat
     let (rule, service, pid) = subject;
     let what = match state {
         State::Begins => rule.told(value, limit),
-        State::Over => format!("{} again below its limit of {limit:.0}", rule.name()),
+        State::Over => format!("{} again within its limit of {limit:.0}", rule.name()),
+        State::Gone => format!("{}: not among what is measured any more", rule.name()),
     };
     let sums = digest.services.get(service);
     Alert {

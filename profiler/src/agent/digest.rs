@@ -110,9 +110,18 @@ pub struct ProcessNow {
     /// `None`: they cannot be counted.
     pub files: Option<u64>,
     pub switches: Switches,
-    /// What its cgroup may take up at most, and what that has.
-    pub limit: Option<(u64, u64)>,
+    /// The tightest limit of memory that it has.
+    pub limit: Option<Limit>,
     pub growth_bytes: i64,
+}
+
+/// What a cgroup may have of memory, and what it has: without pages of files that nobody has used for a while, which the
+/// kernel takes back when it wants them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub cgroup: String,
+    pub most: u64,
+    pub has: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -324,8 +333,8 @@ fn add_growth(process: &ProcessMemory, naming: &mut Naming<'_>, services: &mut B
         .to_owned();
     let sums = services.entry(service).or_default();
     sums.pids.insert(process.pid);
-    // What a process had when it ended is not given back by a service that lives on in others.
-    if !process.exited {
+    // What comes with a new process, and goes with one that ends, is no growth of a service that starts workers anew all day.
+    if !process.exited && !process.started {
         sums.growth_bytes = sums.growth_bytes.saturating_add(process.growth());
     }
     sums.victims.extend(crate::report::memory::victim::sentence(process));
@@ -371,20 +380,29 @@ fn switches(pid: u32) -> Option<Switches> {
 }
 
 /// The tightest limit of a cgroup (v2) and those above it, and what the one with it has.
-fn limit(cgroup: &str) -> Option<(u64, u64)> {
+fn limit(cgroup: &str) -> Option<Limit> {
     let root = Path::new("/sys/fs/cgroup");
-    let mut tightest: Option<(u64, u64)> = None;
+    let mut tightest: Option<Limit> = None;
     let relative = cgroup.trim_start_matches('/');
     if relative.split('/').any(|part| part == "..") {
         return None;
     }
     let mut at = root.join(relative);
     while at.starts_with(root) && at != root {
-        let number = |file: &str| fs::read_to_string(at.join(file)).ok()?.trim().parse::<u64>().ok();
+        let text = |file: &str| fs::read_to_string(at.join(file)).ok();
+        let number = |file: &str| text(file)?.trim().parse::<u64>().ok();
         if let (Some(most), Some(has)) = (number("memory.max"), number("memory.current"))
-            && tightest.is_none_or(|(least, _)| most < least)
+            && tightest.as_ref().is_none_or(|tightest| most < tightest.most)
         {
-            tightest = Some((most, has));
+            let unused = text("memory.stat").and_then(|stat| {
+                let line = stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?;
+                line.trim().parse::<u64>().ok()
+            });
+            tightest = Some(Limit {
+                cgroup: at.display().to_string(),
+                most,
+                has: has.saturating_sub(unused.unwrap_or(0)),
+            });
         }
         at.pop();
     }

@@ -25,6 +25,7 @@ pub struct AgentFile {
     /// In this order; the first that fits names a process's service.
     pub service: Vec<ServiceRule>,
     pub output: Vec<OutputFile>,
+    pub host_name: Option<String>,
     pub listen: Option<Address>,
     pub alerts: AlertsFile,
 }
@@ -112,12 +113,21 @@ impl AgentFile {
         }
         Self::parse(&text).map_err(|error| OptionsError::File {
             path: path.to_owned(),
-            error: error.to_string().trim_end().to_owned(),
+            error: told(&error, &text),
         })
     }
 
     pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
+    }
+}
+
+/// What is wrong, and in which line; not what that says, which can be a password.
+fn told(error: &toml::de::Error, text: &str) -> String {
+    let line = (error.span()).map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
     }
 }
 

@@ -73,6 +73,7 @@ fn services(registry: &mut Registry, seen: &Seen) {
             cpu_ns,
             waiting_ns,
             growth_bytes,
+            ..
         } = sums;
         for (kind, ns) in Kind::ALL.iter().zip(cpu_ns) {
             let of = OfCpu {
@@ -203,8 +204,12 @@ fn own(registry: &mut Registry, seen: &Seen) {
     let windows: Counter = Counter::default();
     windows.inc_by(seen.windows);
     registry.register("windows", "Windows that ended", windows);
+    let windows_lost: Counter = Counter::default();
+    windows_lost.inc_by(seen.windows_lost);
+    registry.register("windows_lost", "Windows that nobody has", windows_lost);
+    // With what its sessions took to begin.
     let cpu = Seconds::default();
-    cpu.inc_by(seen.own_cpu.as_secs_f64());
+    cpu.inc_by(crate::cost::cpu_time().as_secs_f64());
     registry.register_with_unit("agent_cpu", "CPU time of the agent itself", Unit::Seconds, cpu);
     let kernel = Seconds::default();
     kernel.inc_by(seen.kernel_cpu.as_secs_f64());

@@ -26,6 +26,7 @@ mod web;
 
 use std::{
     io::Write as _,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,7 @@ use tokio::sync::mpsc::channel;
 use self::{
     budget::lowered,
     options::{Options, Outlet},
-    outlets::Outlets,
+    outlets::{Outlets, place},
     state::State,
     switch::Switch,
 };
@@ -58,10 +59,20 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
     }
     session::prepare()?;
     rights::give_up().context("failed to give up capabilities")?;
+    let signals = session::lasting_signals()?;
     let state = State::default();
     let began = Instant::now();
-    let mut web = None;
+    let mut web: Option<web::Server> = None;
+    // What was configured before it was read again, while it is not known whether that works.
+    let mut before: Option<Options> = None;
+    // What ended the session before.
+    let mut ended_by = None;
     loop {
+        match late(&signals, ended_by.take()) {
+            Some(StoppedBy::Reload) => reload(typed, &mut options, &mut before),
+            Some(_) => return Ok(exit::SUCCESS),
+            None => {}
+        }
         let left = options.duration.map(|length| length.saturating_sub(began.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(exit::SUCCESS);
@@ -77,7 +88,8 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
             let is_over = || until.is_some_and(|until| Instant::now() >= until);
             match session::wait_until(|| switch.off(true).is_none() || is_over(), LOOK_AT_SWITCH)? {
                 Some(StoppedBy::Reload) => {
-                    reload(typed, &mut options);
+                    ended_by = Some(StoppedBy::Reload);
+                    reload(typed, &mut options, &mut before);
                     continue;
                 }
                 Some(_) => return Ok(exit::SUCCESS),
@@ -90,17 +102,27 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
         let level = state.lock().level;
         let measured = lowered(&options, level);
         let (ask, control) = channel(1);
-        let outlets = Outlets::open(&measured, state.clone(), ask.clone())?;
-        if let Some(address) = &options.listen {
-            // The one of before ends first: it has the address.
-            drop(web.take());
-            web = Some(web::Server::start(
-                address,
-                state.clone(),
-                outlets.shown.clone(),
-                &options,
-            )?);
-        }
+        // The page of before ends first: it has the address.
+        drop(web.take());
+        let opened = Outlets::open(&measured, state.clone(), ask.clone()).and_then(|outlets| {
+            let page = options.listen.as_ref().map(|address| {
+                let windows = outlets.shown.clone();
+                web::Server::start(address, state.clone(), windows, &options)
+            });
+            Ok((outlets, page.transpose()?))
+        });
+        let outlets = match (opened, before.take()) {
+            (Ok((outlets, page)), _) => {
+                web = page;
+                outlets
+            }
+            (Err(error), Some(before)) => {
+                shown::say(&format!("error: {error:#}; what was configured before goes on"));
+                options = before;
+                continue;
+            }
+            (Err(error), None) => return Err(error),
+        };
         let place = outlets.place();
         let config = config(&measured, left);
         let watcher = switch.watch(ask)?;
@@ -112,8 +134,10 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
             control,
         });
         drop(watcher);
-        match ended? {
-            StoppedBy::Reload => reload(typed, &mut options),
+        let ended = ended?;
+        ended_by = Some(ended);
+        match ended {
+            StoppedBy::Reload => reload(typed, &mut options, &mut before),
             StoppedBy::Switch => {}
             // Already asked for as another level.
             StoppedBy::OwnBudget => {
@@ -131,11 +155,21 @@ pub fn run(typed: &Agent) -> anyhow::Result<u8> {
     }
 }
 
+/// What was asked for by signals that no session has seen. `ended_by`: the one that has is among them.
+fn late(signals: &mpsc::Receiver<StoppedBy>, ended_by: Option<StoppedBy>) -> Option<StoppedBy> {
+    let mut asked: Vec<StoppedBy> = signals.try_iter().collect();
+    if let Some(at) = asked.iter().position(|one| Some(*one) == ended_by) {
+        asked.remove(at);
+    }
+    let is_asked = |what| asked.contains(&what).then_some(what);
+    is_asked(StoppedBy::Signal).or(is_asked(StoppedBy::Reload))
+}
+
 /// Reads the configuration again. One that is wrong changes nothing: what runs is better than nothing.
-fn reload(typed: &Agent, options: &mut Options) {
+fn reload(typed: &Agent, options: &mut Options, before: &mut Option<Options>) {
     match Options::from_cli(typed) {
         Ok(new) => {
-            *options = new;
+            *before = Some(std::mem::replace(options, new));
             say(options, "the configuration was read again");
         }
         Err(error) => shown::say(&format!("error: {error}; what was configured before goes on")),
@@ -184,10 +218,10 @@ fn check(options: &Options) -> anyhow::Result<u8> {
     for outlet in &options.outputs {
         lines.push(match outlet {
             Outlet::Otlp { url, headers } => {
-                format!("to {url} by OTLP{}", with_headers(headers.len()))
+                format!("to {} by OTLP{}", place(url), with_headers(headers.len()))
             }
             Outlet::Pyroscope { url, headers } => {
-                format!("to {url} for Pyroscope{}", with_headers(headers.len()))
+                format!("to {} for Pyroscope{}", place(url), with_headers(headers.len()))
             }
             Outlet::Store { directory, keep } => format!(
                 "to {} as Parquet files, for {}",

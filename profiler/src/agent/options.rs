@@ -6,6 +6,7 @@ use super::{
     address::Address,
     alerts::Rules,
     file::{AgentFile, OutputFile, ServiceRule},
+    outlets::place,
 };
 use crate::{
     cli::agent::{Agent, Measures},
@@ -74,6 +75,8 @@ pub struct Options {
     pub outputs: Vec<Outlet>,
     pub spool: PathBuf,
     pub spool_bytes: u64,
+    /// `None`: as the machine calls itself.
+    pub host_name: Option<String>,
     pub listen: Option<Address>,
     pub labels: BTreeMap<String, String>,
     pub services: Vec<ServiceRule>,
@@ -132,6 +135,7 @@ impl Options {
             keep,
             spool,
             spool_bytes,
+            host_name,
             alerts,
             listen,
             quiet,
@@ -209,6 +213,7 @@ impl Options {
             outputs,
             spool: (spool.clone().or(file.spool.directory)).unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
             spool_bytes: spool_bytes.or(file.spool.bytes).unwrap_or(DEFAULT_SPOOL_BYTES),
+            host_name: host_name.clone().or(file.host_name),
             listen,
             labels: file.labels,
             services: file.service,
@@ -237,7 +242,7 @@ impl Outlet {
         match rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
             true => Ok(()),
             false => Err(OptionsError::Url {
-                url: url.clone(),
+                url: place(url),
                 schemes: schemes.join(" or "),
             }),
         }

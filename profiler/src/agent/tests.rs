@@ -10,7 +10,7 @@ use clap::Parser as _;
 use super::{
     alerts::{Alert, Rule, Rules, State, To, Watch},
     budget::{Budget, Step, lowered, told},
-    digest::{Digest, ProcessNow, ServiceSums, Switches},
+    digest::{Digest, Limit, ProcessNow, ServiceSums, Switches},
     file::AgentFile,
     metrics,
     options::{Options, OptionsError, Outlet},
@@ -206,14 +206,14 @@ fn a_rule_must_be_broken_twice_and_is_over_when_it_is_well_kept_twice() {
 }
 
 #[test]
-fn what_is_gone_is_over_and_what_the_kernel_ended_is_said_at_once() {
+fn what_is_not_measured_any_more_is_said_to_be_gone_and_what_the_kernel_ended_is_said_at_once() {
     let mut watch = Watch::default();
     let rules = rules();
     for _ in 0..2 {
         watch.look(&window(vec![process(60)], BTreeMap::new()), &rules);
     }
     let gone = watch.look(&window(Vec::new(), BTreeMap::new()), &rules);
-    assert_eq!(states(&gone), [(Rule::Cpu, State::Over)]);
+    assert_eq!(states(&gone), [(Rule::Cpu, State::Gone)]);
 
     let mut limits = rules;
     limits.limits.insert(Rule::Oom, 0.0);
@@ -235,7 +235,11 @@ fn growth_is_told_by_when_it_reaches_the_limit_and_noise_is_not() {
         to: Vec::new(),
     };
     let growing = |growth_bytes| ProcessNow {
-        limit: Some((100 << 20, 40 << 20)),
+        limit: Some(Limit {
+            cgroup: "/sys/fs/cgroup/shop".to_owned(),
+            most: 100 << 20,
+            has: 40 << 20,
+        }),
         growth_bytes,
         ..process(0)
     };

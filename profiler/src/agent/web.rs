@@ -84,6 +84,8 @@ impl Server {
                     _ = stopped => {}
                 }
             });
+            // Pages that are being made are waited for by nobody.
+            runtime.shutdown_background();
         };
         let thread = thread::Builder::new()
             .name("page".to_owned())
@@ -279,8 +281,13 @@ async fn made(
     make: impl FnOnce() -> anyhow::Result<Vec<u8>> + Send + 'static,
     headers: &[(HeaderName, &'static str)],
 ) -> Response {
-    let Ok(_turn) = known.at_a_time.acquire().await else {
+    let Ok(turn) = Arc::clone(&known.at_a_time).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    // Who goes away leaves the work behind, and it goes on: the turn is its own.
+    let make = move || {
+        let _turn = turn;
+        make()
     };
     match spawn_blocking(make).await {
         Ok(Ok(bytes)) => {

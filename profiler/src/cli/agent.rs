@@ -96,6 +96,10 @@ pub struct Agent {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Outputs")]
     pub spool_bytes: Option<u64>,
 
+    /// What this host is called in what is sent [default: its name]
+    #[arg(long, value_name = "NAME", help_heading = "Outputs")]
+    pub host_name: Option<String>,
+
     /// Write alerts here as lines of JSON: a file, or - for standard error
     #[arg(long, value_name = "FILE", help_heading = "Outputs")]
     pub alerts: Vec<PathBuf>,

@@ -252,6 +252,11 @@ impl FlightRecorder {
         taken(&self.messages)
     }
 
+    /// Whether windows are still written.
+    pub fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
     pub fn say(&self, line: String) {
         say(&self.messages, line);
     }

@@ -13,6 +13,8 @@ use super::spool::Spool;
 /// After a failure, how long to wait: twice as long after each that follows, up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// When a receiver says how long.
+const LONGEST_TOLD_PAUSE: Duration = Duration::from_secs(3600);
 /// How long to go on sending when the agent ends. What is left waits for the next one.
 const LAST_TRIES: Duration = Duration::from_secs(5);
 /// How long to wait for a message at a time.
@@ -130,12 +132,14 @@ fn work(spool: &Spool, sent: &Mutex<Sent>, receiver: &mut dyn Receiver) {
                     sent.failed += 1;
                     sent.trouble = Some(why);
                 }
-                if closed {
+                if closed || spool.is_closed() {
                     return;
                 }
-                // Agents of a fleet that lost one receiver at one time must not all come back at one time.
-                let spread = 0.5 + fastrand::f64();
-                spool.pause(after.unwrap_or(pause).min(LONGEST_PAUSE).mul_f64(spread));
+                // Agents of a fleet that lost one receiver at one time must not all come back at one time, and none before it
+                // was told to.
+                let spread = 1.0 + fastrand::f64();
+                let told = after.map(|after| after.min(LONGEST_TOLD_PAUSE));
+                spool.pause(told.unwrap_or(pause).mul_f64(spread));
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }

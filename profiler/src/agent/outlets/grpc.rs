@@ -20,7 +20,7 @@ use super::{
 };
 
 const METHOD: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
-const MOST_TIME: Duration = Duration::from_secs(15);
+const MOST_TIME: Duration = Duration::from_secs(10);
 /// What a message may come to when it is not compressed any more: ours are some megabytes.
 const MOST_BYTES: u64 = 1 << 30;
 
@@ -109,7 +109,12 @@ fn refusal(status: &Status) -> Refusal {
     let why = format!("{:?}: {}", status.code(), super::one_line(status.message()));
     match status.code() {
         // Not for want of room, but for its size ("trying to send message larger than max"), which will not change.
-        Code::ResourceExhausted if status.message().contains("larger than max") => Refusal::Never { why },
+        // tonic: "decoded message length too large".
+        Code::ResourceExhausted | Code::OutOfRange
+            if status.message().contains("larger than max") || status.message().contains("too large") =>
+        {
+            Refusal::Never { why }
+        }
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted

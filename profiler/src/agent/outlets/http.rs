@@ -7,7 +7,7 @@ use ureq::{Agent, config::Config, http::StatusCode};
 use super::courier::Refusal;
 
 /// From the first look for the address to the end of the answer. Short enough that an agent ends when it is told to.
-const MOST_TIME: Duration = Duration::from_secs(15);
+const MOST_TIME: Duration = Duration::from_secs(10);
 /// Of an answer, what is read and shown.
 const MOST_ANSWER_BYTES: u64 = 64 << 10;
 const MOST_SHOWN: usize = 200;

@@ -12,15 +12,16 @@ mod tests;
 mod webhook;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{DirBuilder, File},
     io::Write as _,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::Sender as SessionEnd;
 
 use self::{
@@ -34,7 +35,7 @@ use self::{
 };
 use super::{
     address::Address,
-    alerts::{self, To},
+    alerts::To,
     budget::{Budget, Step},
     digest,
     options::{Options, Outlet},
@@ -65,7 +66,6 @@ pub struct Outlets {
     options: Options,
     host: String,
     state: State,
-    watch: alerts::Watch,
     budget: Budget,
     /// What went wrong with the last window.
     failed: String,
@@ -83,6 +83,8 @@ pub struct Outlets {
 /// What sends, and what it sends.
 struct Sender {
     name: String,
+    /// What became of messages in sessions before.
+    before: OutputNow,
     kind: Kind,
     courier: Courier,
     /// What was said of it last.
@@ -117,11 +119,11 @@ impl Outlets {
                         true => Box::new(OtlpGrpc::new(url, headers)?),
                         false => Box::new(Otlp::new(url, headers)),
                     };
-                    couriers.push(sender(options, "otlp", url, Kind::Otlp, receiver)?);
+                    couriers.push(sender(options, "otlp", url, headers, receiver)?);
                 }
                 Outlet::Pyroscope { url, headers } => {
                     let receiver = Box::new(Pyroscope::new(url, headers));
-                    couriers.push(sender(options, "pyroscope", url, Kind::Pyroscope, receiver)?);
+                    couriers.push(sender(options, "pyroscope", url, headers, receiver)?);
                 }
                 Outlet::Pprof { directory, keep } => {
                     shelves.push(Shelves::open(directory, *keep)?);
@@ -143,16 +145,27 @@ impl Outlets {
                     options,
                     "webhook",
                     url,
-                    Kind::Alerts,
+                    &BTreeMap::new(),
                     Box::new(Webhook::new(url)),
                 )?);
             }
         }
+        {
+            let seen = state.lock();
+            let before = |name: &str| seen.outputs.iter().find(|output| output.name == name).cloned();
+            for sender in &mut couriers {
+                sender.before = before(&sender.name).unwrap_or_default();
+            }
+            for store in &mut stores {
+                if let Some(before) = before(&store.now.name) {
+                    store.now = before;
+                }
+            }
+        }
         let outlets = Self {
             options: options.clone(),
-            host: host(),
+            host: options.host_name.clone().unwrap_or_else(host),
             state,
-            watch: alerts::Watch::default(),
             budget: Budget::default(),
             failed: String::new(),
             ask,
@@ -293,23 +306,37 @@ impl Outlets {
             .collect()
     }
 
-    fn alert(&mut self, digest: &digest::Digest) -> anyhow::Result<()> {
-        for alert in self.watch.look(digest, &self.options.alerts) {
-            let line = serde_json::to_string(&alert).context("failed to write an alert")?;
-            for to in &self.options.alerts.to {
-                match to {
-                    To::Stderr => shown::say(&line),
-                    To::File(path) => append(path, &line)?,
-                    // By its spool.
-                    To::Webhook(_) => {}
+    /// Says what rules were broken, everywhere it is to be said; what could not be done.
+    fn alert(&self, digest: &digest::Digest) -> Vec<String> {
+        let mut failures = Vec::new();
+        let alerts = self.state.lock().watch.look(digest, &self.options.alerts);
+        for alert in alerts {
+            let line = match serde_json::to_string(&alert) {
+                Ok(line) => line,
+                Err(error) => {
+                    failures.push(format!("failed to write an alert: {error}"));
+                    continue;
                 }
+            };
+            for to in &self.options.alerts.to {
+                let said = match to {
+                    To::Stderr => {
+                        shown::say(&line);
+                        Ok(())
+                    }
+                    To::File(path) => append(path, &line),
+                    // By its spool.
+                    To::Webhook(_) => Ok(()),
+                };
+                failures.extend(said.err().map(|error| format!("{error:#}")));
             }
             for sender in self.couriers.iter().filter(|sender| sender.kind == Kind::Alerts) {
-                sender.courier.spool.put(line.as_bytes())?;
+                let put = sender.courier.spool.put(line.as_bytes());
+                failures.extend(put.err().map(|error| format!("{error:#}")));
             }
             self.state.lock().tell(alert);
         }
-        Ok(())
+        failures
     }
 
     /// Has the session end where the next is to measure less, or more.
@@ -333,12 +360,13 @@ impl Outlets {
             .map(|sender| {
                 let (waiting, waiting_bytes, dropped) = sender.courier.spool.counts();
                 let sent = sender.courier.sent();
+                let before = &sender.before;
                 OutputNow {
                     name: sender.name.clone(),
-                    sent: sent.messages,
-                    bytes: sent.bytes,
-                    failed: sent.failed,
-                    lost: dropped + sent.refused,
+                    sent: before.sent + sent.messages,
+                    bytes: before.bytes + sent.bytes,
+                    failed: before.failed + sent.failed,
+                    lost: before.lost + dropped + sent.refused,
                     waiting,
                     waiting_bytes,
                     trouble: sent.trouble,
@@ -378,11 +406,8 @@ impl Sink for Outlets {
             reader_left: false,
         };
         // One place that is full must not keep the others from having it.
-        let mut failures: Vec<String> = Vec::new();
         let digest = digest::digest(window, &self.options.services);
-        if let Err(error) = self.alert(&digest) {
-            failures.push(format!("{error:#}"));
-        }
+        let mut failures = self.alert(&digest);
         self.keep_budget(&digest);
         self.state.lock().take(digest);
         let mut stored = Vec::new();
@@ -411,7 +436,10 @@ impl Sink for Outlets {
         match failures.is_empty() {
             true => Ok(written),
             // Nobody has it.
-            false if written.bytes == 0 => anyhow::bail!(failed),
+            false if written.bytes == 0 => {
+                self.state.lock().windows_lost += 1;
+                anyhow::bail!(failed)
+            }
             // What others have is not lost. That one place fails is said when it begins to.
             false => {
                 if took != failed {
@@ -435,6 +463,10 @@ impl Sink for Outlets {
     }
 
     fn finish(&mut self) {
+        // All are told before any is waited for: of several that do not answer, each waits for itself.
+        for sender in &self.couriers {
+            sender.courier.spool.close();
+        }
         for sender in &mut self.couriers {
             sender.courier.finish();
         }
@@ -488,32 +520,38 @@ fn sender(
     options: &Options,
     kind_name: &str,
     url: &str,
-    kind: Kind,
+    headers: &BTreeMap<String, String>,
     receiver: Box<dyn Receiver>,
 ) -> anyhow::Result<Sender> {
-    let safe: String = (url.chars())
+    let kind = match kind_name {
+        "otlp" => Kind::Otlp,
+        "pyroscope" => Kind::Pyroscope,
+        _ => Kind::Alerts,
+    };
+    let host: String = (place(url).chars())
         .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
-        .take(100)
+        .take(60)
         .collect();
-    let spool = Spool::open(&options.spool.join(format!("{kind_name}-{safe}")), options.spool_bytes)?;
+    // What is sent to one address as two tenants must not wait in one place.
+    let hash = Sha256::digest(format!("{url}\n{headers:?}"));
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let spool = options.spool.join(format!("{kind_name}-{host}-{hash}"));
+    let spool = Spool::open(&spool, options.spool_bytes)?;
     Ok(Sender {
-        name: without_password(url),
+        name: format!("{kind_name} {}", place(url)),
+        before: OutputNow::default(),
         kind,
         courier: Courier::start(kind_name, spool, receiver)?,
         trouble: None,
     })
 }
 
-/// `http://user:password@host/` as it may be shown.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
-    }
+/// Of `http://user:password@host:port/path?token=…` what may be shown: a webhook's path is its password.
+pub fn place(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..end].rsplit_once('@').map_or(&rest[..end], |(_, host)| host);
+    format!("{scheme}://{host}")
 }
 
 /// What a stranger says, as one line that only reads.
@@ -527,7 +565,9 @@ fn gzipped(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 fn append(path: &Path, line: &str) -> anyhow::Result<()> {
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    let mut options = std::fs::OpenOptions::new();
+    // Command lines of every program can be in it.
+    let opened = options.append(true).create(true).mode(0o600).open(path);
     opened
         .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
         .with_context(|| format!("cannot write an alert to {}", path.display()))

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -107,6 +107,7 @@ impl Spool {
         if let Err(error) = written {
             // It may be half there.
             let _ = fs::remove_file(&partial);
+            self.lock().dropped += 1;
             return Err(error).with_context(|| format!("cannot write {}", path.display()));
         }
         let mut waiting = self.lock();
@@ -133,12 +134,17 @@ impl Spool {
             };
             match self.read(message) {
                 Ok(bytes) => return Some((message.number, bytes)),
-                Err(_) => {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
                     let mut waiting = self.lock();
                     // Unless it has made room for another meanwhile.
                     if self.take_off(&mut waiting, message.number) {
                         waiting.dropped += 1;
                     }
+                }
+                // For want of descriptors, say: it is there, and can be read later.
+                Err(_) => {
+                    self.pause(Duration::from_secs(1));
+                    return None;
                 }
             }
         }
@@ -217,7 +223,7 @@ impl Spool {
         file.take(message.bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         match bytes.len() as u64 == message.bytes && !bytes.is_empty() {
             true => Ok(bytes),
-            false => Err(io::ErrorKind::InvalidData.into()),
+            false => Err(ErrorKind::InvalidData.into()),
         }
     }
 

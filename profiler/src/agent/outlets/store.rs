@@ -43,15 +43,13 @@ impl Kept {
 
     /// Writes a window's messages as one set; once an hour puts the store in order.
     pub fn take(&mut self, messages: &[Vec<u8>]) -> anyhow::Result<u64> {
-        let written = self.write(messages).and_then(|bytes| {
-            self.tidy(SystemTime::now())?;
-            Ok(bytes)
-        });
+        let written = self.write(messages);
         match &written {
             Ok(bytes) => {
                 self.now.sent += 1;
                 self.now.bytes += bytes;
-                self.now.trouble = None;
+                // The window is there, whatever becomes of older ones.
+                self.now.trouble = self.tidy(SystemTime::now()).err().map(|error| format!("{error:#}"));
             }
             Err(error) => {
                 self.now.lost += 1;
@@ -79,12 +77,14 @@ impl Kept {
                 .forget_before(first)
                 .context("what is too old cannot be taken away")?;
         }
+        let mut outcome = Ok(());
         for over in self.store.hours()?.into_iter().filter(|over| Some(*over) < settled) {
-            self.store
-                .compact(over, false)
-                .context("an hour's files cannot be put together")?;
+            // One that is damaged must not keep the others as they are.
+            if let Err(error) = self.store.compact(over, false) {
+                outcome = Err(error).context("an hour's files cannot be put together");
+            }
         }
-        Ok(())
+        outcome
     }
 
     fn write(&mut self, messages: &[Vec<u8>]) -> anyhow::Result<u64> {

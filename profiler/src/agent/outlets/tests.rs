@@ -65,14 +65,24 @@ fn profile(pids: u32, stacks: u32) -> Profile {
     profile
 }
 
-/// Of each message, what each process has.
-fn told(messages: &[Vec<u8>]) -> Vec<Vec<i64>> {
+/// Of each message, what each process has, and what its samples waited for.
+fn told(messages: &[Vec<u8>]) -> Vec<Vec<(i64, BTreeSet<String>)>> {
     let read = |message: &Vec<u8>| {
         let message = profiler_otlp::ProfilesData::decode(&**message).expect("a message");
+        let tables = message.dictionary.as_ref().expect("a dictionary");
+        let cause = |index: &i32| {
+            let attribute = &tables.attribute_table[*index as usize];
+            let is_cause = tables.string_table[attribute.key_strindex as usize] == "wait.cause";
+            match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
+                Some(profiler_otlp::Value::Text(text)) if is_cause => Some(text.clone()),
+                _ => None,
+            }
+        };
         let profiles = message.resource_profiles.iter().flat_map(|of| &of.scope_profiles);
         let sums = profiles.flat_map(|scope| &scope.profiles).map(|profile| {
             let values = profile.samples.iter().flat_map(|sample| &sample.values);
-            values.sum::<i64>()
+            let causes = profile.samples.iter().flat_map(|sample| &sample.attribute_indices);
+            (values.sum::<i64>(), causes.filter_map(cause).collect())
         });
         sums.collect()
     };
@@ -85,27 +95,35 @@ fn a_message_larger_than_receivers_take_becomes_several_and_each_process_is_in_o
     let outlets = outlets(directory.path());
     let small = outlets.messages(&profile(3, 10), &[]).expect("messages");
     assert_eq!(small.len(), 1);
-    assert_eq!(told(&small)[0], [10, 20, 30]);
+    let sums: Vec<i64> = told(&small).concat().into_iter().map(|(sum, _)| sum).collect();
+    assert_eq!(sums, [10, 20, 30]);
 
     let large = profile(5, 12_000);
-    let causes = vec![Some(Cause::Gil); 60_000];
+    // Of each process its own.
+    let own = [Cause::Gil, Cause::Lock, Cause::Sleep, Cause::Socket, Cause::Pipe];
+    let causes: Vec<Option<Cause>> = own.iter().flat_map(|cause| vec![Some(*cause); 12_000]).collect();
     let messages = outlets.messages(&large, &causes).expect("messages");
     assert!(messages.len() > 1);
     assert!(messages.iter().all(|message| message.len() <= MOST_MESSAGE_BYTES));
-    let mut sums: Vec<i64> = told(&messages).into_iter().flatten().collect();
-    sums.sort_unstable();
-    assert_eq!(sums, [12_000, 24_000, 36_000, 48_000, 60_000]);
+    let mut told = told(&messages).concat();
+    told.sort_unstable();
+    let expected = own.iter().zip(1..).map(|(cause, pid)| {
+        let name = cause.name().to_owned();
+        (pid * 12_000, BTreeSet::from([name]))
+    });
+    assert_eq!(told, expected.collect::<Vec<_>>());
     // A process that is too much alone is sent as it is.
     assert_eq!(outlets.messages(&profile(1, 40_000), &[]).expect("messages").len(), 1);
 }
 
 #[test]
-fn an_address_is_shown_without_its_password() {
+fn an_address_is_shown_without_what_may_be_a_password() {
     for (url, expected) in [
-        ("http://user:secret@host:4318/path", "http://host:4318/path"),
+        ("http://user:secret@host:4318/path", "http://host:4318"),
         ("grpc://host:4317", "grpc://host:4317"),
-        ("https://host/a@b", "https://host/a@b"),
+        ("https://hooks.example/services/T/B/secret", "https://hooks.example"),
+        ("https://host?token=a@b", "https://host"),
     ] {
-        assert_eq!(without_password(url), expected);
+        assert_eq!(place(url), expected);
     }
 }
