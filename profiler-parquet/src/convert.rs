@@ -4,6 +4,8 @@
 //! until they are more than its bytes. What refers to nothing is left out and counted, and a message that asks for too much
 //! is refused as a whole, before the rows have changed.
 
+use std::borrow::Cow;
+
 use profiler_otlp as otlp;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
@@ -239,7 +241,9 @@ impl<'a> Reader<'a> {
     }
 
     fn attributes(&mut self, whose: &mut Whose, indices: &[i32]) {
-        for index in indices.iter().filter(|index| **index != 0) {
+        let most = self.limits.attributes;
+        self.taken.lost.labels += indices.len().saturating_sub(most) as u64;
+        for index in indices.iter().take(most).filter(|index| **index != 0) {
             if let Some(attribute) = entry(&self.dictionary.attribute_table, *index) {
                 let key = self.string(attribute.key_strindex);
                 self.attribute(whose, key, attribute.value.as_ref());
@@ -251,12 +255,13 @@ impl<'a> Reader<'a> {
         let Some(value) = value.and_then(|value| value.value.as_ref()).filter(|_| !key.is_empty()) else {
             return;
         };
-        let text = match value {
-            otlp::Value::Text(text) => text.clone(),
-            otlp::Value::TextIndex(index) => self.string(*index).to_owned(),
-            otlp::Value::Number(number) => number.to_string(),
-            otlp::Value::Truth(truth) => truth.to_string(),
-            otlp::Value::Double(bits) => f64::from_bits(*bits).to_string(),
+        // One text of megabytes can be said of millions of samples: it is not copied before it is cut.
+        let text: Cow<'_, str> = match value {
+            otlp::Value::Text(text) => Cow::Borrowed(text),
+            otlp::Value::TextIndex(index) => Cow::Borrowed(self.string(*index)),
+            otlp::Value::Number(number) => number.to_string().into(),
+            otlp::Value::Truth(truth) => truth.to_string().into(),
+            otlp::Value::Double(bits) => f64::from_bits(*bits).to_string().into(),
         };
         let number = || text.parse::<i64>().unwrap_or(0);
         let most = self.limits.label_bytes;
@@ -408,6 +413,7 @@ impl<'a> Reader<'a> {
         let dictionary = self.dictionary;
         let attributes = indices
             .iter()
+            .take(self.limits.attributes)
             .filter_map(|index| entry(&dictionary.attribute_table, *index));
         let mut found = attributes.filter(|attribute| is(self.string(attribute.key_strindex)));
         let value = found.find_map(|attribute| match attribute.value.as_ref()?.value.as_ref()? {

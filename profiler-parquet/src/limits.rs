@@ -15,6 +15,8 @@ pub struct Limits {
     pub frames: usize,
     /// Deeper stacks are cut at the root.
     pub depth: usize,
+    /// Attributes that are looked at of one thing: a sample, a profile, a location, a mapping.
+    pub attributes: usize,
     /// Labels of one sample.
     pub labels: usize,
     /// Different values that one label may have in one set. What comes later is `[other]`.
@@ -41,6 +43,7 @@ impl Default for Limits {
             profiles: 64 << 10,
             frames: 4 << 20,
             depth: 4096,
+            attributes: 64,
             labels: 32,
             values_per_label: 10_000,
             keys: 256,

@@ -34,6 +34,8 @@ pub enum StoreError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("another has put {} together in the meantime", path.display())]
+    Overtaken { path: PathBuf },
     /// Trying again with the same message will not help.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -203,7 +205,14 @@ impl Store {
         let directory = self.hour(hour);
         {
             let _exclusive = self.lock(Lock::Exclusive)?;
-            for set in self.sets(hour)?.iter().filter(|set| !known.contains(set)) {
+            let there = self.sets(hour)?;
+            // What has become of them is in another set by now, and would be there twice.
+            if known.iter().any(|set| !there.contains(set)) {
+                return Err(StoreError::Overtaken {
+                    path: directory.clone(),
+                });
+            }
+            for set in there.iter().filter(|set| !known.contains(set)) {
                 let files = self.files(hour, set);
                 for file in [files.frames, files.samples] {
                     let to = with.join(file.file_name().unwrap_or_default());

@@ -1,6 +1,9 @@
 //! How much a message is, before it is unpacked: an entry can be two bytes on the wire and a hundred and more in memory.
 //!
-//! This walks protobuf's wire format and only counts. What it does not understand is left to `prost`, which refuses it.
+//! This walks protobuf's wire format and only counts. What it does not understand it refuses: `prost` takes groups that it does
+//! not know, and would unpack what follows them uncounted.
+
+use std::cell::Cell;
 
 use crate::limits::Limits;
 
@@ -17,6 +20,17 @@ pub struct TooMuch {
 struct Weight {
     profiles: usize,
     entries: usize,
+    /// Something was met that is not counted.
+    unreadable: Cell<bool>,
+}
+
+impl Weight {
+    fn fields<'a, 'b>(&'b self, message: &'a [u8]) -> Fields<'a, 'b> {
+        Fields {
+            rest: message,
+            unreadable: &self.unreadable,
+        }
+    }
 }
 
 pub fn check(message: &[u8], limits: &Limits) -> Result<(), TooMuch> {
@@ -27,6 +41,12 @@ pub fn check(message: &[u8], limits: &Limits) -> Result<(), TooMuch> {
         });
     }
     let weight = weigh(message);
+    if weight.unreadable.get() {
+        return Err(TooMuch {
+            what: "that this program knows: groups, or a length beyond the message's end",
+            most: 0,
+        });
+    }
     if weight.profiles > limits.profiles {
         return Err(TooMuch {
             what: "profiles and resources",
@@ -44,7 +64,8 @@ pub fn check(message: &[u8], limits: &Limits) -> Result<(), TooMuch> {
 
 fn weigh(message: &[u8]) -> Weight {
     let mut weight = Weight::default();
-    for (tag, body) in Fields(message) {
+    let fields: Vec<_> = weight.fields(message).collect();
+    for (tag, body) in fields {
         match tag {
             1 => {
                 weight.profiles += 1;
@@ -58,54 +79,77 @@ fn weigh(message: &[u8]) -> Weight {
 }
 
 fn resource_profiles(message: &[u8], weight: &mut Weight) {
-    for (tag, body) in Fields(message) {
+    let (mut profiles, mut entries) = (0, 0);
+    for (tag, body) in weight.fields(message) {
         match tag {
-            1 => weight.entries += Fields(body).count(),
+            1 => entries += weight.fields(body).count(),
             2 => {
-                weight.profiles += 1;
-                for (_, body) in Fields(body).filter(|(tag, _)| *tag == 2) {
-                    weight.profiles += 1;
-                    weight.entries += Fields(body).filter(|(tag, _)| *tag == 2).count();
+                profiles += 1;
+                for (_, body) in weight.fields(body).filter(|(tag, _)| *tag == 2) {
+                    profiles += 1;
+                    entries += weight.fields(body).filter(|(tag, _)| *tag == 2).count();
                 }
             }
             _ => {}
         }
     }
+    weight.profiles += profiles;
+    weight.entries += entries;
 }
 
 fn dictionary(message: &[u8], weight: &mut Weight) {
-    for (tag, body) in Fields(message) {
-        weight.entries += 1;
+    let mut entries = 0;
+    for (tag, body) in weight.fields(message) {
+        entries += 1;
         // Lines of a location.
         if tag == 2 {
-            weight.entries += Fields(body).filter(|(tag, _)| *tag == 3).count();
+            entries += weight.fields(body).filter(|(tag, _)| *tag == 3).count();
         }
     }
+    weight.entries += entries;
 }
 
-/// Fields that have a length, with their numbers; up to what cannot be read.
-struct Fields<'a>(&'a [u8]);
+/// Fields that have a length, with their numbers.
+struct Fields<'a, 'b> {
+    rest: &'a [u8],
+    unreadable: &'b Cell<bool>,
+}
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for Fields<'a, '_> {
     type Item = (u64, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let key = varint(&mut self.0)?;
-            match key & 7 {
-                0 => _ = varint(&mut self.0)?,
-                1 => self.0 = self.0.get(8..)?,
-                2 => {
-                    let length = usize::try_from(varint(&mut self.0)?).ok()?;
-                    let (body, rest) = self.0.split_at_checked(length)?;
-                    self.0 = rest;
-                    return Some((key >> 3, body));
+        while !self.rest.is_empty() {
+            match field(&mut self.rest) {
+                Some(Some(field)) => return Some(field),
+                Some(None) => {}
+                None => {
+                    self.unreadable.set(true);
+                    self.rest = &[];
                 }
-                5 => self.0 = self.0.get(4..)?,
-                _ => return None,
             }
         }
+        None
     }
+}
+
+/// The next field, with its number if it has a length; `None` if it is none that we know.
+
+fn field<'a>(rest: &mut &'a [u8]) -> Option<Option<(u64, &'a [u8])>> {
+    let key = varint(rest)?;
+    match key & 7 {
+        0 => _ = varint(rest)?,
+        1 => *rest = rest.get(8..)?,
+        2 => {
+            let length = usize::try_from(varint(rest)?).ok()?;
+            let (body, after) = rest.split_at_checked(length)?;
+            *rest = after;
+            return Some(Some((key >> 3, body)));
+        }
+        5 => *rest = rest.get(4..)?,
+        _ => return None,
+    }
+    Some(None)
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -155,6 +199,17 @@ mod tests {
         assert!(check(&message(10, 100), &limits).is_ok());
         let error = check(&message(10, 101), &limits).unwrap_err();
         assert_eq!(error.to_string(), "more than 1000 samples and dictionary entries");
+    }
+
+    #[test]
+    fn what_hides_the_rest_from_counting_is_refused() {
+        // An empty group with a number that nobody knows, and one that never ends.
+        for start in [&[0x7b, 0x7c][..], &[0x7b], &[0x0a, 0xff]] {
+            let hidden = [start, &message(1, 10)].concat();
+            assert!(check(&hidden, &Limits::default()).is_err(), "{start:x?}");
+            let within = [&[0x12, hidden.len() as u8][..], &hidden].concat();
+            assert!(check(&within, &Limits::default()).is_err(), "{start:x?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
 
 pub async fn run(engine: &Engine, which: &Which) -> Result<()> {
     let sql = format!(
-        "SELECT service, type, unit, sum(value) AS value, count(DISTINCT host) AS hosts, \
+        "SELECT service, type, unit, CAST(round(sum(value * weight)) AS BIGINT) AS value, count(DISTINCT host) AS hosts, \
          CAST(arrow_cast(min(time), 'Int64') AS BIGINT) AS first, CAST(arrow_cast(max(end_time), 'Int64') AS BIGINT) AS last \
          FROM samples WHERE {} GROUP BY service, type, unit ORDER BY service, type",
         which.condition()

@@ -120,11 +120,35 @@ impl Journals {
         self.directory.join(format!("{pid}.json"))
     }
 
+    /// Writes the first one of a process, unless there is one of it: another profiler may have begun in this very moment.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; and if there is one.
+    pub fn begin(&self, journal: &Journal) -> Result<(), JournalError> {
+        let pid = journal.process.pid;
+        let path = self.path(pid);
+        // Of one that had its number before.
+        if matches!(self.read(pid), Ok(Some(other)) if !other.is_of_a_living_process()) {
+            self.remove(pid);
+        }
+        let new = self.half(journal)?;
+        let linked = fs::hard_link(&new, &path);
+        let _ = fs::remove_file(&new);
+        linked.map_err(|source| JournalError::File { path, source })
+    }
+
     /// Writes one, in place of what was there of the process.
     ///
     /// # Errors
     /// If it cannot be written, or not where only root can.
     pub fn write(&self, journal: &Journal) -> Result<(), JournalError> {
+        let path = self.path(journal.process.pid);
+        let new = self.half(journal)?;
+        fs::rename(&new, &path).map_err(|source| JournalError::File { path, source })
+    }
+
+    /// A file with all of it that nobody reads yet.
+    fn half(&self, journal: &Journal) -> Result<PathBuf, JournalError> {
         let of = |path: &Path| {
             let path = path.to_owned();
             move |source| JournalError::File { path, source }
@@ -135,10 +159,8 @@ impl Journals {
             _ => {}
         }
         self.check()?;
-        let (path, new) = (
-            self.path(journal.process.pid),
-            directory.join(format!(".{}.new", journal.process.pid)),
-        );
+        // Named by us as well: two profilers can be at it.
+        let new = directory.join(format!(".{}.{}.new", journal.process.pid, std::process::id()));
         let text = serde_json::to_vec(journal).map_err(|error| of(&new)(error.into()))?;
         // What an earlier run left half written.
         let _ = fs::remove_file(&new);
@@ -149,7 +171,7 @@ impl Journals {
             .open(&new)
             .map_err(of(&new))?;
         file.write_all(&text).map_err(of(&new))?;
-        fs::rename(&new, &path).map_err(of(&path))
+        Ok(new)
     }
 
     /// Nobody else's words are taken for ours.

@@ -1,9 +1,12 @@
 //! Stubs in a process, from the first mapping to the last slot that has its function back.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -96,7 +99,7 @@ impl Placed {
         let pid = plan.process.pid;
         let us = Identity::of(std::process::id()).ok_or(InjectError::Gone { pid })?;
         let mut journal = Journal::begun(plan.process, us);
-        journals.write(&journal)?;
+        journals.begin(&journal)?;
         let stub = stub();
         let facts = stub::facts(plan.originals, bytes_per_sample);
         let work = |stopped: &mut Stopped| match plan.process.is_there() {
@@ -155,8 +158,9 @@ impl Placed {
         let pid = self.journal.process.pid;
         self.allow();
         let jobs = INITIAL_WORDS + self.journal.slots.len();
-        let done = self.swap(layout::INSTALL, jobs)?;
+        // Whatever comes of it: some may be in place.
         self.installed = true;
+        let done = self.swap(layout::INSTALL, jobs)?;
         if done != mask(jobs) {
             // What was changed goes back at once.
             self.remove()?;
@@ -317,8 +321,18 @@ fn map(stopped: &mut Stopped, pid: u32, stub: &Stub, facts: &[u8]) -> Result<(u6
             let path = Path::new("/proc")
                 .join(pid.to_string())
                 .join(format!("fd/{descriptor}"));
-            let file = OpenOptions::new().read(true).write(true).open(path);
+            // Other threads run, and one of them may have put another file there by now.
+            let is_ours = || fs::read_link(&path).is_ok_and(|to| to == Path::new("/memfd:profiler (deleted)"));
+            let other = || call("opening its memfd")(io::Error::from_raw_os_error(libc::ESTALE));
+            if !is_ours() {
+                return Err(other());
+            }
+            let file = OpenOptions::new().read(true).write(true).open(&path);
             let file = file.map_err(call("opening its memfd"))?;
+            let found = file.metadata().map_err(call("opening its memfd"))?;
+            if found.len() != 0 || found.nlink() != 0 || !is_ours() {
+                return Err(other());
+            }
             file.set_len(layout::FILE_BYTES).map_err(call("filling its memfd"))?;
             file.write_all_at(stub.code, layout::CODE)
                 .map_err(call("filling its memfd"))?;
@@ -354,6 +368,34 @@ fn map(stopped: &mut Stopped, pid: u32, stub: &Stub, facts: &[u8]) -> Result<(u6
         let _ = stopped.call("munmap", libc::SYS_munmap, [base, layout::ALL, 0, 0, 0, 0]);
     }
     filled
+}
+
+/// Whether something of the range may still be in the process, where it cannot be read: a process whose first thread has ended
+/// has no memory by its number, and who has not the right to read one must not take it for gone.
+fn may_be_there(journal: &Journal) -> bool {
+    let pid = journal.process.pid;
+    match fs::read(format!("/proc/{pid}/maps")) {
+        Ok(maps) if !maps.is_empty() => {
+            let maps = String::from_utf8_lossy(&maps);
+            maps.lines().any(|line| {
+                let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+                let number = |text: &str| u64::from_str_radix(text, 16).ok();
+                range
+                    .and_then(|(from, to)| Some((number(from)?, number(to)?)))
+                    .is_some_and(|(from, to)| (from..to).contains(&(journal.base + journal.swap)))
+            }) && !is_readable(journal)
+        }
+        // Its first thread has ended, and others may go on.
+        Ok(_) => fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1),
+        Err(error) => error.kind() != io::ErrorKind::NotFound && journal.is_of_a_living_process(),
+    }
+}
+
+fn is_readable(journal: &Journal) -> bool {
+    let memory = ProcessMemory {
+        pid: journal.process.pid,
+    };
+    memory.read(journal.base + journal.swap, &mut vec![0; journal.swap_code.len()])
 }
 
 /// Whether the process still has the code that swaps where the journal says.
@@ -408,8 +450,17 @@ pub(super) fn remove_from_children(journal: &Journal) -> usize {
 
 /// Takes the stubs of a journal away, whoever has put them there. How long the process was stopped, if it was.
 pub(super) fn remove(journal: &Journal) -> Result<(Removed, Option<Duration>), TraceError> {
-    if !journal.is_of_a_living_process() || !is_there(journal) {
+    if !journal.is_of_a_living_process() {
         return Ok((Removed::Gone, None));
+    }
+    if !is_there(journal) {
+        return match may_be_there(journal) {
+            true => Err(TraceError::Denied {
+                tid: journal.process.pid,
+                source: io::Error::from_raw_os_error(libc::EPERM),
+            }),
+            false => Ok((Removed::Gone, None)),
+        };
     }
     let jobs: Vec<Job> = journal.slots.iter().copied().map(Slot::remove).collect();
     // What stands in the process must be what the journal says.
@@ -423,7 +474,13 @@ pub(super) fn remove(journal: &Journal) -> Result<(Removed, Option<Duration>), T
     let Some((done, took)) = swap(journal, layout::REMOVE, jobs.len())? else {
         return Ok((Removed::Gone, None));
     };
-    let left = (done ^ mask(jobs.len())).count_ones() as usize;
+    // One that has what it had before needed nothing: it was never swapped, or another has put it back.
+    let is_original = |slot: &Slot| {
+        let mut word = [0; 8];
+        memory.read(slot.address, &mut word) && u64::from_le_bytes(word) == slot.original
+    };
+    let is_left = |(at, slot): &(usize, &Slot)| done & 1 << at == 0 && !is_original(slot);
+    let left = journal.slots.iter().enumerate().filter(is_left).count();
     let removed = match left {
         0 => Removed::All,
         slots => Removed::Except { slots },

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use super::journal::JournalError;
-use crate::objects::target::NoTarget;
+use crate::{objects::target::NoTarget, process::cgroup::Cgroup};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -15,6 +15,8 @@ pub enum Refusal {
     Unreadable { pid: u32, source: io::Error },
     #[error("process {pid} is stopped (kill -CONT {pid} lets it go on): a stopped process is not written to")]
     Stopped { pid: u32 },
+    #[error("process {pid} is frozen (docker pause, systemctl freeze): let it go on first")]
+    Frozen { pid: u32 },
     #[error("the first thread of process {pid} has ended, and no other is tried")]
     NoFirstThread { pid: u32 },
     #[error("process {pid} is traced by process {tracer} (a debugger, strace): end that first")]
@@ -131,6 +133,13 @@ pub fn surroundings(pid: u32) -> Result<(), Refusal> {
         if is_first || !matches!(status.state, b'Z' | b'X') {
             status.check(pid)?;
         }
+    }
+    let cgroup = Cgroup::of(pid).map(|cgroup| cgroup.path).unwrap_or_default();
+    let events = Path::new("/sys/fs/cgroup")
+        .join(cgroup.trim_start_matches('/'))
+        .join("cgroup.events");
+    if fs::read_to_string(events).is_ok_and(|events| events.lines().any(|line| line == "frozen 1")) {
+        return Err(Refusal::Frozen { pid });
     }
     for which in ["mnt", "user", "pid"] {
         let of = |of: &Path| fs::read_link(of.join("ns").join(which));

@@ -179,6 +179,8 @@ pub struct Stopped {
     since: Instant,
     /// It is where the kernel looks for signals: there registers may go back.
     at_signals: bool,
+    /// It was told to go on, and has not stopped since.
+    runs: bool,
     /// Where it is: what it has now is foreign, and the last stop was one of a system call.
     state: State,
 }
@@ -209,6 +211,7 @@ impl Stopped {
                 mask: 0,
                 since: Instant::now(),
                 at_signals: false,
+                runs: true,
                 state: State::AsItWas,
             };
             stopped.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
@@ -332,6 +335,7 @@ impl Stopped {
         loop {
             self.ask("going on", libc::PTRACE_SYSCALL as c_long, 0, signal)?;
             self.at_signals = false;
+            self.runs = true;
             signal = match self.wait(STEP)? {
                 Some(status) if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 => return Ok(()),
                 // The whole process was stopped, or goes on: nothing to do with us. It is stopped again when we let go.
@@ -356,10 +360,15 @@ impl Stopped {
                     return Ok(());
                 }
                 Some(status) if status >> 16 == 0 => {
-                    let signal = libc::WSTOPSIG(status) as u64;
+                    // One of a system call is no signal.
+                    let signal = match libc::WSTOPSIG(status) {
+                        at_call if at_call == libc::SIGTRAP | 0x80 => 0,
+                        signal => signal as u64,
+                    };
                     // This was the one stop that the last interrupt had promised (`ptrace_stop` forgets it at any stop).
                     self.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
                     self.ask("going on", libc::PTRACE_CONT as c_long, 0, signal)?;
+                    self.runs = true;
                 }
                 Some(status) => return Err(self.unexpected(status)),
                 None => return Err(TraceError::Busy { tid: self.tid }),
@@ -381,8 +390,13 @@ impl Stopped {
         }
         if !self.at_signals {
             self.ask("an interrupt", libc::PTRACE_INTERRUPT as c_long, 0, 0)?;
-            self.ask("going on", libc::PTRACE_CONT as c_long, 0, 0)?;
-            self.until_event(STEP)?;
+            // One that did not come to its next stop in time (a frozen cgroup, a disk) is still on its way there.
+            if !self.runs {
+                self.ask("going on", libc::PTRACE_CONT as c_long, 0, 0)?;
+                self.runs = true;
+            }
+            // Let go with foreign registers, it would die: it is waited for as long as it takes.
+            self.until_event(Duration::MAX)?;
         }
         let registers = self.registers;
         self.write_registers(&registers)?;
@@ -454,6 +468,7 @@ impl Stopped {
             let tid = self.tid;
             if waited > 0 {
                 if libc::WIFSTOPPED(status) {
+                    self.runs = false;
                     return Ok(Some(status));
                 }
                 self.state = State::LetGo;
