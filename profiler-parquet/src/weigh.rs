@@ -134,7 +134,6 @@ impl<'a> Iterator for Fields<'a, '_> {
 }
 
 /// The next field, with its number if it has a length; `None` if it is none that we know.
-
 fn field<'a>(rest: &mut &'a [u8]) -> Option<Option<(u64, &'a [u8])>> {
     let key = varint(rest)?;
     match key & 7 {
