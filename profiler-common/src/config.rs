@@ -70,9 +70,12 @@ pub struct Config {
     pub cgroup_level: u32,
     /// Offset of `task_struct.se.sum_exec_runtime`, from the kernel's BTF.
     pub task_runtime_offset: u32,
-    /// Offsets of `signal_struct.oom_mm` and `signal_struct.maxrss`, from the kernel's BTF (`memory`).
+    /// Offsets of `signal_struct.oom_mm`, `.maxrss` and `.rlim`, and of `task_struct.exit_code`, from the kernel's BTF
+    /// (`memory`).
     pub signal_oom_offset: u32,
     pub signal_peak_offset: u32,
+    pub signal_limits_offset: u32,
+    pub task_exit_code_offset: u32,
     pub reserved: u32,
     /// Groups of programs that look at all processes, although others look at targets only ([`crate::group`]).
     pub of_all: u32,
@@ -86,7 +89,7 @@ pub struct Config {
     pub gate_stretch: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 168);
+const _: () = assert!(size_of::<Config>() == 176);
 
 #[cfg(feature = "user")]
 // SAFETY: `Config` is `repr(C)`, made of integers, and has no padding (its size is the sum of its fields, asserted above).

@@ -77,3 +77,7 @@ const _: () = assert!(MAX_PYTHON_FRAMES.is_power_of_two() && ADDRESS_SLOTS.is_po
 const _: () = assert!(MAX_KERNEL_ADDRESSES + MAX_NATIVE_ADDRESSES <= ADDRESS_SLOTS);
 const _: () = assert!(WINDOW_BYTES.is_power_of_two() && WINDOW_BYTES <= 4096);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two() && STACK_WINDOW_BYTES <= 4096);
+
+/// Of the `MemoryError`s of a process only such are told that come so long after the last one: a program may live with
+/// thousands of them. One that ends, not with 0, within that time of the last one is told to have ended for it.
+pub const MEMORY_ERROR_QUIET_NS: u64 = 10_000_000_000;

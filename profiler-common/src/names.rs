@@ -13,6 +13,8 @@ pub const PROGRAM_KERNEL_FAULT: &str = "kernel_fault";
 pub const PROGRAM_CALL: &str = "after_call";
 pub const PROGRAM_THREAD_END: &str = "thread_end";
 pub const PROGRAM_POOL: &str = "pool_birth";
+pub const PROGRAM_NO_MEMORY: &str = "no_memory";
+pub const PROGRAM_MEMORY_ERROR: &str = "memory_error";
 pub const PROGRAM_ALLOC_ENTRY: &str = "alloc_entry";
 pub const PROGRAM_ALLOC_RETURN: &str = "alloc_return";
 pub const PROGRAM_FREE: &str = "free_entry";
@@ -38,6 +40,7 @@ pub const MAP_PENDING: &str = "PENDING";
 pub const MAP_GILS: &str = "GILS";
 pub const MAP_POOL_FACTS: &str = "POOL_FACTS";
 pub const MAP_POOLS: &str = "POOLS";
+pub const MAP_MEMORY_ERRORS: &str = "MEMORY_ERRORS";
 pub const MAP_EVENTS: &str = "EVENTS";
 pub const MAP_PYTHONS: &str = "PYTHONS";
 pub const MAP_CODES: &str = "CODES";
@@ -101,6 +104,8 @@ const _: () = assert!(
         && fits(PROGRAM_KERNEL_FAULT)
         && fits(PROGRAM_CALL)
         && fits(PROGRAM_POOL)
+        && fits(PROGRAM_NO_MEMORY)
+        && fits(PROGRAM_MEMORY_ERROR)
         && fits(PROGRAM_ALLOC_ENTRY)
         && fits(PROGRAM_ALLOC_RETURN)
         && fits(PROGRAM_FREE)
@@ -122,6 +127,7 @@ const _: () = assert!(
         && fits(MAP_GILS)
         && fits(MAP_POOL_FACTS)
         && fits(MAP_POOLS)
+        && fits(MAP_MEMORY_ERRORS)
         && fits(MAP_EVENTS)
         && fits(MAP_PYTHONS)
         && fits(MAP_CODES)

@@ -257,6 +257,22 @@ const _: () = assert!(size_of::<PoolFacts>() == 24);
 // SAFETY: `PoolFacts` is `repr(C)`, made of integers, and has no padding (asserted above).
 unsafe impl aya::Pod for PoolFacts {}
 
+/// What is known of the `MemoryError`s of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryErrors {
+    /// The class itself, not one derived from it.
+    pub class: u64,
+    /// When the last one was raised (`CLOCK_MONOTONIC`); 0 if none was.
+    pub last_ns: u64,
+}
+
+const _: () = assert!(size_of::<MemoryErrors>() == 16);
+
+#[cfg(feature = "user")]
+// SAFETY: two u64, no padding.
+unsafe impl aya::Pod for MemoryErrors {}
+
 /// What an allocating function is given, as a probe's cookie says it: kind, and the registers of two arguments by their
 /// index in the kernel's `struct pt_regs`, counted in words.
 pub const fn allocation_cookie(kind: u32, first: u32, second: u32) -> u64 {

@@ -238,6 +238,11 @@ pub const MEMORY_BIRTH: u32 = 10;
 
 /// The kernel ends the process for want of memory. `length`: the most that was resident, once its last thread ends; 0 before.
 pub const MEMORY_VICTIM: u32 = 9;
+/// The process's first thread ends, not with 0, after a `MemoryError`. `length`: as above; `flags`: what it ends with, as
+/// `wait` tells it; `old_length`: how long ago that was, in nanoseconds; `other`: how much address space it might have.
+pub const MEMORY_RAN_OUT: u32 = 11;
+/// The process has a `MemoryError`, the first for [`crate::limits::MEMORY_ERROR_QUIET_NS`].
+pub const MEMORY_ERROR: u32 = 12;
 
 /// [`MEMORY_FAULT`]: the page was there already (the bits are x86's, arch/x86/include/asm/trap_pf.h).
 pub const FAULT_PRESENT: u32 = 1 << 0;

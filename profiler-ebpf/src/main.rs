@@ -166,6 +166,18 @@ mod entry {
     }
 
     #[uprobe]
+    pub fn no_memory(ctx: ProbeContext) -> u32 {
+        counted(PROBES, victim::try_no_memory(&ctx));
+        0
+    }
+
+    #[uprobe]
+    pub fn memory_error(ctx: ProbeContext) -> u32 {
+        counted(PROBES, victim::try_memory_error(&ctx));
+        0
+    }
+
+    #[uprobe]
     pub fn alloc_entry(ctx: ProbeContext) -> u32 {
         counted(PROBES, alloc::try_entry(&ctx));
         0

@@ -10,8 +10,8 @@ use profiler_common::{
     limits::CONTEXTS,
     mark::Unwinding,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, PoolFacts, PythonProcess, Start, StartKey, Toll,
-        Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, MemoryErrors, PoolFacts, PythonProcess, Start,
+        StartKey, Toll, Watch, WatchKey,
     },
     record::{KnownStack, StackKey},
     stats::COUNTERS,
@@ -57,6 +57,10 @@ pub static GILS: HashMap<u32, GilFacts> = HashMap::with_max_entries(16 * 1024, 0
 /// User → kernel: how to see the births of pymalloc's pools in a process.
 #[map]
 pub static POOL_FACTS: HashMap<u32, PoolFacts> = HashMap::with_max_entries(16 * 1024, 0);
+
+/// User → kernel → kernel: the class `MemoryError` of a process, and when it last had one.
+#[map]
+pub static MEMORY_ERRORS: HashMap<u32, MemoryErrors> = HashMap::with_max_entries(16 * 1024, 0);
 
 /// Kernel only: pools whose birth was told. What loses its place stays with its former owner when it is born again.
 #[map]

@@ -50,6 +50,8 @@ static CONFIG: Config = Config {
     task_runtime_offset: 0,
     signal_oom_offset: 0,
     signal_peak_offset: 0,
+    signal_limits_offset: 0,
+    task_exit_code_offset: 0,
     reserved: 0,
     of_all: 0,
     cgroup_id: 0,
@@ -101,6 +103,8 @@ pub mod config {
         task_runtime_offset: u32,
         signal_oom_offset: u32,
         signal_peak_offset: u32,
+        signal_limits_offset: u32,
+        task_exit_code_offset: u32,
         of_all: u32,
         cgroup_id: u64,
         comm: [u64; 2],
@@ -207,6 +211,12 @@ pub fn runtime_ns() -> u64 {
 #[inline(always)]
 pub fn signal() -> u64 {
     field(config::task_signal_offset())
+}
+
+/// What the running task ends with, as `wait` tells it.
+#[inline(always)]
+pub fn exit_code() -> u32 {
+    field(config::task_exit_code_offset())
 }
 
 /// Where the running task's pointer to its open files is.

@@ -15,7 +15,7 @@ use profiler_common::{
     wait::{IoKey, IoTotal, WaitControl, WaitSlot},
 };
 
-use crate::process::file::MappedFile;
+use crate::{process::file::MappedFile, python::memory_error::MemoryErrorPlaces};
 
 /// A place in a file where calls of Python functions can be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,17 @@ pub trait Orders {
 
     /// Look at the births of pymalloc's pools, for as long as this is held.
     fn attach_pools(&mut self, file: &MappedFile, offset: u64, pid: Option<u32>) -> anyhow::Result<Box<dyn Held>>;
+
+    /// Look for `MemoryError`s of the processes that are named so with their class `MemoryError`, for as long as this is held.
+    fn attach_memory_errors(
+        &mut self,
+        file: &MappedFile,
+        places: &MemoryErrorPlaces,
+        pid: Option<u32>,
+    ) -> anyhow::Result<Box<dyn Held>>;
+
+    /// Where the class `MemoryError` of a process is.
+    fn set_memory_error(&mut self, pid: u32, class: u64) -> anyhow::Result<()>;
 
     /// Look at exceptions, imports or garbage collections, for as long as this is held.
     fn attach_marks(
@@ -342,6 +353,20 @@ pub mod fake {
         fn attach_pools(&mut self, _: &MappedFile, _: u64, pid: Option<u32>) -> anyhow::Result<Box<dyn Held>> {
             self.note(format!("probe pools of {pid:?}"))?;
             Ok(Box::new(Nothing))
+        }
+
+        fn attach_memory_errors(
+            &mut self,
+            _: &MappedFile,
+            _: &MemoryErrorPlaces,
+            pid: Option<u32>,
+        ) -> anyhow::Result<Box<dyn Held>> {
+            self.note(format!("probe memory errors of {pid:?}"))?;
+            Ok(Box::new(Nothing))
+        }
+
+        fn set_memory_error(&mut self, pid: u32, _: u64) -> anyhow::Result<()> {
+            self.note(format!("class MemoryError of {pid}"))
         }
 
         fn attach_marks(

@@ -1,4 +1,5 @@
-//! Processes that the kernel ends because their cgroup has used up its memory: what they had is told, and by which line.
+//! Processes that end for want of memory, because their cgroup has used up its own or after a `MemoryError`: what they had is
+//! told, and by which line.
 
 use anyhow::{Context as _, Result, ensure};
 use profiler_tests::{
@@ -108,4 +109,51 @@ fn windows_around_the_end_of_a_process_for_want_of_memory_are_kept_and_say_who_h
     let told = files.iter().map(comments).collect::<Result<Vec<_>>>()?;
     ensure!(told.iter().any(|text| text.contains(&sentence)), "{told:?}");
     Ok(())
+}
+
+#[test]
+fn of_a_process_that_ends_after_a_memory_error_limit_and_line_are_told_and_of_one_that_lives_on_nothing() -> Result<()>
+{
+    let _serial = serial();
+    python::each(|python| {
+        let mut workload = memory::run(python, "ran_out.py", &[])?;
+        let known = workload.truth[0].clone();
+        let pid = |at: usize| known["children"][at].as_u64().context("no child");
+        let (used_up, lived_on, refused) = (pid(0)?, pid(1)?, pid(2)?);
+        let limit = known["limit"].as_u64().context("no limit")?;
+        let attached = Memory::command(&["-s", "-p", &workload.pid.to_string(), "-f", "json"])?.start()?;
+        workload.tell("go")?;
+        let ended = workload.value()?;
+        ensure!(ended["statuses"] == serde_json::json!([1 << 8, 0, 1 << 8]), "{ended}");
+        let taken = attached.stop()?.success()?;
+        let report: serde_json::Value = serde_json::from_slice(&taken.outcome.stdout)?;
+        let processes = report["processes"].as_array().context("no processes")?;
+        let of = |pid: u64| {
+            let process = processes.iter().find(|process| process["pid"] == pid);
+            Ok::<_, anyhow::Error>(&process.with_context(|| format!("{pid} is not in the report"))?["ended_for_memory"])
+        };
+        let told = of(used_up)?;
+        ensure!(
+            told["exit_status"] == 1 && told["limit_bytes"] == limit && told["cgroup"].is_null(),
+            "{told}"
+        );
+        ensure!(told["memory_error_s"].as_f64().context("no time")? < 10.0, "{told}");
+        ensure!(of(lived_on)?.is_null(), "{}", of(lived_on)?);
+        let told = of(refused)?;
+        ensure!(told["exit_status"] == 1 && told["limit_bytes"].is_null(), "{told}");
+
+        // What it had is still told, although it is gone: most of what its address space had room for.
+        let line = memory::line_of("ran_out.py", "# kept")?;
+        let rows = report["rows"].as_array().context("no rows")?;
+        let kept = (rows.iter())
+            .find(|row| row["line"] == line)
+            .with_context(|| format!("no line {line}: {}", report["rows"]))?;
+        let live = kept["inuse_bytes"].as_u64().context("bytes")?;
+        ensure!(
+            (limit / 2..=limit).contains(&live),
+            "{live} of {limit}: {}",
+            report["rows"]
+        );
+        Ok(())
+    })
 }

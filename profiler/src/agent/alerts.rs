@@ -41,7 +41,7 @@ pub enum Rule {
     Gil,
     /// Waiting because its cgroup has no CPU time left, in the same percent.
     Throttled,
-    /// Processes that the kernel ended for want of memory.
+    /// Processes that ended for want of memory: the kernel ended them, or they had a `MemoryError`.
     Oom,
 }
 
@@ -114,7 +114,7 @@ impl Rule {
             Self::Files => format!("has {value:.0} files open (limit {limit:.0})"),
             Self::Gil => format!("waits for the GIL {value:.0} % of its threads' time (limit {limit:.0} %)"),
             Self::Throttled => format!("is out of CPU quota {value:.0} % of its threads' time (limit {limit:.0} %)"),
-            Self::Oom => format!("{value:.0} ended by the kernel for want of memory"),
+            Self::Oom => format!("{value:.0} ended for want of memory"),
         }
     }
 }

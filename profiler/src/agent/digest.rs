@@ -85,7 +85,7 @@ pub struct ServiceSums {
     pub lines: Vec<(String, u64)>,
     /// … with most new memory.
     pub growing: Vec<(String, u64)>,
-    /// Processes that the kernel ended for want of memory, in words.
+    /// Processes that ended for want of memory, in words.
     pub victims: Vec<String>,
 }
 

@@ -58,6 +58,10 @@ pub enum OptionsError {
     Alert(String),
     #[error("{number} labels are too many: {MOST_LABELS} at most, since every profile has all of them")]
     Labels { number: usize },
+    #[error("the label {name:?} is what the agent itself says of each process; {remedy}")]
+    ReservedLabel { name: String, remedy: &'static str },
+    #[error("a label has no name; write name = \"value\"")]
+    NamelessLabel,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -200,6 +204,9 @@ impl Options {
                 number: file.labels.len(),
             });
         }
+        for name in file.labels.keys() {
+            label(name)?;
+        }
         let max_cpu = max_cpu.as_ref().or(file.budget.cpu.as_ref());
         Ok(Self {
             window,
@@ -278,6 +285,22 @@ impl ServiceRule {
             _ => Ok(()),
         }
     }
+}
+
+/// A resource has each attribute once (OTLP): a second `host.name` would be read as either, by whom it pleases.
+fn label(name: &str) -> Result<(), OptionsError> {
+    let remedy = match name {
+        "" => return Err(OptionsError::NamelessLabel),
+        "host.name" => "use host-name or --host-name for that",
+        "service.name" => "use a [[service]] rule for that",
+        "container.id" | "k8s.pod.uid" => "call it something else",
+        _ if name.starts_with("process.") => "call it something else",
+        _ => return Ok(()),
+    };
+    Err(OptionsError::ReservedLabel {
+        name: name.to_owned(),
+        remedy,
+    })
 }
 
 fn kept(keep: Option<u32>) -> usize {

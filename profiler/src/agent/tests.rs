@@ -106,6 +106,22 @@ fn what_makes_no_sense_is_refused_with_its_line_or_the_remedy() {
         (&["--otlp", "http://x"], "window = 60", "line 1"),
         (
             &["--otlp", "http://x"],
+            "[labels]\n\"host.name\" = \"x\"",
+            "use host-name or --host-name",
+        ),
+        (
+            &["--otlp", "http://x"],
+            "[labels]\n\"service.name\" = \"x\"",
+            "a [[service]] rule",
+        ),
+        (
+            &["--otlp", "http://x"],
+            "[labels]\n\"process.pid\" = \"1\"",
+            "the label \"process.pid\" is what the agent itself says",
+        ),
+        (&["--otlp", "http://x"], "[labels]\n\"\" = \"1\"", "a label has no name"),
+        (
+            &["--otlp", "http://x"],
             "instruments = [\"gpu\"]",
             "there is no instrument \"gpu\"",
         ),

@@ -36,8 +36,8 @@ use profiler_common::{
     mark::Unwinding,
     names,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, PoolFacts, PythonProcess, Start, StartKey, Watch,
-        WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, MemoryErrors, PoolFacts, PythonProcess, Start,
+        StartKey, Watch, WatchKey,
     },
     record::{KnownStack, StackKey},
     stats::{COUNTERS, Counter},
@@ -128,6 +128,7 @@ pub struct Kernel {
     switches: Vec<BtfTracePointLink>,
     gils: HashMap<MapData, u32, GilFacts>,
     pool_facts: HashMap<MapData, u32, PoolFacts>,
+    memory_errors: HashMap<MapData, u32, MemoryErrors>,
     call_facts: HashMap<MapData, u32, CallFacts>,
     taken_up: HashMap<MapData, u32, u32>,
     expected: HashMap<MapData, u32, ExpectedPython>,
@@ -187,7 +188,10 @@ impl Kernel {
             unused(&mut loader, &[names::MAP_GILS]);
         }
         if !needs.memory {
-            unused(&mut loader, &[names::MAP_POOL_FACTS, names::MAP_POOLS]);
+            unused(
+                &mut loader,
+                &[names::MAP_POOL_FACTS, names::MAP_POOLS, names::MAP_MEMORY_ERRORS],
+            );
         }
         match needs.blocks {
             Some(blocks) => {
@@ -293,6 +297,7 @@ impl Kernel {
             switches: Vec::new(),
             gils: HashMap::try_from(take_map(&mut ebpf, names::MAP_GILS)?)?,
             pool_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_POOL_FACTS)?)?,
+            memory_errors: HashMap::try_from(take_map(&mut ebpf, names::MAP_MEMORY_ERRORS)?)?,
             call_facts: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALL_FACTS)?)?,
             taken_up: HashMap::try_from(take_map(&mut ebpf, names::MAP_TAKEN_UP)?)?,
             calls: HashMap::try_from(take_map(&mut ebpf, names::MAP_CALLS)?)?,
@@ -365,6 +370,7 @@ impl Kernel {
     /// Forgets them. They need not be known.
     pub fn remove_pool_facts(&mut self, pid: u32) {
         let _ = self.pool_facts.remove(&pid);
+        let _ = self.memory_errors.remove(&pid);
     }
 
     /// Starts sampling at an instruction: in these processes, or in all if there are none.
@@ -511,7 +517,14 @@ fn load_memory(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         let program: &mut RawTracePoint = program(ebpf, name)?;
         loaded(name, || program.load())?;
     }
-    load_probe(ebpf, names::PROGRAM_POOL)
+    for name in [
+        names::PROGRAM_POOL,
+        names::PROGRAM_NO_MEMORY,
+        names::PROGRAM_MEMORY_ERROR,
+    ] {
+        load_probe(ebpf, name)?;
+    }
+    Ok(())
 }
 
 /// What happens to processes.
@@ -645,6 +658,8 @@ fn with_offsets(config: Config, files: bool) -> anyhow::Result<Config> {
         task_signal_offset: field_offset(&btf, "task_struct", "signal")?,
         signal_oom_offset: field_offset(&btf, "signal_struct", "oom_mm")?,
         signal_peak_offset: field_offset(&btf, "signal_struct", "maxrss")?,
+        signal_limits_offset: field_offset(&btf, "signal_struct", "rlim")?,
+        task_exit_code_offset: field_offset(&btf, "task_struct", "exit_code")?,
         signal_pids_offset: in_namespace("signal_struct", "pids")?,
         pid_level_offset: in_namespace("pid", "level")?,
         pid_numbers_offset: in_namespace("pid", "numbers")?,
@@ -713,6 +728,8 @@ mod tests {
             names::PROGRAM_KERNEL_FAULT,
             names::PROGRAM_CALL,
             names::PROGRAM_POOL,
+            names::PROGRAM_NO_MEMORY,
+            names::PROGRAM_MEMORY_ERROR,
             names::PROGRAM_ALLOC_ENTRY,
             names::PROGRAM_ALLOC_RETURN,
             names::PROGRAM_FREE,
@@ -734,6 +751,7 @@ mod tests {
             names::MAP_PENDING,
             names::MAP_POOL_FACTS,
             names::MAP_POOLS,
+            names::MAP_MEMORY_ERRORS,
             names::MAP_EVENTS,
             names::MAP_PYTHONS,
             names::MAP_CODES,

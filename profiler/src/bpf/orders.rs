@@ -13,7 +13,8 @@ use profiler_common::{
     mark::Unwinding,
     names,
     python::{
-        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, IS_CHOSEN, NOT_CHOSEN, PoolFacts, Watch, WatchKey,
+        CallCount, CallFacts, CodeKey, ExpectedPython, GilFacts, IS_CHOSEN, MemoryErrors, NOT_CHOSEN, PoolFacts, Watch,
+        WatchKey,
     },
     stats::Counter,
 };
@@ -22,6 +23,7 @@ use super::{HOOKS, Kernel, attach, program, waits, watch::WatchLink};
 use crate::{
     orders::{AllocationProbe, Breakpoint, CallPlace, Held, MarkPlace, Orders, ThreadAccounts, Watchpoints},
     process::file::MappedFile,
+    python::memory_error::MemoryErrorPlaces,
     source::online_cpus,
 };
 
@@ -116,6 +118,34 @@ impl Orders for Kernel {
             links: vec![link],
             threads: Arc::clone(&self.leaving_apart),
         }))
+    }
+
+    fn attach_memory_errors(
+        &mut self,
+        file: &MappedFile,
+        places: &MemoryErrorPlaces,
+        pid: Option<u32>,
+    ) -> anyhow::Result<Box<dyn Held>> {
+        let mut held = HeldApart {
+            links: Vec::new(),
+            threads: Arc::clone(&self.leaving_apart),
+        };
+        for (name, offset) in [
+            (names::PROGRAM_NO_MEMORY, places.raised),
+            (names::PROGRAM_MEMORY_ERROR, places.made),
+        ] {
+            let Some(offset) = offset else { continue };
+            let program: &mut UProbe = program(&mut self.ebpf, name)?;
+            held.links.push(attach::offset(program, file, offset, None, pid)?);
+        }
+        Ok(Box::new(held))
+    }
+
+    fn set_memory_error(&mut self, pid: u32, class: u64) -> anyhow::Result<()> {
+        let errors = MemoryErrors { class, last_ns: 0 };
+        self.memory_errors
+            .insert(pid, errors, 0)
+            .context("failed to write map MEMORY_ERRORS")
     }
 
     fn attach_marks(

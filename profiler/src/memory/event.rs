@@ -1,9 +1,11 @@
 //! What happens to memory, whoever saw it: the one language of the sources (faults, pools, mappings, exact calls).
 
+use std::time::Duration;
+
 use profiler_common::record::{
     FAULT_PRESENT, FAULT_WRITE, MAP_ANONYMOUS, MAP_POPULATED, MAP_RESERVED, MAP_SHARED, MAP_TMPFS, MAP_WRITABLE,
-    MEMORY_ADVISE, MEMORY_BIRTH, MEMORY_BREAK, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_REMAP, MEMORY_UNMAP,
-    MEMORY_VICTIM, MemoryEvent,
+    MEMORY_ADVISE, MEMORY_BIRTH, MEMORY_BREAK, MEMORY_ERROR, MEMORY_FAULT, MEMORY_MAP, MEMORY_POOL, MEMORY_RAN_OUT,
+    MEMORY_REMAP, MEMORY_UNMAP, MEMORY_VICTIM, MemoryEvent,
 };
 
 /// A stack of a thread of a process, as the recording interns them: who it was that got the memory.
@@ -129,6 +131,19 @@ pub enum What {
         /// The most that was resident; 0 if it is not known yet.
         peak: u64,
     },
+    /// This process has a `MemoryError`, the first for some time.
+    MemoryError,
+    /// This process ends, not with 0, soon after a `MemoryError`.
+    RanOut {
+        /// As above.
+        peak: u64,
+        /// As `wait` tells it.
+        status: u32,
+        /// How long before.
+        error_ago: Duration,
+        /// What address space it might have, where that was bounded.
+        address_space: Option<u64>,
+    },
     /// The collector began to track an object.
     Born {
         number: u64,
@@ -226,6 +241,14 @@ pub fn what(event: &MemoryEvent, site: SiteId) -> Option<What> {
             site,
         },
         MEMORY_VICTIM => What::Victim { peak: length },
+        MEMORY_ERROR => What::MemoryError,
+        MEMORY_RAN_OUT => What::RanOut {
+            peak: length,
+            status: flags,
+            error_ago: Duration::from_nanos(old_length),
+            // RLIM_INFINITY; 0 is a word that could not be read.
+            address_space: (other != u64::MAX && other != 0).then_some(other),
+        },
         MEMORY_BREAK => What::Break { end: address, site },
         MEMORY_BIRTH => What::Born { number: other, site },
         _ => return None,

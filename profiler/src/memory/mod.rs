@@ -9,6 +9,7 @@ mod apart;
 pub mod blocks;
 pub mod cut;
 pub mod event;
+mod held;
 mod loan;
 pub mod pools;
 pub mod regions;

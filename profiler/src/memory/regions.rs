@@ -90,6 +90,8 @@ impl Regions {
             | What::Pool { .. }
             | What::Advise { .. }
             | What::Victim { .. }
+            | What::MemoryError
+            | What::RanOut { .. }
             | What::Born { .. }
             | What::Allocated { .. }
             | What::Freed { .. } => {}

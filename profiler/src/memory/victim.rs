@@ -1,4 +1,4 @@
-//! Processes that the kernel ended for want of memory, and which limit it was.
+//! Processes that ended for want of memory, and which limit it was.
 
 use std::{
     fs::File,

@@ -1,6 +1,6 @@
 //! Growth mode from its first process to its report, or from one window to the next: what the instruments drive.
 
-use std::{fs, io, mem, time::Duration};
+use std::{fs, io, mem, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -9,13 +9,14 @@ use super::{
     blocks::Blocks,
     cut::MemoryCut,
     event::{Event, SiteId, What},
+    held::Held,
     pools::ProcessPools,
     regions::Regions,
     report::process,
     rss::Resident,
     sites::Sites,
     space::{FileShare, Growth, KernelPages, Limits, Lost, Pot, Thp, in_memory, look_before, parse_mappings},
-    victim::{Accounted, Victim, of_the_machine},
+    victim::{Accounted, Against, Victim, of_the_machine},
 };
 use crate::{
     cost,
@@ -43,6 +44,8 @@ pub struct Known {
     pub exited: bool,
     /// Whose account its memory is on.
     accounted: Option<Accounted>,
+    /// What happened to its memory since a `MemoryError`.
+    held: Held,
     /// The kernel has ended it for want of memory.
     pub victim: Option<Victim>,
     /// What came in the recording and was there at its end, or when the process ended.
@@ -241,6 +244,7 @@ impl Watch {
             started,
             exited: false,
             accounted: Accounted::of(pid),
+            held: Held::default(),
             victim: None,
             live: Amount::default(),
             files: Vec::new(),
@@ -257,43 +261,85 @@ impl Watch {
             if self.stopped && event.time_ns > self.ended_ns {
                 continue;
             }
-            match event.what {
-                What::Allocated { .. } | What::Freed { .. } => {
-                    if let Some(blocks) = &mut self.blocks {
-                        blocks.take(event, &mut self.accounts);
-                    }
-                    continue;
-                }
-                What::Fork { parent } => {
-                    // Its memory is a copy of its parent's: resident, and nothing that it has allocated.
-                    let before = Resident::glance(event.pid)
-                        .or_else(|_| Resident::glance(parent))
-                        .unwrap_or_default();
-                    let command = self.known.get(&parent).and_then(|parent| parent.command.clone());
-                    self.enter(event.pid, comm(event.pid), command, before, true);
-                }
-                What::Exec => {
-                    let command = command::of(event.pid);
-                    self.enter(event.pid, comm(event.pid), command, Resident::default(), true);
-                }
-                What::Victim { peak } => {
-                    self.fall(event, peak);
-                    continue;
-                }
-                What::Exit => {
-                    self.end(event.pid);
-                    if self.lasting.contains(&event.pid) {
-                        continue;
-                    }
-                }
-                _ if self.is_before(event) => continue,
-                _ if !self.known.contains_key(&event.pid) => self.adopt(event.pid, &comm(event.pid)),
-                _ => {}
+            let waits = self
+                .known
+                .get_mut(&event.pid)
+                .is_some_and(|known| known.held.takes(event));
+            if !waits {
+                self.release(event.pid, &comm);
+                self.apply(event, &comm);
             }
-            self.growth.take(event, &mut self.accounts);
-            if self.windows.is_none() {
-                self.regions.take(event);
+        }
+    }
+
+    /// What was held back happens after all: the process lives on.
+    fn release(&mut self, pid: u32, comm: &impl Fn(u32) -> String) {
+        let Some(known) = self.known.get_mut(&pid) else { return };
+        for event in known.held.release() {
+            self.apply(&event, comm);
+        }
+    }
+
+    /// The same of those that have lived on for long enough, or of all.
+    fn release_all(&mut self, before_ns: u64) {
+        let due = |known: &Known| known.held.is_due(before_ns);
+        let pids: Vec<u32> = (self.known.iter())
+            .filter_map(|(pid, known)| due(known).then_some(*pid))
+            .collect();
+        for pid in pids {
+            // All are known.
+            self.release(pid, &|_| String::new());
+        }
+    }
+
+    fn apply(&mut self, event: &Event, comm: &impl Fn(u32) -> String) {
+        match event.what {
+            What::Allocated { .. } | What::Freed { .. } => {
+                if let Some(blocks) = &mut self.blocks {
+                    blocks.take(event, &mut self.accounts);
+                }
+                return;
             }
+            What::Fork { parent } => {
+                // Its memory is a copy of its parent's: resident, and nothing that it has allocated.
+                let before = Resident::glance(event.pid)
+                    .or_else(|_| Resident::glance(parent))
+                    .unwrap_or_default();
+                let command = self.known.get(&parent).and_then(|parent| parent.command.clone());
+                self.enter(event.pid, comm(event.pid), command, before, true);
+            }
+            What::Exec => {
+                let command = command::of(event.pid);
+                self.enter(event.pid, comm(event.pid), command, Resident::default(), true);
+            }
+            What::Victim { peak } => return self.fall(event, peak, None),
+            What::RanOut {
+                peak,
+                status,
+                error_ago,
+                address_space,
+            } => {
+                let itself = Against::Itself {
+                    ended: ExitStatus::from_raw(status.cast_signed()),
+                    error_ago,
+                    address_space,
+                };
+                return self.fall(event, peak, Some(itself));
+            }
+            What::MemoryError => return,
+            What::Exit => {
+                self.end(event.pid);
+                if self.lasting.contains(&event.pid) {
+                    return;
+                }
+            }
+            _ if self.is_before(event) => return,
+            _ if !self.known.contains_key(&event.pid) => self.adopt(event.pid, &comm(event.pid)),
+            _ => {}
+        }
+        self.growth.take(event, &mut self.accounts);
+        if self.windows.is_none() {
+            self.regions.take(event);
         }
     }
 
@@ -304,8 +350,9 @@ impl Watch {
             .is_some_and(|known| event.time_ns < known.since_ns)
     }
 
-    /// The kernel ends a process. What it has now is what a reader wants to see of it, so that is kept, whosever it is.
-    fn fall(&mut self, event: &Event, peak: u64) {
+    /// A process ends for want of memory: the kernel ends it, or it does so itself. What it has now is what a reader wants to
+    /// see of it, so that is kept, whosever it is.
+    fn fall(&mut self, event: &Event, peak: u64, itself: Option<Against>) {
         let Some(known) = self.known.get_mut(&event.pid) else {
             return;
         };
@@ -313,7 +360,7 @@ impl Watch {
         let victim = known.victim.get_or_insert_with(|| Victim {
             after: Duration::from_nanos(event.time_ns.saturating_sub(self.started_ns)),
             peak,
-            against: accounted.and_then(|accounted| accounted.against(of_the_machine)),
+            against: itself.or_else(|| accounted?.against(of_the_machine)),
         });
         victim.peak = victim.peak.max(peak);
         self.lasting.insert(event.pid);
@@ -348,6 +395,7 @@ impl Watch {
             return;
         }
         let after = |every: Duration| now_ns.saturating_add(u64::try_from(every.as_nanos()).unwrap_or(u64::MAX));
+        self.release_all(now_ns);
         if now_ns >= self.next_glance_ns {
             self.next_glance_ns = after(GLANCE_EVERY);
             for pid in &self.lasting {
@@ -428,6 +476,7 @@ impl Watch {
 
     /// All that happened has been taken in.
     pub fn finish(&mut self) {
+        self.release_all(u64::MAX);
         if self.every.is_some() {
             self.accounts.snapshot(self.ended_ns);
         }

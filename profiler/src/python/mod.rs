@@ -23,6 +23,7 @@ pub mod layout;
 pub mod linetable;
 pub mod marks;
 pub mod memory;
+pub mod memory_error;
 pub mod object;
 pub mod secret;
 pub mod tasks;

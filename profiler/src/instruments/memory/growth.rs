@@ -27,6 +27,7 @@ use crate::{
             table::Domain,
         },
         memory::ProcessMemory,
+        memory_error::{self, MemoryErrorPlaces},
     },
     recording::Recording,
     report::View,
@@ -41,6 +42,9 @@ pub struct Growth {
     allocators: FxHashMap<u64, Option<Allocators>>,
     /// Probes that are in place: in a file, for a process or for all.
     probed: FxHashMap<(u64, Option<u32>), Box<dyn Held>>,
+    /// Where a file raises `MemoryError`, likewise; and the probes that are there.
+    errors: FxHashMap<u64, Option<MemoryErrorPlaces>>,
+    watched: FxHashMap<(u64, Option<u32>), Box<dyn Held>>,
     /// A probe for each process, so that others do not stop there; otherwise one for all that run the file.
     by_process: bool,
     watchpoints: bool,
@@ -54,11 +58,40 @@ impl Growth {
             account: Account::new(config, wanted, command_pid)?,
             allocators: FxHashMap::default(),
             probed: FxHashMap::default(),
+            errors: FxHashMap::default(),
+            watched: FxHashMap::default(),
             by_process: matches!(config.target, Target::Pids(_)) && !config.subprocesses,
             watchpoints: wanted.watchpoints.is_some(),
             length: config.duration,
             births: None,
         })
+    }
+
+    /// Notes the `MemoryError`s of a process, so that its end after one can be told. Where they are not found, it is not.
+    fn watch_errors(&mut self, host: &Recording, kernel: &mut dyn Orders, pid: u32) {
+        let Some((python, file)) = host.python(pid) else {
+            return;
+        };
+        let Some(opened) = &file.opened else { return };
+        let places = self.errors.entry(file.serial).or_insert_with(|| {
+            let bytes = opened.map().ok()?;
+            foreign::parsed(|| memory_error::places(&bytes, &python.binary)).flatten()
+        });
+        let Some(places) = places else { return };
+        let scope = self.by_process.then_some(pid);
+        let attached = kernel
+            .set_memory_error(pid, places.class.wrapping_add(python.bias))
+            .and_then(|()| {
+                if let Entry::Vacant(watched) = self.watched.entry((file.serial, scope)) {
+                    watched.insert(kernel.attach_memory_errors(opened, places, scope)?);
+                }
+                Ok(())
+            });
+        if let Err(error) = attached {
+            self.account.warn(format!(
+                "{error:#}; it is not told if a process ends after a MemoryError"
+            ));
+        }
     }
 
     /// Puts a probe into a process where its pymalloc takes its pools.
@@ -122,7 +155,10 @@ impl Instrument for Growth {
 
     fn follow(&mut self, change: Change, host: &Recording, kernel: &mut dyn Orders) {
         match change {
-            Change::Python { pid } => self.probe(host, kernel, pid),
+            Change::Python { pid } => {
+                self.watch_errors(host, kernel, pid);
+                self.probe(host, kernel, pid);
+            }
             Change::Mapped { .. } | Change::NotPython { .. } | Change::Joined { .. } => {}
         }
     }
@@ -138,6 +174,7 @@ impl Instrument for Growth {
         }
         self.account.stop();
         self.probed.clear();
+        self.watched.clear();
         Ok(())
     }
 
@@ -150,8 +187,10 @@ impl Instrument for Growth {
         // What nobody runs any more needs no probe, which would keep the file.
         let known: FxHashSet<u64> = host.files.iter().map(|(_, file)| file.serial).collect();
         self.allocators.retain(|serial, _| known.contains(serial));
-        self.probed
-            .retain(|(serial, pid), _| known.contains(serial) && pid.is_none_or(|pid| host.python(pid).is_some()));
+        self.errors.retain(|serial, _| known.contains(serial));
+        for held in [&mut self.probed, &mut self.watched] {
+            held.retain(|(serial, pid), _| known.contains(serial) && pid.is_none_or(|pid| host.python(pid).is_some()));
+        }
     }
 
     fn cut(&mut self, window: &Window) -> anyhow::Result<Measured> {

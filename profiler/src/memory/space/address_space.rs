@@ -336,6 +336,8 @@ impl AddressSpace {
             | What::Exec
             | What::Exit
             | What::Victim { .. }
+            | What::MemoryError
+            | What::RanOut { .. }
             | What::Born { .. }
             | What::Allocated { .. }
             | What::Freed { .. } => {}

@@ -242,7 +242,11 @@ impl Growth {
     pub fn take(&mut self, event: &Event, accounts: &mut Accounts) {
         let Event { pid, time_ns, what } = *event;
         match what {
-            What::Allocated { .. } | What::Freed { .. } | What::Victim { .. } => {}
+            What::Allocated { .. }
+            | What::Freed { .. }
+            | What::Victim { .. }
+            | What::MemoryError
+            | What::RanOut { .. } => {}
             What::Fork { parent } => self.fork(parent, pid, time_ns, accounts),
             What::Exit => self.forget(pid, time_ns, accounts),
             What::Exec => {

@@ -1,6 +1,6 @@
 //! The table for programs: every row, exact bytes, raw numbers.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, os::unix::process::ExitStatusExt as _, time::Duration};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -141,18 +141,27 @@ struct Process<'a> {
     ended_for_memory: Option<EndedForMemory<'a>>,
 }
 
-/// The kernel ended the process for want of memory.
+/// The process ended for want of memory: the kernel ended it, or it did so itself after a `MemoryError`.
 #[derive(Serialize)]
 struct EndedForMemory<'a> {
     /// Since the recording began.
     after_s: f64,
     /// The most that was resident; 0 if the kernel did not say.
     peak_rss: u64,
-    /// Of the cgroup, or all that the machine has; `null` if its cgroup was gone.
+    /// Of the cgroup, or all that the machine has; `null` if its cgroup was gone. If it ended itself, of its address space
+    /// (`RLIMIT_AS`); `null` if that was not bounded.
     limit_bytes: Option<u64>,
     /// The cgroup whose limit it was; not there if it was the machine's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<&'a str>,
+    /// How long before its end it had the last `MemoryError`, if it ended itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_error_s: Option<f64>,
+    /// What it ended with then, or which signal ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_status: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_signal: Option<i32>,
 }
 
 #[derive(Serialize)]
@@ -220,16 +229,37 @@ impl<'a> Process<'a> {
 
 impl<'a> EndedForMemory<'a> {
     fn of(victim: &'a Victim) -> Self {
-        let (limit_bytes, cgroup) = match &victim.against {
-            Some(Against::Cgroup { path, limit }) => (Some(*limit), Some(&**path)),
-            Some(Against::Machine { total }) => (Some(*total), None),
-            None => (None, None),
-        };
-        Self {
+        let told = Self {
             after_s: victim.after.as_secs_f64(),
             peak_rss: victim.peak,
-            limit_bytes,
-            cgroup,
+            limit_bytes: None,
+            cgroup: None,
+            memory_error_s: None,
+            exit_status: None,
+            exit_signal: None,
+        };
+        match &victim.against {
+            Some(Against::Cgroup { path, limit }) => Self {
+                limit_bytes: Some(*limit),
+                cgroup: Some(path),
+                ..told
+            },
+            Some(Against::Machine { total }) => Self {
+                limit_bytes: Some(*total),
+                ..told
+            },
+            Some(Against::Itself {
+                ended,
+                error_ago,
+                address_space,
+            }) => Self {
+                limit_bytes: *address_space,
+                memory_error_s: Some(error_ago.as_secs_f64()),
+                exit_status: ended.code(),
+                exit_signal: ended.signal(),
+                ..told
+            },
+            None => told,
         }
     }
 }

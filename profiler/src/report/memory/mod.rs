@@ -12,7 +12,7 @@
 //! | [`kept`] | the lines that keep objects, as watchpoints saw them |
 //! | [`curve`] | sparklines, and their CSV and JSON |
 //! | [`difference`] | what grew between two recordings |
-//! | [`victim`] | what is said of processes that the kernel ended for want of memory |
+//! | [`victim`] | what is said of processes that ended for want of memory |
 //! | [`summary`] | the summary for standard error |
 
 use std::time::Duration;
@@ -238,7 +238,7 @@ pub struct ProcessMemory {
     pub started: bool,
     /// It ended in the recording.
     pub exited: bool,
-    /// Because the kernel ended it for want of memory.
+    /// For want of memory.
     pub victim: Option<Victim>,
 }
 

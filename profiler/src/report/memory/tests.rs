@@ -1,7 +1,7 @@
 //! A report made by hand, as text, CSV and JSON (golden files; `cargo xtask bless` rewrites them), and what must hold
 //! of every report.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::process::ExitStatusExt as _, path::Path, process::ExitStatus};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -295,8 +295,21 @@ fn of_processes_that_were_ended_for_want_of_memory_limit_and_first_lines_come_fi
         path: "/pod\u{1b}[2J/app".to_owned(),
         limit: 512 * MIB,
     };
+    let itself = |status, address_space| {
+        Some(Against::Itself {
+            ended: ExitStatus::from_raw(status),
+            error_ago: Duration::from_millis(120),
+            address_space,
+        })
+    };
     let report = MemoryReport {
-        processes: vec![process(9, 0), ended(4242, Some(cgroup)), ended(4243, None)],
+        processes: vec![
+            process(9, 0),
+            ended(4242, Some(cgroup)),
+            ended(4243, None),
+            ended(4244, itself(1 << 8, Some(512 * MIB))),
+            ended(4245, itself(6, None)),
+        ],
         ..growth()
     };
     let table = Table::new(&report, By::Line);

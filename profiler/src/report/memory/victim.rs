@@ -1,6 +1,7 @@
-//! Processes that the kernel ended for want of memory: which, against which limit, and what they had just got.
+//! Processes that ended for want of memory, by the kernel or by themselves: which, against which limit, and what they had
+//! just got.
 
-use std::time::Duration;
+use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use super::{
     MemoryReport, ProcessMemory,
@@ -16,6 +17,14 @@ pub enum Against {
     Cgroup { path: String, limit: u64 },
     /// The memory of the machine.
     Machine { total: u64 },
+    /// The kernel did not end it: it did so itself.
+    Itself {
+        ended: ExitStatus,
+        /// How long before it had a `MemoryError`.
+        error_ago: Duration,
+        /// What address space it might have, where that was bounded.
+        address_space: Option<u64>,
+    },
 }
 
 /// The end of a process for want of memory.
@@ -73,22 +82,46 @@ pub fn sentences(report: &MemoryReport) -> impl Iterator<Item = String> {
 /// What is said of one; nothing of a process that was not ended.
 pub fn sentence(process: &ProcessMemory) -> Option<String> {
     let victim = process.victim.as_ref()?;
+    let name = clean(&format!("{} ({})", process.command, process.pid));
+    let had = match victim.peak {
+        0 => String::new(),
+        peak => format!(", and it had {} at most", bytes(peak)),
+    };
     let limit = match &victim.against {
+        Some(Against::Itself {
+            ended,
+            error_ago,
+            address_space,
+        }) => {
+            let limit = match address_space {
+                Some(limit) => format!("its address space may be {} (RLIMIT_AS)", bytes(*limit)),
+                None => "it has no limit of its own (RLIMIT_AS)".to_owned(),
+            };
+            return Some(format!(
+                "{name} {} {} after a MemoryError, {} into the recording: {limit}{had}.",
+                how(*ended),
+                span(*error_ago),
+                span(victim.after),
+            ));
+        }
         Some(Against::Cgroup { path, limit }) => {
             format!("its cgroup {} may have {}", clean(path), bytes(*limit))
         }
         Some(Against::Machine { total }) => format!("the machine has {}", bytes(*total)),
         None => "which limit it was is not known, as its cgroup was gone".to_owned(),
     };
-    let had = match victim.peak {
-        0 => String::new(),
-        peak => format!(", and it had {} at most", bytes(peak)),
-    };
     Some(format!(
-        "{} was ended by the kernel for want of memory after {}: {limit}{had}.",
-        clean(&format!("{} ({})", process.command, process.pid)),
+        "{name} was ended by the kernel for want of memory after {}: {limit}{had}.",
         span(victim.after)
     ))
+}
+
+fn how(ended: ExitStatus) -> String {
+    match (ended.code(), ended.signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
 }
 
 /// What of a process's memory came in the recording and was there at its end, by line.

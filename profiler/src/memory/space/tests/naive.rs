@@ -277,7 +277,12 @@ impl Naive {
                 self.spaces.insert(pid, executed);
             }
             What::Exit => self.remove(pid),
-            What::Allocated { .. } | What::Freed { .. } | What::Victim { .. } | What::Born { .. } => {}
+            What::Allocated { .. }
+            | What::Freed { .. }
+            | What::Victim { .. }
+            | What::MemoryError
+            | What::RanOut { .. }
+            | What::Born { .. } => {}
         }
     }
 
