@@ -147,7 +147,7 @@ pub struct Compact {
     /// The store's directory
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
-    /// Take away hours that ended longer ago: 14d
+    /// Take away hours that ended longer ago, by the clock and by the newest windows, whichever is earlier: 14d
     #[arg(long, value_name = "TIME", value_parser = times::duration)]
     pub keep: Option<std::time::Duration>,
     /// Of hours that ended longer ago, keep one window: without processes and threads: 2d

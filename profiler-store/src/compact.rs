@@ -15,8 +15,12 @@ pub fn run(options: &Compact) -> Result<()> {
         let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
         Hour::of(now.saturating_sub(ago))
     };
-    if let Some(first) = options.keep.and_then(before) {
-        let gone = store.forget_before(first)?;
+    let swept = store.sweep()?;
+    if swept > 0 {
+        eprintln!("profiler-store: {swept} unfinished files and directories of writers that crashed are gone");
+    }
+    if let Some(keep) = options.keep {
+        let gone = store.forget_older(keep, now)?;
         eprintln!("profiler-store: {gone} hours were older and are gone");
     }
     if options.keep_only {

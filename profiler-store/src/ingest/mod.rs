@@ -19,6 +19,8 @@ use crate::cli::Ingest;
 
 pub async fn run(options: &Ingest) -> Result<()> {
     let store = Store::open(&options.store)?;
+    // Of an earlier run that crashed. If it cannot be swept, that is `compact`'s to say.
+    let _ = store.sweep();
     let http = tokio::net::TcpListener::bind(options.listen).await;
     let http = http.with_context(|| format!("cannot listen on {}", options.listen))?;
     eprintln!(
