@@ -21,8 +21,8 @@ pub struct TooMuch {
 struct Weight {
     profiles: usize,
     entries: usize,
-    /// Numbers in samples and stacks, at most.
-    numbers: usize,
+    /// What it is when it is unpacked, at most.
+    bytes: usize,
     /// Something was met that is not counted.
     unreadable: Cell<bool>,
 }
@@ -36,10 +36,16 @@ impl Weight {
     }
 }
 
-/// An entry of a table, in memory: the largest is a sample, with three lists.
-const ENTRY: usize = 160;
-/// Of a list of numbers, which grows by doubling.
-const NUMBER: usize = 16;
+/// An entry in memory, with what its short lists take: a sample has three of them.
+const SAMPLE: usize = 160;
+const LOCATION: usize = 128;
+/// Of any other table, or a resource's attribute; of texts, their bytes besides.
+const ENTRY: usize = 64;
+const LINE: usize = 24;
+/// Of a list of numbers.
+const NUMBER: usize = 8;
+/// Fewer bytes are a short list.
+const SHORT: usize = 64;
 
 /// At most how much memory the message takes when it is unpacked.
 pub fn check(message: &[u8], limits: &Limits) -> Result<usize, TooMuch> {
@@ -68,9 +74,7 @@ pub fn check(message: &[u8], limits: &Limits) -> Result<usize, TooMuch> {
             most: limits.entries,
         });
     }
-    let unpacked = (message.len())
-        .saturating_add((weight.entries + weight.profiles).saturating_mul(ENTRY))
-        .saturating_add(weight.numbers.saturating_mul(NUMBER));
+    let unpacked = message.len() + weight.profiles * SAMPLE + weight.bytes;
     if unpacked > limits.unpacked_bytes {
         return Err(TooMuch {
             what: "bytes when it is unpacked; send shorter windows",
@@ -80,9 +84,12 @@ pub fn check(message: &[u8], limits: &Limits) -> Result<usize, TooMuch> {
     Ok(unpacked)
 }
 
-/// At most so many numbers are in these bytes, packed or not: each ends with a byte below 128.
+/// What the numbers in these bytes take, packed or not, at most: each ends with a byte below 128.
 fn numbers(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte < 0x80).count()
+    match bytes.len() <= SHORT {
+        true => 0,
+        false => bytes.iter().filter(|byte| **byte < 0x80).count() * NUMBER,
+    }
 }
 
 fn weigh(message: &[u8]) -> Weight {
@@ -102,17 +109,22 @@ fn weigh(message: &[u8]) -> Weight {
 }
 
 fn resource_profiles(message: &[u8], weight: &mut Weight) {
-    let (mut profiles, mut entries, mut many) = (0, 0, 0);
+    let (mut profiles, mut entries, mut bytes) = (0, 0, 0);
     for (tag, body) in weight.fields(message) {
         match tag {
-            1 => entries += weight.fields(body).count(),
+            1 => {
+                let attributes = weight.fields(body).count();
+                entries += attributes;
+                bytes += attributes * 2 * ENTRY;
+            }
             2 => {
                 profiles += 1;
                 for (_, body) in weight.fields(body).filter(|(tag, _)| *tag == 2) {
                     profiles += 1;
                     for (tag, body) in weight.fields(body) {
-                        entries += usize::from(tag == 2);
-                        many += numbers(body);
+                        let is_sample = usize::from(tag == 2);
+                        entries += is_sample;
+                        bytes += is_sample * SAMPLE + numbers(body);
                     }
                 }
             }
@@ -121,24 +133,28 @@ fn resource_profiles(message: &[u8], weight: &mut Weight) {
     }
     weight.profiles += profiles;
     weight.entries += entries;
-    weight.numbers += many;
+    weight.bytes += bytes;
 }
 
 fn dictionary(message: &[u8], weight: &mut Weight) {
-    let (mut entries, mut many) = (0, 0);
+    let (mut entries, mut bytes) = (0, 0);
     for (tag, body) in weight.fields(message) {
         entries += 1;
-        // Not in texts and attributes.
-        if !matches!(tag, 5 | 6) {
-            many += numbers(body);
-        }
+        bytes += match tag {
+            2 => LOCATION + numbers(body),
+            // Texts and attributes have few numbers, and their bytes are the message's.
+            5 | 6 => 2 * ENTRY,
+            _ => ENTRY + numbers(body),
+        };
         // Lines of a location.
         if tag == 2 {
-            entries += weight.fields(body).filter(|(tag, _)| *tag == 3).count();
+            let lines = weight.fields(body).filter(|(tag, _)| *tag == 3).count();
+            entries += lines;
+            bytes += lines * LINE;
         }
     }
     weight.entries += entries;
-    weight.numbers += many;
+    weight.bytes += bytes;
 }
 
 /// Fields that have a length, with their numbers.

@@ -95,6 +95,9 @@ pub struct Which {
     /// Of what: cpu, samples and whatever else the store has
     #[arg(long = "type", value_name = "TYPE", global = true)]
     pub kind: Option<String>,
+    /// In this unit, where a type is there in several
+    #[arg(long, value_name = "UNIT", global = true)]
+    pub unit: Option<String>,
 }
 
 #[cfg(feature = "query")]

@@ -33,7 +33,7 @@ pub fn run(options: &Compact) -> Result<()> {
         }
         let done = store.compact(hour, roll_up_before.is_some_and(|before| hour < before))?;
         if done.samples > 0 {
-            let bytes = |bytes: u64| amount(i64::try_from(bytes).unwrap_or(i64::MAX), "bytes");
+            let bytes = |bytes: u64| amount(bytes as f64, "bytes");
             eprintln!(
                 "profiler-store: {hour}: {} sets became {}: {} samples, {} instead of {}",
                 done.sets,

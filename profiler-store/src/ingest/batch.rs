@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use profiler_parquet::{Limits, Rows, Store, Taken};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::metrics::Metrics;
+use super::{body::Held, metrics::Metrics};
 use crate::{cli::Ingest, times};
 
 /// What became of a message.
@@ -31,13 +31,12 @@ pub enum Became {
 pub struct Batches {
     messages: mpsc::Sender<Message>,
     /// Of KiB that messages may have that are not yet unpacked.
-    room: Arc<Semaphore>,
+    pub room: Arc<Semaphore>,
 }
 
 struct Message {
-    bytes: Vec<u8>,
+    held: Held,
     answer: oneshot::Sender<Became>,
-    _room: OwnedSemaphorePermit,
 }
 
 /// Messages of one set. Who waits for them is in `Known`.
@@ -73,15 +72,14 @@ pub fn begin(store: Store, options: &Ingest, metrics: Arc<Metrics>) -> Result<(B
     let (messages, received) = mpsc::channel(4096);
     let (batches, full) = std::sync::mpsc::sync_channel(0);
     let known = Known::default();
-    // A third for messages as they came; of rows there are two batches, one of which is being written.
-    let third = options.memory as usize * 1024 / 3;
     let filler = Filler {
         limits: Limits {
-            message_bytes: (options.message as usize) << 20,
+            message_bytes: most_of_a_message(options),
+            unpacked_bytes: parts(options, 14),
             ..Limits::default()
         },
         every: options.every,
-        most: third * 1024 / 2,
+        most: parts(options, 7),
         oldest_us: i64::try_from(options.oldest.as_micros()).unwrap_or(i64::MAX),
         known: Arc::clone(&known),
         metrics: Arc::clone(&metrics),
@@ -94,21 +92,35 @@ pub fn begin(store: Store, options: &Ingest, metrics: Arc<Metrics>) -> Result<(B
             write(&store, batch, &known, &metrics);
         }
     });
-    let room = Arc::new(Semaphore::new(third));
+    let room = Arc::new(Semaphore::new(parts(options, 8) / 1024));
     Ok((Batches { messages, room }, writer))
 }
 
+/// What `--memory` is for, in 64 parts: messages as they came (8), the one that is unpacked (14), and two batches of rows, one of
+/// which is being written (7 each, and each may have a message on top, whose rows are not more than it was unpacked).
+fn parts(options: &Ingest, parts: usize) -> usize {
+    ((options.memory as usize) << 20) / 64 * parts
+}
+
+/// Bytes of a message, at most: it must have room.
+pub fn most_of_a_message(options: &Ingest) -> usize {
+    ((options.message as usize) << 20).min(parts(options, 8))
+}
+
 impl Batches {
+    /// Room, and nobody who takes messages.
+    #[cfg(test)]
+    pub fn without_writer(kib: usize) -> Self {
+        Self {
+            messages: mpsc::channel(1).0,
+            room: Arc::new(Semaphore::new(kib)),
+        }
+    }
+
     /// Nothing if there is no room: the sender shall come again.
-    pub async fn send(&self, bytes: Vec<u8>) -> Option<Became> {
-        let size = u32::try_from(bytes.len().div_ceil(1024).max(1)).ok()?;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(size).ok()?;
+    pub async fn send(&self, held: Held) -> Option<Became> {
         let (answer, became) = oneshot::channel();
-        let message = Message {
-            bytes,
-            answer,
-            _room: room,
-        };
+        let message = Message { held, answer };
         self.messages.try_send(message).ok()?;
         Some(
             became
@@ -149,8 +161,7 @@ impl Filler {
             }
             let full = batch.rows.bytes() > self.most || batch.rows.samples() > ROWS_PER_SET;
             let due = batch.since.is_some_and(|since| since.elapsed() >= self.every);
-            if (full || due || ended) && !batch.hashes.is_empty() && batches.send(std::mem::take(&mut batch)).is_err()
-            {
+            if (full || due || ended) && !batch.hashes.is_empty() && batches.send(std::mem::take(&mut batch)).is_err() {
                 return;
             }
             if ended {
@@ -160,7 +171,7 @@ impl Filler {
     }
 
     fn take(&self, batch: &mut Batch, message: Message) {
-        let hash: [u8; 32] = Sha256::digest(&message.bytes).into();
+        let hash: [u8; 32] = Sha256::digest(&message.held.bytes).into();
         if let Some(seen) = lock(&self.known).get_mut(&hash)
             && (seen.waiting.is_some() || seen.since.elapsed() < REMEMBERED)
         {
@@ -178,10 +189,10 @@ impl Filler {
             to_us: now.saturating_add(AHEAD_US),
             ..self.limits
         };
-        match batch.rows.add(&message.bytes, &limits) {
+        match batch.rows.add(&message.held.bytes, &limits) {
             Ok(taken) => {
                 Metrics::add(&self.metrics.messages, 1);
-                Metrics::add(&self.metrics.message_bytes, message.bytes.len() as u64);
+                Metrics::add(&self.metrics.message_bytes, message.held.bytes.len() as u64);
                 self.metrics.lost(&taken.lost);
                 batch.hash.update(hash);
                 batch.hashes.push(hash);
@@ -294,12 +305,11 @@ mod tests {
 
     fn take(filler: &Filler, batch: &mut Batch, bytes: &[u8]) -> oneshot::Receiver<Became> {
         let (answer, became) = oneshot::channel();
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let message = Message {
+        let held = Held {
             bytes: bytes.to_vec(),
-            answer,
-            _room: room,
+            room: None,
         };
+        let message = Message { held, answer };
         filler.take(batch, message);
         became
     }

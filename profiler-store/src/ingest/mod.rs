@@ -5,6 +5,7 @@
 //! (`quota`); who is refused is told why, and whether to come again.
 
 mod batch;
+mod body;
 mod grpc;
 mod http;
 mod metrics;
@@ -33,7 +34,7 @@ pub async fn run(options: &Ingest) -> Result<()> {
         batches,
         quota: quota::Quota::new(options.quota),
         metrics,
-        most: (options.message as usize) << 20,
+        most: batch::most_of_a_message(options),
     });
     let over_grpc = match options.grpc {
         Some(address) => {
