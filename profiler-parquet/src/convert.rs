@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use profiler_otlp as otlp;
 use prost::Message as _;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     limits::Limits,
@@ -16,6 +16,9 @@ use crate::{
     weigh,
     when::Hour,
 };
+
+/// A sample that says it stands for more is not believed: sums of what it had would be nobody's.
+const MOST_WEIGHT: f64 = 1e9;
 
 /// Why nothing of a message was taken.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,7 @@ impl Rows {
     /// Adds what a message says: all of it that can be true, or nothing if the message is refused.
     pub fn add(&mut self, message: &[u8], limits: &Limits) -> Result<Taken, Refused> {
         weigh::check(message, limits)?;
+        let frames = limits.frames_for(message.len());
         let message = otlp::ProfilesData::decode(message)?;
         if message.resource_profiles.is_empty() {
             return Ok(Taken::default());
@@ -53,7 +57,9 @@ impl Rows {
             taken: Taken::default(),
             locations: FxHashMap::default(),
             stacks: FxHashMap::default(),
-            frames: 0,
+            written: FxHashSet::default(),
+            most_frames: frames,
+            frames,
             hours: Vec::new(),
         };
         let became = reader.message(&message);
@@ -93,6 +99,10 @@ struct Reader<'a> {
     /// Frames of the locations that were met, leaf first.
     locations: FxHashMap<i32, Box<[u32]>>,
     stacks: FxHashMap<i32, u32>,
+    /// Stacks that will be written, each with the hour and the service for which it will be.
+    written: FxHashSet<(Hour, Text, u32)>,
+    /// So many rows of frames it may have, and so many of them are left.
+    most_frames: usize,
     frames: usize,
     hours: Vec<Hour>,
 }
@@ -164,11 +174,17 @@ impl<'a> Reader<'a> {
             let Some((whose, service, labels)) = of.get(&sample.attribute_indices[..]) else {
                 continue;
             };
+            self.will_write(hour, *service, stack)?;
             let (trace_id, span_id) = self.link(sample.link_index);
             let value = match &sample.values[..] {
                 // Each time is one.
-                [] => i64::try_from(sample.timestamps_unix_nano.len()).unwrap_or(i64::MAX),
-                values => values.iter().fold(0, |sum: i64, value| sum.saturating_add(*value)),
+                [] => i64::try_from(sample.timestamps_unix_nano.len()).ok(),
+                values => values.iter().try_fold(0_i64, |sum, value| sum.checked_add(*value)),
+            };
+            // A sum that no number has is not a number that is near it.
+            let Some(value) = value else {
+                self.taken.lost.samples += 1;
+                continue;
             };
             self.rows.samples.push(Sample {
                 start_us,
@@ -193,6 +209,20 @@ impl<'a> Reader<'a> {
             });
             self.taken.samples += 1;
         }
+        Ok(())
+    }
+
+    /// Counts the frames of a stack that will be written for this hour and service, if it is the first time.
+    fn will_write(&mut self, hour: Hour, service: Text, stack: u32) -> Result<(), weigh::TooMuch> {
+        if !self.written.insert((hour, service, stack)) {
+            return Ok(());
+        }
+        let stacks = &self.rows.stacks;
+        let frames = stacks.get_index(stack as usize).map_or(0, |(_, frames)| frames.len());
+        self.frames = self.frames.checked_sub(frames).ok_or(weigh::TooMuch {
+            what: "frames in its stacks, over all services and hours",
+            most: self.most_frames,
+        })?;
         Ok(())
     }
 
@@ -276,7 +306,7 @@ impl<'a> Reader<'a> {
                 whose.weight = text
                     .parse()
                     .ok()
-                    .filter(|weight: &f64| weight.is_finite() && *weight > 0.0);
+                    .filter(|weight: &f64| (1e-9..=MOST_WEIGHT).contains(weight));
             }
             _ => self.label(whose, key, &text),
         }
@@ -345,13 +375,6 @@ impl<'a> Reader<'a> {
                 address: 0,
                 inlined: false,
             }));
-        }
-        self.frames += frames.len();
-        if self.frames > self.limits.frames {
-            return Err(weigh::TooMuch {
-                what: "frames in its stacks",
-                most: self.limits.frames,
-            });
         }
         let number = self.rows.stack(&frames);
         self.stacks.insert(index, number);

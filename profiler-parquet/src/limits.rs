@@ -11,7 +11,10 @@ pub struct Limits {
     pub entries: usize,
     /// Profiles and resources are few, and each has text of its own.
     pub profiles: usize,
-    /// Rows of frames that all stacks of one message come to: they can share locations, and so be more than its bytes.
+    /// Memory that a message may take when it is unpacked.
+    pub unpacked_bytes: usize,
+    /// Rows of frames that are written for one message: a stack's, once for each hour and service that have it. Stacks can
+    /// share locations, and services stacks, so a few bytes could ask for very many: see `Limits::frames_for`.
     pub frames: usize,
     /// Deeper stacks are cut at the root.
     pub depth: usize,
@@ -33,6 +36,17 @@ pub struct Limits {
     /// come into hours that have long been compacted.
     pub from_us: i64,
     pub to_us: i64,
+    /// Memory that rows may take while one set is made of many. A set that reaches it is not read again.
+    pub set_bytes: usize,
+}
+
+impl Limits {
+    /// Rows of frames that a message of so many bytes may have: few for few bytes, so that what a sender costs is what its
+    /// quota counts. In real messages a frame of a stack is two bytes and more, and a stack is of one service.
+    pub(crate) fn frames_for(&self, message: usize) -> usize {
+        self.frames
+            .min(message.saturating_mul(4).saturating_add(4 * self.depth.min(4096)))
+    }
 }
 
 impl Default for Limits {
@@ -41,6 +55,7 @@ impl Default for Limits {
             message_bytes: 64 << 20,
             entries: 2 << 20,
             profiles: 64 << 10,
+            unpacked_bytes: 256 << 20,
             frames: 4 << 20,
             depth: 4096,
             attributes: 64,
@@ -52,6 +67,7 @@ impl Default for Limits {
             hours: 48,
             from_us: i64::MIN,
             to_us: i64::MAX,
+            set_bytes: 96 << 20,
         }
     }
 }

@@ -12,14 +12,21 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     rows::{EMPTY, Frame, Rows, Sample, StackId, Text},
+    schema,
     store::Files,
 };
 
 impl Rows {
-    /// Adds a set's samples, with all they refer to.
-    pub fn read(&mut self, files: &Files) -> Result<()> {
+    /// Adds a set's samples from this group of rows on, with all they refer to. Returns the group to go on with, if the rows
+    /// were full before that.
+    pub(crate) fn read(
+        &mut self,
+        files: &Files,
+        from: usize,
+        is_full: &mut impl FnMut(&mut Self) -> bool,
+    ) -> Result<Option<usize>> {
         let stacks = self.read_frames(&files.frames)?;
-        self.read_samples(&files.samples, &stacks)
+        self.read_samples(&files.samples, &stacks, from, is_full)
     }
 
     /// The numbers of the stacks in such a file.
@@ -61,9 +68,18 @@ impl Rows {
         Ok(stacks)
     }
 
-    fn read_samples(&mut self, path: &Path, stacks: &FxHashMap<StackId, u32>) -> Result<()> {
+    fn read_samples(
+        &mut self,
+        path: &Path,
+        stacks: &FxHashMap<StackId, u32>,
+        from: usize,
+        is_full: &mut impl FnMut(&mut Self) -> bool,
+    ) -> Result<Option<usize>> {
         let reader = SerializedFileReader::new(File::open(path)?)?;
-        for at in 0..reader.num_row_groups() {
+        if from == 0 {
+            self.read_lost(&reader);
+        }
+        for at in from..reader.num_row_groups() {
             let group = reader.get_row_group(at)?;
             let group = Columns(&*group);
             let ids = group.ids("stack")?;
@@ -102,8 +118,23 @@ impl Rows {
                     stack,
                 });
             }
+            if at + 1 < reader.num_row_groups() && is_full(self) {
+                return Ok(Some(at + 1));
+            }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// What was left out of this set was left out of what it becomes.
+    fn read_lost(&mut self, reader: &SerializedFileReader<File>) {
+        let about = reader.metadata().file_metadata().key_value_metadata();
+        for pair in about.into_iter().flatten() {
+            let what = pair.key.strip_prefix(schema::LOST);
+            let count = pair.value.as_deref().and_then(|count| count.parse().ok());
+            if let (Some(what), Some(count)) = (what, count) {
+                self.lost.add_one(what, count);
+            }
+        }
     }
 
     fn texts_of(&mut self, group: &Columns<'_>, name: &str) -> Result<Vec<Text>> {
@@ -153,6 +184,8 @@ impl Rows {
     /// services, hosts and labels stay.
     pub fn rolled_up(&mut self, start_us: i64, end_us: i64) {
         let mut sums: FxHashMap<_, Sample> = FxHashMap::default();
+        // Sums that have no room for more.
+        let mut full = Vec::new();
         for sample in self.samples.drain(..) {
             let mut sample = Sample {
                 start_us,
@@ -176,11 +209,14 @@ impl Rows {
                 (sample.weight.to_bits(), sample.stack),
             );
             if let Some(sum) = sums.get(&key) {
-                sample.value = sample.value.saturating_add(sum.value);
+                match sample.value.checked_add(sum.value) {
+                    Some(value) => sample.value = value,
+                    None => full.push(*sum),
+                }
             }
             sums.insert(key, sample);
         }
-        self.samples = sums.into_values().collect();
+        self.samples = sums.into_values().chain(full).collect();
     }
 }
 

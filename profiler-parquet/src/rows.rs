@@ -88,12 +88,23 @@ impl Lost {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.profiles += other.profiles;
-        self.samples += other.samples;
-        self.labels += other.labels;
-        self.label_values += other.label_values;
-        self.texts += other.texts;
-        self.frames += other.frames;
+        for (what, count) in other.counts() {
+            self.add_one(what, count);
+        }
+    }
+
+    /// Adds to the count of this name; what has another is of a later version.
+    pub(crate) fn add_one(&mut self, what: &str, count: u64) {
+        let counter = match what {
+            "profiles" => &mut self.profiles,
+            "samples" => &mut self.samples,
+            "labels" => &mut self.labels,
+            "label_values" => &mut self.label_values,
+            "texts" => &mut self.texts,
+            "frames" => &mut self.frames,
+            _ => return,
+        };
+        *counter = counter.saturating_add(count);
     }
 }
 
@@ -108,6 +119,8 @@ pub struct Rows {
     pub(crate) stacks: IndexMap<StackId, Box<[u32]>, FxBuildHasher>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) lost: Lost,
+    /// Bytes of the tables above, samples aside.
+    held: usize,
     /// How many values a label had, by its key.
     pub(crate) values: HashMap<Text, IndexSet<Text, FxBuildHasher>, FxBuildHasher>,
 }
@@ -124,6 +137,7 @@ impl Default for Rows {
             stacks: IndexMap::default(),
             samples: Vec::new(),
             lost: Lost::default(),
+            held: 0,
             values: HashMap::default(),
         };
         rows.text("");
@@ -145,17 +159,21 @@ impl Rows {
         &self.lost
     }
 
-    /// About how much memory this takes: batches are cut by it.
+    /// How much memory this takes, and its writing: batches are cut by it. Counted where things come in, so that one long
+    /// text or deep stack is as much as it is.
     pub fn bytes(&self) -> usize {
-        let texts = self.texts.len() * 96;
-        let stacks = self.stacks.len() * 256;
-        self.samples.len() * size_of::<Sample>() + self.frames.len() * 128 + texts + stacks
+        // With the numbers and references that they are sorted by.
+        self.samples.len() * (size_of::<Sample>() + 12) + self.held
     }
 
     pub(crate) fn text(&mut self, text: &str) -> Text {
         match self.texts.get_index_of(text) {
             Some(at) => number(at),
-            None => number(self.texts.insert_full(text.into()).0),
+            None => {
+                // Its bytes are copied when it is written.
+                self.held += 2 * text.len() + 96;
+                number(self.texts.insert_full(text.into()).0)
+            }
         }
     }
 
@@ -165,13 +183,17 @@ impl Rows {
 
     pub(crate) fn label_set(&mut self, mut labels: Vec<(Text, Text)>) -> u32 {
         labels.sort_unstable();
-        number(self.labels.insert_full(labels.into()).0)
+        let bytes = labels.len() * size_of::<(Text, Text)>() + 48;
+        let (at, is_new) = self.labels.insert_full(labels.into());
+        self.held += if is_new { bytes } else { 0 };
+        number(at)
     }
 
     pub(crate) fn frame(&mut self, frame: Frame) -> u32 {
         if let Some(at) = self.frames.get_index_of(&frame) {
             return number(at);
         }
+        self.held += size_of::<Frame>() + 64;
         let hash = self.name_frame(&frame);
         number(self.frames.insert_full(frame, hash).0)
     }
@@ -184,7 +206,9 @@ impl Rows {
             }
         }
         let id = half(hash);
-        number(self.stacks.insert_full(id, frames.into()).0)
+        let (at, before) = self.stacks.insert_full(id, frames.into());
+        self.held += if before.is_none() { size_of_val(frames) + 80 } else { 0 };
+        number(at)
     }
 
     /// Texts with their lengths before them, so that no two frames read the same.

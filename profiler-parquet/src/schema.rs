@@ -16,6 +16,8 @@ use parquet::{
 pub const VERSION: u32 = 1;
 /// Of the attribute that says how many samples this one stands for.
 pub const WEIGHT: &str = "profiler.weight";
+/// How the footer's keys begin that say what was left out.
+pub const LOST: &str = "profiler.lost.";
 /// The function of a sample without frames.
 pub const NO_STACK: &str = "[no stack]";
 

@@ -339,7 +339,7 @@ fn an_hour_is_replaced_and_keeps_what_came_meanwhile() {
     message.resource_profiles[0].scope_profiles[0].profiles[0].time_unix_nano += 1000;
     store.append(&message.encode_to_vec()).unwrap();
     let all = store.sets(hour).unwrap();
-    store.replace_hour(hour, &with, &known).unwrap();
+    store.replace_hour(hour, with, &known).unwrap();
     let new: Vec<String> = all.into_iter().filter(|set| !known.contains(set)).collect();
     assert_eq!(store.sets(hour).unwrap(), new);
     assert_eq!(told(&store), TOLD);
@@ -403,7 +403,7 @@ fn stacks_that_share_locations_cannot_be_more_than_is_allowed() {
     let refused = rows.add(&message, &few).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the message has more than 50000 frames in its stacks"
+        "the message has more than 50000 frames in its stacks, over all services and hours"
     );
     assert!(rows.is_empty());
     let shallow = Limits {
@@ -451,6 +451,311 @@ fn what_refers_to_nothing_is_left_out_and_counted() {
     let taken = rows.add(&message.encode_to_vec(), &Limits::default()).unwrap();
     assert_eq!((taken.profiles, taken.samples), (1, 1));
     assert_eq!((taken.lost.profiles, taken.lost.samples), (1, 3));
+}
+
+/// A message for each of so many minutes, in the store.
+fn minutes(store: &Store, count: u64) -> Vec<String> {
+    let mut expected = Vec::new();
+    for minute in 0..count {
+        let mut message = message();
+        let profiles = &mut message.resource_profiles[0].scope_profiles[0].profiles;
+        profiles
+            .iter_mut()
+            .for_each(|profile| profile.time_unix_nano += minute * 60_000_000_000);
+        store.append(&message.encode_to_vec()).unwrap();
+        expected.extend(TOLD.map(str::to_owned));
+    }
+    expected.sort_unstable();
+    expected
+}
+
+/// What the footers of all sets say was lost.
+fn told_lost(store: &Store) -> Vec<(String, u64)> {
+    let mut sums = BTreeMap::<String, u64>::new();
+    for hour in store.hours().unwrap() {
+        for set in store.sets(hour).unwrap() {
+            let file = fs::File::open(store.files(hour, &set).samples).unwrap();
+            let reader = SerializedFileReader::new(file).unwrap();
+            for pair in reader.metadata().file_metadata().key_value_metadata().unwrap() {
+                if let Some(what) = pair.key.strip_prefix("profiler.lost.") {
+                    *sums.entry(what.to_owned()).or_default() += pair.value.as_ref().unwrap().parse::<u64>().unwrap();
+                }
+            }
+        }
+    }
+    sums.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn what_was_lost_is_told_once_and_after_compaction_as_before() {
+    let (_directory, store) = store();
+    let mut message = message();
+    let profiles = &mut message.resource_profiles[0].scope_profiles[0].profiles;
+    profiles[0].samples[0].stack_index = 99;
+    profiles[1].time_unix_nano += HOUR_NS;
+    let expected = [("samples".to_owned(), 1)];
+    assert_eq!(store.append(&message.encode_to_vec()).unwrap().files.len(), 2);
+    assert_eq!(told_lost(&store), expected, "of two hours");
+    minutes(&store, 2);
+    for rolled_up in [false, true] {
+        for hour in store.hours().unwrap() {
+            store.compact(hour, rolled_up).unwrap();
+        }
+        assert_eq!(told_lost(&store), expected, "{rolled_up}");
+    }
+}
+
+#[test]
+fn a_set_that_is_large_is_made_once_and_then_left_alone() {
+    let (_directory, mut store) = store();
+    store.limits.set_bytes = 1;
+    let expected = minutes(&store, 3);
+    let hour = store.hours().unwrap()[0];
+    let done = store.compact(hour, false).unwrap();
+    assert_eq!((done.sets, done.into, done.samples), (3, 3, 12));
+    assert_eq!(told(&store), expected);
+    let sets = store.sets(hour).unwrap();
+    assert_eq!(store.compact(hour, false).unwrap().samples, 0);
+    assert_eq!(store.sets(hour).unwrap(), sets);
+
+    // A window that comes late is beside them.
+    let late = [expected, minutes(&store, 1)].concat();
+    assert_eq!(store.compact(hour, false).unwrap().samples, 0, "one set is one set");
+    assert_eq!(told(&store).len(), late.len());
+
+    // To roll up, all of them are read, and once.
+    store.compact(hour, true).unwrap();
+    assert_eq!(store.compact(hour, true).unwrap().samples, 0);
+    assert_eq!(store.compact(hour, false).unwrap().samples, 0);
+    let sum = |told: &[String]| -> i64 {
+        let value = |line: &String| line.split(' ').nth(2).unwrap().parse::<i64>().unwrap();
+        told.iter().map(value).sum()
+    };
+    assert_eq!(sum(&told(&store)), sum(&late));
+}
+
+#[test]
+fn sums_without_room_stay_apart() {
+    let (_directory, store) = store();
+    let mut message = message();
+    let profiles = &mut message.resource_profiles[0].scope_profiles[0].profiles;
+    profiles.truncate(1);
+    profiles[0].samples = [i64::MAX - 1, i64::MAX - 2]
+        .map(|value| otlp::Sample {
+            stack_index: 1,
+            values: vec![value],
+            ..Default::default()
+        })
+        .to_vec();
+    store.append(&message.encode_to_vec()).unwrap();
+    let hour = store.hours().unwrap()[0];
+    assert_eq!(store.compact(hour, true).unwrap().samples, 2);
+    let told = told(&store);
+    for value in [i64::MAX - 1, i64::MAX - 2] {
+        assert!(told.iter().any(|line| line.contains(&value.to_string())), "{told:?}");
+    }
+
+    message.resource_profiles[0].scope_profiles[0].profiles[0].samples[0].values = vec![i64::MAX, 1];
+    let mut rows = Rows::default();
+    let taken = rows.add(&message.encode_to_vec(), &Limits::default()).unwrap();
+    assert_eq!((taken.samples, taken.lost.samples), (1, 1));
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_takes_nothing_away() {
+    let (_directory, store) = store();
+    let first = Hour::of(1_796_130_000_000_000).unwrap();
+    let hours = |count, from: Hour| -> Vec<Hour> {
+        std::iter::successors(Some(from), |hour| Some(hour.next()))
+            .take(count)
+            .collect()
+    };
+    let real = hours(100, first);
+    for hour in &real {
+        fs::create_dir_all(store.hour(*hour)).unwrap();
+    }
+    let keep = std::time::Duration::from_secs(48 * 3600);
+    let years_on = first.start_us() + 3 * 365 * 24 * 3_600_000_000;
+    assert_eq!(
+        store.forget_older(keep, years_on).unwrap(),
+        100 - 48,
+        "by the store's own time"
+    );
+    // A writer with that clock has put windows there as well.
+    let future = hours(23, Hour::of(years_on).unwrap());
+    for hour in &future {
+        fs::create_dir_all(store.hour(*hour)).unwrap();
+    }
+    assert_eq!(store.forget_older(keep, years_on + 23 * 3_600_000_000).unwrap(), 0);
+    assert_eq!(store.hours().unwrap()[..48], real[52..]);
+    // The right clock, an hour later.
+    let now = real[99].next().start_us() + 3_600_000_000;
+    assert_eq!(
+        store.forget_older(keep, now).unwrap(),
+        0,
+        "the newest are of the future"
+    );
+    // A clock that is behind keeps more.
+    assert_eq!(store.forget_older(keep, first.start_us()).unwrap(), 0);
+    assert_eq!(store.forget_older(std::time::Duration::MAX, years_on).unwrap(), 0);
+}
+
+#[test]
+fn a_store_of_few_hours_keeps_them_until_there_are_newer_ones() {
+    let (_directory, store) = store();
+    let first = Hour::of(1_796_130_000_000_000).unwrap();
+    let at = |week: i64| Hour::of(first.start_us() + week * 8 * 24 * 3_600_000_000).unwrap();
+    for week in 0..40 {
+        fs::create_dir_all(store.hour(at(week))).unwrap();
+    }
+    let keep = std::time::Duration::from_secs(14 * 24 * 3600);
+    // Two weeks before the 24th newest.
+    assert_eq!(store.forget_older(keep, at(40).start_us()).unwrap(), 40 - 24 - 1);
+}
+
+#[test]
+fn hours_go_when_store_and_clock_agree() {
+    let (_directory, store) = store();
+    let mut hour = Hour::of(1_796_130_000_000_000).unwrap();
+    for _ in 0..100 {
+        fs::create_dir_all(store.hour(hour)).unwrap();
+        hour = hour.next();
+    }
+    let keep = |hours: u64| std::time::Duration::from_secs(hours * 3600);
+    assert_eq!(store.forget_older(keep(72), hour.start_us()).unwrap(), 28);
+    // Shorter than the hours that are asked for the time.
+    assert_eq!(store.forget_older(keep(2), hour.start_us()).unwrap(), 70);
+    assert_eq!(store.hours().unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_crash_left_is_swept_and_what_is_written_is_not() {
+    let (_directory, store) = store();
+    let temporary = store.root().join(".tmp");
+    let old = std::time::SystemTime::now() - 2 * std::time::Duration::from_secs(3600);
+    let make = |name: &str, is_old: bool| {
+        let path = temporary.join(name);
+        let file = fs::File::create(&path).unwrap();
+        if is_old {
+            file.set_modified(old).unwrap();
+        }
+        file
+    };
+    make("left.tmp", true);
+    make("young.tmp", false);
+    make("notes", true);
+    let locked = make("locked.tmp", true);
+    locked.lock_shared().unwrap();
+    fs::create_dir_all(temporary.join("directory.tmp/hour")).unwrap();
+    let set_old = |path: &Path| fs::File::open(path).unwrap().set_modified(old).unwrap();
+    set_old(&temporary.join("directory.tmp"));
+    let aside = store.aside().unwrap();
+    let entries = || -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(&temporary)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    for name in entries()
+        .iter()
+        .filter(|name| name.ends_with(".tmp"))
+        .filter(|name| *name != "young.tmp")
+    {
+        set_old(&temporary.join(name));
+    }
+    assert_eq!(store.sweep().unwrap(), 2);
+    let left = entries();
+    assert_eq!(left.len(), 4, "{left:?}");
+    drop(locked);
+    drop(aside);
+    assert_eq!(store.sweep().unwrap(), 1);
+    assert_eq!(entries(), ["notes", "young.tmp"]);
+}
+
+#[test]
+fn what_is_being_put_together_is_deeper_than_what_is_read() {
+    let (_directory, store) = store();
+    let mut rows = Rows::default();
+    rows.add(&message().encode_to_vec(), &Limits::default()).unwrap();
+    let aside = store.aside().unwrap();
+    store.write_aside(&rows, &aside, "set").unwrap();
+    let mut at = 0;
+    let mut level = vec![store.root().to_owned()];
+    // `v1/*/*/*`.
+    while at < 3 {
+        level = level
+            .iter()
+            .filter(|path| path.is_dir())
+            .flat_map(|path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()))
+            .collect();
+        at += 1;
+    }
+    assert!(level.iter().all(|path| path.is_dir()), "{level:?}");
+    drop(aside);
+    assert_eq!(fs::read_dir(store.root().join(".tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_message_of_two_hours_is_there_for_both_or_for_none() {
+    let (_directory, store) = store();
+    let mut message = message();
+    // The next day.
+    message.resource_profiles[0].scope_profiles[0].profiles[1].time_unix_nano += 24 * HOUR_NS;
+    let day = store.root().join("day=2026-12-02");
+    fs::write(&day, "").unwrap();
+    store.append(&message.encode_to_vec()).unwrap_err();
+    fs::remove_file(&day).unwrap();
+    assert_eq!(told(&store), [""; 0]);
+    store.append(&message.encode_to_vec()).unwrap();
+    assert_eq!(told(&store), TOLD);
+}
+
+#[test]
+fn a_stack_of_many_services_is_counted_for_each() {
+    let mut message = message();
+    let dictionary = message.dictionary.as_mut().unwrap();
+    dictionary.stack_table[1].location_indices = vec![1; 4000];
+    let service = i32::try_from(dictionary.string_table.len()).unwrap();
+    dictionary.string_table.push("service.name".to_owned());
+    let first = i32::try_from(dictionary.attribute_table.len()).unwrap();
+    dictionary.attribute_table.extend((0..1000).map(|at| otlp::Attribute {
+        key_strindex: service,
+        value: number(at),
+    }));
+    let mut with = |services: i32| {
+        let samples = (0..services).map(|at| otlp::Sample {
+            stack_index: 1,
+            attribute_indices: vec![first + at],
+            values: vec![1],
+            ..Default::default()
+        });
+        message.resource_profiles[0].scope_profiles[0].profiles[0].samples = samples.collect();
+        let mut rows = Rows::default();
+        rows.add(&message.encode_to_vec(), &Limits::default()).map(|_| ())
+    };
+    // Some 30 KB would be four million rows.
+    let refused = with(1000).unwrap_err().to_string();
+    assert!(
+        refused.ends_with("frames in its stacks, over all services and hours"),
+        "{refused}"
+    );
+    with(4).unwrap();
+}
+
+#[test]
+fn rows_weigh_what_they_hold() {
+    let mut rows = Rows::default();
+    let before = rows.bytes();
+    rows.text(&"x".repeat(1000));
+    assert!(rows.bytes() >= before + 1000);
+    let before = rows.bytes();
+    rows.stack(&[0; 4096]);
+    assert!(rows.bytes() >= before + 4 * 4096);
+    let before = rows.bytes();
+    rows.stack(&[0; 4096]);
+    assert_eq!(rows.bytes(), before);
 }
 
 proptest! {

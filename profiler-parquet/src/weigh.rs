@@ -1,4 +1,5 @@
-//! How much a message is, before it is unpacked: an entry can be two bytes on the wire and a hundred and more in memory.
+//! How much a message is, before it is unpacked: an entry can be two bytes on the wire and a hundred and more in memory, a
+//! number one byte and eight.
 //!
 //! This walks protobuf's wire format and only counts. What it does not understand it refuses: `prost` takes groups that it does
 //! not know, and would unpack what follows them uncounted.
@@ -20,6 +21,8 @@ pub struct TooMuch {
 struct Weight {
     profiles: usize,
     entries: usize,
+    /// What it is when it is unpacked, at most.
+    bytes: usize,
     /// Something was met that is not counted.
     unreadable: Cell<bool>,
 }
@@ -33,7 +36,19 @@ impl Weight {
     }
 }
 
-pub fn check(message: &[u8], limits: &Limits) -> Result<(), TooMuch> {
+/// An entry in memory, with what its short lists take: a sample has three of them.
+const SAMPLE: usize = 160;
+const LOCATION: usize = 128;
+/// Of any other table, or a resource's attribute; of texts, their bytes besides.
+const ENTRY: usize = 64;
+const LINE: usize = 24;
+/// Of a list of numbers.
+const NUMBER: usize = 8;
+/// Fewer bytes are a short list.
+const SHORT: usize = 64;
+
+/// At most how much memory the message takes when it is unpacked.
+pub fn check(message: &[u8], limits: &Limits) -> Result<usize, TooMuch> {
     if message.len() > limits.message_bytes {
         return Err(TooMuch {
             what: "bytes",
@@ -59,7 +74,22 @@ pub fn check(message: &[u8], limits: &Limits) -> Result<(), TooMuch> {
             most: limits.entries,
         });
     }
-    Ok(())
+    let unpacked = message.len() + weight.profiles * SAMPLE + weight.bytes;
+    if unpacked > limits.unpacked_bytes {
+        return Err(TooMuch {
+            what: "bytes when it is unpacked; send shorter windows",
+            most: limits.unpacked_bytes,
+        });
+    }
+    Ok(unpacked)
+}
+
+/// What the numbers in these bytes take, packed or not, at most: each ends with a byte below 128.
+fn numbers(bytes: &[u8]) -> usize {
+    match bytes.len() <= SHORT {
+        true => 0,
+        false => bytes.iter().filter(|byte| **byte < 0x80).count() * NUMBER,
+    }
 }
 
 fn weigh(message: &[u8]) -> Weight {
@@ -79,15 +109,23 @@ fn weigh(message: &[u8]) -> Weight {
 }
 
 fn resource_profiles(message: &[u8], weight: &mut Weight) {
-    let (mut profiles, mut entries) = (0, 0);
+    let (mut profiles, mut entries, mut bytes) = (0, 0, 0);
     for (tag, body) in weight.fields(message) {
         match tag {
-            1 => entries += weight.fields(body).count(),
+            1 => {
+                let attributes = weight.fields(body).count();
+                entries += attributes;
+                bytes += attributes * 2 * ENTRY;
+            }
             2 => {
                 profiles += 1;
                 for (_, body) in weight.fields(body).filter(|(tag, _)| *tag == 2) {
                     profiles += 1;
-                    entries += weight.fields(body).filter(|(tag, _)| *tag == 2).count();
+                    for (tag, body) in weight.fields(body) {
+                        let is_sample = usize::from(tag == 2);
+                        entries += is_sample;
+                        bytes += is_sample * SAMPLE + numbers(body);
+                    }
                 }
             }
             _ => {}
@@ -95,18 +133,28 @@ fn resource_profiles(message: &[u8], weight: &mut Weight) {
     }
     weight.profiles += profiles;
     weight.entries += entries;
+    weight.bytes += bytes;
 }
 
 fn dictionary(message: &[u8], weight: &mut Weight) {
-    let mut entries = 0;
+    let (mut entries, mut bytes) = (0, 0);
     for (tag, body) in weight.fields(message) {
         entries += 1;
+        bytes += match tag {
+            2 => LOCATION + numbers(body),
+            // Texts and attributes have few numbers, and their bytes are the message's.
+            5 | 6 => 2 * ENTRY,
+            _ => ENTRY + numbers(body),
+        };
         // Lines of a location.
         if tag == 2 {
-            entries += weight.fields(body).filter(|(tag, _)| *tag == 3).count();
+            let lines = weight.fields(body).filter(|(tag, _)| *tag == 3).count();
+            entries += lines;
+            bytes += lines * LINE;
         }
     }
     weight.entries += entries;
+    weight.bytes += bytes;
 }
 
 /// Fields that have a length, with their numbers.
@@ -198,6 +246,29 @@ mod tests {
         assert!(check(&message(10, 100), &limits).is_ok());
         let error = check(&message(10, 101), &limits).unwrap_err();
         assert_eq!(error.to_string(), "more than 1000 samples and dictionary entries");
+    }
+
+    #[test]
+    fn numbers_of_one_byte_are_counted_as_they_are_in_memory() {
+        use prost::Message as _;
+        let stack = profiler_otlp::Stack {
+            location_indices: vec![1; 1 << 20],
+        };
+        let message = profiler_otlp::ProfilesData {
+            resource_profiles: Vec::new(),
+            dictionary: Some(profiler_otlp::Dictionary {
+                stack_table: vec![stack],
+                ..Default::default()
+            }),
+        }
+        .encode_to_vec();
+        let unpacked = check(&message, &Limits::default()).unwrap();
+        assert!(unpacked > 8 << 20, "{unpacked}");
+        let limits = Limits {
+            unpacked_bytes: 8 << 20,
+            ..Limits::default()
+        };
+        assert!(check(&message, &limits).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use parquet::{
 };
 
 use crate::{
-    rows::{Frame, Rows, Sample, StackId, Text},
+    rows::{Frame, Lost, Rows, Sample, StackId, Text},
     schema,
 };
 
@@ -81,13 +81,19 @@ pub(crate) fn sort(rows: &Rows, samples: &mut [u32]) {
 }
 
 /// Writes the samples with these numbers, which are sorted.
-pub(crate) fn samples<W: Write + Send>(rows: &Rows, texts: &Texts, numbers: &[u32], set: &str, out: W) -> Result<W> {
+pub(crate) fn samples<W: Write + Send>(
+    rows: &Rows,
+    texts: &Texts,
+    numbers: &[u32],
+    set: &str,
+    lost: &Lost,
+    out: W,
+) -> Result<W> {
     let sorted_by = sorting(&SAMPLES_SORTED_BY);
     let mut about = about("samples", set);
     about.extend(
-        rows.lost
-            .counts()
-            .map(|(what, count)| pair(&format!("profiler.lost.{what}"), count)),
+        lost.counts()
+            .map(|(what, count)| pair(&format!("{}{what}", schema::LOST), count)),
     );
     let mut file = begin(out, schema::samples()?, about, Some(sorted_by))?;
     let set = ByteArray::from(set.as_bytes().to_vec());

@@ -95,6 +95,9 @@ pub struct Which {
     /// Of what: cpu, samples and whatever else the store has
     #[arg(long = "type", value_name = "TYPE", global = true)]
     pub kind: Option<String>,
+    /// In this unit, where a type is there in several
+    #[arg(long, value_name = "UNIT", global = true)]
+    pub unit: Option<String>,
 }
 
 #[cfg(feature = "query")]
@@ -147,7 +150,7 @@ pub struct Compact {
     /// The store's directory
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
-    /// Take away hours that ended longer ago: 14d
+    /// Take away hours that ended longer ago, by the clock and by the newest windows, whichever is earlier: 14d
     #[arg(long, value_name = "TIME", value_parser = times::duration)]
     pub keep: Option<std::time::Duration>,
     /// Of hours that ended longer ago, keep one window: without processes and threads: 2d

@@ -15,8 +15,12 @@ pub fn run(options: &Compact) -> Result<()> {
         let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
         Hour::of(now.saturating_sub(ago))
     };
-    if let Some(first) = options.keep.and_then(before) {
-        let gone = store.forget_before(first)?;
+    let swept = store.sweep()?;
+    if swept > 0 {
+        eprintln!("profiler-store: {swept} unfinished files and directories of writers that crashed are gone");
+    }
+    if let Some(keep) = options.keep {
+        let gone = store.forget_older(keep, now)?;
         eprintln!("profiler-store: {gone} hours were older and are gone");
     }
     if options.keep_only {
@@ -29,7 +33,7 @@ pub fn run(options: &Compact) -> Result<()> {
         }
         let done = store.compact(hour, roll_up_before.is_some_and(|before| hour < before))?;
         if done.samples > 0 {
-            let bytes = |bytes: u64| amount(i64::try_from(bytes).unwrap_or(i64::MAX), "bytes");
+            let bytes = |bytes: u64| amount(bytes as f64, "bytes");
             eprintln!(
                 "profiler-store: {hour}: {} sets became {}: {} samples, {} instead of {}",
                 done.sets,

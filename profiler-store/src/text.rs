@@ -32,8 +32,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// A value with its unit, in at most nine characters.
-pub fn amount(value: i64, unit: &str) -> String {
-    let value = value as f64;
+pub fn amount(value: f64, unit: &str) -> String {
     let scaled = |steps: &[(f64, &str)]| {
         let (by, unit) = (steps.iter().find(|(by, _)| value.abs() >= *by))
             .or(steps.last())
@@ -81,10 +80,10 @@ mod tests {
 
     #[test]
     fn amounts_have_units_people_read() {
-        assert_eq!(amount(1_500_000_000, "nanoseconds"), "1.5 s");
-        assert_eq!(amount(3 << 20, "bytes"), "3.0 MiB");
-        assert_eq!(amount(12, "count"), "12");
-        assert_eq!(amount(0, "nanoseconds"), "0 ns");
+        assert_eq!(amount(1.5e9, "nanoseconds"), "1.5 s");
+        assert_eq!(amount(3145728.0, "bytes"), "3.0 MiB");
+        assert_eq!(amount(12.0, "count"), "12");
+        assert_eq!(amount(0.0, "nanoseconds"), "0 ns");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -13,9 +13,13 @@ use tonic::{
     Request, Response, Status,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, NamedService, UnaryService},
+    transport::server::TcpConnectInfo,
 };
 
-use super::http::{Receiver, Trouble, response};
+use super::{
+    body::{self, Form, Held},
+    http::{Receiver, Trouble, response},
+};
 
 const NAME: &str = "opentelemetry.proto.collector.profiles.v1development.ProfilesService";
 
@@ -52,30 +56,43 @@ impl tonic::codegen::Service<axum::http::Request<tonic::body::Body>> for Service
             if request.uri().path() != format!("/{NAME}/Export") {
                 return Ok(Status::unimplemented("only Export is understood").into_http());
             }
-            let most = receiver.most;
-            let mut grpc = Grpc::new(Raw)
-                .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(most);
-            Ok(grpc.unary(Export(receiver), request).await)
+            let (parts, body) = request.into_parts();
+            let from = parts.extensions.get::<TcpConnectInfo>().and_then(|of| of.remote_addr());
+            let from = from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
+            let gzip = parts.headers.get("grpc-encoding").is_some_and(|of| of == "gzip");
+            // Not tonic's, which keeps all of a message, and unpacks it, before it asks anybody.
+            let form = Form { gzip, framed: true };
+            let held = body::read(&receiver, from, None, form, body).await;
+            let export = Export(receiver, Mutex::new(Some(held)));
+            // What is left to answer is a message of no bytes.
+            let empty = tonic::body::Body::new(axum::body::Body::from(vec![0; 5]));
+            let request = axum::http::Request::from_parts(parts, empty);
+            let mut grpc = Grpc::new(Raw).accept_compressed(CompressionEncoding::Gzip);
+            Ok(grpc.unary(export, request).await)
         })
     }
 }
 
-struct Export(Arc<Receiver>);
+/// A message that was read already.
+struct Export(Arc<Receiver>, Mutex<Option<Result<Held, Trouble>>>);
 
 impl UnaryService<Bytes> for Export {
     type Response = Bytes;
     type Future = Future<Result<Response<Bytes>, Status>>;
 
-    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+    fn call(&mut self, _request: Request<Bytes>) -> Self::Future {
         let receiver = Arc::clone(&self.0);
+        let held = self.1.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         Box::pin(async move {
-            let from = request
-                .remote_addr()
-                .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
-            match receiver.take(from, request.into_inner().to_vec()).await {
+            let taken = match held {
+                Some(Ok(held)) => receiver.take(held).await,
+                Some(Err(trouble)) => Err(trouble),
+                None => Err(Trouble::Bad("one message is one call".to_owned())),
+            };
+            match taken {
                 Ok(taken) => Ok(Response::new(prost::Message::encode_to_vec(&response(&taken)).into())),
                 Err(Trouble::Bad(why)) => Err(Status::invalid_argument(why)),
+                Err(Trouble::TooLarge(why)) => Err(Status::out_of_range(why)),
                 Err(Trouble::Later(why)) => Err(Status::unavailable(why)),
                 Err(Trouble::TooFast) => Err(Status::resource_exhausted("more than the quota of this address")),
             }

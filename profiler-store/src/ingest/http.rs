@@ -1,29 +1,25 @@
 //! OTLP over HTTP: `POST /v1development/profiles`, protobuf, with or without gzip; and `/metrics`.
 
-use std::{
-    io::Read as _,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use axum::{
     Router,
-    body::{Body, Bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, State},
+    body::{Body, HttpBody as _},
+    extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode, header},
     response::Response,
     routing::{get, post},
 };
-use flate2::read::GzDecoder;
 use profiler_otlp::{ExportProfilesServiceResponse, PartialSuccess};
 use profiler_parquet::Taken;
 use prost::Message as _;
 
 use super::{
     batch::{Batches, Became},
+    body::{self, Form, Held},
     metrics::Metrics,
-    quota::Quota,
+    quota::{self, Quota},
 };
 
 /// What takes messages, however they come.
@@ -39,19 +35,17 @@ pub struct Receiver {
 pub enum Trouble {
     /// The sender's fault: it shall not come again with it.
     Bad(String),
+    /// It shall come in parts.
+    TooLarge(String),
     /// It shall come later.
     Later(String),
     TooFast,
 }
 
 impl Receiver {
-    /// Takes one unpacked message.
-    pub async fn take(&self, from: IpAddr, bytes: Vec<u8>) -> Result<Taken, Trouble> {
-        if !self.quota.allows(from, bytes.len()) {
-            Metrics::add(&self.metrics.too_fast, 1);
-            return Err(Trouble::TooFast);
-        }
-        match self.batches.send(bytes).await {
+    /// Takes one message.
+    pub async fn take(&self, held: Held) -> Result<Taken, Trouble> {
+        match self.batches.send(held).await {
             Some(Became::Stored(taken)) => Ok(taken),
             Some(Became::Refused(why)) => Err(Trouble::Bad(why)),
             Some(Became::Failed(why)) => Err(Trouble::Later(why)),
@@ -78,11 +72,9 @@ pub fn response(taken: &Taken) -> ExportProfilesServiceResponse {
 }
 
 pub async fn serve(listener: tokio::net::TcpListener, receiver: Arc<Receiver>) -> Result<()> {
-    let most = receiver.most;
     let router = Router::new()
         .route("/v1development/profiles", post(export))
         .route("/metrics", get(metrics))
-        .layer(DefaultBodyLimit::max(most))
         .with_state(receiver);
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(super::end())
@@ -98,7 +90,7 @@ async fn export(
     State(receiver): State<Arc<Receiver>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
     let header = |name| {
         headers
@@ -115,15 +107,18 @@ async fn export(
         let why = "only application/x-protobuf is understood";
         return answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, why.into());
     }
-    let bytes = match header(header::CONTENT_ENCODING).trim() {
-        "" | "identity" => body.to_vec(),
-        "gzip" => match unpacked(&body, receiver.most) {
-            Ok(bytes) => bytes,
-            Err(why) => return answer(StatusCode::BAD_REQUEST, why.into()),
-        },
+    let gzip = match header(header::CONTENT_ENCODING).trim() {
+        "" | "identity" => false,
+        "gzip" => true,
         _ => return answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only gzip is understood".into()),
     };
-    match receiver.take(from.ip(), bytes).await {
+    let form = Form { gzip, framed: false };
+    let announced = body.size_hint().lower();
+    let taken = match body::read(&receiver, from.ip(), Some(announced), form, body).await {
+        Ok(held) => receiver.take(held).await,
+        Err(trouble) => Err(trouble),
+    };
+    match taken {
         Ok(taken) => {
             let mut response = Response::new(Body::from(self::response(&taken).encode_to_vec()));
             let kind = header::HeaderValue::from_static("application/x-protobuf");
@@ -131,22 +126,16 @@ async fn export(
             response
         }
         Err(Trouble::Bad(why)) => answer(StatusCode::BAD_REQUEST, why),
-        Err(Trouble::Later(why)) => later(answer(StatusCode::SERVICE_UNAVAILABLE, why)),
-        Err(Trouble::TooFast) => later(answer(
-            StatusCode::TOO_MANY_REQUESTS,
-            "more than the quota of this address".into(),
-        )),
-    }
-}
-
-/// At most so many bytes of what is packed: a few can become very many.
-fn unpacked(packed: &[u8], most: usize) -> Result<Vec<u8>, &'static str> {
-    let mut bytes = Vec::new();
-    let read = GzDecoder::new(packed).take(most as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|_| "the body is not gzip")?;
-    match bytes.len() > most {
-        true => Err("the message is too large"),
-        false => Ok(bytes),
+        Err(Trouble::TooLarge(why)) => answer(StatusCode::PAYLOAD_TOO_LARGE, why),
+        Err(Trouble::Later(why)) => later(answer(StatusCode::SERVICE_UNAVAILABLE, why), 5),
+        // By then it is whole again, and any message that can ever come can.
+        Err(Trouble::TooFast) => later(
+            answer(
+                StatusCode::TOO_MANY_REQUESTS,
+                "more than the quota of this address".into(),
+            ),
+            quota::SECONDS as u16,
+        ),
     }
 }
 
@@ -156,26 +145,8 @@ fn answer(status: StatusCode, why: String) -> Response {
     response
 }
 
-fn later(mut response: Response) -> Response {
-    let seconds = header::HeaderValue::from_static("5");
+fn later(mut response: Response, seconds: u16) -> Response {
+    let seconds = header::HeaderValue::from(seconds);
     response.headers_mut().insert(header::RETRY_AFTER, seconds);
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    #[test]
-    fn a_bomb_is_unpacked_only_so_far() {
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        packed.write_all(&vec![0; 10 << 20]).unwrap();
-        let packed = packed.finish().unwrap();
-        assert!(packed.len() < 20_000);
-        assert_eq!(unpacked(&packed, 1 << 20), Err("the message is too large"));
-        assert_eq!(unpacked(&packed, 10 << 20).unwrap().len(), 10 << 20);
-        assert_eq!(unpacked(b"no", 100), Err("the body is not gzip"));
-    }
 }

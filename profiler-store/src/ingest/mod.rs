@@ -5,6 +5,7 @@
 //! (`quota`); who is refused is told why, and whether to come again.
 
 mod batch;
+mod body;
 mod grpc;
 mod http;
 mod metrics;
@@ -19,6 +20,8 @@ use crate::cli::Ingest;
 
 pub async fn run(options: &Ingest) -> Result<()> {
     let store = Store::open(&options.store)?;
+    // Of an earlier run that crashed. If it cannot be swept, that is `compact`'s to say.
+    let _ = store.sweep();
     let http = tokio::net::TcpListener::bind(options.listen).await;
     let http = http.with_context(|| format!("cannot listen on {}", options.listen))?;
     eprintln!(
@@ -31,7 +34,7 @@ pub async fn run(options: &Ingest) -> Result<()> {
         batches,
         quota: quota::Quota::new(options.quota),
         metrics,
-        most: (options.message as usize) << 20,
+        most: batch::most_of_a_message(options),
     });
     let over_grpc = match options.grpc {
         Some(address) => {

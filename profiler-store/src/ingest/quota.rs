@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A minute's worth can come at once: agents send a window at a time.
-const SECONDS: f64 = 60.0;
+pub const SECONDS: f64 = 60.0;
 /// Addresses that are remembered. When there are more, those with a full minute are forgotten: for them it is the same.
 const ADDRESSES: usize = 16 << 10;
 
@@ -25,16 +25,31 @@ impl Quota {
         }
     }
 
-    /// Whether so many bytes may come from there now.
+    /// Whether so many bytes could come from there now; none are counted.
+    pub fn has(&self, address: IpAddr, bytes: usize) -> bool {
+        let all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = all
+            .get(&address)
+            .map_or(self.full(), |of| self.refilled(*of, Instant::now()));
+        bytes as f64 <= left
+    }
+
+    fn full(&self) -> f64 {
+        self.per_second * SECONDS
+    }
+
+    fn refilled(&self, (left, since): (f64, Instant), now: Instant) -> f64 {
+        (left + now.saturating_duration_since(since).as_secs_f64() * self.per_second).min(self.full())
+    }
+
+    /// Whether so many bytes may come from there now; they are counted.
     pub fn allows(&self, address: IpAddr, bytes: usize) -> bool {
         self.allows_at(address, bytes, Instant::now())
     }
 
     fn allows_at(&self, address: IpAddr, bytes: usize, now: Instant) -> bool {
-        let full = self.per_second * SECONDS;
-        let refilled = |(left, since): (f64, Instant)| {
-            (left + now.saturating_duration_since(since).as_secs_f64() * self.per_second).min(full)
-        };
+        let full = self.full();
+        let refilled = |of| self.refilled(of, now);
         let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= ADDRESSES && !all.contains_key(&address) {
             all.retain(|_, of| refilled(*of) < full);

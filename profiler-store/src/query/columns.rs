@@ -3,9 +3,9 @@
 
 use anyhow::{Context as _, Result};
 use datafusion::arrow::{
-    array::{Array, AsArray as _, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray},
+    array::{Array, AsArray as _, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray},
     compute::cast,
-    datatypes::{DataType, Float64Type, Int64Type},
+    datatypes::{DataType, Decimal128Type, Float64Type, Int64Type},
     record_batch::RecordBatch,
 };
 
@@ -21,6 +21,13 @@ pub fn texts(batch: &RecordBatch, column: usize) -> Result<StringArray> {
 pub fn numbers(batch: &RecordBatch, column: usize) -> Result<Int64Array> {
     Ok(as_type(batch, column, &DataType::Int64)?
         .as_primitive::<Int64Type>()
+        .clone())
+}
+
+/// Sums, which can be more than any of what they are of.
+pub fn sums(batch: &RecordBatch, column: usize) -> Result<Decimal128Array> {
+    Ok(as_type(batch, column, &DataType::Decimal128(38, 0))?
+        .as_primitive::<Decimal128Type>()
         .clone())
 }
 

@@ -32,6 +32,8 @@ pub async fn run(engine: &Engine, which: &Which, base: &Which, number: usize) ->
     let chosen = which.choose(engine).await?;
     let mut base = base.clone();
     base.kind = Some(chosen.kind.clone());
+    // A share of nanoseconds compares with no share of counts.
+    base.unit = Some(chosen.unit.clone());
     let before = base.choose(engine).await?;
     let (now, then) = (
         stacks::of(engine, which, &chosen).await?,
@@ -52,7 +54,7 @@ pub async fn run(engine: &Engine, which: &Which, base: &Which, number: usize) ->
         let line = format!(
             "{sign} {} of {words}: {}",
             clean(&chosen.kind),
-            amount(stacks.total(), &chosen.unit)
+            amount(stacks.total() as f64, &chosen.unit)
         );
         writeln!(out, "{}", fit(&line, 80))?;
     }

@@ -6,11 +6,14 @@ use anyhow::{Context as _, Result, bail};
 use datafusion::{
     arrow::datatypes::DataType,
     arrow::record_batch::RecordBatch,
+    common::{DFSchema, config::ConfigOptions, tree_node::Transformed},
     dataframe::DataFrame,
     datasource::{
         file_format::parquet::ParquetFormat,
         listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
     },
+    execution::FunctionRegistry as _,
+    logical_expr::{Expr, ExprSchemable as _, cast, expr_rewriter::FunctionRewrite},
     prelude::{SessionConfig, SessionContext},
 };
 use profiler_parquet::Store;
@@ -22,6 +25,48 @@ pub struct Engine {
 
 const SAMPLES: &str = "samples.parquet";
 const FRAMES: &str = "frames.parquet";
+
+/// Sums of whole numbers in 38 digits, whoever asks: DataFusion's own are of 64 bits, and what is more comes out as another
+/// number (`sum(9223372036854775807, 1)` is negative). Values are whatever senders say.
+#[derive(Debug)]
+struct WideSums;
+
+impl FunctionRewrite for WideSums {
+    fn name(&self) -> &str {
+        "wide_sums"
+    }
+
+    fn rewrite(
+        &self,
+        expr: Expr,
+        schema: &DFSchema,
+        _options: &ConfigOptions,
+    ) -> datafusion::error::Result<Transformed<Expr>> {
+        let widened = |args: &mut [Expr]| match args {
+            [arg] if arg.get_type(schema).is_ok_and(|of| of.is_integer()) => {
+                // Twenty digits are all that 64 bits can be; a sum has ten more.
+                *arg = cast(std::mem::take(arg), DataType::Decimal128(20, 0));
+                true
+            }
+            _ => false,
+        };
+        let (expr, changed) = match expr {
+            Expr::AggregateFunction(mut sum) if sum.func.name() == "sum" => {
+                let changed = widened(&mut sum.params.args);
+                (Expr::AggregateFunction(sum), changed)
+            }
+            Expr::WindowFunction(mut sum) if sum.fun.name() == "sum" && !sum.params.distinct => {
+                let changed = widened(&mut sum.params.args);
+                (Expr::WindowFunction(sum), changed)
+            }
+            expr => (expr, false),
+        };
+        Ok(match changed {
+            true => Transformed::yes(expr),
+            false => Transformed::no(expr),
+        })
+    }
+}
 
 impl Engine {
     /// The tables `samples` and `frames`, each of all files in the store.
@@ -51,10 +96,9 @@ impl Engine {
         // Footers are read when files are; before that there is nothing that their sums would decide.
         options.execution.collect_statistics = false;
         options.execution.parquet.schema_force_view_types = false;
-        Ok(Self {
-            context: SessionContext::new_with_config(config),
-            store,
-        })
+        let mut context = SessionContext::new_with_config(config);
+        context.register_function_rewrite(Arc::new(WideSums))?;
+        Ok(Self { context, store })
     }
 
     fn any_set(&self) -> Result<Option<(std::path::PathBuf, std::path::PathBuf)>> {

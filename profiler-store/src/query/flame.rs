@@ -40,7 +40,7 @@ pub async fn run(engine: &Engine, which: &Which, output: Option<&Path>) -> Resul
 
 /// `root;caller;leaf 42`, sorted.
 fn folded(stacks: &Stacks, mut out: impl Write) -> Result<()> {
-    let mut lines: BTreeMap<String, i64> = BTreeMap::new();
+    let mut lines: BTreeMap<String, i128> = BTreeMap::new();
     for stack in stacks.stacks.iter().filter(|stack| stack.value != 0) {
         let names = stack
             .frames

@@ -13,7 +13,7 @@ use crate::{
 
 pub async fn run(engine: &Engine, which: &Which) -> Result<()> {
     let sql = format!(
-        "SELECT service, type, unit, CAST(round(sum(value * weight)) AS BIGINT) AS value, count(DISTINCT host) AS hosts, \
+        "SELECT service, type, unit, sum(CAST(value AS DOUBLE) * weight) AS value, count(DISTINCT host) AS hosts, \
          CAST(arrow_cast(min(time), 'Int64') AS BIGINT) AS first, CAST(arrow_cast(max(end_time), 'Int64') AS BIGINT) AS last \
          FROM samples WHERE {} GROUP BY service, type, unit ORDER BY service, type",
         which.condition()
@@ -28,9 +28,10 @@ pub async fn run(engine: &Engine, which: &Which) -> Result<()> {
         let texts = [0, 1, 2].map(|column| columns::texts(&batch, column));
         let [service, kind, unit] = texts;
         let (service, kind, unit) = (service?, kind?, unit?);
-        let numbers = [3, 4, 5, 6].map(|column| columns::numbers(&batch, column));
-        let [value, hosts, first, last] = numbers;
-        let (value, hosts, first, last) = (value?, hosts?, first?, last?);
+        let value = columns::floats(&batch, 3)?;
+        let numbers = [4, 5, 6].map(|column| columns::numbers(&batch, column));
+        let [hosts, first, last] = numbers;
+        let (hosts, first, last) = (hosts?, first?, last?);
         for row in 0..batch.num_rows() {
             let cell = |text: &str, most| fit(&clean(text), most);
             writeln!(

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 use rustc_hash::FxHashMap;
@@ -158,15 +158,15 @@ pub fn write(stacks: &Stacks, kind: &str, unit: &str, out: impl Write) -> Result
             line,
         });
     }
-    let samples = stacks
-        .stacks
-        .iter()
-        .filter(|stack| stack.value != 0)
-        .map(|stack| Sample {
+    let samples = stacks.stacks.iter().filter(|stack| stack.value != 0).map(|stack| {
+        let value = i64::try_from(stack.value);
+        let value = value.context("a stack had more than pprof's numbers hold: ask for .folded")?;
+        Ok(Sample {
             location_id: stack.frames.iter().map(|frame| u64::from(*frame) + 1).collect(),
-            value: vec![stack.value],
-        });
-    profile.sample = samples.collect();
+            value: vec![value],
+        })
+    });
+    profile.sample = samples.collect::<Result<_>>()?;
     profile.string_table = texts.list;
     let mut out = GzEncoder::new(out, Compression::default());
     out.write_all(&profile.encode_to_vec())?;

@@ -14,6 +14,9 @@ use crate::cli::Which;
 
 type Id = [u8; 16];
 
+/// Values of more digits are of weights that nothing has.
+const MOST: f64 = 1e37;
+
 /// A frame as it is shown. Equal frames are one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Frame {
@@ -33,13 +36,14 @@ pub struct Stacks {
 }
 
 pub struct Stack {
-    pub value: i64,
+    /// Of any number of samples, each of which may have what 64 bits hold.
+    pub value: i128,
     /// Leaf first.
     pub frames: Vec<u32>,
 }
 
 impl Stacks {
-    pub fn total(&self) -> i64 {
+    pub fn total(&self) -> i128 {
         self.stacks.iter().fold(0, |sum, stack| sum.saturating_add(stack.value))
     }
 }
@@ -62,7 +66,7 @@ pub async fn of(engine: &Engine, which: &Which, chosen: &Chosen) -> Result<Stack
     for batch in engine.rows(&sql).await? {
         let stacks = columns::bytes(&batch, 0)?;
         let weights = columns::floats(&batch, 1)?;
-        let values = columns::numbers(&batch, 2)?;
+        let values = columns::sums(&batch, 2)?;
         let names = columns::texts(&batch, 3)?;
         for row in 0..batch.num_rows() {
             let id = id(&stacks, row)?;
@@ -70,25 +74,27 @@ pub async fn of(engine: &Engine, which: &Which, chosen: &Chosen) -> Result<Stack
             let set = *sets.entry(names.value(row).to_owned()).or_insert(next);
             let weight = weights.value(row);
             let value = match weight == 1.0 {
-                true => i128::from(values.value(row)),
+                true => Some(values.value(row)),
                 // Estimated, so a fraction more or less is nothing.
-                false => (values.value(row) as f64 * weight).round() as i128,
+                false => Some((values.value(row) as f64 * weight).round())
+                    .filter(|value| value.abs() < MOST)
+                    .map(|value| value as i128),
             };
-            had.entry(id)
-                .or_insert(Had {
-                    value: 0,
-                    set,
-                    frames: Vec::new(),
-                })
-                .value += value;
+            let had = had.entry(id).or_insert(Had {
+                value: 0,
+                set,
+                frames: Vec::new(),
+            });
+            let sum = value.and_then(|value| had.value.checked_add(value));
+            had.value =
+                sum.context("what a stack had is more than can be: leave its service out, or ask with `sql`")?;
         }
     }
     let frames = frames(engine, which, &sets, &mut had).await?;
-    let clamp = |value: i128| i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
     let mut stacks: Vec<Stack> = had
         .into_values()
         .map(|had| Stack {
-            value: clamp(had.value),
+            value: had.value,
             frames: had.frames.into_iter().map(|(_, frame)| frame).collect(),
         })
         .collect();

@@ -28,7 +28,7 @@ pub async fn run(engine: &Engine, which: &Which, number: usize, lines: bool) -> 
                 "{} of {}: {}",
                 clean(&chosen.kind),
                 chosen.words,
-                amount(total, &chosen.unit)
+                amount(total as f64, &chosen.unit)
             ),
             80
         )
@@ -43,9 +43,9 @@ pub async fn run(engine: &Engine, which: &Which, number: usize, lines: bool) -> 
             out,
             "{} {:>9} {} {:>9} {}",
             share(function.own, total),
-            amount(function.own, &chosen.unit),
+            amount(function.own as f64, &chosen.unit),
             share(function.total, total),
-            amount(function.total, &chosen.unit),
+            amount(function.total as f64, &chosen.unit),
             fit(&function.name, 46)
         )?;
     }
@@ -55,7 +55,7 @@ pub async fn run(engine: &Engine, which: &Which, number: usize, lines: bool) -> 
     Ok(())
 }
 
-pub fn share(value: i64, total: i64) -> String {
+pub fn share(value: i128, total: i128) -> String {
     match total {
         0 => "      -".to_owned(),
         total => format!("{:5.1} %", value as f64 / total as f64 * 100.0),
@@ -64,8 +64,8 @@ pub fn share(value: i64, total: i64) -> String {
 
 pub struct Function {
     pub name: String,
-    pub own: i64,
-    pub total: i64,
+    pub own: i128,
+    pub total: i128,
 }
 
 /// Most of its own first.

@@ -85,24 +85,59 @@ impl Which {
                     .map(|(kind, unit)| (kind.unwrap_or_default().to_owned(), unit.unwrap_or_default().to_owned())),
             );
         }
-        let wanted = self.kind.as_deref();
-        let named = |name: &str| kinds.iter().find(|(kind, _)| kind == name);
-        let found = match (wanted, &kinds[..]) {
-            (_, []) => bail!("no samples: nothing in the store is as asked ({})", self.words()),
-            (Some(wanted), _) => named(wanted),
-            (None, [only]) => Some(only),
-            (None, _) => named("cpu").or_else(|| named("samples")),
-        };
-        let Some((kind, unit)) = found else {
-            let kinds: Vec<String> = kinds.iter().map(|(kind, _)| clean(kind)).collect();
-            bail!("say which with --type: {}", kinds.join(", "));
-        };
+        if kinds.is_empty() {
+            bail!("no samples: nothing in the store is as asked ({})", self.words());
+        }
+        let (kind, unit) = self.of_these(&kinds)?;
         Ok(Chosen {
             condition: format!("{condition} AND type = {} AND unit = {}", quoted(kind), quoted(unit)),
             kind: kind.clone(),
             unit: unit.clone(),
             words: self.words(),
         })
+    }
+
+    /// The one of these types and units that is meant. Values of two units are never added, nor is one of them taken for
+    /// all.
+    fn of_these<'a>(&self, kinds: &'a [(String, String)]) -> Result<(&'a String, &'a String)> {
+        let has = |name: &str| kinds.iter().any(|(kind, _)| kind == name);
+        let mut names: Vec<&str> = kinds.iter().map(|(kind, _)| &**kind).collect();
+        names.dedup();
+        let name = match (self.kind.as_deref(), &names[..]) {
+            (Some(wanted), _) => Some(wanted).filter(|wanted| has(wanted)),
+            (None, [only]) => Some(*only),
+            (None, _) => ["cpu", "samples"].into_iter().find(|name| has(name)),
+        };
+        let Some(name) = name else {
+            let names: Vec<String> = names.into_iter().map(clean).collect();
+            bail!("say which with --type: {}", names.join(", "));
+        };
+        let there: Vec<_> = kinds.iter().filter(|(kind, _)| kind == name).collect();
+        let wanted = self.unit.as_deref();
+        let found: Vec<_> = (there.iter())
+            .filter(|(_, unit)| wanted.is_none_or(|wanted| wanted == unit))
+            .collect();
+        let units = || -> String {
+            let shown = |unit: &str| if unit.is_empty() { "''".to_owned() } else { clean(unit) };
+            let units: Vec<String> = there.iter().map(|(_, unit)| shown(unit)).collect();
+            units.join(", ")
+        };
+        match found[..] {
+            [(kind, unit)] => Ok((kind, unit)),
+            [] => bail!(
+                "{} of {} is not there in {}, only in: {}",
+                clean(name),
+                self.words(),
+                clean(wanted.unwrap_or_default()),
+                units()
+            ),
+            _ => bail!(
+                "{} of {} is there in several units, which cannot be added: say which with --unit: {}",
+                clean(name),
+                self.words(),
+                units()
+            ),
+        }
     }
 
     pub fn words(&self) -> String {

@@ -61,23 +61,23 @@ impl Kept {
 
     /// Makes few sets of the many of an hour that is over, and takes away what is too old.
     fn tidy(&mut self, now: SystemTime) -> anyhow::Result<()> {
-        let hour = |time: SystemTime| {
+        let us = |time: SystemTime| {
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Hour::of(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
         };
         // Others write into this store, and their windows come late.
-        let settled = hour(now - SETTLED);
+        let settled = Hour::of(us(now - SETTLED));
         if settled.is_none() || settled == self.tidied {
             return Ok(());
         }
         // Another try can wait for an hour, too.
         self.tidied = settled;
-        if let Some(first) = now.checked_sub(self.keep).and_then(hour) {
-            self.store
-                .forget_before(first)
-                .context("what is too old cannot be taken away")?;
-        }
-        let mut outcome = Ok(());
+        // Not by this clock alone: it may have jumped.
+        self.store
+            .forget_older(self.keep, us(now))
+            .context("what is too old cannot be taken away")?;
+        let swept = self.store.sweep();
+        let mut outcome = swept.map(|_| ()).context("what crashed writers left cannot be removed");
         for over in self.store.hours()?.into_iter().filter(|over| Some(*over) < settled) {
             // One that is damaged must not keep the others as they are.
             if let Err(error) = self.store.compact(over, false) {
@@ -120,6 +120,11 @@ mod tests {
         let hour = |day: &str| directory.path().join(format!("v1/day={day}/hour=13"));
         for day in ["2026-11-16", "2026-11-18"] {
             std::fs::create_dir_all(hour(day)).expect("an hour");
+        }
+        // So many that the store says the same as the clock.
+        for at in 0..24 {
+            let hour = directory.path().join(format!("v1/day=2026-11-30/hour={at:02}"));
+            std::fs::create_dir_all(hour).expect("an hour");
         }
         let other = directory.path().join("v1/day=notes");
         std::fs::create_dir_all(&other).expect("a directory");
