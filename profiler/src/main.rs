@@ -13,6 +13,10 @@ use profiler::{
 };
 
 fn main() -> ExitCode {
+    // No command of the user's: what `inject` starts, before anything else of this program runs in it.
+    if inject::apart::is_wanted() {
+        return ExitCode::from(inject::apart::serve());
+    }
     match run() {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

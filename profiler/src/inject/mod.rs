@@ -9,6 +9,8 @@
 //! | `plan` | what would be changed, and why it is refused (`refusal`) |
 //! | `consent` | asks |
 //! | `placed` | the stubs in a process: mapped, installed, allowed to go on, removed |
+//! | `apart` | the process that stops others, and outlives whoever asks it to until it has let go |
+//! | `stops` | what is done in a stop: by that process only |
 //! | `tracer` | one thread, stopped: the only use of ptrace |
 //! | `stub`, `layout` | the machine code, and where everything is |
 //! | `weight` | what a sample stands for |
@@ -18,15 +20,17 @@
 //! are swapped (second stop), and swapped back (third). Each swap is a compare-and-swap that the process does itself, so what
 //! others write to the table meanwhile is never overwritten. Nothing is ever unmapped: a thread can be inside the stubs.
 //!
-//! What is left: if the profiler itself is killed within the third of a millisecond in which a thread has foreign registers,
-//! that thread goes on with them, which ends the process.
+//! What is left: if the process that stops others is itself killed within the third of a millisecond in which a thread has
+//! foreign registers, that thread goes on with them, which ends the process. A kill of the profiler does not do that.
 
+pub mod apart;
 pub mod consent;
 pub mod journal;
 pub mod layout;
 pub mod placed;
 pub mod plan;
 pub mod refusal;
+pub mod stops;
 pub mod stub;
 pub mod tracer;
 pub mod undo;

@@ -1,12 +1,9 @@
 //! Stubs in a process, from the first mapping to the last slot that has its function back.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{FileExt as _, MetadataExt as _},
-    },
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -15,12 +12,14 @@ use std::{
 use memmap2::{MmapMut, MmapOptions};
 
 use super::{
+    apart::Tracer,
     journal::{Identity, Journal, JournalError, Journals, Slot},
     layout::{self, Job},
     plan::Plan,
     refusal,
-    stub::{self, Stub, stub},
-    tracer::{self, Stopped, TraceError},
+    stops::is_there,
+    stub::{Stub, stub},
+    tracer::TraceError,
 };
 use crate::{
     process::{ancestry, file::MappedFile},
@@ -75,6 +74,7 @@ pub enum Removed {
 
 #[derive(Debug)]
 pub struct Placed {
+    tracer: Tracer,
     journals: Journals,
     journal: Journal,
     file: File,
@@ -100,30 +100,38 @@ impl Placed {
         let us = Identity::of(std::process::id()).ok_or(InjectError::Gone { pid })?;
         let mut journal = Journal::begun(plan.process, us);
         journals.begin(&journal)?;
-        let stub = stub();
-        let facts = stub::facts(plan.originals, bytes_per_sample);
-        let work = |stopped: &mut Stopped| match plan.process.is_there() {
-            true => map(stopped, pid, &stub, &facts).map(Ok),
-            false => Ok(Err(InjectError::Gone { pid })),
-        };
-        let mapped = tracer::with_stopped(pid, pid, work);
+        let mut tracer = Tracer::default();
+        let mapped = tracer
+            .start()
+            .and_then(|()| tracer.map(plan.process, plan.originals, bytes_per_sample));
+        let mapped = mapped.map_err(InjectError::from).and_then(|(base, file, took)| {
+            // SAFETY: whoever else has this file is the process, which maps it for reading; what it reads there is words.
+            let control = unsafe {
+                MmapOptions::new()
+                    .offset(layout::CONTROL)
+                    .len(layout::PAGE as usize)
+                    .map_mut(&file)
+            };
+            Ok((base, file, control.map_err(InjectError::Memfd)?, took))
+        });
         let (base, file, control, took) = match mapped {
-            Ok((Ok((base, file, control)), took)) => (base, file, control, took),
-            Ok((Err(error), _)) => {
-                journals.remove(pid);
-                return Err(error);
-            }
+            Ok(mapped) => mapped,
             Err(error) => {
                 journals.remove(pid);
-                return Err(error.into());
+                return Err(match error {
+                    InjectError::Trace(TraceError::Gone { .. }) => InjectError::Gone { pid },
+                    other => other,
+                });
             }
         };
+        let stub = stub();
         journal.base = base;
         journal.swap = stub.swap;
         let swap = stub.swap as usize;
         journal.swap_code = stub.code[swap..swap + stub.swap_bytes as usize].to_vec();
         journal.slots = plan.slots([stub.malloc, stub.calloc, stub.realloc, stub.free].map(|entry| base + entry));
         let mut placed = Self {
+            tracer,
             journals,
             journal,
             file,
@@ -218,10 +226,10 @@ impl Placed {
     pub fn remove(&mut self) -> Result<Removed, InjectError> {
         self.counts();
         self.put_to_sleep();
-        let (removed, took) = remove(&self.journal)?;
+        let (removed, took) = remove(&mut self.tracer, &self.journal)?;
         self.stops.0.extend(took);
         self.installed = false;
-        self.children_left = remove_from_children(&self.journal);
+        self.children_left = remove_from_children(&mut self.tracer, &self.journal);
         match removed {
             // What somebody else has there may bring the stubs back when it ends, as tracemalloc does.
             Removed::Except { .. } => self.keeps_journal = true,
@@ -255,7 +263,7 @@ impl Placed {
     }
 
     fn swap(&mut self, list: u64, jobs: usize) -> Result<u64, InjectError> {
-        let (done, took) = swap(&self.journal, list, jobs)?.ok_or(InjectError::Gone {
+        let (done, took) = self.tracer.swap(&self.journal, list, jobs)?.ok_or(InjectError::Gone {
             pid: self.journal.process.pid,
         })?;
         self.stops.0.push(took);
@@ -304,72 +312,6 @@ fn counts(bytes: &[u8; layout::COUNTERS_BYTES]) -> Counts {
     }
 }
 
-/// Maps the range and fills it. The process gets a file descriptor for a moment.
-fn map(stopped: &mut Stopped, pid: u32, stub: &Stub, facts: &[u8]) -> Result<(u64, File, MmapMut), TraceError> {
-    let call = |what: &'static str| move |source: io::Error| TraceError::Call { what, source };
-    let (private, fixed) = (libc::MAP_PRIVATE as u64, libc::MAP_FIXED as u64);
-    let (read, write, execute) = (libc::PROT_READ as u64, libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
-    let none = u64::MAX;
-    let anonymous = private | libc::MAP_ANONYMOUS as u64;
-    let arguments = [0, layout::ALL, read | write, anonymous, none, 0];
-    let base = stopped.call("mmap", libc::SYS_mmap, arguments)?;
-    let filled = (|| {
-        stopped.poke(base + layout::NAME, u64::from_le_bytes(*b"profiler"))?;
-        let arguments = [base + layout::NAME, libc::MFD_CLOEXEC.into(), 0, 0, 0, 0];
-        let descriptor = stopped.call("memfd_create", libc::SYS_memfd_create, arguments)?;
-        let mapped = (|| {
-            let path = Path::new("/proc")
-                .join(pid.to_string())
-                .join(format!("fd/{descriptor}"));
-            // Other threads run, and one of them may have put another file there by now.
-            let is_ours = || fs::read_link(&path).is_ok_and(|to| to == Path::new("/memfd:profiler (deleted)"));
-            let other = || call("opening its memfd")(io::Error::from_raw_os_error(libc::ESTALE));
-            if !is_ours() {
-                return Err(other());
-            }
-            let file = OpenOptions::new().read(true).write(true).open(&path);
-            let file = file.map_err(call("opening its memfd"))?;
-            let found = file.metadata().map_err(call("opening its memfd"))?;
-            if found.len() != 0 || found.nlink() != 0 || !is_ours() {
-                return Err(other());
-            }
-            file.set_len(layout::FILE_BYTES).map_err(call("filling its memfd"))?;
-            file.write_all_at(stub.code, layout::CODE)
-                .map_err(call("filling its memfd"))?;
-            file.write_all_at(facts, layout::FACTS)
-                .map_err(call("filling its memfd"))?;
-            // SAFETY: whoever else has this file is the process, which maps it for reading; what it reads there is words.
-            let control = unsafe {
-                MmapOptions::new()
-                    .offset(layout::CONTROL)
-                    .len(layout::PAGE as usize)
-                    .map_mut(&file)
-            };
-            let control = control.map_err(call("mapping its memfd"))?;
-            let arguments = [base, layout::CONTROL, read | execute, private | fixed, descriptor, 0];
-            stopped.call("mmap of code", libc::SYS_mmap, arguments)?;
-            let shared = libc::MAP_SHARED as u64 | fixed;
-            let at = base + layout::CONTROL;
-            let arguments = [at, layout::PAGE, read, shared, descriptor, layout::CONTROL];
-            stopped.call("mmap of a page to read", libc::SYS_mmap, arguments)?;
-            // What children find there is zeros, by which the stubs know that they are not wanted.
-            let wipe = libc::MADV_WIPEONFORK as u64;
-            let arguments = [base + layout::DATA, layout::DATA_BYTES, wipe, 0, 0, 0];
-            stopped.call("madvise", libc::SYS_madvise, arguments)?;
-            Ok((base, file, control))
-        })();
-        let closed = stopped.call("close", libc::SYS_close, [descriptor, 0, 0, 0, 0, 0]);
-        let mapped = mapped?;
-        closed?;
-        Ok(mapped)
-    })();
-    if filled.is_err() {
-        // Nothing leads there yet.
-        let _ = stopped.call("munmap", libc::SYS_munmap, [base, layout::ALL, 0, 0, 0, 0]);
-    }
-    filled
-}
-
 /// Whether something of the range may still be in the process, where it cannot be read: a process whose first thread has ended
 /// has no memory by its number, and who has not the right to read one must not take it for gone.
 fn may_be_there(journal: &Journal) -> bool {
@@ -398,49 +340,21 @@ fn is_readable(journal: &Journal) -> bool {
     memory.read(journal.base + journal.swap, &mut vec![0; journal.swap_code.len()])
 }
 
-/// Whether the process still has the code that swaps where the journal says.
-fn is_there(journal: &Journal) -> bool {
-    let memory = ProcessMemory {
-        pid: journal.process.pid,
-    };
-    let mut code = vec![0; journal.swap_code.len()];
-    !code.is_empty() && memory.read(journal.base + journal.swap, &mut code) && code == journal.swap_code
-}
-
-/// Has the process do a list of jobs. Which were done, and how long it was stopped; nothing if it is gone.
-fn swap(journal: &Journal, list: u64, jobs: usize) -> Result<Option<(u64, Duration)>, TraceError> {
-    let pid = journal.process.pid;
-    let work = |stopped: &mut Stopped| {
-        // The thread stands still: what is looked at now stays.
-        if !journal.process.is_there() || !is_there(journal) {
-            return Ok(None);
-        }
-        let reached = stopped.run(journal.base + journal.swap, |registers| {
-            registers.r12 = journal.base + list;
-            registers.r13 = jobs as u64;
-        })?;
-        Ok(Some(reached.r14))
-    };
-    match tracer::with_stopped(pid, pid, work) {
-        Ok((done, took)) => Ok(done.map(|done| (done, took))),
-        Err(TraceError::Gone { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Takes the stubs away from children that were forked meanwhile, in which they sleep: first those of the process must be gone,
 /// so that no other child gets any. How many children keep them, because they are not to be stopped.
-pub(super) fn remove_from_children(journal: &Journal) -> usize {
+pub(super) fn remove_from_children(tracer: &mut Tracer, journal: &Journal) -> usize {
     let parent = journal.process.pid;
     let children = ancestry::descendants(Path::new("/proc"), &[parent]).unwrap_or_default();
-    let keeps = |child: u32| {
+    let mut keeps = |child: u32| {
         let Some(process) = Identity::of(child) else {
             return false;
         };
         let journal = journal.of(process);
         // One that runs another program by now has none.
         // It may end while we are at it.
-        is_there(&journal) && (refusal::surroundings(child).is_err() || remove(&journal).is_err()) && is_there(&journal)
+        is_there(&journal)
+            && (refusal::surroundings(child).is_err() || remove(tracer, &journal).is_err())
+            && is_there(&journal)
     };
     children
         .into_iter()
@@ -449,7 +363,7 @@ pub(super) fn remove_from_children(journal: &Journal) -> usize {
 }
 
 /// Takes the stubs of a journal away, whoever has put them there. How long the process was stopped, if it was.
-pub(super) fn remove(journal: &Journal) -> Result<(Removed, Option<Duration>), TraceError> {
+pub(super) fn remove(tracer: &mut Tracer, journal: &Journal) -> Result<(Removed, Option<Duration>), TraceError> {
     if !journal.is_of_a_living_process() {
         return Ok((Removed::Gone, None));
     }
@@ -471,7 +385,7 @@ pub(super) fn remove(journal: &Journal) -> Result<(Removed, Option<Duration>), T
     if !memory.read(journal.base + layout::REMOVE, &mut found) || found != layout::bytes_of(&jobs) {
         return Ok((Removed::Gone, None));
     }
-    let Some((done, took)) = swap(journal, layout::REMOVE, jobs.len())? else {
+    let Some((done, took)) = tracer.swap(journal, layout::REMOVE, jobs.len())? else {
         return Ok((Removed::Gone, None));
     };
     // One that has what it had before needed nothing: it was never swapped, or another has put it back.

@@ -12,6 +12,7 @@
 //! registers. It is let go and tried again.
 //!
 //! The work is done by a thread of its own, since what a thread traces is let go when it ends. `PTRACE_O_EXITKILL` is not set.
+//! All of this runs in a process of its own ([`super::apart`]), which is not ended with the profiler.
 
 use std::{
     fs, io, mem,
@@ -79,6 +80,15 @@ pub enum TraceError {
     },
     #[error("a thread to trace with could not be started: {0}")]
     Thread(io::Error),
+    #[error("the process that stops others could not be started: {0}")]
+    Start(io::Error),
+    #[error(
+        "the process that stops others ended while process {pid} was stopped, or about to be (was it killed?): see whether process {pid} still runs"
+    )]
+    Lost { pid: u32 },
+    /// What it was that kept the tracer's process from it.
+    #[error("{0}")]
+    Told(String),
 }
 
 /// Stops a thread of a process, does `work` with it, and lets it go as it was. How long it was stopped comes with the result.

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 
 use super::{
+    apart::Tracer,
     journal::Journals,
     placed::{self, Removed},
 };
@@ -18,9 +19,10 @@ pub fn run(pid: Option<u32>) -> anyhow::Result<u8> {
     if pids.is_empty() {
         shown::say("there is nothing to undo");
     }
+    let mut tracer = Tracer::default();
     let mut failed = None;
     for pid in pids {
-        match undo(&journals, pid) {
+        match undo(&mut tracer, &journals, pid) {
             Ok(line) => shown::say(&line),
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
@@ -32,7 +34,7 @@ pub fn run(pid: Option<u32>) -> anyhow::Result<u8> {
     failed.map_or(Ok(exit::SUCCESS), Err)
 }
 
-fn undo(journals: &Journals, pid: u32) -> anyhow::Result<String> {
+fn undo(tracer: &mut Tracer, journals: &Journals, pid: u32) -> anyhow::Result<String> {
     let Some(journal) = journals.read(pid)? else {
         bail!("process {pid} has nothing to undo: there is no journal of it");
     };
@@ -50,12 +52,13 @@ fn undo(journals: &Journals, pid: u32) -> anyhow::Result<String> {
         journals.remove(pid);
         return Ok(format!("process {pid}: nothing had been changed"));
     }
-    let (removed, took) = placed::remove(&journal).with_context(|| format!("process {pid} was left as it is"))?;
+    let (removed, took) =
+        placed::remove(tracer, &journal).with_context(|| format!("process {pid} was left as it is"))?;
     if !matches!(removed, Removed::Except { .. }) {
         journals.remove(pid);
     }
     let slots = journal.slots.len();
-    let children = match placed::remove_from_children(&journal) {
+    let children = match placed::remove_from_children(tracer, &journal) {
         0 => String::new(),
         left => format!("; {left} of its children keep sleeping stubs, because they are not to be stopped"),
     };
