@@ -251,7 +251,7 @@ pub fn is_wanted() -> bool {
     words.next().is_some_and(|name| name == NAME) && words.next().is_none()
 }
 
-/// Serves its parent until that closes its end, or is gone. What standard input is, [`start`] has decided.
+/// Serves its parent until that closes its end, or is gone. What standard input is, who started it has decided.
 pub fn serve() -> u8 {
     // SAFETY: a terminated name; of the calling thread.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"profiler-tracer".as_ptr()) };
