@@ -2,7 +2,7 @@
 //!
 //! By the tracepoint at the end of every thread, and not by `mark_victim`, which has another argument from 6.8 on: of a
 //! victim the kernel remembers the memory that it is to give back (`mark_oom_victim`, mm/oom_kill.c, 4.9 – 7.2), whichever
-//! limit it was that was reached. The end of any other thread takes three reads.
+//! limit it was that was reached. The end of any other thread takes three reads, that of a process a look-up besides.
 //!
 //! Of `MemoryError`s most are only noted, with their time: a program may live with thousands of them.
 
